@@ -1,0 +1,55 @@
+# Every target makes what it needs: python3, make and a package registry are enough.
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+ARGS ?=
+# one thread a process unless the caller says otherwise: tests run small models, where threads only wait for each other
+export TOKENIZERS_PARALLELISM ?= false
+
+.DEFAULT_GOAL := help
+
+help: ## Show this help
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(VENV)/installed: setup.cfg pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "rbft needs Python 3.11 or newer; set PYTHON=")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+install: $(VENV)/installed ## Make .venv and install rbft into it
+
+install-dev: $(VENV)/installed-dev ## The same with what tests and linters need
+
+quickstart: $(VENV)/installed ## Run RB-FT from end to end on the built-in model and videos
+	$(BIN)/rbft fit --config experiments/quickstart.yaml $(ARGS)
+
+test: $(VENV)/installed-dev ## Run the tests, all but the slow ones
+	$(BIN)/pytest -m 'not slow' $(ARGS)
+
+test-all: $(VENV)/installed-dev ## Run all tests
+	$(BIN)/pytest $(ARGS)
+
+lint: $(VENV)/installed-dev ## Check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/installed-dev ## Bring the code into its style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+tiny-vlm: $(VENV)/installed ## Pre-train the built-in model again (about half an hour on one core)
+	$(BIN)/python -m rbft.vlm.tiny.pretrain --out src/rbft/vlm/tiny/checkpoint $(ARGS)
+
+tensorboard: $(VENV)/installed ## Look at all runs, on 127.0.0.1 only
+	$(BIN)/tensorboard --logdir runs --host 127.0.0.1 $(ARGS)
+
+clean: ## Remove the virtual environment and caches; runs and data stay
+	rm -rf $(VENV) build src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+.PHONY: help install install-dev quickstart test test-all lint format tiny-vlm tensorboard clean

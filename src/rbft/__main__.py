@@ -1,0 +1,72 @@
+"""Every command of `rbft` on one screen; heavy imports stand inside the branches that need them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from rbft import __version__
+from rbft.errors import RBFTError
+
+HELP = f"""rbft {__version__} - a few labelled videos and a vision-language model give a classifier that explains itself
+
+usage: rbft COMMAND ...
+
+commands:
+  fit --config FILE      run an experiment: write rationales, fine-tune on them, fine-tune on the labels, test
+      --method NAME        another list of stages over the same parts: zero_shot, sft, rbft, joint
+      --stage NAME         one stage alone, with what the pipeline would have given it
+      --restart            do finished work anew; what was there is set aside
+      --dry_run            print the plan and stop
+      --KEY VALUE          override any key of the file, for example --data.root videos --seed_everything 1
+  fit --help             every key
+
+options:
+  --help, --version
+
+Running the same command again continues where the last one stopped.
+"""
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code: 0 done, 1 failed, 2 bad usage, 128 + signal where interrupted."""
+    args = list(sys.argv[1:] if args is None else args)
+    command = args[0] if args else "--help"
+    try:
+        match command:
+            case "--help" | "-h" | "help":
+                print(HELP, end="")
+            case "--version":
+                print(f"rbft {__version__}")
+            case "fit":
+                if {"--help", "-h"} & set(args[1:]):
+                    from rbft.pipeline import print_help
+
+                    print_help()
+                else:
+                    from rbft.experiment import read_experiment
+
+                    experiment = read_experiment(args[1:])
+
+                    from rbft.pipeline import run
+
+                    run(experiment, ["rbft", *args])
+            case _:
+                print(f"rbft: unknown command {command!r}\n\n{HELP}", end="", file=sys.stderr)
+                return 2
+    except RBFTError as error:
+        print(f"rbft: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("rbft: interrupted before any stage was running; nothing is lost.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def console() -> None:
+    """The installed command."""
+    sys.exit(main())
+
+
+if __name__ == "__main__":
+    console()

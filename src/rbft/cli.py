@@ -1,0 +1,119 @@
+"""The Lightning CLI of one stage: typed parsing of files, layers and flags, then module, data and trainer."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NoReturn
+from unittest import mock
+
+import lightning as L
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+# class names alone suffice in experiment files because these are imported
+import rbft.data.formats
+import rbft.objectives.classification
+import rbft.objectives.joint
+import rbft.objectives.rationale  # noqa: F401
+from rbft.data.datamodule import VideoDataModule
+from rbft.errors import ConfigError
+from rbft.training.module import VLMFineTuner
+
+
+class _Parser(LightningArgumentParser):
+    """Ends a wrong configuration in one line that names the key and the nearest right one."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        text = re.sub(r"\s+", " ", str(message)).strip()
+        raise ConfigError(f"{text}{_suggestion(text, self._known_keys())}") from ex
+
+    def _known_keys(self) -> list[str]:
+        return [action.dest for action in self._actions if action.dest not in ("help", "config")]
+
+
+def _suggestion(message: str, known: Sequence[str]) -> str:
+    match = re.search(r"unrecognized arguments: --([\w.]+)", message)
+    match = match or re.search(r"(?:[Oo]ption|key) '([\w.]+)' is not accepted", message)
+    match = match or re.search(r"does not accept (?:option|nested key|key) '([\w.]+)'", message)
+    if match is None:
+        return ""
+    wrong, group = match.group(1), re.search(r"Group '([\w.]+)'", message)
+    wrong = f"{group.group(1)}.{wrong}" if group is not None and not wrong.startswith(group.group(1)) else wrong
+    # a nested key is reported with what stands below it; its parent may be the misspelt part
+    for candidate in (wrong, wrong.rsplit(".", 1)[0]):
+        if close := difflib.get_close_matches(candidate, known, n=1, cutoff=0.7):
+            return f". Did you mean {close[0]}?"
+    tails = {key.rsplit(".", 1)[-1]: key for key in known}
+    close = difflib.get_close_matches(wrong.rsplit(".", 1)[-1], list(tails), n=1, cutoff=0.7)
+    return f". Did you mean {tails[close[0]]}?" if close else ""
+
+
+class StageCLI(LightningCLI):
+    """Module and data of one stage from its command line; the trainer is made when the stage runs.
+
+    Args:
+        args: Files, layer and flags, as `rbft.experiment.Experiment.arguments` gives them.
+    """
+
+    def __init__(self, args: Sequence[str]) -> None:
+        # the command line is given by `args`; what else stands in sys.argv has been read already
+        with mock.patch.object(sys, "argv", sys.argv[:1]):
+            super().__init__(
+                VLMFineTuner,
+                VideoDataModule,
+                parser_class=_Parser,
+                save_config_callback=None,
+                seed_everything_default=0,
+                auto_configure_optimizers=False,
+                load_from_checkpoint_support=False,
+                parser_kwargs={"parser_mode": "omegaconf+", "prog": "rbft fit"},
+                args=list(args),
+                run=False,
+            )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Keys that choose the run rather than shape a stage; read by `rbft.experiment` before."""
+        parser.add_argument("--stages", type=dict[str, Any], default={}, help="Stages as layers, in order.")
+        parser.add_argument("--methods", type=dict[str, list[str]], default={}, help="Stage lists by name.")
+        parser.add_argument("--method", type=str, default="rbft", help="Which stage list runs.")
+        parser.add_argument("--experiment", type=str, default=None, help="Folder name; the file's name by default.")
+        parser.add_argument("--variant", type=str, default=None, help="Folder name; the method by default.")
+        parser.add_argument("--run_root", type=str, default="runs", help="Where run folders are made.")
+        parser.add_argument(
+            "--save_every", type=int, default=100, help="Optimiser steps between saved places; 0: epochs."
+        )
+
+    def _set_seed(self) -> None:
+        """Seeding happens where a stage starts."""
+
+    def instantiate_classes(self) -> None:
+        """Module and data; no trainer yet."""
+        with _messages():
+            self.config_init = self.parser.instantiate_classes(self.config)
+        self.datamodule = self._get(self.config_init, "data")
+        self.model = self._get(self.config_init, "model")
+
+    def resolved(self) -> dict[str, Any]:
+        """The whole configuration as plain values."""
+        config: dict[str, Any] = json.loads(self.parser.dump(self.config, format="json", skip_none=False))
+        return config
+
+    def make_trainer(self, callbacks: Sequence[L.Callback], **settings: Any) -> L.Trainer:
+        """The trainer of the configuration with what a stage adds to it."""
+        own = self._get(self.config_init, "trainer", default={}).get("callbacks") or []
+        own = own if isinstance(own, list) else [own]
+        return self.instantiate_trainer(callbacks=[*own, *callbacks], **settings)
+
+
+@contextmanager
+def _messages() -> Iterator[None]:
+    """Our own errors come through instantiation as they are."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        cause = error.__cause__
+        raise cause if isinstance(cause, ConfigError) else error from None

@@ -1,0 +1,204 @@
+"""The LightningDataModule: a data set's files, the low-data split, and loaders that decode clips."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning as L
+import torch
+from torch.utils.data import DataLoader
+
+from rbft.data.dataset import Example, ExampleDataset
+from rbft.data.fingerprint import records_fingerprint
+from rbft.data.formats import ClassFolders, DatasetFormat
+from rbft.data.labels import LabelSet
+from rbft.data.records import VideoRecord
+from rbft.data.sampler import EvaluationSampler, TrainSampler
+from rbft.data.splits import Splits, make_splits
+from rbft.errors import ConfigError, DataError
+from rbft.video.sampling import FrameSampling
+from rbft.vlm.batch import collate
+from rbft.vlm.processing import ClipProcessor
+
+Role = Literal["train", "val", "test", "predict"]
+
+
+class VideoDataModule(L.LightningDataModule):
+    """Labelled videos, cut to a low-data split, as batches of one model's inputs.
+
+    Args:
+        root: Folder that holds the videos; nothing outside of it is read.
+        format: How the data set's files are laid out.
+        shots: Labelled training videos a class; None takes all there are.
+        draw: Which draw of the few videos (and of validation and test, where the data set states none).
+        nested: Whether the videos of fewer shots are among those of more shots of the same draw.
+        pool_shots: Videos a class that are kept out of validation and test, so that they stay the same for all
+            `shots` up to this number; None: `shots`.
+        val_shots: Validation videos a class; None: by `val_fraction`, or as many as `shots` where the data set
+            states its test split.
+        val_fraction: Part of what training leaves over that validates, where the data set states no test split.
+        num_frames: Frames of a clip. Exactly one of `num_frames` and `fps`.
+        fps: Frames a second of a clip.
+        max_frames: Upper bound where `fps` is given.
+        frames: `uniform` takes the same frames always; `random` draws one from each segment when training.
+        max_pixels: Upper bound of height x width of a frame before the model's processor; None: source size.
+        batch_size: Clips of a training micro-batch on each device.
+        eval_batch_size: Clips of a batch for writing and scoring.
+        num_workers: Decoding processes of each loader.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        format: DatasetFormat | None = None,
+        shots: int | None = None,
+        draw: int = 0,
+        nested: bool = True,
+        pool_shots: int | None = None,
+        val_shots: int | None = None,
+        val_fraction: float = 0.2,
+        num_frames: int | None = None,
+        fps: float | None = None,
+        max_frames: int = 64,
+        frames: Literal["uniform", "random"] = "uniform",
+        max_pixels: int | None = None,
+        batch_size: int = 1,
+        eval_batch_size: int = 8,
+        num_workers: int = 0,
+    ) -> None:
+        super().__init__()
+        for key, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
+            if value < 1:
+                raise ConfigError(f"data.{key}: {value} must be at least 1.")
+        if num_workers < 0:
+            raise ConfigError(f"data.num_workers: {num_workers} must not be negative.")
+        self.root = Path(root).expanduser()
+        self.format = format if format is not None else ClassFolders()
+        self.shots, self.draw, self.nested, self.pool_shots = shots, draw, nested, pool_shots
+        self.val_shots, self.val_fraction = val_shots, val_fraction
+        self.sampling = FrameSampling(num_frames=num_frames, fps=fps, max_frames=max_frames)
+        self.train_sampling = FrameSampling(num_frames=num_frames, fps=fps, max_frames=max_frames, mode=frames)
+        self.max_pixels = max_pixels
+        self.batch_size, self.eval_batch_size, self.num_workers = batch_size, eval_batch_size, num_workers
+        self.seed = 0
+        self.accumulate = 1
+        self._datasets: dict[Role, ExampleDataset] = {}
+        self._samplers: dict[Role, TrainSampler | EvaluationSampler] = {}
+
+    @cached_property
+    def records(self) -> list[VideoRecord]:
+        """Every labelled video of the data set.
+
+        Raises:
+            DataError: The root is missing or its files are not as the format says.
+        """
+        self.format.prepare(self.root)
+        if not self.root.is_dir():
+            raise DataError(f"data.root: no folder {self.root}. Say where the videos are with --data.root FOLDER.")
+        return self.format.read(self.root)
+
+    @cached_property
+    def labels(self) -> LabelSet:
+        """The closed set of classes."""
+        return LabelSet.from_records(self.records, self.format.label_names(self.root))
+
+    @cached_property
+    def splits(self) -> Splits:
+        """Which videos train, validate and test."""
+        return make_splits(
+            self.records,
+            self.labels,
+            shots=self.shots,
+            draw=self.draw,
+            val_shots=self.val_shots,
+            val_fraction=self.val_fraction,
+            pool_shots=self.pool_shots,
+            nested=self.nested,
+        )
+
+    def fingerprint(self, *roles: Literal["train", "val", "test"]) -> str:
+        """Of the videos of some splits, by content, and of the classes."""
+        records = [record for role in roles for record in getattr(self.splits, role)]
+        return records_fingerprint(self.root, records) + ":" + ",".join(self.labels.names)
+
+    def connect(self, processor: ClipProcessor, seed: int, accumulate: int, **rows: Sequence[Example]) -> None:
+        """Say what the loaders yield.
+
+        Args:
+            processor: The model's processor.
+            seed: Of the order of training rows.
+            accumulate: Micro-batches of an optimiser step.
+            rows: Examples by role: train, val, test, predict.
+        """
+        self.seed, self.accumulate = seed, accumulate
+        self._datasets = {
+            role: ExampleDataset(  # type: ignore[misc]
+                examples,
+                self.root,
+                self.train_sampling if role == "train" else self.sampling,
+                self.max_pixels,
+                processor,
+            )
+            for role, examples in rows.items()
+        }
+
+    def dataset(self, role: Role) -> ExampleDataset:
+        """The rows of a role."""
+        return self._datasets[role]
+
+    def steps_per_epoch(self, world_size: int) -> int:
+        """Optimiser steps of an epoch."""
+        return self._train_sampler(0, world_size).steps
+
+    def resume(self, epoch: int, batches: int) -> None:
+        """Start `epoch` behind the micro-batches that were computed before."""
+        sampler = self._samplers["train"]
+        assert isinstance(sampler, TrainSampler)
+        sampler.resume(epoch, batches)
+
+    def _train_sampler(self, rank: int, world_size: int) -> TrainSampler:
+        tokens = self._datasets["train"].supervised
+        return TrainSampler(tokens, self.batch_size, self.accumulate, rank, world_size, self.seed)
+
+    def _loader(self, role: Role) -> DataLoader[Any]:
+        trainer = self.trainer
+        rank, world = (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
+        dataset = self._datasets[role]
+        sampler: TrainSampler | EvaluationSampler = (
+            self._train_sampler(rank, world)
+            if role == "train"
+            else EvaluationSampler(len(dataset), self.eval_batch_size, rank, world)
+        )
+        self._samplers[role] = sampler
+        return DataLoader(
+            dataset,
+            batch_sampler=sampler,
+            collate_fn=collate,
+            num_workers=self.num_workers,
+            worker_init_fn=_one_thread,
+            persistent_workers=self.num_workers > 0 and role == "train",
+        )
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Training micro-batches of this rank."""
+        return self._loader("train")
+
+    def val_dataloader(self) -> DataLoader[Any] | list[DataLoader[Any]]:
+        """Validation batches of this rank; none where there is no validation split."""
+        return self._loader("val") if len(self._datasets["val"]) else []
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        """Test batches of this rank."""
+        return self._loader("test")
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        """Batches to write rationales for."""
+        return self._loader("predict")
+
+
+def _one_thread(_: int) -> None:
+    """A worker decodes with one thread; more only compete with the other workers."""
+    torch.set_num_threads(1)

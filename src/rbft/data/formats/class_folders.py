@@ -1,0 +1,68 @@
+"""Videos in a folder for each class, with or without a folder for each split above."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from rbft.data.formats.base import DatasetFormat
+from rbft.data.formats.on_disk import is_video, require_folder, visible, walk
+from rbft.data.records import SPLIT_NAMES, Split, VideoRecord, relative_path
+from rbft.errors import DataError
+
+
+class ClassFolders(DatasetFormat):
+    """`root/<class>/*.mp4`, or `root/<split>/<class>/*.mp4`; a class folder may hold folders of its own.
+
+    The folders of the root are splits if all of them have a split's name (train, val, validation, valid, dev, test).
+    Hidden files are skipped, and so are files that are no videos as long as their class has videos as well.
+    """
+
+    def read(self, root: Path) -> list[VideoRecord]:
+        """The videos, sorted by split and class folder and path.
+
+        Raises:
+            DataError: The root is no folder or holds no class, a class is empty, or a video lies in no class.
+        """
+        require_folder(root)
+        folders = _class_folders(root)
+        splits = [folder for folder in folders if folder.name.casefold() in SPLIT_NAMES]
+        if splits and len(splits) < len(folders) and any(any(p.is_dir() for p in visible(s)) for s in splits):
+            other = next(folder for folder in folders if folder not in splits)
+            raise DataError(
+                f"{root} mixes split folders ({splits[0].name}) and others ({other.name}); move the classes into the "
+                "split folders, or move what is no class elsewhere."
+            )
+        if len(splits) < len(folders):
+            return list(_read_classes(root, folders, None))
+        return [
+            record
+            for folder in splits
+            for record in _read_classes(root, _class_folders(folder), SPLIT_NAMES[folder.name.casefold()])
+        ]
+
+
+def _class_folders(folder: Path) -> list[Path]:
+    entries = visible(folder)
+    if loose := [path.name for path in entries if path.is_file() and is_video(path.name)]:
+        raise DataError(f"{folder / loose[0]} lies in no class folder; move it into one, or use the format Table.")
+    folders = [path for path in entries if path.is_dir()]
+    if not folders:
+        raise DataError(f"{folder} holds no class folders (found {_listing([p.name for p in entries])}).")
+    return folders
+
+
+def _read_classes(root: Path, folders: list[Path], split: Split | None) -> Iterator[VideoRecord]:
+    for folder in folders:
+        files = list(walk(folder))
+        videos = [path for path in files if is_video(path.name)]
+        if not videos:
+            found = _listing([path.name for path in files])
+            raise DataError(f"the class folder {folder} holds no video (found {found}); fill it or remove it.")
+        for video in videos:
+            path = relative_path(video.relative_to(root).as_posix(), str(root))
+            yield VideoRecord(id=path, path=path, label=folder.name, split=split)
+
+
+def _listing(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "") if names else "nothing"

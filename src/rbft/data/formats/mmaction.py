@@ -1,0 +1,70 @@
+"""Lists of "path label" lines, as MMAction2 and many repositories of video classification use them."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+
+from rbft.data.formats.base import DatasetFormat
+from rbft.data.formats.on_disk import is_video, require_on_disk
+from rbft.data.formats.rows import annotation_file, read_lines
+from rbft.data.records import Split, VideoRecord, relative_path
+from rbft.errors import DataError
+
+
+class MMAction(DatasetFormat):
+    """One line a video: its path, a separator, and the number of its class, counted from 0.
+
+    Args:
+        train: List of the training videos, relative to the data root.
+        val: The same for validation, if there is one.
+        test: The same for testing, if there is one.
+        classes: File with the name of a class a line, in the order of the numbers.
+        videos: Folder the paths start from, relative to the data root.
+        delimiter: Between path and number; the last one in the line counts, so paths may hold it too.
+    """
+
+    def __init__(
+        self,
+        train: str = "train.txt",
+        val: str | None = None,
+        test: str | None = None,
+        classes: str = "classes.txt",
+        videos: str = "",
+        delimiter: str = " ",
+    ) -> None:
+        self.lists: tuple[tuple[Split, str | None], ...] = (("train", train), ("val", val), ("test", test))
+        self.classes = classes
+        self.videos = videos
+        self.delimiter = delimiter
+
+    def label_names(self, root: Path) -> tuple[str, ...]:
+        """The classes in the order of their numbers."""
+        return tuple(line for _, line in read_lines(annotation_file(root, self.classes)))
+
+    def read(self, root: Path) -> list[VideoRecord]:
+        """The videos in the order of the lists.
+
+        Raises:
+            DataError: A line is no path and class number, or listed videos are not on disk.
+        """
+        names = self.label_names(root)
+        records: list[VideoRecord] = []
+        for side, file in self.lists:
+            if file is None:
+                continue
+            for where, line in read_lines(annotation_file(root, file)):
+                stated, _, number = line.rpartition(self.delimiter)
+                stated, number = stated.strip(), number.strip()
+                if not number.isdecimal() or not stated:
+                    raise DataError(f"{where}: expected '<path>{self.delimiter}<class number>', found {line!r}.")
+                before, _, last = stated.rpartition(self.delimiter)
+                if last.isdecimal() and is_video(before.split(self.delimiter)[0]):
+                    raise DataError(
+                        f"{where}: several classes for one video; keep one, the classes exclude each other."
+                    )
+                if int(number) >= len(names):
+                    raise DataError(f"{where}: the class {number} is not among the {len(names)} of {self.classes}.")
+                path = relative_path(str(PurePosixPath(self.videos, stated)), where)
+                records.append(VideoRecord(id=path, path=path, label=names[int(number)], split=side))
+        require_on_disk(root, records, str(root))
+        return records

@@ -1,0 +1,186 @@
+"""Reading annotation files (csv, tsv, jsonl, json, txt) so that every complaint can name file and row."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from rbft.data.records import relative_path
+from rbft.errors import DataError
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of an annotation file.
+
+    Args:
+        where: File and row number, counted as an editor does: the first line is row 1.
+        cells: Its values by column.
+    """
+
+    where: str
+    cells: dict[str, Any]
+
+    def text(self, column: str) -> str:
+        """The text of a cell, without the white space around it; a whole number is written out, null is empty.
+
+        Raises:
+            DataError: There is no such column, or the value is no text.
+        """
+        require_column(column, tuple(self.cells), self.where)
+        value = self.cells[column]
+        if value is None:
+            return ""
+        if isinstance(value, int):
+            return str(value)
+        if not isinstance(value, str):
+            raise DataError(f"{self.where}: {column!r} must be text, found {value!r}.")
+        return value.strip()
+
+    def filled(self, column: str) -> str:
+        """As `text`, but never empty."""
+        if not (text := self.text(column)):
+            raise DataError(f"{self.where}: {column!r} is empty; fill it in or delete the row.")
+        return text
+
+
+def require_column(column: str, columns: Sequence[str], where: str) -> None:
+    """Refuse a column that is not there.
+
+    Raises:
+        DataError: Lists the columns there are and the nearest.
+    """
+    if column in columns:
+        return
+    near = get_close_matches(column, columns, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    if len(columns) == 1 and any(mark in columns[0] for mark in ",;\t"):
+        hint = " The cells seem to be separated by another character: .csv means commas, .tsv means tabs."
+    raise DataError(f"{where}: there is no column {column!r}; the columns are {', '.join(map(repr, columns))}.{hint}")
+
+
+def annotation_file(root: Path, name: str) -> Path:
+    """The path of an annotation file below the data root.
+
+    Raises:
+        DataError: It does not exist, or the name leads out of the root.
+    """
+    path = root / relative_path(name, f"annotation file of {root}")
+    if not path.is_file():
+        raise DataError(f"{path} does not exist. Put the data set's file there, or set its name in the data format.")
+    return path
+
+
+def read_text(path: Path) -> str:
+    """The content of a UTF-8 file without its byte order mark.
+
+    Raises:
+        DataError: It is not UTF-8; names the line.
+    """
+    content = path.read_bytes()
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise DataError(f"{path}, row {line}: not UTF-8; save the file as UTF-8.") from error
+
+
+def read_lines(path: Path) -> list[tuple[str, str]]:
+    """The lines of a text file that hold something, each as (file and row, line without outer white space)."""
+    return [(f"{path}, row {number}", line.strip()) for number, line in _lines(path) if line.strip()]
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    # Unlike str.splitlines this breaks at line ends alone: text in a cell may hold form feeds and the like.
+    return enumerate(read_text(path).replace("\r\n", "\n").replace("\r", "\n").split("\n"), start=1)
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        DataError: It is not JSON; names the row.
+    """
+    try:
+        return json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}, row {error.lineno}: not valid JSON ({error.msg}).") from error
+
+
+def read_json_objects(path: Path) -> list[Row]:
+    """The objects of a .json list or of a .jsonl file; in a .json file `where` counts the list's items.
+
+    Raises:
+        DataError: The file is not JSON, or holds something other than objects.
+    """
+    if path.suffix == ".jsonl":
+        return list(_jsonl_rows(path))
+    content = read_json(path)
+    if not isinstance(content, list):
+        raise DataError(f"{path}: expected a list of objects, found {type(content).__name__}.")
+    return [_object(item, f"{path}, item {number}") for number, item in enumerate(content, start=1)]
+
+
+def read_table(path: Path) -> list[Row]:
+    """Read a .csv, .tsv or .jsonl file; blank lines are skipped.
+
+    Raises:
+        DataError: Another extension, no rows, a row with too many or too few cells, or a column name that stands twice.
+    """
+    readers = {".csv": ",", ".tsv": "\t"}
+    if path.suffix == ".jsonl":
+        rows = list(_jsonl_rows(path))
+    elif path.suffix in readers:
+        rows = list(_csv_rows(path, readers[path.suffix]))
+    else:
+        raise DataError(f"{path}: unknown kind of table {path.suffix!r}; use .csv, .tsv or .jsonl.")
+    if not rows:
+        raise DataError(f"{path} lists no videos.")
+    return rows
+
+
+def _csv_rows(path: Path, delimiter: str) -> Iterator[Row]:
+    reader = csv.reader((f"{line}\n" for _, line in _lines(path)), delimiter=delimiter, strict=True)
+    header: list[str] | None = None
+    start = 1
+    try:
+        for cells in reader:
+            where, start = f"{path}, row {start}", reader.line_num + 1
+            if not any(cell.strip() for cell in cells):
+                continue
+            if header is None:
+                header = [cell.strip() for cell in cells]
+                if twice := sorted({name for name in header if name and header.count(name) > 1}):
+                    raise DataError(f"{where}: the column {twice[0]!r} stands twice; rename one of them.")
+            elif len(cells) != len(header):
+                raise DataError(
+                    f"{where}: {len(cells)} cells, but the header has {len(header)}; "
+                    "put text that holds the separator in double quotes."
+                )
+            else:
+                yield Row(where, {name: cell for name, cell in zip(header, cells, strict=True) if name})
+    except csv.Error as error:
+        raise DataError(f"{path}, row {start}: {error}; check the double quotes there.") from error
+
+
+def _jsonl_rows(path: Path) -> Iterator[Row]:
+    for number, line in _lines(path):
+        if not line.strip():
+            continue
+        where = f"{path}, row {number}"
+        try:
+            item = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise DataError(f"{where}: not valid JSON ({error.msg}).") from error
+        yield _object(item, where)
+
+
+def _object(item: object, where: str) -> Row:
+    if not isinstance(item, dict):
+        raise DataError(f"{where}: expected a JSON object, found {type(item).__name__}.")
+    return Row(where, item)

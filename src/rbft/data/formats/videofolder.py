@@ -1,0 +1,91 @@
+"""Hugging Face's VideoFolder: videos beside a metadata file that names them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rbft.data.formats.base import DatasetFormat
+from rbft.data.formats.on_disk import require_folder, require_on_disk, visible
+from rbft.data.formats.rows import read_table
+from rbft.data.formats.table import optional_column
+from rbft.data.records import SPLIT_NAMES, Split, VideoRecord, parse_split, relative_path
+from rbft.errors import DataError
+
+_METADATA = ("metadata.csv", "metadata.jsonl")
+
+
+class VideoFolder(DatasetFormat):
+    """`metadata.csv` or `metadata.jsonl` in the root, or one in each split folder (train, validation, test).
+
+    Paths in it are relative to the folder it lies in. Without such a file the layout is that of ClassFolders.
+
+    Args:
+        path_column: Names the video file.
+        label_column: Names the class.
+        split_column: Only for a metadata file in the root; "auto" takes a column `split` if there is one, None ignores
+            it.
+        group_column: Holds what videos of one source share; "auto" takes a column `group` if there is one, None
+            ignores it.
+        text_columns: Columns to keep as human text.
+    """
+
+    def __init__(
+        self,
+        path_column: str = "file_name",
+        label_column: str = "label",
+        split_column: str | None = "auto",
+        group_column: str | None = "auto",
+        text_columns: tuple[str, ...] = (),
+    ) -> None:
+        self.path_column = path_column
+        self.label_column = label_column
+        self.split_column = split_column
+        self.group_column = group_column
+        self.text_columns = tuple(text_columns)
+
+    def read(self, root: Path) -> list[VideoRecord]:
+        """The videos in the order of the metadata.
+
+        Raises:
+            DataError: There is no metadata file, or a column, cell or video is missing or wrong.
+        """
+        require_folder(root)
+        folders = [path for path in visible(root) if path.is_dir() and path.name.casefold() in SPLIT_NAMES]
+        found: list[tuple[Path, Split | None]] = [(path, None) for path in _metadata(root)]
+        if not found:
+            found = [(path, SPLIT_NAMES[folder.name.casefold()]) for folder in folders for path in _metadata(folder)]
+        if not found:
+            raise DataError(
+                f"{root} holds no {' or '.join(_METADATA)}, nor do its split folders; for videos in a folder for each "
+                "class use the format ClassFolders."
+            )
+        records = [record for path, split in found for record in self._read_file(root, path, split)]
+        require_on_disk(root, records, str(root))
+        return records
+
+    def _read_file(self, root: Path, metadata: Path, split: Split | None) -> list[VideoRecord]:
+        rows = read_table(metadata)
+        split_column = optional_column(self.split_column, "split", rows) if split is None else None
+        group_column = optional_column(self.group_column, "group", rows)
+        records: list[VideoRecord] = []
+        for row in rows:
+            stated = metadata.parent / relative_path(row.filled(self.path_column), row.where)
+            path = stated.relative_to(root).as_posix()
+            records.append(
+                VideoRecord(
+                    id=path,
+                    path=path,
+                    label=row.filled(self.label_column),
+                    split=parse_split(row.text(split_column), row.where) if split_column else split,
+                    group=(row.text(group_column) or None) if group_column else None,
+                    text={column: row.text(column) for column in self.text_columns},
+                )
+            )
+        return records
+
+
+def _metadata(folder: Path) -> list[Path]:
+    found = [folder / name for name in _METADATA if (folder / name).is_file()]
+    if len(found) > 1:
+        raise DataError(f"{folder} holds both {' and '.join(_METADATA)}; keep one.")
+    return found

@@ -1,0 +1,122 @@
+"""One labelled video of a data set, and the checks on what a data set's files say about it."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Literal
+
+from rbft.errors import DataError
+
+Split = Literal["train", "val", "test"]
+
+SPLIT_NAMES: dict[str, Split] = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validate": "val",
+    "validation": "val",
+    "dev": "val",
+    "test": "test",
+    "testing": "test",
+}
+"""What data sets call their splits (in lower case), and what they are called here."""
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://|(file|concat|data|pipe):", re.IGNORECASE)
+_DRIVE = re.compile(r"[A-Za-z]:")
+
+
+@dataclass(frozen=True, slots=True)
+class VideoRecord:
+    """One labelled video.
+
+    Args:
+        id: Unique in the data set; formats use the path where the data set has no ids of its own.
+        path: Of the video file, relative to the data root, with forward slashes.
+        label: Name of its class, as the data set spells it.
+        split: Where the data set itself puts the video; None if it says nothing.
+        group: What videos of one source (camera, person, uploaded film) share; a group never crosses splits.
+            None: the video stands alone.
+        text: What people wrote about the video (a description, a reason), by name. Never part of a prompt unless a
+            person asks for it.
+    """
+
+    id: str
+    path: str
+    label: str
+    split: Split | None = None
+    group: str | None = None
+    text: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+
+def relative_path(text: str, where: str) -> str:
+    """Check a path that a data set's file states, and write it in one way (no `./`, no doubled slashes).
+
+    Args:
+        text: The path as stated.
+        where: The file and row that state it, for the message.
+
+    Raises:
+        DataError: The path could lead out of the data root, or is no portable file name.
+    """
+    trouble = _path_trouble(text)
+    if trouble:
+        raise DataError(f"{where}: the path {text!r} {trouble}. Write it relative to the data root, with '/'.")
+    return str(PurePosixPath(text))
+
+
+def _path_trouble(text: str) -> str | None:
+    if not text.strip():
+        return "is empty"
+    if any(unicodedata.category(char) == "Cc" for char in text):
+        return "holds a control character"
+    if any(unicodedata.category(char) == "Cs" for char in text):
+        return "is not valid UTF-8"
+    if "\\" in text:
+        return "holds a backslash"
+    if _URL.match(text):
+        return "is a URL"
+    if text.startswith(("/", "~")) or _DRIVE.match(text):
+        return "is absolute"
+    parts = PurePosixPath(text).parts
+    if ".." in parts:
+        return "leads out of its folder ('..')"
+    if not parts:
+        return "names no file"
+    return None
+
+
+def parse_split(text: str, where: str) -> Split | None:
+    """The split a data set's file states by one of its usual names; None for an empty cell.
+
+    Raises:
+        DataError: It is none of the usual names; says where and which there are.
+    """
+    name = text.strip().casefold()
+    if not name:
+        return None
+    if name not in SPLIT_NAMES:
+        raise DataError(f"{where}: the split {text!r} is unknown; use one of {', '.join(SPLIT_NAMES)}.")
+    return SPLIT_NAMES[name]
+
+
+def check_unique(records: Iterable[VideoRecord]) -> None:
+    """Refuse records that share an id or a file.
+
+    Raises:
+        DataError: Names the id or path and both records.
+    """
+    ids: dict[str, VideoRecord] = {}
+    paths: dict[str, VideoRecord] = {}
+    for record in records:
+        if (other := ids.setdefault(record.id, record)) is not record:
+            raise DataError(f"the id {record.id!r} stands for both {other.path} and {record.path}; ids must be unique.")
+        if (other := paths.setdefault(record.path, record)) is not record:
+            raise DataError(
+                f"{record.path} is listed twice, as {other.id!r} ({other.label}) and {record.id!r} ({record.label}); "
+                "keep one of them."
+            )

@@ -1,0 +1,111 @@
+"""Which rows each rank computes at each step: a function of (seed, epoch, step) alone, so any step can be resumed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from torch.utils.data import Sampler
+
+
+class Draw(NamedTuple):
+    """One row to compute.
+
+    Args:
+        example: Its position in the data set.
+        seed: For whatever is random about this row (frames, augmentation).
+        weight: 1, or 0 for a row that only fills up a rank's batch and counts nowhere.
+        normalizer: Sum of weight x supervised tokens over the whole optimiser step.
+    """
+
+    example: int
+    seed: tuple[int, ...]
+    weight: float
+    normalizer: float
+
+
+class TrainSampler(Sampler[list[Draw]]):
+    """Micro-batches of one rank for training.
+
+    Each example stands once in each epoch. An optimiser step takes `batch_size x world_size x accumulate` examples of
+    a permutation drawn from (seed, epoch). The last step of an epoch may have fewer: its rows are spread over ranks
+    and micro-batches, and rows of weight 0 keep their number equal on every rank.
+
+    Args:
+        tokens: Weight x supervised tokens of each example.
+        batch_size: Rows of a micro-batch.
+        accumulate: Micro-batches of an optimiser step on one rank.
+        rank: Of this process.
+        world_size: Number of processes.
+        seed: Of the order.
+    """
+
+    def __init__(
+        self, tokens: Sequence[float], batch_size: int, accumulate: int, rank: int, world_size: int, seed: int
+    ) -> None:
+        self.tokens = np.asarray(tokens, dtype=np.float64)
+        self.batch_size, self.accumulate = batch_size, accumulate
+        self.rank, self.world_size, self.seed = rank, world_size, seed
+        self.epoch = 0
+        self._skip: dict[int, int] = {}
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of an epoch."""
+        return math.ceil(len(self.tokens) / (self.batch_size * self.world_size * self.accumulate))
+
+    def __len__(self) -> int:
+        return self.steps * self.accumulate
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the trainer before each epoch."""
+        self.epoch = epoch
+
+    def resume(self, epoch: int, batches: int) -> None:
+        """Start `epoch` behind the micro-batches that were computed before the run was interrupted."""
+        self._skip = {epoch: batches}
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(len(self.tokens))
+        size = self.batch_size * self.world_size * self.accumulate
+        position, skip = 0, self._skip.pop(self.epoch, 0)
+        for start in range(0, len(order), size):
+            chosen = order[start : start + size]
+            normalizer = float(self.tokens[chosen].sum())
+            parts = np.array_split(chosen, self.world_size * self.accumulate)
+            width = max(len(part) for part in parts)
+            for micro in range(self.accumulate):
+                part = parts[micro * self.world_size + self.rank]
+                rows = [Draw(int(i), (self.seed, self.epoch, int(i)), 1.0, normalizer) for i in part]
+                rows += [Draw(int(chosen[0]), (self.seed, self.epoch, 0), 0.0, normalizer)] * (width - len(part))
+                if position >= skip:
+                    yield rows
+                position += 1
+
+
+class EvaluationSampler(Sampler[list[Draw]]):
+    """Batches of one rank for scoring or writing: each example once over all ranks, in order.
+
+    Every rank gets the same number of batches, filled up with rows of weight 0, so that no rank waits for a
+    collective that another never reaches.
+
+    Args:
+        size: Number of examples.
+        batch_size: Rows of a batch.
+        rank: Of this process.
+        world_size: Number of processes.
+    """
+
+    def __init__(self, size: int, batch_size: int, rank: int, world_size: int) -> None:
+        self.size, self.batch_size, self.rank, self.world_size = size, batch_size, rank, world_size
+
+    def __len__(self) -> int:
+        return math.ceil(self.size / (self.batch_size * self.world_size))
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        for number in range(len(self)):
+            start = (number * self.world_size + self.rank) * self.batch_size
+            rows = [Draw(i, (0, 0, i), 1.0, 1.0) for i in range(start, min(start + self.batch_size, self.size))]
+            yield rows or [Draw(0, (0, 0, 0), 0.0, 1.0)]

@@ -1,0 +1,54 @@
+"""The errors a person can cause or meet; each message names the place, what is wrong and what to do."""
+
+from __future__ import annotations
+
+
+class RBFTError(Exception):
+    """A failure with a message for the person who runs the command (exit code 1)."""
+
+    exit_code = 1
+
+
+class ConfigError(RBFTError):
+    """An experiment file, key or flag is wrong (exit code 2)."""
+
+    exit_code = 2
+
+
+class DataError(RBFTError):
+    """The data set as a whole cannot give a trustworthy result (missing root, empty class, leak, ...)."""
+
+
+class VideoError(DataError):
+    """One video cannot be read, or must not be.
+
+    Args:
+        path: The file, as the person named it.
+        reason: What is wrong with it, as a clause ("is empty (0 bytes)").
+    """
+
+    def __init__(self, path: object, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = str(path)
+        self.reason = reason
+
+
+class ModelError(RBFTError):
+    """The model folder or id cannot be used (no video input, missing files, ...)."""
+
+
+class StageError(RBFTError):
+    """A stage cannot start from what the run folder holds."""
+
+
+class Interrupted(RBFTError):
+    """The person or the scheduler asked to stop, and everything needed to go on is saved.
+
+    Args:
+        signum: The signal received; the exit code is 128 + signum (130 for Ctrl-C, 143 for SIGTERM).
+        message: How to continue.
+    """
+
+    def __init__(self, signum: int, message: str) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signum

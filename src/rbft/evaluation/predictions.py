@@ -1,0 +1,66 @@
+"""One line a test video: what was predicted, with one probability per label."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rbft.errors import DataError
+from rbft.files import read_jsonl, write_jsonl
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the model says of one video.
+
+    Args:
+        id: The video's id.
+        video: Its path under the data root.
+        label: Its class.
+        predicted: The likeliest class; None for a video that could not be read, which counts as wrong.
+        probabilities: One per label, in the order of the label set; they sum to 1.
+        log_likelihoods: Of each label's text, in the same order.
+        rationale: The model's own words, if asked for.
+    """
+
+    id: str
+    video: str
+    label: str
+    predicted: str | None
+    probabilities: tuple[float, ...]
+    log_likelihoods: tuple[float, ...]
+    rationale: str | None = None
+
+
+def probabilities(log_likelihoods: Sequence[float]) -> tuple[float, ...]:
+    """Softmax over the closed set, in double precision."""
+    top = max(log_likelihoods)
+    weights = [math.exp(value - top) for value in log_likelihoods]
+    total = sum(weights)
+    return tuple(weight / total for weight in weights)
+
+
+def write_predictions(path: Path, predictions: Sequence[Prediction]) -> None:
+    """Write predictions as JSON Lines, whole or not at all."""
+    write_jsonl(path, [asdict(prediction) for prediction in predictions])
+
+
+def read_predictions(path: Path) -> list[Prediction]:
+    """Read predictions.
+
+    Raises:
+        DataError: A line is not a prediction; names file and line.
+    """
+    found = []
+    for number, row in read_jsonl(path):
+        try:
+            row["probabilities"], row["log_likelihoods"] = (
+                tuple(row["probabilities"]),
+                tuple(row["log_likelihoods"]),
+            )
+            found.append(Prediction(**row))
+        except (KeyError, TypeError) as error:
+            raise DataError(f"{path}, line {number}: not a prediction ({error}).") from error
+    return found

@@ -1,0 +1,227 @@
+"""An experiment file: ordered stages as configuration layers, the methods that list them, and the run folder.
+
+Nothing heavy is imported here: a wrong key or stage name is answered at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import yaml
+
+from rbft.errors import ConfigError
+
+StageKind = Literal["write", "rationale", "classification", "joint", "test"]
+KINDS: tuple[str, ...] = get_args(StageKind)
+TRAINING_KINDS = ("rationale", "classification", "joint")
+METHODS: dict[str, tuple[str, ...]] = {
+    "zero_shot": ("test",),
+    "sft": ("classification", "test"),
+    "rbft": ("write", "rationale", "classification", "test"),
+    "joint": ("write", "joint", "test"),
+}
+# What a stage of each kind means, below whatever its layer says.
+_KIND_LAYERS: dict[str, dict[str, Any]] = {
+    "write": {},
+    "rationale": {"model": {"objective": {"class_path": "rbft.objectives.rationale.RationaleObjective"}}},
+    "classification": {
+        "model": {"objective": {"class_path": "rbft.objectives.classification.ClassificationObjective"}}
+    },
+    "joint": {"model": {"objective": {"class_path": "rbft.objectives.joint.JointObjective"}}},
+    "test": {},
+}
+_LAYER_KEYS = ("kind", "model", "data", "trainer")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of a method.
+
+    Args:
+        name: Its name, also its folder's.
+        kind: What it does.
+        layer: The configuration it lays over the experiment file.
+        weights_from: The stage whose weights it starts from; None for the base model.
+        rationales_from: The stage whose rationales it trains on; None where it needs none.
+    """
+
+    name: str
+    kind: StageKind
+    layer: Mapping[str, Any]
+    weights_from: str | None
+    rationales_from: str | None
+
+    @property
+    def trains(self) -> bool:
+        """Whether it leaves weights behind."""
+        return self.kind in TRAINING_KINDS
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What one `rbft fit` has to do.
+
+    Args:
+        name: Of the experiment; the file's name unless the file says otherwise.
+        method: The list of stages that was chosen.
+        variant: Folder name of the run below the experiment; the method unless set.
+        stages: All stages of the method, in order.
+        only: The one stage asked for with --stage, or None.
+        run_dir: `<run_root>/<experiment>/<variant>/seed<k>`.
+        files: The experiment files, left to right.
+        flags: The remaining command line, which overrides files and layers.
+        restart: Whether finished work is done anew.
+        dry_run: Whether to stop after the plan.
+    """
+
+    name: str
+    method: str
+    variant: str
+    stages: tuple[Stage, ...]
+    only: str | None
+    run_dir: Path
+    files: tuple[str, ...]
+    flags: tuple[str, ...]
+    restart: bool
+    dry_run: bool
+
+    def arguments(self, stage: Stage) -> list[str]:
+        """The command line of one stage: files, then its layer, then the flags."""
+        args = [part for file in self.files for part in ("--config", file)]
+        return [*args, "--config", json.dumps(dict(stage.layer)), *self.flags]
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A clause that names the most similar known word, or lists the known ones."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names)}."
+
+
+def _read_yaml(path: str) -> dict[str, Any]:
+    file = Path(path)
+    if not file.is_file():
+        raise ConfigError(f"--config {path}: no such file.")
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--config {path}: not valid YAML: {error}") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigError(f"--config {path}: expected keys and values at the top, found {type(content).__name__}.")
+    return content
+
+
+def _flag(flags: Sequence[str], name: str) -> str | None:
+    """The last value of `--name value` or `--name=value`."""
+    value = None
+    for position, flag in enumerate(flags):
+        if flag == f"--{name}" and position + 1 < len(flags):
+            value = flags[position + 1]
+        elif flag.startswith(f"--{name}="):
+            value = flag.split("=", 1)[1]
+    return value
+
+
+def _merge(base: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in layer.items():
+        mine = merged.get(key)
+        merged[key] = _merge(mine, value) if isinstance(mine, dict) and isinstance(value, Mapping) else value
+    return merged
+
+
+def _stages(where: str, names: Sequence[str], layers: Mapping[str, Any]) -> tuple[Stage, ...]:
+    """The stages of a method with what each takes from those before it."""
+    stages: list[Stage] = []
+    weights = rationales = None
+    for name in names:
+        if name not in layers:
+            raise ConfigError(f"{where}: the method lists the stage {name!r}, which `stages:` does not have; "
+                              f"{nearest(name, layers)}")  # fmt: skip
+        layer = layers[name] or {}
+        if not isinstance(layer, Mapping):
+            raise ConfigError(f"{where}: stages.{name} must hold keys and values, found {type(layer).__name__}.")
+        if unknown := sorted(set(layer) - set(_LAYER_KEYS)):
+            raise ConfigError(f"{where}: unknown key stages.{name}.{unknown[0]}; {nearest(unknown[0], _LAYER_KEYS)}")
+        kind = layer.get("kind", name)
+        if kind not in KINDS:
+            raise ConfigError(
+                f"{where}: stages.{name}: of which kind is it? Set stages.{name}.kind to one of {', '.join(KINDS)}."
+                if "kind" not in layer
+                else f"{where}: stages.{name}.kind: {kind!r} is unknown; {nearest(str(kind), KINDS)}"
+            )
+        needs = kind in ("rationale", "joint")
+        if needs and rationales is None:
+            raise ConfigError(f"{where}: the stage {name!r} trains on rationales, but no stage before it writes any; "
+                              "put a stage of kind 'write' before it.")  # fmt: skip
+        content = _merge(_KIND_LAYERS[kind], {key: value for key, value in layer.items() if key != "kind"})
+        stages.append(Stage(name, kind, content, weights, rationales if needs else None))
+        if kind in TRAINING_KINDS:
+            weights = name
+        elif kind == "write":
+            rationales = name
+    return tuple(stages)
+
+
+def parse_arguments(args: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Take the pipeline's own flags off the command line; the rest belongs to the configuration."""
+    parser = argparse.ArgumentParser(prog="rbft fit", add_help=False, allow_abbrev=False)
+    parser.add_argument("--config", "-c", action="append", default=[])
+    parser.add_argument("--stage")
+    parser.add_argument("--restart", action="store_true")
+    parser.add_argument("--dry_run", "--dry-run", action="store_true")
+    return parser.parse_known_args(list(args))
+
+
+def read_experiment(args: Sequence[str]) -> Experiment:
+    """Read the command line and the experiment files of `rbft fit`.
+
+    Raises:
+        ConfigError: A file is missing or not YAML, or a stage, method or kind is unknown.
+    """
+    own, flags = parse_arguments(args)
+    if not own.config:
+        raise ConfigError("no experiment given; say which with --config, for example "
+                          "`rbft fit --config experiments/quickstart.yaml`.")  # fmt: skip
+    contents = [_read_yaml(path) for path in own.config]
+
+    def setting(name: str, default: Any) -> Any:
+        """Flag, else last file that has it, else the default."""
+        if (value := _flag(flags, name)) is not None:
+            return value
+        return next((content[name] for content in reversed(contents) if content.get(name) is not None), default)
+
+    where = ", ".join(own.config)
+    layers: dict[str, Any] = {}
+    methods: dict[str, Any] = dict(METHODS)
+    for content in contents:
+        layers = _merge(layers, content.get("stages") or {})
+        methods.update(content.get("methods") or {})
+    if not layers:
+        raise ConfigError(f"{where}: no `stages:`. An experiment lists its stages, for example write, rationale, "
+                          "classification and test.")  # fmt: skip
+    method = str(setting("method", "rbft"))
+    if method not in methods:
+        raise ConfigError(f"method {method!r} is unknown; {nearest(method, methods)}")
+    stages = _stages(where, methods[method], layers)
+    if own.stage is not None and own.stage not in [stage.name for stage in stages]:
+        raise ConfigError(f"--stage {own.stage}: the method {method!r} has no such stage; "
+                          f"{nearest(own.stage, [stage.name for stage in stages])}")  # fmt: skip
+    name = str(setting("experiment", Path(own.config[-1]).stem))
+    variant = str(setting("variant", method))
+    for key, value in (("experiment", name), ("variant", variant)):
+        if value in ("", ".", "..") or "/" in value or "\\" in value or "\0" in value:
+            raise ConfigError(f"{key}: {value!r} becomes a folder name and may not be a path.")
+    seed = setting("seed_everything", 0)
+    run_dir = Path(str(setting("run_root", "runs"))) / name / variant / f"seed{seed}"
+    return Experiment(
+        name, method, variant, stages, own.stage, run_dir, tuple(own.config), tuple(flags), own.restart, own.dry_run
+    )  # fmt: skip

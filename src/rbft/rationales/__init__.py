@@ -1,0 +1,1 @@
+"""Rationales: prompting for them, storing them, reading them back."""

@@ -1,0 +1,163 @@
+"""The wording of every question and answer of an experiment, and the texts built from it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Literal
+
+from rbft.data.labels import LabelSet, spoken
+from rbft.errors import ConfigError, DataError
+from rbft.vlm.prompt import Prompt, check_template, fill
+
+HintPolicy = Literal["blind", "hint_stripped", "hint_kept"]
+TargetOrder = Literal["rationale", "rationale_then_label"]
+
+_SHARED = {"labels", "criteria"}
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Templates of an experiment. `{labels}` is the list of classes, `{criteria}` their definitions.
+
+    Args:
+        label_question: Asked to classify (classification and test stages).
+        rationale_question: Asked for a rationale without naming the answer.
+        hinted_question: Asked for a rationale of a known answer; must name `{label}` (RB-FT section 3, stage I).
+        conclusion: The sentence that states the class behind a rationale; must end in `{label}`.
+        separator: What stands between rationale and conclusion.
+        system: System turn of every prompt; None leaves it to the model's chat template.
+        label_texts: How a class is written in prompts and answers, where the readable form of its name is not right.
+        criteria: What makes a video belong to a class, by class name.
+        hint: Whether the label is given when a rationale is written, and whether it stays in the training prompt:
+            `blind` never given; `hint_stripped` given to write, removed from the prompt that is trained on;
+            `hint_kept` given and kept, as the authors of RB-FT did.
+        target_order: What stage 1 learns to answer: the rationale alone, or the rationale and then the class.
+    """
+
+    label_question: str = "Which of these classes does the video show: {labels}? Answer with the class only."
+    rationale_question: str = (
+        "The video shows one of these classes: {labels}. Describe in detail what happens in it, name the evidence for "
+        "and against each class that comes into question, and end with a last line 'Classification: ' and the class."
+    )
+    hinted_question: str = (
+        "The video shows one of these classes: {labels}. It is known to show: {label}. Describe in detail what "
+        "happens in it and which visible evidence makes it that class, and end with a last line 'Classification: ' "
+        "and the class."
+    )
+    conclusion: str = "Classification: {label}"
+    separator: str = "\n"
+    system: str | None = None
+    label_texts: dict[str, str] = field(default_factory=dict)
+    criteria: dict[str, str] = field(default_factory=dict)
+    hint: HintPolicy = "hint_stripped"
+    target_order: TargetOrder = "rationale_then_label"
+
+    def __post_init__(self) -> None:
+        check_template("model.prompts.label_question", self.label_question, _SHARED)
+        check_template("model.prompts.rationale_question", self.rationale_question, _SHARED)
+        label = frozenset({"label"})
+        check_template("model.prompts.hinted_question", self.hinted_question, _SHARED | label, label)
+        check_template("model.prompts.conclusion", self.conclusion, {"label"}, label)
+        if not self.conclusion.endswith("{label}") or self.conclusion == "{label}":
+            raise ConfigError(
+                f"model.prompts.conclusion: {self.conclusion!r} must be some words and then {{label}} at the end, "
+                "so that the class a rationale states can be read back."
+            )
+
+
+@dataclass(frozen=True)
+class ParsedRationale:
+    """A written text, split: the body without its conclusion, and the class it states (None if none)."""
+
+    body: str
+    stated: str | None
+
+
+class PromptBook:
+    """The prompts of an experiment for one label set: every text that reaches the model is made here.
+
+    Args:
+        prompts: The templates.
+        labels: The classes.
+
+    Raises:
+        DataError: Two classes are written the same way, or a key names no class.
+    """
+
+    def __init__(self, prompts: Prompts, labels: LabelSet) -> None:
+        self.prompts = prompts
+        self.labels = labels
+        for key, mapping in (("label_texts", prompts.label_texts), ("criteria", prompts.criteria)):
+            if unknown := sorted(set(mapping) - set(labels.names)):
+                raise DataError(
+                    f"model.prompts.{key} names {unknown[0]!r}, which is no class of the data set "
+                    f"(classes: {', '.join(labels.names[:10])}{', ...' if len(labels.names) > 10 else ''})."
+                )
+        self.texts: tuple[str, ...] = tuple(prompts.label_texts.get(name, spoken(name)) for name in labels.names)
+        seen: dict[str, str] = {}
+        for name, text in zip(labels.names, self.texts, strict=True):
+            other = seen.setdefault(text.casefold(), name)
+            if other != name:
+                raise DataError(
+                    f"the classes {other!r} and {name!r} would both be written {text!r} in prompts; "
+                    "set model.prompts.label_texts for one of them."
+                )
+        self._shared = {
+            "labels": ", ".join(self.texts),
+            "criteria": "\n".join(
+                f"{text}: {prompts.criteria[name]}"
+                for name, text in zip(labels.names, self.texts, strict=True)
+                if name in prompts.criteria
+            ),
+        }
+        self._lead = fill(prompts.conclusion, {"label": ""}).strip()
+
+    def text(self, label: str) -> str:
+        """How the class is written in prompts and answers."""
+        return self.texts[self.labels.index(label)]
+
+    def label_prompt(self) -> Prompt:
+        """The question that is answered by a class."""
+        return Prompt(fill(self.prompts.label_question, self._shared), self.prompts.system)
+
+    def writing_prompt(self, label: str) -> Prompt:
+        """The question a rationale is written for; names the label unless the policy is blind."""
+        if self.prompts.hint == "blind":
+            return Prompt(fill(self.prompts.rationale_question, self._shared), self.prompts.system)
+        return self._hinted(label)
+
+    def training_prompt(self, label: str) -> Prompt:
+        """The question stage 1 trains on; names the label only under `hint_kept`."""
+        if self.prompts.hint == "hint_kept":
+            return self._hinted(label)
+        return Prompt(fill(self.prompts.rationale_question, self._shared), self.prompts.system)
+
+    def rationale_target(self, body: str, label: str) -> str:
+        """The answer stage 1 learns for a rationale."""
+        if self.prompts.target_order == "rationale":
+            return body
+        conclusion = fill(self.prompts.conclusion, {"label": self.text(label)})
+        return f"{body}{self.prompts.separator}{conclusion}" if body else conclusion
+
+    def parse(self, written: str) -> ParsedRationale:
+        """Split a written text at the last place where the conclusion's words stand."""
+        position = written.casefold().rfind(self._lead.casefold())
+        if position < 0:
+            return ParsedRationale(written.strip(), None)
+        tail = written[position + len(self._lead) :]
+        return ParsedRationale(written[:position].strip(), self._match(tail))
+
+    def _match(self, tail: str) -> str | None:
+        """The class whose text opens `tail`; the longest wins where one is a prefix of another."""
+        plain = re.sub(r"^[\W_]+", "", tail.casefold())
+        fits = [
+            (len(text), name)
+            for name, text in zip(self.labels.names, self.texts, strict=True)
+            if re.match(rf"{re.escape(text.casefold())}(?!\w)", plain)
+        ]
+        return max(fits)[1] if fits else None
+
+    def _hinted(self, label: str) -> Prompt:
+        values = {**self._shared, "label": self.text(label)}
+        return Prompt(fill(self.prompts.hinted_question, values), self.prompts.system)

@@ -1,0 +1,133 @@
+"""Rationales on disk: one JSON object a line, appended as they are written, merged when all are there."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rbft.data.records import VideoRecord
+from rbft.errors import DataError, StageError
+from rbft.files import append_jsonl, read_jsonl, write_jsonl
+from rbft.vlm.prompt import Prompt
+
+
+@dataclass(frozen=True)
+class Rationale:
+    """One written rationale with where it comes from.
+
+    Args:
+        id: The video's id.
+        sample: Which of the k samples of that video, from 0.
+        video: The video's path under the data root.
+        label: Its class.
+        prompt_hash: Of the prompt it was written for.
+        hint: The hint policy it was written under.
+        model: The model that wrote it, with its revision or the lineage of its weights.
+        text: The rationale without its conclusion.
+        stated: The class the text itself concluded, None if none could be read.
+        written: The whole text as generated.
+        truncated: Whether it ran into the length limit.
+        scores: Verification scores in [0, 1] by check.
+        weight: Its weight in the stage-1 loss.
+        kept: Whether stage 1 uses it.
+        reason: Why it was dropped, empty if kept.
+    """
+
+    id: str
+    sample: int
+    video: str
+    label: str
+    prompt_hash: str
+    hint: str
+    model: str
+    text: str
+    stated: str | None
+    written: str
+    truncated: bool
+    scores: dict[str, float] = dataclasses.field(default_factory=dict)
+    weight: float = 1.0
+    kept: bool = True
+    reason: str = ""
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """What makes it the same rationale when writing resumes."""
+        return self.id, self.sample
+
+
+def prompt_hash(prompt: Prompt) -> str:
+    """A short stable name of a prompt."""
+    text = "\x1e".join([prompt.system or "", prompt.question])
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def _parse(path: Path, number: int, row: dict[str, Any]) -> Rationale:
+    names = {field.name for field in dataclasses.fields(Rationale)}
+    if unknown := sorted(set(row) - names):
+        raise DataError(f"{path}, line {number}: unknown key {unknown[0]!r}; keys are {', '.join(sorted(names))}.")
+    try:
+        rationale = Rationale(**row)
+    except TypeError as error:
+        raise DataError(f"{path}, line {number}: {error}. Keys are {', '.join(sorted(names))}.") from error
+    if not isinstance(rationale.text, str) or not isinstance(rationale.id, str):
+        raise DataError(f"{path}, line {number}: 'id' and 'text' must be text.")
+    return rationale
+
+
+def read_rationales(path: Path) -> list[Rationale]:
+    """Read a rationale file; where a key stands twice, the first valid line wins.
+
+    Raises:
+        StageError: The file does not exist.
+        DataError: A line is not a rationale; names file and line.
+    """
+    if not path.is_file():
+        raise StageError(f"{path} does not exist; run the stage that writes the rationales first.")
+    rationales: dict[tuple[str, int], Rationale] = {}
+    for number, row in read_jsonl(path):
+        rationale = _parse(path, number, row)
+        rationales.setdefault(rationale.key, rationale)
+    return list(rationales.values())
+
+
+class RationaleStore:
+    """The folder a write stage fills: `parts/rank<r>.jsonl` while writing, `rationales.jsonl` when all are there.
+
+    Args:
+        folder: The stage's folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.parts = folder / "parts"
+        self.path = folder / "rationales.jsonl"
+
+    def written(self) -> dict[tuple[str, int], Rationale]:
+        """Everything written so far, whichever rank wrote it."""
+        found: dict[tuple[str, int], Rationale] = {}
+        for part in sorted(self.parts.glob("rank*.jsonl")):
+            for rationale in read_rationales(part):
+                found.setdefault(rationale.key, rationale)
+        return found
+
+    def append(self, rationales: Iterable[Rationale], rank: int) -> None:
+        """Add rationales; they survive a kill from here on."""
+        append_jsonl(self.parts / f"rank{rank}.jsonl", [dataclasses.asdict(r) for r in rationales])
+
+    def finish(self, records: Sequence[VideoRecord], samples: int) -> list[Rationale]:
+        """Merge the parts in the order of the records.
+
+        Raises:
+            StageError: A rationale is missing; names how many and the first video.
+        """
+        found = self.written()
+        wanted = [(record.id, sample) for record in records for sample in range(samples)]
+        if missing := [key for key in wanted if key not in found]:
+            raise StageError(f"{self.folder}: {len(missing)} rationales are missing, first for {missing[0][0]!r}.")
+        rationales = [found[key] for key in wanted]
+        write_jsonl(self.path, [dataclasses.asdict(r) for r in rationales])
+        return rationales

@@ -1,0 +1,107 @@
+"""report.html of one run: a single file that opens offline and asks nothing of the network."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+
+from rbft import __version__
+from rbft.data.datamodule import VideoDataModule
+from rbft.evaluation.metrics import accuracy_interval, confusion
+from rbft.evaluation.predictions import Prediction
+from rbft.files import write_atomic
+from rbft.rationales.store import Rationale
+from rbft.report.figures import as_png, confusion_figure, frames_figure
+from rbft.training.logging import spread
+from rbft.video.clip import read_clip
+
+if TYPE_CHECKING:
+    from rbft.experiment import Experiment
+
+_ERRORS_SHOWN = 12
+
+
+def _picture(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode()
+
+
+def _frames(data: VideoDataModule, video: str) -> str:
+    clip = read_clip(video, data.sampling, max_pixels=data.max_pixels, root=data.root)
+    return _picture(as_png(frames_figure(clip.frames)))
+
+
+def _per_class(predictions: Sequence[Prediction], names: Sequence[str]) -> list[dict[str, Any]]:
+    rows = []
+    for name in names:
+        mine = [prediction for prediction in predictions if prediction.label == name]
+        right = sum(prediction.predicted == name for prediction in mine)
+        rows.append({
+            "name": name,
+            "videos": len(mine),
+            "recall": right / len(mine) if mine else None,
+            "interval": accuracy_interval(right, len(mine)) if mine else None,
+        })  # fmt: skip
+    return rows
+
+
+def _surest_errors(predictions: Sequence[Prediction]) -> list[Prediction]:
+    """Wrong predictions, the most confident first: where the model is surely wrong there is most to see."""
+    wrong = [prediction for prediction in predictions if prediction.predicted not in (None, prediction.label)]
+    return sorted(wrong, key=lambda prediction: -max(prediction.probabilities))[:_ERRORS_SHOWN]
+
+
+def write_page(
+    path: Path,
+    experiment: Experiment,
+    data: VideoDataModule,
+    metrics: dict[str, Any],
+    predictions: Sequence[Prediction],
+    rationales: Sequence[Rationale],
+) -> None:
+    """Write the page of a run.
+
+    Args:
+        path: Of the HTML file.
+        experiment: What was run.
+        data: Where its videos are.
+        metrics: Of its last test, with those of earlier tests of the same run.
+        predictions: One per test video.
+        rationales: What the write stage wrote; may be empty.
+    """
+    environment = Environment(
+        loader=PackageLoader("rbft", "report"),
+        autoescape=select_autoescape(default=True, default_for_string=True),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["percent"] = lambda value: "not defined" if value is None else f"{value:.1%}"
+    names = data.labels.names
+    errors = [
+        {
+            "prediction": prediction,
+            "frames": _frames(data, prediction.video),
+            "top": sorted(zip(prediction.probabilities, names, strict=True), reverse=True)[:3],
+        }
+        for prediction in _surest_errors(predictions)
+    ]
+    figure = confusion_figure(confusion(predictions, data.labels), names, "test videos")
+    others = {key.removesuffix("/accuracy"): value for key, value in metrics.items()
+              if key.endswith("/accuracy") and not key.startswith("test/")}  # fmt: skip
+    page = environment.get_template("page.html.j2").render(
+        title=f"{experiment.name} / {experiment.variant} / {experiment.run_dir.name}",
+        stages=[stage.name for stage in experiment.stages],
+        metrics=metrics,
+        others=others,
+        confusion=_picture(as_png(figure)),
+        classes=_per_class(predictions, names),
+        rationales=[{"rationale": r, "frames": _frames(data, r.video)} for r in spread(rationales)],
+        errors=errors,
+        wrong=sum(prediction.predicted != prediction.label for prediction in predictions),
+        version=__version__,
+    )
+    write_atomic(path, page)

@@ -1,0 +1,156 @@
+"""Around the loops: plain progress lines, saving the place in a run, and stopping where it can be continued."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import ProgressBar
+
+from rbft.errors import Interrupted
+
+
+class PlainProgress(ProgressBar):
+    """A line every few seconds, for logs and pipes where a moving bar makes a mess.
+
+    Args:
+        stage: Named in each line.
+        seconds: Least time between two lines.
+    """
+
+    def __init__(self, stage: str, seconds: float = 10.0) -> None:
+        super().__init__()
+        self.stage, self.seconds = stage, seconds
+        self._enabled = True
+        self._last = time.monotonic()
+
+    def disable(self) -> None:
+        """Lightning silences all ranks but the first."""
+        self._enabled = False
+
+    def enable(self) -> None:
+        """Speak again."""
+        self._enabled = True
+
+    def _say(self, what: str, done: int, total: float | int, figures: str = "", *, last: bool = False) -> None:
+        now = time.monotonic()
+        if self._enabled and (last or now - self._last >= self.seconds):
+            self._last = now
+            print(f"  {self.stage}: {what} {done}/{int(total)}{figures}", flush=True)
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
+        """Report epoch, batch and loss."""
+        values = self.get_metrics(trainer, pl_module)
+        figures = "".join(f"  {key} {value:.4g}" for key, value in values.items() if isinstance(value, float))
+        done, total = args[2] + 1, self.total_train_batches
+        last = done == total and trainer.current_epoch + 1 == trainer.max_epochs
+        self._say(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}, batch", done, total, figures, last=last)
+
+    def on_test_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
+        """Report scored batches."""
+        total = self.total_test_batches_current_dataloader
+        self._say("scored batch", args[2] + 1, total, last=args[2] + 1 == total)
+
+    def on_predict_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
+        """Report written batches."""
+        total = self.total_predict_batches_current_dataloader
+        self._say("wrote batch", args[2] + 1, total, last=args[2] + 1 == total)
+
+
+class SavePlace(L.Callback):
+    """Saves `last.ckpt` at the end of each epoch and every so many optimiser steps.
+
+    Args:
+        path: Of the checkpoint.
+        every: Optimiser steps between two saves within an epoch; 0 saves at the end of epochs only.
+    """
+
+    def __init__(self, path: Path, every: int) -> None:
+        self.path, self.every = path, every
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Save on whole optimiser steps."""
+        whole = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if self.every and whole and trainer.global_step % self.every == 0 and not trainer.is_last_batch:
+            trainer.save_checkpoint(self.path)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Save a finished epoch."""
+        trainer.save_checkpoint(self.path)
+
+
+class GracefulStop(L.Callback):
+    """Ctrl-C and SIGTERM end the run at the next step boundary, with everything saved; a second one ends it now.
+
+    Args:
+        path: Where a training stage saves its place.
+        again: The command that continues.
+    """
+
+    def __init__(self, path: Path, again: str) -> None:
+        self.path, self.again = path, again
+        self._signal: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Take the signals over while a loop runs."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._note)
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Give the signals back."""
+        self._give_back()
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Give the signals back."""
+        self._give_back()
+
+    def _give_back(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+
+    def _note(self, number: int, _: FrameType | None) -> None:
+        if self._signal is not None:
+            raise SystemExit(128 + number)
+        self._signal = number
+
+    def _stop(self, trainer: L.Trainer, save: Callable[[], None] | None = None) -> None:
+        # every rank must take the same decision at the same step, or the others wait for ever
+        if trainer.strategy.reduce_boolean_decision(self._signal is not None, all=False):
+            if save is not None:
+                save()
+            number = self._signal if self._signal is not None else signal.SIGTERM
+            raise Interrupted(number, f"stopped, and everything so far is saved. To continue: {self.again}")
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Stop behind a whole optimiser step."""
+        if (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
+            self._stop(trainer, lambda: trainer.save_checkpoint(self.path))
+
+    def on_test_batch_end(self, trainer: L.Trainer, *args: Any, **kwargs: Any) -> None:
+        """Stop between batches; scoring starts anew when continued."""
+        self._stop(trainer)
+
+    def on_predict_batch_end(self, trainer: L.Trainer, *args: Any, **kwargs: Any) -> None:
+        """Stop between batches; what was written is stored."""
+        self._stop(trainer)

@@ -1,0 +1,59 @@
+"""What goes into TensorBoard beside the scalars: rationales under their frames, and confusion matrices."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from pathlib import Path
+
+import lightning as L
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch.utils.tensorboard import SummaryWriter
+
+from rbft.data.datamodule import VideoDataModule
+from rbft.data.labels import LabelSet
+from rbft.evaluation.metrics import confusion
+from rbft.evaluation.predictions import Prediction
+from rbft.rationales.store import Rationale
+from rbft.report.figures import confusion_figure, strip_figure
+from rbft.training.module import VLMFineTuner
+from rbft.video.clip import read_clip
+
+SAMPLES = 8
+"""Rationales shown with their frames."""
+
+
+def spread(rationales: Sequence[Rationale], count: int = SAMPLES) -> list[Rationale]:
+    """A few rationales from all over the file, so from all classes."""
+    return list(rationales[:: max(1, len(rationales) // count)][:count])
+
+
+def log_rationales(folder: Path, data: VideoDataModule, rationales: Sequence[Rationale]) -> None:
+    """Sample rationales as text, and as figures under the frames they are about."""
+    with SummaryWriter(str(folder)) as writer:
+        for number, rationale in enumerate(spread(rationales)):
+            clip = read_clip(rationale.video, data.sampling, max_pixels=data.max_pixels, root=data.root)
+            title = f"{rationale.video}  [{rationale.label}]"
+            writer.add_figure(f"rationales/{number}", strip_figure(clip.frames, title, rationale.text))
+            # TensorBoard renders text as Markdown with HTML in it: what the model or a file name says is data
+            writer.add_text(f"rationales/{number}", f"**{html.escape(title)}**\n\n{html.escape(rationale.text)}")
+
+
+def log_confusion(folder: Path, predictions: Sequence[Prediction], labels: LabelSet) -> None:
+    """The confusion matrix of a test."""
+    with SummaryWriter(str(folder)) as writer:
+        writer.add_figure("test/confusion", confusion_figure(confusion(predictions, labels), labels.names, "test"))
+
+
+class ConfusionLogger(L.Callback):
+    """The confusion matrix of each validation."""
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Log it, on the first rank."""
+        if not isinstance(pl_module, VLMFineTuner) or not pl_module.predictions:
+            return
+        if trainer.is_global_zero and isinstance(trainer.logger, TensorBoardLogger):
+            labels = pl_module.book.labels
+            counts = confusion(pl_module.predictions, labels)
+            figure = confusion_figure(counts, labels.names, f"validation, step {trainer.global_step}")
+            trainer.logger.experiment.add_figure("val/confusion", figure, trainer.global_step)

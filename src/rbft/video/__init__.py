@@ -1,0 +1,1 @@
+"""Reading videos: which frames, exactly those, or a refusal."""

@@ -1,0 +1,133 @@
+"""What the rest of the package gets of a video: a clip of sampled frames with its times."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from rbft.errors import VideoError
+from rbft.video.container import DEFAULT_LIMITS, Limits
+from rbft.video.reader import FrameMissingError, open_reader
+from rbft.video.sampling import FrameSampling
+
+# The index of an untimed video counts packets; odd writers leave a few that display nothing.
+_TOLERATED_EMPTY_PACKETS = 0.02
+
+
+@dataclass(frozen=True, eq=False)
+class Clip:
+    """Sampled frames of one video.
+
+    Args:
+        frames: (T, C, H, W) uint8 RGB.
+        timestamps: T times in seconds since the first displayed frame of the video, ascending.
+        indices: T frame indices of the video in order of display, ascending; repeated if the video is short.
+        fps: Average frames per second of the video.
+        duration: Seconds the video lasts.
+        total_num_frames: Frames of the video.
+        path: The video, as it was named.
+    """
+
+    frames: Tensor
+    timestamps: tuple[float, ...]
+    indices: tuple[int, ...]
+    fps: float
+    duration: float
+    total_num_frames: int
+    path: str
+
+    def metadata(self) -> dict[str, int | float | list[int]]:
+        """The fields of `transformers.video_utils.VideoMetadata` that video processors read."""
+        return {
+            "total_num_frames": self.total_num_frames,
+            "fps": self.fps,
+            "duration": self.duration,
+            "frames_indices": list(self.indices),
+        }
+
+
+def fit_size(height: int, width: int, max_pixels: int, multiple: int = 2) -> tuple[int, int]:
+    """The largest size of at most `max_pixels` that keeps the aspect ratio and does not enlarge.
+
+    Args:
+        height: Height of the source in pixels.
+        width: Width of the source in pixels.
+        max_pixels: Most pixels (height times width) of the result.
+        multiple: Both sides of the result are multiples of this, except that a side shorter than it stays as it is.
+
+    Returns:
+        Height and width.
+
+    Raises:
+        ValueError: An argument is below 1.
+    """
+    if min(height, width, max_pixels, multiple) < 1:
+        raise ValueError(f"sizes must be at least 1: {height=}, {width=}, {max_pixels=}, {multiple=}")
+    scale = min(1.0, math.sqrt(max_pixels / (height * width)))
+    short, long = sorted((height, width))
+    fitted_short = _round_down(short * scale, multiple, short)
+    # A short side that cannot shrink further leaves less to the long one than the aspect ratio asks for.
+    fitted_long = _round_down(min(long * scale, max_pixels / fitted_short), multiple, long)
+    return (fitted_short, fitted_long) if height <= width else (fitted_long, fitted_short)
+
+
+def _round_down(value: float, multiple: int, original: int) -> int:
+    """A multiple not above `value`, but at least one multiple or the original if that is less."""
+    return max(int(value) // multiple * multiple, min(multiple, original))
+
+
+def read_clip(
+    path: str | Path,
+    sampling: FrameSampling,
+    max_pixels: int | None = None,
+    size: tuple[int, int] | None = None,
+    root: Path | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+    rng: np.random.Generator | None = None,
+) -> Clip:
+    """Reads a clip from a video that is there as a whole.
+
+    Args:
+        path: The video, absolute or relative to `root`.
+        sampling: Which frames.
+        max_pixels: Most pixels of a frame, larger ones are scaled down by :func:`fit_size`; None for no bound.
+        size: Height and width to scale to, instead of `max_pixels`.
+        root: The folder the file has to lie in; None for no such bound.
+        limits: What the file may cost.
+        rng: Source of chance for random sampling.
+
+    Raises:
+        VideoError: The file is refused, is cut short, or a sampled frame is damaged or cannot be converted.
+        ValueError: Both `max_pixels` and `size` are given.
+    """
+    if max_pixels is not None and size is not None:
+        raise ValueError("give max_pixels or size, not both")
+    rule = partial(fit_size, max_pixels=max_pixels) if max_pixels else size
+    with open_reader(path, root, limits) as reader:
+        index = reader.index
+        if index.loss:
+            raise VideoError(path, index.loss)
+        if sampling.fps is not None and not index.fps:
+            raise VideoError(path, "does not say its frame rate, which sampling by fps needs; set num_frames")
+        total = index.num_frames
+        try:
+            decoded = reader.read(sampling.indices(total, index.fps, rng), rule)
+        except FrameMissingError as short:
+            if index.timed or short.num_frames < (1 - _TOLERATED_EMPTY_PACKETS) * total:
+                raise
+            total = short.num_frames
+            decoded = reader.read(sampling.indices(total, index.fps, rng), rule)
+    return Clip(
+        frames=decoded.frames,
+        timestamps=decoded.timestamps,
+        indices=decoded.indices,
+        fps=index.fps,
+        duration=index.duration,
+        total_num_frames=total,
+        path=str(path),
+    )

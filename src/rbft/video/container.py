@@ -1,0 +1,251 @@
+"""Opening a video file safely: the one place of the package that hands a path to the media library."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+from av.container import InputContainer
+from av.stream import Disposition
+from av.video.stream import VideoStream
+
+from rbft.errors import VideoError
+
+# Demuxers that read exactly the one file they are given. Playlists and scripts (hls, dash, concat, image2, ...)
+# would open other files or the network on behalf of whoever wrote the "video", so everything else stays out.
+FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm,mpegts,mpeg,flv,asf,ogg,gif,h264,hevc"
+FORMAT_NAMES = "mp4/mov, avi, mkv/webm, mpeg ts/ps, flv, wmv/asf, ogg, gif, raw h264/hevc"
+
+# What the media library raises on damaged input beside its own errors: ValueError includes UnicodeDecodeError
+# (text fields), and times or rates outside of any range overflow.
+MEDIA_ERRORS = (av.FFmpegError, ValueError, OverflowError, RuntimeError)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a single video may cost; a file beyond a limit is refused before its frames are decoded.
+
+    Args:
+        max_pixels: Width times height of a frame. 16 Mi pixels is 4096x4096, above 4K cinema; a half-megabyte file
+            can otherwise ask for a gigabyte.
+        max_seconds: Duration. An hour; clips for classification last seconds.
+        max_frames: Frames in the file. An hour at 60 frames per second.
+    """
+
+    max_pixels: int = 16_777_216
+    max_seconds: float = 3600.0
+    max_frames: int = 216_000
+
+
+DEFAULT_LIMITS = Limits()
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What the header and the first frame say about a video.
+
+    Args:
+        path: The file, as it was named.
+        container: Name of the demuxer ("mov,mp4,m4a,3gp,3g2,mj2").
+        codec: Name of the codec ("h264").
+        width: Width in pixels as displayed, that is after rotation.
+        height: Height in pixels as displayed.
+        fps: Average frames per second, 0.0 when unknown.
+        declared_frames: Frames the header promises, 0 when it does not say.
+        duration: Seconds, 0.0 when unknown.
+        start: Time stamp of the first frame in seconds, 0.0 when the container has none.
+        rotation: Counter-clockwise degrees by which the stored picture is turned for display: 0, 90, 180 or 270.
+    """
+
+    path: str
+    container: str
+    codec: str
+    width: int
+    height: int
+    fps: float
+    declared_frames: int
+    duration: float
+    start: float
+    rotation: int
+
+
+@dataclass(frozen=True)
+class OpenVideo:
+    """An open container and the stream to read from it.
+
+    Args:
+        path: The file, as it was named (for messages).
+        container: The demuxer; valid inside the `with` block of :func:`open_video` only.
+        stream: The first stream that is a film, not a cover picture; its decoder uses one thread.
+        limits: What the file may cost.
+    """
+
+    path: str
+    container: InputContainer
+    stream: VideoStream
+    limits: Limits
+
+
+def resolve_inside(root: Path | None, path: str | Path) -> Path:
+    """The regular file that `path` names, with links followed, if it lies in `root`.
+
+    Args:
+        root: The folder that holds the data. None: the person named this very file, wherever it is.
+        path: A file, absolute or relative to `root`. Always taken as a file name: "concat:a|b", "http://..." and the
+            like have no special meaning, and a name may begin with "-".
+
+    Returns:
+        The absolute path of an existing regular file.
+
+    Raises:
+        VideoError: It lies outside, does not exist or is not a regular file.
+    """
+    name = str(path)
+    if not name:
+        raise VideoError("(empty path)", "names no file")
+    if "\0" in name:
+        raise VideoError(repr(name), "contains a NUL character")
+    try:
+        base = Path(root or "").resolve(strict=True)
+        target = (base / name).resolve(strict=True)
+        mode = target.stat().st_mode
+    except FileNotFoundError as error:
+        hint = "; it is read as a file name, never as a URL" if ":" in name else ""
+        raise VideoError(name, f"no such file (looked for {error.filename}){hint}") from error
+    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle, up to Python 3.12
+        raise VideoError(name, f"cannot be reached: {error}") from error
+    if root is not None and not target.is_relative_to(base):
+        raise VideoError(name, f"leads to {target}, outside of the data folder {base}")
+    if not stat.S_ISREG(mode):  # a pipe or a device would block or never end
+        raise VideoError(name, "is a folder, not a file" if stat.S_ISDIR(mode) else "is not a regular file")
+    return target
+
+
+@contextmanager
+def open_video(path: str | Path, root: Path | None = None, limits: Limits = DEFAULT_LIMITS) -> Iterator[OpenVideo]:
+    """Opens a video for reading and closes it at the end of the `with` block.
+
+    The media library is given an absolute file name, the file protocol, the formats of `FORMATS` and one thread, and
+    nothing else. An open video must not be carried across a fork.
+
+    Args:
+        path: The video, absolute or relative to `root`.
+        root: The folder the file has to lie in, links followed. None: the person named this very file, wherever it is.
+        limits: What the file may cost.
+
+    Raises:
+        VideoError: The file is missing, empty, outside of `root`, not a video of an accepted format, damaged at its
+            head, without a decodable film, or over a limit.
+    """
+    file = resolve_inside(root, path)
+    if file.stat().st_size == 0:
+        raise VideoError(path, "is empty (0 bytes)")
+    try:
+        container = av.open(
+            f"file:{file}",
+            mode="r",
+            options={
+                "protocol_whitelist": "file",
+                "format_whitelist": FORMATS,
+                "max_pixels": str(limits.max_pixels),
+            },
+            metadata_errors="replace",
+        )
+    except MEDIA_ERRORS as error:
+        raise VideoError(path, _why_not_opened(file, error)) from error
+    with container:
+        stream = _film(path, container)
+        _within(limits, path, container, stream)
+        stream.codec_context.options = {"max_pixels": str(limits.max_pixels)}
+        stream.codec_context.thread_count = 1
+        yield OpenVideo(str(path), container, stream, limits)
+
+
+def probe(path: str | Path, root: Path | None = None, limits: Limits = DEFAULT_LIMITS) -> VideoInfo:
+    """Reads the header and decodes the first frame, which alone carries the display rotation.
+
+    Args:
+        path: The video, absolute or relative to `root`.
+        root: The folder the file has to lie in; None for no such bound.
+        limits: What the file may cost.
+
+    Raises:
+        VideoError: As :func:`open_video`, or not even one frame decodes.
+    """
+    with open_video(path, root, limits) as video:
+        stream = video.stream
+        try:
+            first = next(video.container.decode(stream), None)
+        except MEDIA_ERRORS as error:
+            raise VideoError(path, f"its first frame does not decode ({error})") from error
+        if first is None:
+            raise VideoError(path, "holds no frame that decodes")
+        rotation = display_rotation(first)
+        height, width = (first.width, first.height) if rotation % 180 else (first.height, first.width)
+        return VideoInfo(
+            path=str(path),
+            container=video.container.format.name,
+            codec=stream.codec_context.name,
+            width=width,
+            height=height,
+            fps=float(stream.average_rate or stream.guessed_rate or 0),
+            declared_frames=stream.frames,
+            duration=header_seconds(video.container, stream),
+            start=first.time or 0.0,
+            rotation=rotation,
+        )
+
+
+def display_rotation(frame: av.VideoFrame) -> int:
+    """Counter-clockwise degrees (0, 90, 180, 270) by which a decoded frame is to be turned for display.
+
+    The media library hands the display matrix on with every frame and does not apply it.
+    """
+    return round(frame.rotation / 90) % 4 * 90
+
+
+def header_seconds(container: InputContainer, stream: VideoStream) -> float:
+    """Duration in seconds by the header: of the film itself if it says so, else of the file; 0.0 when unknown."""
+    if stream.duration and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    return (container.duration or 0) / av.time_base
+
+
+def _film(path: str | Path, container: InputContainer) -> VideoStream:
+    """The first video stream that is not a still picture attached to the file."""
+    films = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+    if not films:
+        kinds = ", ".join(s.type for s in container.streams) or "nothing"
+        raise VideoError(path, f"has no video stream (it holds: {kinds})")
+    if films[0].codec_context is None:
+        raise VideoError(path, "its video stream is coded in a way this build of the media library cannot decode")
+    return films[0]
+
+
+def _within(limits: Limits, path: str | Path, container: InputContainer, stream: VideoStream) -> None:
+    """Refuses a video whose header already breaks a limit."""
+    width, height = stream.codec_context.width, stream.codec_context.height
+    if width * height > limits.max_pixels:
+        raise VideoError(path, f"has frames of {width}x{height}, over the limit of {limits.max_pixels} pixels")
+    seconds = header_seconds(container, stream)
+    if seconds > limits.max_seconds:
+        raise VideoError(path, f"lasts {seconds:.0f} s, over the limit of {limits.max_seconds:g} s; cut it into clips")
+    if stream.frames > limits.max_frames:
+        raise VideoError(path, f"has {stream.frames} frames, over the limit of {limits.max_frames}; cut it into clips")
+
+
+def _why_not_opened(file: Path, error: Exception) -> str:
+    """A reason a person can act on, from the first bytes of a file that the media library refused."""
+    with file.open("rb") as opened:
+        head = opened.read(256)
+    if head.startswith(b"version https://git-lfs"):
+        return "is a Git LFS pointer, not the video; run `git lfs pull` in the data set"
+    if head.isascii() and head.decode("ascii").replace("\n", " ").replace("\r", " ").isprintable():
+        return f"is text, not a video (it begins {head[:40].decode('ascii')!r})"
+    if head[4:8] == b"ftyp":
+        return "is an incomplete mp4: its index is missing or damaged; the download or recording was cut short"
+    return f"is not a readable video ({error}); accepted formats: {FORMAT_NAMES}"

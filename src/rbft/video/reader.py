@@ -1,0 +1,267 @@
+"""Frame-exact reading: exactly the frames that were asked for, intact, or a refusal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from av.packet import Packet
+from av.video.frame import VideoFrame
+from torch import Tensor
+
+from rbft.errors import VideoError
+from rbft.video.container import DEFAULT_LIMITS, MEDIA_ERRORS, Limits, OpenVideo, open_video
+from rbft.video.convert import RGBConverter, SizeRule
+from rbft.video.decoding import DecodingRun, Shown
+from rbft.video.frame_index import FrameIndex, build_index, is_flush
+
+
+@dataclass(frozen=True, eq=False)
+class DecodedFrames:
+    """Frames of one video.
+
+    Args:
+        frames: (T, C, H, W) uint8 RGB.
+        timestamps: T times in seconds since the first displayed frame of the video.
+        indices: T frame indices in order of display.
+    """
+
+    frames: Tensor
+    timestamps: tuple[float, ...]
+    indices: tuple[int, ...]
+
+
+class FrameMissingError(VideoError):
+    """The video ends before a frame that was asked for.
+
+    Args:
+        path: The file, as it was named.
+        reason: What is missing.
+        num_frames: Frames that the video does have.
+    """
+
+    def __init__(self, path: object, reason: str, num_frames: int) -> None:
+        super().__init__(path, reason)
+        self.num_frames = num_frames
+
+
+class VideoReader:
+    """Reads frames of one open video by their index in order of display.
+
+    Args:
+        video: The video, freshly opened.
+        reopen: Opens the same video again, for decoding from its start.
+    """
+
+    def __init__(self, video: OpenVideo, reopen: Callable[[], AbstractContextManager[OpenVideo]]) -> None:
+        self._video = video
+        self._reopen = reopen
+        self.index: FrameIndex = build_index(video)
+
+    def read(self, indices: Sequence[int], size: tuple[int, int] | SizeRule | None = None) -> DecodedFrames:
+        """Decodes the wanted frames and as little else as the coding allows.
+
+        Where time stamps name the frames, decoding starts at the key frame before each group of targets and ends
+        with the last packet that matters. If a target does not turn up there, and in untimed videos always,
+        frames are counted while decoding from the start.
+
+        Args:
+            indices: Frame indices, in any order, with repetitions or without.
+            size: Height and width of the results after rotation, or a rule that gives them for the displayed
+                height and width of a frame; None keeps the size of the first frame decoded.
+
+        Raises:
+            FrameMissingError: The video ends before a wanted frame.
+            VideoError: A wanted frame is damaged or its colours cannot be converted.
+        """
+        if not len(indices):
+            raise ValueError("indices is empty: ask for at least one frame")
+        wanted = sorted(set(indices))
+        if wanted[0] < 0 or wanted[-1] >= self.index.num_frames:
+            raise self._missing(wanted[0] if wanted[0] < 0 else wanted[-1], self.index.num_frames)
+        target = _Target(indices, RGBConverter(self._video.path, size))
+        if not (self.index.timed and self._read_by_time(wanted, target)):
+            self._read_by_counting(wanted, target)
+        timestamps = tuple(self.index.timestamp(index) for index in indices)
+        return DecodedFrames(target.tensor(), timestamps, tuple(indices))
+
+    def _read_by_time(self, wanted: list[int], target: _Target) -> bool:
+        """Reads from key frame to key frame; False if a frame does not turn up where it should."""
+        starts = np.searchsorted(self.index.keyframes[:, 0], self.index.pts[wanted], side="right") - 1
+        for start in np.unique(starts):
+            group = {int(self.index.pts[i]): i for i, s in zip(wanted, starts, strict=True) if s == start}
+            run = DecodingRun(self._video.stream.codec_context, skip=True)
+            places: dict[int, tuple[int, int]] = {}
+            for frame, order, position in self._decode_group(run, int(start), group):
+                if frame.pts in group:
+                    index = group[frame.pts]
+                    target.put(index, frame)
+                    places[index] = (order, position)
+            self._refuse_damage(run, list(group.values()), places)
+            if len(places) < len(group):
+                return False
+        return True
+
+    def _decode_group(self, run: DecodingRun, start: int, group: Mapping[int, int]) -> Iterator[Shown]:
+        """Decodes from a key frame to the last packet whose time stamp is in `group`."""
+        ahead = set(group)
+        for packet in self._packets_from(start):
+            yield from run.feed(packet, wanted=packet.pts in group)
+            ahead.discard(packet.pts)
+            if not ahead:
+                break
+        yield from run.finish()
+
+    def _packets_from(self, start: int) -> Iterator[Packet]:
+        """The film's packets from key frame number `start` on; none if seeking does not lead there."""
+        container, stream = self._video.container, self._video.stream
+        pts, position = (int(value) for value in self.index.keyframes[start])
+        try:
+            container.seek(position, stream=stream)
+            packets = container.demux(stream)
+            for packet in packets:
+                if packet.is_keyframe and packet.pts is not None and packet.pts >= pts:
+                    if packet.pts == pts:
+                        yield packet
+                        yield from (p for p in packets if not is_flush(p))
+                    return
+        except MEDIA_ERRORS:
+            return  # what was wanted beyond is missing, which the caller notices
+
+    def _read_by_counting(self, wanted: list[int], target: _Target) -> None:
+        """Reads by decoding from the start and counting what is displayed."""
+        remaining = set(wanted)
+        places: dict[int, tuple[int, int]] = {}
+        displayed = 0
+        with self._reopen() as video:
+            run = DecodingRun(video.stream.codec_context, skip=False)
+            for frame, order, position in _decode_all(video, run):
+                displayed += 1
+                if order in remaining:
+                    target.put(order, frame)
+                    places[order] = (order, position)
+                    remaining.discard(order)
+                    if not remaining:
+                        run.finish()
+                        break
+        self._refuse_damage(run, wanted, places)
+        if remaining:
+            raise self._missing(min(remaining), displayed)
+
+    def _refuse_damage(self, run: DecodingRun, wanted: list[int], places: Mapping[int, tuple[int, int]]) -> None:
+        """Raises VideoError if a wanted frame is damaged, or is missing after damage."""
+        for index in wanted:
+            what = run.damage_to(*places[index]) if index in places else run.first_damage()
+            if what:
+                seconds = self.index.timestamp(index)
+                raise VideoError(self._video.path, f"frame {index} (at {seconds:.2f} s) is damaged: {what}")
+
+    def _missing(self, index: int, available: int) -> FrameMissingError:
+        declared = self.index.declared_frames
+        says = f"; its header declares {declared}" if declared and declared != available else ""
+        reason = f"frame {index} does not exist: {available} frames can be read{says}"
+        return FrameMissingError(self._video.path, reason, available)
+
+
+class _Target:
+    """The result under construction: every wanted frame is converted once and put where it was asked for."""
+
+    def __init__(self, indices: Sequence[int], convert: RGBConverter) -> None:
+        self._convert = convert
+        self._rows: dict[int, list[int]] = {}
+        for row, index in enumerate(indices):
+            self._rows.setdefault(index, []).append(row)
+        self._length = len(indices)
+        self._frames: np.ndarray | None = None
+
+    def put(self, index: int, frame: VideoFrame) -> None:
+        if self._frames is None:
+            height, width = self._convert.size_for(frame)
+            self._frames = np.empty((self._length, 3, height, width), np.uint8)
+        first, *others = self._rows[index]
+        self._convert.write(frame, self._frames[first])
+        for row in others:
+            self._frames[row] = self._frames[first]
+
+    def tensor(self) -> Tensor:
+        if self._frames is None:
+            raise RuntimeError("no frame was put")
+        return torch.from_numpy(self._frames)
+
+
+def _decode_all(video: OpenVideo, run: DecodingRun) -> Iterator[Shown]:
+    """Every frame that a freshly opened video displays."""
+    packets = video.container.demux(video.stream)
+    while True:
+        try:
+            packet = next(packets)
+        except StopIteration:
+            break
+        except MEDIA_ERRORS:
+            break  # unreadable from here on: as if the file ended, which callers compare with what was promised
+        if is_flush(packet):
+            break
+        yield from run.feed(packet)
+    yield from run.finish()
+
+
+@contextmanager
+def open_reader(path: str | Path, root: Path | None = None, limits: Limits = DEFAULT_LIMITS) -> Iterator[VideoReader]:
+    """Opens and indexes a video for reading by frame index within a `with` block.
+
+    Args:
+        path: The video, absolute or relative to `root`.
+        root: The folder the file has to lie in; None for no such bound.
+        limits: What the file may cost.
+
+    Raises:
+        VideoError: As :func:`rbft.video.container.open_video`, or the file holds no frame.
+    """
+    reopen = partial(open_video, path, root, limits)
+    with reopen() as video:
+        yield VideoReader(video, reopen)
+
+
+def read_frames(
+    path: str | Path,
+    indices: Sequence[int],
+    size: tuple[int, int] | None = None,
+    root: Path | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+) -> DecodedFrames:
+    """Reads frames of a video by index in order of display, see :meth:`VideoReader.read`.
+
+    Args:
+        path: The video, absolute or relative to `root`.
+        indices: Frame indices, in any order, with repetitions or without.
+        size: Height and width of the results after rotation; None keeps the video's own.
+        root: The folder the file has to lie in; None for no such bound.
+        limits: What the file may cost.
+
+    Raises:
+        VideoError: The file is refused, or a wanted frame does not exist, is damaged or cannot be converted.
+    """
+    with open_reader(path, root, limits) as reader:
+        return reader.read(indices, size)
+
+
+def count_frames(path: str | Path, root: Path | None = None, limits: Limits = DEFAULT_LIMITS) -> int:
+    """Counts the frames that decode undamaged, by decoding all of them.
+
+    Args:
+        path: The video, absolute or relative to `root`.
+        root: The folder the file has to lie in; None for no such bound.
+        limits: What the file may cost.
+
+    Raises:
+        VideoError: The file is refused by :func:`rbft.video.container.open_video`.
+    """
+    with open_video(path, root, limits) as video:
+        run = DecodingRun(video.stream.codec_context, skip=False)
+        places = [(order, position) for _, order, position in _decode_all(video, run)]
+        return sum(run.damage_to(*place) is None for place in places)

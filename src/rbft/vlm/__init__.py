@@ -1,0 +1,1 @@
+"""The vision-language model: prompts, batches, encoding, scoring, generation, saving."""

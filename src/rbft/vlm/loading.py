@@ -1,0 +1,139 @@
+"""From a model's name to its files: built in, a local folder, or a hub id; refused early if it takes no video."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from rbft.errors import ModelError
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
+DType = Literal["auto", "float32", "bfloat16", "float16"]
+BUILTIN = {"builtin/tiny": Path(__file__).parent / "tiny" / "checkpoint"}
+
+
+def model_source(vlm: str) -> str:
+    """The folder or hub id behind a name.
+
+    Raises:
+        ModelError: An unknown built-in name, or a path to something that is no model folder.
+    """
+    if vlm.startswith("builtin/"):
+        if vlm not in BUILTIN:
+            raise ModelError(f"model.vlm: {vlm!r} is unknown; built in: {', '.join(BUILTIN)}.")
+        return str(BUILTIN[vlm])
+    path = Path(vlm).expanduser()
+    if path.exists():
+        if not (path / "config.json").is_file():
+            raise ModelError(f"model.vlm: {vlm} holds no config.json; name the folder that save_pretrained wrote.")
+        return str(path)
+    if vlm.startswith((".", "/", "~")) or vlm.count("/") > 1:
+        raise ModelError(f"model.vlm: no folder {vlm}.")
+    return vlm
+
+
+def _explain(vlm: str, error: Exception) -> ModelError:
+    first = str(error).strip().split("\n")[0]
+    return ModelError(
+        f"model.vlm: {vlm!r} cannot be loaded: {first} Give a local folder, `builtin/tiny`, or a hub id that this "
+        "machine can reach or has in its cache."
+    )
+
+
+def load_config(vlm: str, revision: str | None) -> PretrainedConfig:
+    """The model's configuration.
+
+    Raises:
+        ModelError: It cannot be had.
+    """
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(model_source(vlm), revision=revision, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise _explain(vlm, error) from error
+
+
+def load_processor(vlm: str, revision: str | None) -> Any:
+    """The model's processor, checked to take video; reads no weights.
+
+    Raises:
+        ModelError: It cannot be had, or the model takes no video.
+    """
+    from transformers import AutoProcessor
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+    from transformers.models.auto.video_processing_auto import VIDEO_PROCESSOR_MAPPING_NAMES
+
+    config = load_config(vlm, revision)
+    takes_video = config.model_type in VIDEO_PROCESSOR_MAPPING_NAMES
+    if not takes_video or config.model_type not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
+        raise ModelError(
+            f"model.vlm: {vlm!r} is a {config.model_type!r} model, which takes no video. Choose a video "
+            "vision-language model, for example Qwen2.5-VL, Qwen3-VL, SmolVLM2, LLaVA-OneVision or InternVL."
+        )
+    try:
+        processor = AutoProcessor.from_pretrained(model_source(vlm), revision=revision, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise _explain(vlm, error) from error
+    if getattr(processor, "video_processor", None) is None:
+        raise ModelError(f"model.vlm: {vlm!r} has no video processor, so it takes no video. Choose a video model.")
+    if not getattr(processor, "chat_template", None):
+        raise ModelError(f"model.vlm: {vlm!r} has no chat template; choose an instruction-tuned model.")
+    return processor
+
+
+def _revision(revision: str | None) -> dict[str, Any]:
+    """Only where one is stated: this loader takes no None."""
+    return {} if revision is None else {"revision": revision}
+
+
+def load_end_ids(vlm: str, revision: str | None, config: Any, tokenizer: Any) -> tuple[int, ...]:
+    """Tokens at which an answer ends: the generation config's, else the configuration's, else the tokenizer's.
+
+    Raises:
+        ModelError: None of the three names one.
+    """
+    from transformers import GenerationConfig
+
+    ends: Any = None
+    try:
+        ends = GenerationConfig.from_pretrained(model_source(vlm), **_revision(revision)).eos_token_id
+    except OSError:
+        # not every checkpoint has generation_config.json; its configuration then says the same
+        ends = None
+    for other in (
+        getattr(config, "eos_token_id", None),
+        config.get_text_config().eos_token_id,
+        tokenizer.eos_token_id,
+    ):
+        ends = other if ends is None else ends
+    if ends is None:
+        raise ModelError(f"model.vlm: {vlm!r} names no end-of-text token (eos_token_id), so no answer could end.")
+    return tuple(ends) if isinstance(ends, (list, tuple)) else (int(ends),)
+
+
+def load_model(vlm: str, revision: str | None, dtype: DType, attn_implementation: str | None) -> PreTrainedModel:
+    """Load the weights; remote code is never run.
+
+    Raises:
+        ModelError: They cannot be had, or some of them are missing from the files.
+    """
+    from transformers import AutoModelForImageTextToText
+
+    options: dict[str, Any] = {"dtype": dtype, "trust_remote_code": False, "use_safetensors": True}
+    if attn_implementation is not None:
+        options["attn_implementation"] = attn_implementation
+    try:
+        loaded: Any = AutoModelForImageTextToText.from_pretrained(
+            model_source(vlm), revision=revision, output_loading_info=True, **options
+        )
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise _explain(vlm, error) from error
+    model, info = loaded
+    if missing := sorted(info["missing_keys"]):
+        raise ModelError(
+            f"model.vlm: {vlm!r} lacks {len(missing)} weights, first {missing[0]!r}; the files are incomplete."
+        )
+    return cast("PreTrainedModel", model)

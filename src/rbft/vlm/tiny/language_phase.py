@@ -1,0 +1,78 @@
+"""Second and third phase of pre-training: words for what the vision tower sees, first frozen, then together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from transformers import Qwen2_5_VLForConditionalGeneration
+
+from rbft.vlm.tiny.conversations import EVERYTHING, QUESTIONS_FIRST, ask
+from rbft.vlm.tiny.fast_forward import encode, loss, to_patches
+from rbft.vlm.tiny.optim import Optimisers, decay
+from rbft.vlm.tiny.packing import VISUAL_TOKENS, Packer
+from rbft.vlm.tiny.progress import Budget
+from rbft.vlm.tiny.tokenizer import build_tokenizer
+from rbft.worlds.scenes import general_scenes
+from rbft.worlds.shapes import render
+
+RATE, OTHER_RATE = 4e-3, 2.8e-3
+JOINT_RATE, JOINT_OTHER_RATE = 1.2e-3, 0.6e-3  # of the vision tower in the joint phase
+BATCH, BANK = 64, 256  # clips; a bank is drawn at once and used once
+QUESTIONS_UNTIL = 0.2  # share of the frozen phase that single questions fill
+TURNS = 8  # tried for each clip
+# Now and then a system turn stands before everything, so that one does not confuse the model.
+SYSTEM_SHARE, SYSTEM_TEXTS = 0.1, ("you are a helpful assistant .", "you describe videos .")
+
+
+def train_language(
+    model: Qwen2_5_VLForConditionalGeneration,
+    frozen_minutes: float,
+    joint_minutes: float,
+    seed: int,
+    before_joint: Callable[[], None] | None = None,
+) -> list[float]:
+    """Trains the language model, then all of the model, in place; returns the loss of every step.
+
+    Args:
+        model: With a trained vision tower.
+        frozen_minutes: CPU minutes with the vision tower as it is.
+        joint_minutes: CPU minutes in which it learns along, at a lower rate.
+        seed: Fixes clips and questions.
+        before_joint: Called between the two.
+    """
+    rng = np.random.default_rng([seed, 3])
+    packer = Packer(build_tokenizer())
+    visual = [(name, p) for name, p in model.named_parameters() if name.startswith("model.visual.")]
+    words = [(name, p) for name, p in model.named_parameters() if not name.startswith("model.visual.")]
+    optimisers = Optimisers(words, RATE, OTHER_RATE)
+    visual_optimisers = Optimisers(visual, JOINT_RATE, JOINT_OTHER_RATE)
+    share = frozen_minutes / (frozen_minutes + joint_minutes)
+    losses: list[float] = []
+    for joint, minutes in ((False, frozen_minutes), (True, joint_minutes)):
+        if joint and before_joint is not None:
+            before_joint()
+        budget = Budget("joint" if joint else "language", minutes)
+        while (progress := budget.progress) < 1:
+            single = 0.7 if not joint and progress < QUESTIONS_UNTIL else 0.4
+            weights = QUESTIONS_FIRST if not joint and progress < QUESTIONS_UNTIL else EVERYTHING
+            scenes = general_scenes(rng, BANK, single=single, empty=0.06)
+            frames = torch.from_numpy(render(scenes, rng))
+            for start in range(0, BANK, BATCH):
+                clips = range(start, start + BATCH)
+                system = str(rng.choice(SYSTEM_TEXTS)) if rng.random() < SYSTEM_SHARE else None
+                packed = packer.pack([ask(scenes, clip, rng, weights, TURNS) for clip in clips], system=system)
+                with torch.autocast("cpu", torch.bfloat16):
+                    with torch.set_grad_enabled(joint):
+                        tokens, _ = encode(model, to_patches(frames[start : start + BATCH]))
+                    value = loss(model, packed, tokens.unflatten(0, (BATCH, VISUAL_TOKENS)))
+                overall = share + (1 - share) * budget.progress if joint else share * budget.progress
+                factor = decay(overall, hold=0.55, floor=0.03)
+                value.backward()
+                optimisers.step(factor)
+                if joint:
+                    visual_optimisers.step(factor)
+                budget.count(value.item())
+        losses += budget.losses
+    return losses

@@ -1,0 +1,175 @@
+"""Which weights are trained: LoRA in the language model, or whole parts; and how they are saved and handed on."""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.utils import get_peft_model_state_dict
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from rbft.errors import ConfigError, StageError
+
+Part = Literal["language", "projector", "vision"]
+Training = Literal["frozen", "train"]
+
+LANGUAGE_LINEAR = r".*\.(language_model|text_model)\..*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+_PROJECTOR = re.compile(r"\.(merger|deepstack_merger_list|multi_modal_projector|connector)\.|\.image_newline$")
+_TRAINED = "trained.safetensors"
+
+
+def part_of(name: str) -> Part:
+    """The part of the model a parameter belongs to, by its name in any of the supported families."""
+    if _PROJECTOR.search(name):
+        return "projector"
+    if re.search(r"\.(visual|vision_tower|vision_model)\.", name):
+        return "vision"
+    return "language"
+
+
+class Tuning(ABC):
+    """Decides what of a model is trained."""
+
+    @abstractmethod
+    def apply(self, model: PreTrainedModel) -> PreTrainedModel | PeftModel:
+        """Freeze and unfreeze in place; may wrap the model."""
+
+
+@dataclass(frozen=True)
+class LoRA(Tuning):
+    """Low-rank adapters in the language model; the rest frozen unless asked (Hu et al., arXiv 2106.09685).
+
+    Args:
+        rank: Rank of each adapter.
+        alpha: Scale; the adapter's output is multiplied by alpha / rank.
+        dropout: On the adapter's input.
+        targets: Regular expression over the full module names that get an adapter.
+        projector: Whether the projector is trained, in full.
+        vision: Whether the vision tower is trained, in full.
+    """
+
+    rank: int = 16
+    alpha: int = 32
+    dropout: float = 0.05
+    targets: str = LANGUAGE_LINEAR
+    projector: Training = "frozen"
+    vision: Training = "frozen"
+
+    def apply(self, model: PreTrainedModel) -> PeftModel:
+        """Freeze the model and add adapters."""
+        names = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+        try:
+            found = any(re.fullmatch(self.targets, name) for name in names)
+        except re.error as error:
+            raise ConfigError(f"model.tuning.targets: {self.targets!r} is no regular expression: {error}") from error
+        if not found:
+            raise ConfigError(
+                f"model.tuning.targets: {self.targets!r} matches no linear layer; one is named {names[-1]!r}."
+            )
+        config = LoraConfig(
+            r=self.rank,
+            lora_alpha=self.alpha,
+            lora_dropout=self.dropout,
+            target_modules=self.targets,
+            bias="none",
+        )
+        wrapped = get_peft_model(model, config)
+        for name, parameter in wrapped.named_parameters():
+            if "lora_" not in name:
+                part = part_of(name)
+                parameter.requires_grad_(
+                    (part == "projector" and self.projector == "train") or (part == "vision" and self.vision == "train")
+                )
+        return wrapped
+
+
+@dataclass(frozen=True)
+class FullFineTuning(Tuning):
+    """Whole parts of the model are trained, as the authors of RB-FT do.
+
+    Args:
+        language: Language model with its embeddings and head.
+        projector: What maps visual features into the language model.
+        vision: Vision tower.
+    """
+
+    language: Training = "train"
+    projector: Training = "frozen"
+    vision: Training = "frozen"
+
+    def apply(self, model: PreTrainedModel) -> PreTrainedModel:
+        """Freeze and unfreeze the parts."""
+        trained = {"language": self.language, "projector": self.projector, "vision": self.vision}
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(trained[part_of(f".{name}")] == "train")
+        return model
+
+
+def trained_state(model: nn.Module) -> dict[str, Tensor]:
+    """The parameters that are trained, by name; a tied parameter once."""
+    return {name: parameter.detach() for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def save_trained(model: PreTrainedModel | PeftModel, folder: Path) -> None:
+    """Write what was trained as safetensors: the adapter in PEFT's format, whole parameters beside it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    adapter: dict[str, Tensor] = {}
+    if isinstance(model, PeftModel):
+        model.peft_config["default"].inference_mode = True
+        model.peft_config["default"].save_pretrained(str(folder))
+        model.peft_config["default"].inference_mode = False
+        adapter = get_peft_model_state_dict(model)
+        _save(adapter, folder / "adapter_model.safetensors")
+    whole = {name: value for name, value in trained_state(model).items() if "lora_" not in name}
+    if whole:
+        _save(whole, folder / _TRAINED)
+
+
+def _save(state: dict[str, Tensor], path: Path) -> None:
+    save_file({name: value.detach().cpu().contiguous() for name, value in state.items()}, str(path))
+
+
+def load_trained(model: PreTrainedModel | PeftModel, folder: Path) -> None:
+    """Load what `save_trained` wrote into a model set up by the same tuning.
+
+    Raises:
+        StageError: Files are missing, unreadable, or made by another tuning; names the folder and the difference.
+    """
+    state: dict[str, Tensor] = {}
+    for name in ("adapter_model.safetensors", _TRAINED):
+        path = folder / name
+        if path.is_file():
+            try:
+                content = load_file(str(path))
+            except SafetensorError as error:
+                raise StageError(f"{path} is damaged ({error}); run the stage that wrote it again.") from error
+            state |= {_parameter_name(key): value for key, value in content.items()} if name != _TRAINED else content
+    if not state:
+        raise StageError(f"{folder} holds no trained weights; run the stage that writes them first.")
+    own = dict(model.named_parameters())
+    wanted = set(trained_state(model))
+    if wanted != set(state):
+        odd = sorted(wanted ^ set(state))[0]
+        raise StageError(
+            f"{folder} holds the weights of another tuning (model.tuning): {odd!r} is on one side only. "
+            "Use the same model.tuning in all stages."
+        )
+    for name, value in state.items():
+        if own[name].shape != value.shape:
+            raise StageError(
+                f"{folder}: {name!r} has shape {tuple(value.shape)}, the model wants {tuple(own[name].shape)}; "
+                "use the same model.vlm and model.tuning in all stages."
+            )
+        own[name].data.copy_(value)
+
+
+def _parameter_name(key: str) -> str:
+    """PEFT's file format leaves the adapter's name out of parameter names."""
+    return re.sub(r"\.(lora_[A-Za-z_]+)\.weight$", r".\1.default.weight", key)

@@ -1,0 +1,154 @@
+"""What is said about clips: descriptions, questions and answers, and the wordings of the prompts."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from rbft.worlds.events import ACTIONS, GENERAL, PAIRS, TARGETS, UNIONS, UNNAMED, VERBS, Event, phrase
+from rbft.worlds.scenes import COLOURS, SHAPES, Scenes
+
+# The wordings below are those that the built-in model was pre-trained on; experiment files quote them as they stand.
+CAPTION = "describe the video ."
+LABEL = "which event is it ?"
+RATIONALE = "describe the video and answer which event is it ?"
+HINTED = "the event is {name} . describe the video and say why ."
+CONCLUSION = "so it is {name}"
+COUNT = "how many ?"
+# Without a video:
+WORDS_OF_NAME = "what is {name} ?"
+NAME_OF_WORDS = "what event is {words} ?"
+JUDGE = "{description} which event is described ?"
+CONCLUDE = "{description} what follows ?"
+
+NOTHING = "nothing"
+EMPTY_DESCRIPTION = "nothing happens ."
+NUMBERS = ("none", "one", "two")
+COLOUR_NAMES = tuple(COLOURS)
+
+
+def noun(scenes: Scenes, clip: int, slot: int) -> str:
+    """An object, as in: the red circle."""
+    return f"the {COLOUR_NAMES[scenes.colours[clip, slot]]} {SHAPES[scenes.shapes[clip, slot]]}"
+
+
+def actions_of(scenes: Scenes, clip: int, slot: int) -> Event:
+    """The names of an object's first and second action."""
+    first, second = scenes.actions[clip, slot]
+    return ACTIONS[first], ACTIONS[second]
+
+
+def sentence(scenes: Scenes, clip: int, slot: int) -> str:
+    """One object and what it does, as in: the red circle goes left then grows ."""
+    return f"{noun(scenes, clip, slot)} {phrase(*actions_of(scenes, clip, slot))} ."
+
+
+def description(scenes: Scenes, clip: int, order: tuple[int, ...] | None = None) -> str:
+    """One sentence an object, in slot order or the order given; `EMPTY_DESCRIPTION` if there is none."""
+    slots = order if order is not None else tuple(range(scenes.num_objects[clip]))
+    return " ".join(sentence(scenes, clip, slot) for slot in slots) or EMPTY_DESCRIPTION
+
+
+def conclude(text: str, name: str) -> str:
+    """A description that ends in its conclusion: "... so it is takeoff"."""
+    return f"{text} {CONCLUSION.format(name=name)}"
+
+
+def meaning(name: str) -> str:
+    """What a name means, in words; the events of a union are joined by "or"."""
+    events: tuple[Event, ...] = (GENERAL[name],) if name in GENERAL else _TARGET_EVENTS[name]
+    return " or ".join(phrase(*event) for event in events)
+
+
+_TARGET_EVENTS: dict[str, tuple[Event, ...]] = TARGETS["pairs"] | TARGETS["unions"]
+_ALL_NAMES: tuple[str, ...] = (*GENERAL, *PAIRS, *UNIONS)
+
+
+def object_questions(scenes: Scenes, clip: int) -> list[tuple[str, str]]:
+    """Questions with one right answer about single objects of a clip, absent colours included."""
+    turns: list[tuple[str, str]] = []
+    count = int(scenes.num_objects[clip])
+    turns.append((COUNT, NUMBERS[count]))
+    for slot in range(count):
+        colour = COLOUR_NAMES[scenes.colours[clip, slot]]
+        first, second = actions_of(scenes, clip, slot)
+        ends = [(f"what does {colour} do first ?", VERBS[first]), (f"what does {colour} do last ?", VERBS[second])]
+        turns += ends * 2  # the deciding facts are asked for most often
+        turns.append((f"what is {colour} ?", SHAPES[scenes.shapes[clip, slot]]))
+        turns.append((f"what does {colour} do ?", phrase(first, second)))
+        others = {actions_of(scenes, clip, other) for other in range(count) if other != slot}
+        if all(first != other[0] for other in others):
+            turns.append((f"what {VERBS[first]} first ?", noun(scenes, clip, slot)))
+        if all(second != other[1] for other in others):
+            turns.append((f"what {VERBS[second]} last ?", noun(scenes, clip, slot)))
+    return turns
+
+
+def absent_questions(scenes: Scenes, clip: int) -> list[tuple[str, str]]:
+    """Questions about colours that the clip does not hold; the answer is `NOTHING`."""
+    present = {COLOUR_NAMES[scenes.colours[clip, slot]] for slot in range(scenes.num_objects[clip])}
+    absent = [colour for colour in COLOUR_NAMES if colour not in present]
+    return [
+        (question.format(colour=colour), NOTHING)
+        for colour in absent
+        for question in (
+            "what is {colour} ?",
+            "what does {colour} do ?",
+            "what does {colour} do first ?",
+            "what does {colour} do last ?",
+        )
+    ]
+
+
+def label_of(scenes: Scenes, clip: int) -> str | None:
+    """The answer to `LABEL` for a clip of `general_scenes`: None where it has none."""
+    if scenes.num_objects[clip] == 0:
+        return NOTHING
+    event = int(scenes.event[clip])
+    return tuple(GENERAL)[event] if event >= 0 else None
+
+
+def glossary_turn(rng: np.random.Generator) -> tuple[str, str]:
+    """A text-only question about the meaning of a name, or the name of a meaning; the names of all domains."""
+    name, words = _named_words(rng)
+    if rng.random() < 0.4:
+        return WORDS_OF_NAME.format(name=name), meaning(name)
+    return NAME_OF_WORDS.format(words=words), name
+
+
+def judge_turn(rng: np.random.Generator) -> tuple[str, str]:
+    """A text-only question: which event does this description tell of?
+
+    The description has one named object and, in half of the cases, an unnamed one beside it, in any order.
+    """
+    name, words = _named_words(rng)
+    colours = rng.permutation(len(COLOUR_NAMES))
+    told = [words]
+    if rng.random() < 0.5:
+        told.append(phrase(*UNNAMED[rng.integers(len(UNNAMED))]))
+    sentences = [
+        f"the {COLOUR_NAMES[colours[i]]} {SHAPES[rng.integers(len(SHAPES))]} {what} ." for i, what in enumerate(told)
+    ]
+    text = " ".join(sentences[i] for i in rng.permutation(len(sentences)))
+    if rng.random() < 0.5:
+        return JUDGE.format(description=text), name
+    return CONCLUDE.format(description=text), CONCLUSION.format(name=name)
+
+
+def _named_words(rng: np.random.Generator) -> tuple[str, str]:
+    """A name of any domain and the words of one of its events; every event equally often."""
+    name, event = _NAMED_EVENTS[rng.integers(len(_NAMED_EVENTS))]
+    return name, phrase(*event)
+
+
+_NAMED_EVENTS: tuple[tuple[str, Event], ...] = tuple(
+    (name, event) for name in _ALL_NAMES for event in ((GENERAL[name],) if name in GENERAL else _TARGET_EVENTS[name])
+)
+
+
+def vocabulary() -> list[str]:
+    """Every word that any description, question or answer uses, sorted."""
+    questions = [CAPTION, LABEL, RATIONALE, HINTED, CONCLUSION, COUNT, WORDS_OF_NAME, NAME_OF_WORDS, JUDGE, CONCLUDE]
+    texts = [text.format(name="", words="", description="") if "{" in text else text for text in questions]
+    texts += [*COLOUR_NAMES, *SHAPES, *VERBS.values(), *_ALL_NAMES, *NUMBERS, NOTHING, EMPTY_DESCRIPTION]
+    texts.append("what does do first last the then or . ?")
+    return sorted({word for text in texts for word in text.split()})
