@@ -15,24 +15,43 @@ import lightning as L
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 # class names alone suffice in experiment files because these are imported
-import rbft.data.formats
 import rbft.objectives.classification
 import rbft.objectives.joint
 import rbft.objectives.rationale  # noqa: F401
 from rbft.data.datamodule import VideoDataModule
+from rbft.data.formats import DatasetFormat
 from rbft.errors import ConfigError
+from rbft.objectives.base import Objective
 from rbft.training.module import VLMFineTuner
+from rbft.vlm.tuning import Tuning
 
 
 class _Parser(LightningArgumentParser):
     """Ends a wrong configuration in one line that names the key and the nearest right one."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        text = re.sub(r"\s+", " ", str(message)).strip()
+        text = _readable(re.sub(r"\s+", " ", str(message)).strip())
         raise ConfigError(f"{text}{_suggestion(text, self._known_keys())}") from ex
 
     def _known_keys(self) -> list[str]:
         return [action.dest for action in self._actions if action.dest not in ("help", "config")]
+
+
+def _readable(message: str) -> str:
+    """The parser's report on a value of several possible types, without its internals."""
+    pattern = r'Parser key "([\w.]+)": Does not validate .*? Errors: (.*) Given value type: .*? Given value: (.*)'
+    match = re.fullmatch(pattern, message)
+    if match is None:
+        return message
+    key, errors, value = match.groups()
+    causes = [cause.strip(" -") for cause in re.split(r"(?:^|\s)- ", errors) if cause and "NoneType" not in cause]
+    causes = [re.sub(r"<class '([\w.]+)'>", r"\1", cause) for cause in causes]
+    if name := re.match(r"Expected a dot import path string: (\w+)", causes[0]):
+        known = [cls.__name__ for base in (DatasetFormat, Objective, Tuning) for cls in base.__subclasses__()]
+        close = difflib.get_close_matches(name.group(1), known, n=1)
+        advice = f"did you mean {close[0]}?" if close else "give its whole import path."
+        return f"{key}: no class {name.group(1)!r} is known; {advice}"
+    return f"{key}: {'; or '.join(causes)}; given {value}"
 
 
 def _suggestion(message: str, known: Sequence[str]) -> str:
@@ -70,7 +89,8 @@ class StageCLI(LightningCLI):
                 seed_everything_default=0,
                 auto_configure_optimizers=False,
                 load_from_checkpoint_support=False,
-                parser_kwargs={"parser_mode": "omegaconf+", "prog": "rbft fit"},
+                # an abbreviated flag is more often a typing error than a wish
+                parser_kwargs={"parser_mode": "omegaconf+", "prog": "rbft fit", "allow_abbrev": False},
                 args=list(args),
                 run=False,
             )

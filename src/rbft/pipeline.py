@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import shlex
 import time
 import warnings
@@ -92,8 +93,27 @@ def print_help() -> None:
     StageCLI(["--help"])
 
 
+def _quieten() -> None:
+    """Leave the terminal to the plan, the progress and the figures."""
+    import transformers
+
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    transformers.utils.logging.disable_progress_bar()
+    for message in (
+        ".*does not have many workers.*",  # decoding in this process is a choice
+        ".*is_gradient_checkpointing.*",  # peft asks transformers by its old name
+        ".*isinstance.treespec, LeafSpec.*",  # lightning asks torch by its old name
+        ".*custom batch sampler `EvaluationSampler`.*",  # it does return every index
+        ".*predict returned None.*",  # rationales go to the store
+        ".*in eval mode at the start of training.*",  # the module sets modes when an epoch starts
+        ".*Glyph .* missing from font.*",
+    ):
+        warnings.filterwarnings("ignore", message=message)
+
+
 def _console() -> Console:
-    return Console(quiet=not first_rank(), highlight=False)
+    return Console(quiet=not first_rank(), highlight=False, soft_wrap=True)
 
 
 def _inputs(stage: Stage, config: dict[str, Any], data: VideoDataModule, done: dict[str, str]) -> dict[str, Any]:
@@ -164,29 +184,34 @@ def prepare(experiment: Experiment, console: Console) -> list[Prepared]:
     return found
 
 
-def _decide(experiment: Experiment, entry: Prepared, console: Console) -> bool:
-    """Whether a stage has to run; sets aside what a changed input or --restart makes old."""
-    folder, name = experiment.run_dir / entry.stage.name, entry.stage.name
+def _is_done(experiment: Experiment, entry: Prepared) -> bool:
+    """Whether a stage's output is there, unharmed, and made from the very same inputs."""
+    folder = experiment.run_dir / entry.stage.name
     record = read_record(folder)
-    first = first_rank()
-    if experiment.restart:
-        if first and (old := set_aside(folder)) is not None:
-            console.print(f"{escape(name)}: starting anew; what was there is now {escape(str(old))}")
-        return True
-    if record is not None and record.fingerprint == entry.fingerprint:
-        verify_outputs(folder, record)
+    if experiment.restart or record is None or record.fingerprint != entry.fingerprint:
         return False
-    started = read_json(folder / _STARTED) if (folder / _STARTED).is_file() else None
-    old_inputs = record.inputs if record is not None else (started or {}).get("inputs")
-    if old_inputs is not None and fingerprint(old_inputs) != entry.fingerprint and first:
-        what = ", ".join(changed_keys(old_inputs, entry.inputs)) or "the version"
-        old = set_aside(folder)
-        console.print(
-            f"{escape(name)}: {escape(what)} changed; running again, the earlier output is now {escape(str(old))}"
-        )
-    elif started is not None and record is None:
-        console.print(f"{escape(name)}: continuing where it stopped")
+    verify_outputs(folder, record)
     return True
+
+
+def _clear(experiment: Experiment, entry: Prepared, console: Console) -> None:
+    """Set aside what a changed input or --restart made old; keep what an interrupted run can go on from."""
+    folder, name = experiment.run_dir / entry.stage.name, entry.stage.name
+    if not first_rank() or not folder.exists():
+        return
+    record = read_record(folder)
+    started = read_json(folder / _STARTED)["inputs"] if (folder / _STARTED).is_file() else None
+    inputs = record.inputs if record is not None else started
+    if experiment.restart:
+        reason = "starting anew"
+    elif inputs is not None and fingerprint(inputs) == entry.fingerprint:
+        console.print(f"{escape(name)}: continuing where it stopped")
+        return
+    elif inputs is not None:
+        reason = f"{', '.join(changed_keys(inputs, entry.inputs)) or 'the version'} changed; running again"
+    else:
+        reason = "the folder holds something that no stage of this version left"
+    console.print(f"{escape(name)}: {escape(reason)}; what was there is now {escape(str(set_aside(folder)))}")
 
 
 def _require(experiment: Experiment, entry: Prepared, finished: dict[str, Prepared]) -> None:
@@ -202,8 +227,8 @@ def _require(experiment: Experiment, entry: Prepared, finished: dict[str, Prepar
         record = read_record(folder)
         if record is None:
             raise StageError(
-                f"the stage {entry.stage.name!r} starts from the {what} of the stage {source!r}, but {folder} has "
-                f"none. Run `--stage {source}` first, or choose a method without it (--method sft is direct fine-tuning)."
+                f"the stage {entry.stage.name!r} starts from the {what} of the stage {source!r}, and there are none in "
+                f"{folder}. Run `--stage {source}` first, or choose a method without it (--method sft trains directly)."
             )
         if record.fingerprint != finished[source].fingerprint:
             changed = ", ".join(changed_keys(record.inputs, finished[source].inputs)) or "the version"
@@ -258,7 +283,7 @@ def run(experiment: Experiment, command: Sequence[str]) -> None:
         RBFTError: With a message for the person who ran it.
     """
     console = _console()
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    _quieten()
     prepared = prepare(experiment, console)
     print_plan(experiment, prepared, console)
     if experiment.dry_run:
@@ -269,10 +294,11 @@ def run(experiment: Experiment, command: Sequence[str]) -> None:
     chosen = [entry for entry in prepared if experiment.only in (None, entry.stage.name)]
     ran = 0
     for entry in chosen:
-        if not _decide(experiment, entry, console):
+        if _is_done(experiment, entry):
             console.print(f"{escape(entry.stage.name)}: done already")
             continue
         _require(experiment, entry, by_name)
+        _clear(experiment, entry, console)
         console.print(f"[bold]{escape(entry.stage.name)}[/]")
         _run_stage(experiment, entry, command, console)
         ran += 1

@@ -44,10 +44,10 @@ class LabelSet:
                 raise DataError(f"the label {name!r} {trouble}. Rename the class in the data set.")
         seen: dict[str, str] = {}
         for name in self.names:
-            other = seen.setdefault(_folded(name), name)
-            if other is not name:
+            if other := seen.get(_folded(name)):
                 how = "stands twice" if other == name else f"reads the same as {other!r}"
                 raise DataError(f"the label {name!r} {how}; give one class one spelling.")
+            seen[_folded(name)] = name
         if len(self.names) < 2:
             raise DataError(f"a classification needs at least two classes, the data set has {list(self.names)}.")
 

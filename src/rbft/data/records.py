@@ -113,10 +113,11 @@ def check_unique(records: Iterable[VideoRecord]) -> None:
     ids: dict[str, VideoRecord] = {}
     paths: dict[str, VideoRecord] = {}
     for record in records:
-        if (other := ids.setdefault(record.id, record)) is not record:
+        if other := ids.get(record.id):
             raise DataError(f"the id {record.id!r} stands for both {other.path} and {record.path}; ids must be unique.")
-        if (other := paths.setdefault(record.path, record)) is not record:
+        if other := paths.get(record.path):
             raise DataError(
                 f"{record.path} is listed twice, as {other.id!r} ({other.label}) and {record.id!r} ({record.label}); "
                 "keep one of them."
             )
+        ids[record.id] = paths[record.path] = record

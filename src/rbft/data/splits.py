@@ -172,8 +172,11 @@ def _shuffled(records: Sequence[VideoRecord], *salt: str | int) -> list[list[Vid
     groups: dict[tuple[str, str], list[VideoRecord]] = {}
     for record in records:
         groups.setdefault(_group(record), []).append(record)
-    order = sorted(groups, key=lambda group: _rank(*salt, *group))
-    return [sorted(groups[group], key=lambda record: _rank(*salt, "record", record.id)) for group in order]
+    order = sorted(groups, key=lambda name: _rank(*salt, *name))
+    for group in groups.values():
+        if len(group) > 1:
+            group.sort(key=lambda record: _rank(*salt, "record", record.id))
+    return [groups[group] for group in order]
 
 
 @dataclass(frozen=True)

@@ -45,20 +45,20 @@ class PlainProgress(ProgressBar):
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
         """Report epoch, batch and loss."""
-        values = self.get_metrics(trainer, pl_module)
-        figures = "".join(f"  {key} {value:.4g}" for key, value in values.items() if isinstance(value, float))
-        done, total = args[2] + 1, self.total_train_batches
+        values = {key: float(value) for key, value in trainer.progress_bar_metrics.items()}
+        figures = "".join(f"  {key} {value:.4g}" for key, value in values.items())
+        done, total = args[2] + 1, trainer.num_training_batches
         last = done == total and trainer.current_epoch + 1 == trainer.max_epochs
         self._say(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}, batch", done, total, figures, last=last)
 
     def on_test_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
         """Report scored batches."""
-        total = self.total_test_batches_current_dataloader
+        total = trainer.num_test_batches[0]
         self._say("scored batch", args[2] + 1, total, last=args[2] + 1 == total)
 
     def on_predict_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
         """Report written batches."""
-        total = self.total_predict_batches_current_dataloader
+        total = trainer.num_predict_batches[0]
         self._say("wrote batch", args[2] + 1, total, last=args[2] + 1 == total)
 
 

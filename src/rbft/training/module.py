@@ -196,7 +196,8 @@ class VLMFineTuner(L.LightningModule):
         """Log accuracy and macro-F1 of all ranks together."""
         self.predictions = self._gather("val")
         for name, value in validation_metrics(self.predictions, self.book.labels).items():
-            self.log(name, value, prog_bar=True, rank_zero_only=False, sync_dist=False, batch_size=1)
+            # the same value on every rank already; the mean over ranks leaves it as it is
+            self.log(name, value, prog_bar=True, sync_dist=True, batch_size=1)
 
     def on_test_epoch_start(self) -> None:
         """Score with dropout off."""

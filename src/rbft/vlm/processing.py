@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from typing import Any
 
 import torch
@@ -136,9 +137,9 @@ class ClipProcessor:
         return torch.tensor(ids[: end + 1], dtype=torch.long)
 
     def decode(self, ids: Tensor) -> str:
-        """Text of generated ids, special tokens left out."""
+        """Text of generated ids; special tokens and control characters, which could drive a terminal, are left out."""
         text: str = self._processor.tokenizer.decode(ids, skip_special_tokens=True)
-        return text.strip()
+        return "".join(c for c in text if c == "\n" or unicodedata.category(c)[0] != "C").strip()
 
     def save(self, folder: str) -> None:
         """Write processor, tokenizer and chat template."""

@@ -62,14 +62,18 @@ class LoRA(Tuning):
     projector: Training = "frozen"
     vision: Training = "frozen"
 
+    def __post_init__(self) -> None:
+        try:
+            re.compile(self.targets)
+        except re.error as error:
+            raise ConfigError(f"model.tuning.targets: {self.targets!r} is no regular expression: {error}") from error
+        if self.rank < 1 or not 0 <= self.dropout < 1:
+            raise ConfigError("model.tuning: rank must be at least 1, and dropout lies in [0, 1).")
+
     def apply(self, model: PreTrainedModel) -> PeftModel:
         """Freeze the model and add adapters."""
         names = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-        try:
-            found = any(re.fullmatch(self.targets, name) for name in names)
-        except re.error as error:
-            raise ConfigError(f"model.tuning.targets: {self.targets!r} is no regular expression: {error}") from error
-        if not found:
+        if not any(re.fullmatch(self.targets, name) for name in names):
             raise ConfigError(
                 f"model.tuning.targets: {self.targets!r} matches no linear layer; one is named {names[-1]!r}."
             )

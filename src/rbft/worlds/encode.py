@@ -19,7 +19,9 @@ def write_mp4(path: Path, frames: Frames, fps: int, crf: int) -> None:
         crf: x264's constant rate factor; larger is smaller and worse.
     """
     with av.open(str(path), mode="w", format="mp4", options={"fflags": "+bitexact"}) as container:
-        stream = container.add_stream("libx264", rate=fps, options={"crf": str(crf), "preset": "veryfast"})
+        # Macroblock tree rate control gives other bytes from run to run on the same frames.
+        options = {"crf": str(crf), "preset": "veryfast", "x264-params": "mbtree=0"}
+        stream = container.add_stream("libx264", rate=fps, options=options)
         stream.thread_count = 1
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"

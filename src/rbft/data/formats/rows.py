@@ -21,10 +21,12 @@ class Row:
     Args:
         where: File and row number, counted as an editor does: the first line is row 1.
         cells: Its values by column.
+        header: File and row that name the columns: the table's first, or the row itself where each row names its own.
     """
 
     where: str
     cells: dict[str, Any]
+    header: str
 
     def text(self, column: str) -> str:
         """The text of a cell, without the white space around it; a whole number is written out, null is empty.
@@ -32,7 +34,7 @@ class Row:
         Raises:
             DataError: There is no such column, or the value is no text.
         """
-        require_column(column, tuple(self.cells), self.where)
+        require_column(column, tuple(self.cells), self.header)
         value = self.cells[column]
         if value is None:
             return ""
@@ -147,6 +149,7 @@ def read_table(path: Path) -> list[Row]:
 def _csv_rows(path: Path, delimiter: str) -> Iterator[Row]:
     reader = csv.reader((f"{line}\n" for _, line in _lines(path)), delimiter=delimiter, strict=True)
     header: list[str] | None = None
+    named = ""
     start = 1
     try:
         for cells in reader:
@@ -154,7 +157,7 @@ def _csv_rows(path: Path, delimiter: str) -> Iterator[Row]:
             if not any(cell.strip() for cell in cells):
                 continue
             if header is None:
-                header = [cell.strip() for cell in cells]
+                header, named = [cell.strip() for cell in cells], where
                 if twice := sorted({name for name in header if name and header.count(name) > 1}):
                     raise DataError(f"{where}: the column {twice[0]!r} stands twice; rename one of them.")
             elif len(cells) != len(header):
@@ -163,7 +166,7 @@ def _csv_rows(path: Path, delimiter: str) -> Iterator[Row]:
                     "put text that holds the separator in double quotes."
                 )
             else:
-                yield Row(where, {name: cell for name, cell in zip(header, cells, strict=True) if name})
+                yield Row(where, {name: cell for name, cell in zip(header, cells, strict=True) if name}, named)
     except csv.Error as error:
         raise DataError(f"{path}, row {start}: {error}; check the double quotes there.") from error
 
@@ -183,4 +186,4 @@ def _jsonl_rows(path: Path) -> Iterator[Row]:
 def _object(item: object, where: str) -> Row:
     if not isinstance(item, dict):
         raise DataError(f"{where}: expected a JSON object, found {type(item).__name__}.")
-    return Row(where, item)
+    return Row(where, item, where)

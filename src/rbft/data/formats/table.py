@@ -80,5 +80,5 @@ def optional_column(setting: str | None, usual: str, rows: list[Row]) -> str | N
     if setting == "auto":
         return usual if any(usual in row.cells for row in rows) else None
     if setting is not None:
-        require_column(setting, tuple(rows[0].cells), rows[0].where)
+        require_column(setting, tuple(rows[0].cells), rows[0].header)
     return setting

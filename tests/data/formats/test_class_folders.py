@@ -1,0 +1,66 @@
+"""A folder for each class."""
+
+from __future__ import annotations
+
+import pytest
+
+from rbft.data.formats import ClassFolders
+from rbft.data.formats.on_disk import VIDEO_SUFFIXES
+from rbft.errors import DataError
+
+
+def read(root):
+    return [(record.path, record.label, record.split) for record in ClassFolders().read(root)]
+
+
+def test_classes(put):
+    root = put("b/2.mp4", "b/1.MP4", "a/deep/er/x.webm", "a/.hidden.mp4", "a/notes.txt", ".git/c.mp4", "README.md")
+    put("__MACOSX/b/._1.mp4")
+    assert read(root) == [("a/deep/er/x.webm", "a", None), ("b/1.MP4", "b", None), ("b/2.mp4", "b", None)]
+    assert ClassFolders().read(root)[0].id == "a/deep/er/x.webm"
+
+
+def test_every_extension(put):
+    assert len(read(put(*(f"a/x{suffix}" for suffix in VIDEO_SUFFIXES)))) == 11
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "validation", "dev", "Val"])
+def test_splits(put, name):
+    root = put("train/a/1.mp4", f"{name}/a/2.mp4", "test/b/3.mp4")
+    assert sorted(read(root)) == sorted(
+        [("train/a/1.mp4", "a", "train"), (f"{name}/a/2.mp4", "a", "val"), ("test/b/3.mp4", "b", "test")]
+    )
+
+
+def test_a_class_may_be_called_train(put):
+    assert read(put("train/1.mp4", "bus/2.mp4")) == [("bus/2.mp4", "bus", None), ("train/1.mp4", "train", None)]
+
+
+def test_linked_folders_are_followed_once(put):
+    root = put("data/a/1.mp4", "data/b/2.mp4")
+    (root / "data/a/again").symlink_to(root / "data/a", target_is_directory=True)
+    (root / "data/c").symlink_to(root / "data/b", target_is_directory=True)
+    assert [path for path, _, _ in read(root / "data")] == ["a/1.mp4", "b/2.mp4", "c/2.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("paths", "message"),
+    [
+        (["a/1.mp4", "b/notes.txt", "b/x.jpg"], r"class folder .*/b holds no video \(found notes.txt, x.jpg\)"),
+        (["a/1.mp4", "b/.hidden.mp4"], r"/b holds no video \(found nothing\)"),
+        (["a/1.mp4", "loose.mp4"], "loose.mp4 lies in no class folder"),
+        (["train/1.mp4", "test/a/2.mp4"], "train/1.mp4 lies in no class folder"),
+        (["train/a/1.mp4", "extra/2.mp4"], r"mixes split folders \(train\) and others \(extra\)"),
+        (["readme.txt"], r"holds no class folders \(found readme.txt\)"),
+        (["a/b\\c.mp4"], "holds a backslash"),
+    ],
+)
+def test_errors(put, paths, message):
+    root = put(*paths)
+    with pytest.raises(DataError, match=message):
+        read(root)
+
+
+def test_missing_root(tmp_path):
+    with pytest.raises(DataError, match="nowhere is no folder"):
+        read(tmp_path / "nowhere")

@@ -1,0 +1,43 @@
+"""Path and label lists."""
+
+from __future__ import annotations
+
+import pytest
+
+from rbft.data.formats import MMAction
+from rbft.errors import DataError
+
+CLASSES = {"classes.txt": "walk\nrun\n"}
+
+
+def test_read(put):
+    root = put("v/a b.mp4", "v/c.mp4", **CLASSES, **{"train.txt": "a b.mp4 1\r\nc.mp4 0\r\n"})
+    records = MMAction(videos="v").read(root)
+    assert [(r.path, r.label, r.split) for r in records] == [
+        ("v/a b.mp4", "run", "train"),
+        ("v/c.mp4", "walk", "train"),
+    ]
+    assert MMAction().label_names(root) == ("walk", "run")
+
+
+def test_three_lists_with_commas(put):
+    lists = {f"{side}.csv": f"{side}.mp4,{n}\n" for side, n in (("train", 0), ("val", 1), ("test", 1))}
+    root = put(*(f"{side}.mp4" for side in ("train", "val", "test")), **CLASSES, **lists)
+    records = MMAction(train="train.csv", val="val.csv", test="test.csv", delimiter=",").read(root)
+    assert [(r.split, r.label) for r in records] == [("train", "walk"), ("val", "run"), ("test", "run")]
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("a.mp4 0\na.mp4\n", r"train.txt, row 2: expected '<path> <class number>', found 'a.mp4'"),
+        ("a.mp4 walk", "row 1: expected"),
+        ("a.mp4 2", "row 1: the class 2 is not among the 2 of classes.txt"),
+        ("a.mp4 0 1", "row 1: several classes"),
+        ("../a.mp4 0", "row 1: the path '../a.mp4' leads out"),
+        ("b.mp4 0", r"1 of 1 listed videos are not on disk \(b.mp4\)"),
+    ],
+)
+def test_errors(put, lines, message):
+    with pytest.raises(DataError, match=message):
+        MMAction().read(put("a.mp4", **CLASSES, **{"train.txt": lines}))

@@ -1,0 +1,103 @@
+"""Tables, and the rows all annotation files are read with."""
+
+from __future__ import annotations
+
+import pytest
+
+from rbft.data.formats import Table
+from rbft.errors import DataError
+
+
+def read(put, content, file="labels.csv", videos=("a.mp4", "b.mp4", "c d.mp4"), **options):
+    return Table(file=file, **options).read(put(*videos, **{file: content}))
+
+
+def test_csv_with_everything(put):
+    content = (
+        "\ufeffpath, label ,split,group,note\r\n"
+        '"a.mp4",walk,train,g1,"said ""hi"", then\r\nleft"\r\n'
+        "\r\n"
+        "./b.mp4,walk,Validation,,\r\n"
+        '"c d.mp4",run,,g1,x\r\n'
+    )
+    a, b, c = read(put, content, text_columns=("note",))
+    assert (a.id, a.path, a.label, a.split, a.group) == ("a.mp4", "a.mp4", "walk", "train", "g1")
+    assert a.text == {"note": 'said "hi", then\nleft'}
+    assert (b.path, b.split, b.group) == ("b.mp4", "val", None)
+    assert (c.path, c.split, c.group) == ("c d.mp4", None, "g1")
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("t.tsv", "clip\tclass\na.mp4\t1\nb.mp4\t2\n"),
+        ("t.jsonl", '{"clip": "a.mp4", "class": 1}\n\n{"clip": "b.mp4", "class": "2", "group": null}'),
+        ("sub/t.csv", "clip,class\na.mp4,1\nb.mp4,2"),
+    ],
+)
+def test_other_files_and_columns(put, file, content):
+    records = read(put, content, file, path_column="clip", label_column="class", group_column=None)
+    assert [(record.path, record.label) for record in records] == [("a.mp4", "1"), ("b.mp4", "2")]
+
+
+def test_auto_columns_can_be_named_or_ignored(put):
+    content = "path,label,split,group,fold,camera\na.mp4,x,train,g,test,k\n"
+    assert [(r.split, r.group) for r in read(put, content)] == [("train", "g")]
+    assert [(r.split, r.group) for r in read(put, content, split_column=None, group_column=None)] == [(None, None)]
+    named = read(put, content, split_column="fold", group_column="camera")
+    assert [(r.split, r.group) for r in named] == [("test", "k")]
+
+
+ROWS = [
+    ("path,label\na.mp4,x\nb.mp4,x,y\n", r"labels.csv, row 3: 3 cells, but the header has 2"),
+    ("path,label\na.mp4\n", "row 2: 1 cells"),
+    ('path,label\n"a.mp4","x\ny"\nb.mp4,\n', "row 4: 'label' is empty"),
+    ("path,label\n,x\n", "row 2: 'path' is empty"),
+    ("path,label\n../a.mp4,x\n", "row 2: the path '../a.mp4' leads out"),
+    ("path,label\na.mp4,x\n\nb.mp4,x\n./a.mp4,y\n", "row 5: a.mp4 is already listed in .*labels.csv, row 2"),
+    ("path,label,split\na.mp4,x,holdout\n", "row 2: the split 'holdout' is unknown"),
+    (
+        "path,lable\na.mp4,x\n",
+        "labels.csv, row 1: there is no column 'label'; the columns are 'path', 'lable'. Did you mean 'lable'",
+    ),
+    ("path;label\na.mp4;x\n", "separated by another character"),
+    ("path,label,path\na.mp4,x,y\n", "row 1: the column 'path' stands twice"),
+    ('path,label\na.mp4,x\nb.mp4,"x\n', "row 3: unexpected end of data; check the double quotes"),
+    ("path,label\n", "lists no videos"),
+    ("", "lists no videos"),
+    ("path,label\na.mp4,\udcff\n", "row 2: not UTF-8"),
+    ("path,label\nq.mp4,x\na.mp4,x\n", r"1 of 2 listed videos are not on disk \(q.mp4\)"),
+    ("path,label\n" + "".join(f"q{i}.mp4,x\n" for i in range(7)), r"7 of 7 .*\(q0.mp4, .*, q4.mp4, \.\.\.\)"),
+]
+
+
+@pytest.mark.parametrize(("content", "message"), ROWS)
+def test_errors_name_file_and_row(put, content, message):
+    with pytest.raises(DataError, match=message):
+        read(put, content)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"path": "a.mp4", "label": "x"}\n{"path": "b.mp4"\n', "t.jsonl, row 2: not valid JSON"),
+        ('{"path": "a.mp4", "label": "x"}\n{"path": "b.mp4"}\n', "row 2: there is no column 'label'"),
+        ("[1]\n", "row 1: expected a JSON object, found list"),
+        ('{"path": "a.mp4", "label": ["x"]}\n', r"row 1: 'label' must be text, found \['x'\]"),
+        ('{"path": "a.mp4", "label": null}\n', "row 1: 'label' is empty"),
+    ],
+)
+def test_jsonl_errors(put, content, message):
+    with pytest.raises(DataError, match=message):
+        read(put, content, "t.jsonl")
+
+
+def test_file_errors(put):
+    with pytest.raises(DataError, match=r"labels\.csv does not exist"):
+        Table().read(put("a.mp4"))
+    with pytest.raises(DataError, match=r"unknown kind of table '\.xlsx'"):
+        read(put, "", "t.xlsx")
+    with pytest.raises(DataError, match="leads out"):
+        Table(file="../labels.csv").read(put("a.mp4"))
+    with pytest.raises(DataError, match="row 1: there is no column 'fold'"):
+        read(put, "path,label\na.mp4,x\n", split_column="fold")

@@ -1,0 +1,48 @@
+"""Hugging Face's VideoFolder."""
+
+from __future__ import annotations
+
+import pytest
+
+from rbft.data.formats import VideoFolder
+from rbft.errors import DataError
+
+
+def test_metadata_in_each_split_folder(put):
+    root = put(
+        "train/1.mp4",
+        "train/sub/2.mp4",
+        "test/3.mp4",
+        **{
+            "train/metadata.csv": "file_name,label,split,caption\n1.mp4,a,test,hi\nsub/2.mp4,b,test,\n",
+            "test/metadata.jsonl": '{"file_name": "3.mp4", "label": "a", "caption": "x", "group": "g"}\n',
+        },
+    )
+    records = VideoFolder(text_columns=("caption",)).read(root)
+    assert sorted((r.id, r.label, r.split, r.group) for r in records) == [
+        ("test/3.mp4", "a", "test", "g"),
+        ("train/1.mp4", "a", "train", None),  # the folder decides, as in Hugging Face's loader
+        ("train/sub/2.mp4", "b", "train", None),
+    ]
+    assert {r.id: r.text["caption"] for r in records} == {"test/3.mp4": "x", "train/1.mp4": "hi", "train/sub/2.mp4": ""}
+
+
+def test_metadata_in_the_root(put):
+    root = put("train/1.mp4", "x/2.mp4", **{"metadata.csv": "file_name,class,split\ntrain/1.mp4,a,test\nx/2.mp4,b,\n"})
+    records = VideoFolder(label_column="class").read(root)
+    assert [(r.path, r.label, r.split) for r in records] == [("train/1.mp4", "a", "test"), ("x/2.mp4", "b", None)]
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"a/1.mp4": ""}, "holds no metadata.csv or metadata.jsonl, nor do its split folders; .* ClassFolders"),
+        ({"metadata.csv": "", "metadata.jsonl": ""}, "holds both"),
+        ({"train/metadata.csv": "file_name,label\n../test/1.mp4,a\n"}, "row 2: the path '../test/1.mp4' leads out"),
+        ({"metadata.csv": "file_name,label\n1.mp4,a\n"}, r"not on disk \(1.mp4\)"),
+        ({"metadata.csv": "file,label\n1.mp4,a\n"}, "no column 'file_name'.* mean 'file'"),
+    ],
+)
+def test_errors(put, files, message):
+    with pytest.raises(DataError, match=message):
+        VideoFolder().read(put(**files))

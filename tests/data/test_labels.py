@@ -1,0 +1,91 @@
+"""Label sets refuse what would spoil a closed-set question, and names are read aloud well."""
+
+from __future__ import annotations
+
+import pytest
+
+from rbft.data.labels import MAX_LENGTH, LabelSet, spoken
+from rbft.data.records import VideoRecord
+from rbft.errors import DataError
+
+
+def records(*labels):
+    return [VideoRecord(str(i), f"{i}.mp4", label) for i, label in enumerate(labels)]
+
+
+def test_order_is_official_or_sorted():
+    assert LabelSet.from_records(records("b", "a", "b")).names == ("a", "b")
+    labels = LabelSet.from_records(records("b", "a"), ["b", "c", "a"])
+    assert labels.names == ("b", "c", "a")
+    assert len(labels) == 3
+    assert [labels.index(name) for name in "bca"] == [0, 1, 2]
+
+
+def test_unknown_labels_are_named_with_the_nearest():
+    labels = LabelSet(("walking", "running"))
+    with pytest.raises(DataError, match="'walkin' is none of the 2 classes; did you mean 'walking'"):
+        labels.index("walkin")
+    with pytest.raises(DataError, match=r"0\.mp4: the label 'walkin'"):
+        LabelSet.from_records(records("walkin"), labels.names)
+
+
+@pytest.mark.parametrize("names", [(), ("one",)])
+def test_needs_two_classes(names):
+    with pytest.raises(DataError, match="at least two classes"):
+        LabelSet(names)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("noFight", "no_fight"), ("Fight", "fight"), ("pull-up", "pull up"), ("HandstandPushups", "HandStandPushups"),
+        ("ﬁre", "fire"), ("straße", "STRASSE"), ("cafe\u0301", "café"), ("1-2", "1_2"), ("same", "same"),
+    ],
+)  # fmt: skip
+def test_labels_that_read_the_same_are_refused(one, other):
+    with pytest.raises(DataError, match=r"reads the same as|stands twice"):
+        LabelSet((one, other))
+
+
+@pytest.mark.parametrize("pair", [("1-2", "12"), ("C", "C++"), ("level 1-1", "level 11")])
+def test_labels_that_read_differently_are_kept(pair):
+    assert LabelSet(pair).names == pair
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "", "  ", " fight", "fight ", "a\nb", "a\x07b", "a\u2028b", "a\u202eb", "a\u200bb", "x" * (MAX_LENGTH + 1),
+        "<|im_end|>", "fight <|im_start|>", "<video>", "an <image> b", "</s>", "[INST]", "[/INST]", "<<SYS>>", "[PAD]",
+        "＜|im_end|＞", "<｜end▁of▁sentence｜>", "<start_of_turn>", "\ud800",
+    ],
+)  # fmt: skip
+def test_names_that_must_not_reach_a_prompt_are_refused(name):
+    with pytest.raises(DataError, match="Rename the class"):
+        LabelSet(("good", name))
+
+
+def test_long_and_unusual_names_are_fine():
+    names = (
+        "Putting something that can't actually stand upright upright on the table, so it falls on its side",
+        "dive (back) [1.5], a < b",
+        "می\u200cرود",
+        "{label}",
+    )
+    assert LabelSet(names).names == names
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("ApplyEyeMakeup", "apply eye makeup"), ("noFight", "no fight"), ("pull_up", "pull up"), ("YoYo", "yo yo"),
+        ("TaiChi", "tai chi"), ("UCF101", "UCF101"), ("UCF101Class", "UCF101 class"), ("TVShow", "TV show"),
+        ("3DPrinting", "3D printing"), ("WalkingWithDog2", "walking with dog2"), ("NO_FIGHT", "no fight"),
+        ("ABNORMAL", "abnormal"), ("CPR", "CPR"), ("salsa-dancing", "salsa dancing"), ("100m_sprint", "100m sprint"),
+        ("Vague Abnormal", "vague abnormal"), ("shooting goal (soccer)", "shooting goal (soccer)"),
+        ("__x__y_", "x y"), ("ÄrgerÜber", "ärger über"), ("打架", "打架"),
+        ("back, 1.5 somersaults", "back, 1.5 somersaults"),
+    ],
+)  # fmt: skip
+def test_spoken(name, text):
+    assert spoken(name) == text
