@@ -128,6 +128,13 @@ def test_draws_are_pinned():
     assert ids == ["Nonex003", "Nonex005", "Noney000", "Noney003"]
 
 
+def test_shots_come_from_as_many_scenes_as_there_are():
+    records = [VideoRecord(f"{c}{i}", f"{c}{i}.mp4", c, group=f"{c}{i // 5}") for c in "xy" for i in range(30)]
+    for draw in range(5):
+        chosen = cut(records, 4, draw=draw).train
+        assert len({record.group for record in chosen}) == 8
+
+
 def test_unnested_draws_are_independent():
     records = singles(40)
     small, large = cut(records, 4, nested=False).train, cut(records, 8, nested=False).train

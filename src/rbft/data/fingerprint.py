@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 
 from rbft.data.records import VideoRecord
@@ -13,6 +14,13 @@ from rbft.errors import DataError
 
 def file_digest(path: Path) -> str:
     """BLAKE2b-128 of the whole file, in hexadecimal."""
+    status = path.stat()
+    return _digest(path, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=None)
+def _digest(path: Path, size: int, modified: int) -> str:
+    """Read a file once a process as long as its size and time stay: every stage of a run asks for the same videos."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 

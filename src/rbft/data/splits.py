@@ -71,8 +71,9 @@ def make_splits(
     """Cut a data set to few labelled videos; the same for the same records and draw, whatever the records' order.
 
     A test or validation split that the data set states is kept as it is. The other videos are the pool, from which
-    training videos are drawn: along the shuffled groups, each video of a class that still needs some. What a used group
-    has besides is unused. The groups that are left give validation and test, where the data set states none:
+    training videos are drawn: one of each class from each of the shuffled groups in turn, then second ones, until every
+    class has enough. What a used group has besides is unused. The groups that are left give validation and test, where
+    the data set states none:
 
     - Test is stated, validation is not: validation takes `val_shots` a class; by default as many as `pool_shots`, or
       what a class has left. The rest is unused.
@@ -189,22 +190,32 @@ class _Taken:
 
 
 def _take(records: Sequence[VideoRecord], labels: LabelSet, count: int | Mapping[str, int], *salt: str | int) -> _Taken:
-    """Take a number of videos of each class, using no more groups than the walk needs.
+    """Take a number of videos of each class: one of each group before a second of any.
 
-    Each class gets the first of its videos along the walk, so a smaller count takes a subset.
+    Clips of one group show one scene, so a few shots from as many scenes as there are say more than the same number
+    from one. Each class gets the first of its videos along one fixed order, so a smaller count takes a subset.
     """
     need = {name: count if isinstance(count, int) else count[name] for name in labels.names}
-    result = _Taken([], [], [])
-    for group in _shuffled(records, *salt):
-        taken: list[VideoRecord] = []
-        rest: list[VideoRecord] = []
+    groups = _shuffled(records, *salt)
+    turns: list[tuple[int, int, VideoRecord]] = []
+    for place, group in enumerate(groups):
+        seen: Counter[str] = Counter()
         for record in group:
-            wanted = need[record.label] > 0
-            need[record.label] -= wanted
-            (taken if wanted else rest).append(record)
-        result.taken.extend(taken)
-        (result.rest if taken else result.untouched).extend(rest)
-    return result
+            turns.append((seen[record.label], place, record))
+            seen[record.label] += 1
+    taken: dict[str, VideoRecord] = {}
+    used: set[int] = set()
+    for _, place, record in sorted(turns, key=lambda turn: turn[:2]):
+        if need[record.label] > 0:
+            need[record.label] -= 1
+            taken[record.id] = record
+            used.add(place)
+    left = [[record for record in group if record.id not in taken] for group in groups]
+    return _Taken(
+        list(taken.values()),
+        [record for place, group in enumerate(left) if place in used for record in group],
+        [record for place, group in enumerate(left) if place not in used for record in group],
+    )
 
 
 def _validation(

@@ -18,6 +18,7 @@ from rbft.errors import VideoError
 # Demuxers that read exactly the one file they are given. Playlists and scripts (hls, dash, concat, image2, ...)
 # would open other files or the network on behalf of whoever wrote the "video", so everything else stays out.
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm,mpegts,mpeg,flv,asf,ogg,gif,h264,hevc"
+RAW_CONTAINERS = frozenset({"h264", "hevc"})  # bare pictures without any times
 FORMAT_NAMES = "mp4/mov, avi, mkv/webm, mpeg ts/ps, flv, wmv/asf, ogg, gif, raw h264/hevc"
 
 # What the media library raises on damaged input beside its own errors: ValueError includes UnicodeDecodeError

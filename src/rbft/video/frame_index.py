@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 from fractions import Fraction
+from typing import NamedTuple
 
 import numpy as np
 from av.packet import Packet
@@ -12,10 +13,12 @@ from av.stream import Stream
 from av.video.stream import VideoStream
 
 from rbft.errors import VideoError
-from rbft.video.container import MEDIA_ERRORS, OpenVideo, header_seconds
+from rbft.video.container import MEDIA_ERRORS, RAW_CONTAINERS, OpenVideo, header_seconds
 
-# Their demuxers number packets in decoding order, which is not the order of display once there are B-frames.
-_UNTIMED_CONTAINERS = frozenset({"avi", "h264", "hevc"})
+# avi numbers packets in decoding order. That is the order of display in these, as long as they have no B-frames.
+_AVI_IN_ORDER = frozenset({"mpeg4", "msmpeg4v1", "msmpeg4v2", "msmpeg4", "mjpeg"})
+# An mpeg4 picture this small may be the mark "nothing changed", for which decoders display nothing.
+_EMPTY_VOP_BYTES = 16
 # May store the two fields of a picture as two packets, so that packets cannot be counted as frames.
 _FIELD_CODED = frozenset({"h264", "hevc", "mpeg1video", "mpeg2video", "vc1", "wmv3"})
 _UNKNOWN_OR_PROGRESSIVE = (0, 1)  # AVFieldOrder
@@ -61,6 +64,17 @@ class FrameIndex:
         return index / self.fps if self.fps else 0.0
 
 
+class _Entry(NamedTuple):
+    """What matters of one packet of the film."""
+
+    pts: int | None
+    dts: int | None
+    duration: int
+    size: int
+    key: bool
+    shown: bool
+
+
 def build_index(video: OpenVideo) -> FrameIndex:
     """Demuxes a freshly opened video to its end.
 
@@ -73,48 +87,31 @@ def build_index(video: OpenVideo) -> FrameIndex:
     stream, limits = video.stream, video.limits
     # The mp4 demuxer's own table counts the samples that edit lists leave; the header counts all of them.
     expected = len(stream.index_entries) if "mp4" in video.container.format.name else stream.frames
-    shown: list[int | None] = []
-    keyframes: list[tuple[int | None, int | None]] = []
-    durations: dict[int | None, int] = {}
-    first: Packet | None = None
-    found, end, stopped = 0, 0.0, ""
-    try:
-        for packet in video.container.demux(_streams_to_time(video)):
-            if packet.pts is not None and packet.time_base:
-                end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
-            if packet.stream_index != stream.index or is_flush(packet):
-                continue
-            found += 1
-            if found > limits.max_frames:
-                raise VideoError(video.path, f"has more than {limits.max_frames} frames; cut it into clips")
-            first = first or packet
-            if packet.is_keyframe:
-                seekable = "matroska" in video.container.format.name or packet.dts is None
-                keyframes.append((packet.pts, packet.pts if seekable else packet.dts))
-            if is_shown(packet):
-                shown.append(packet.pts)
-                durations[packet.pts] = packet.duration or 0
-    except MEDIA_ERRORS as error:
-        stopped = str(error)
-    if first is None or not shown:
+    entries, end, stopped = _demux(video)
+    shown = [entry for entry in entries if entry.shown]
+    if not shown:
         raise VideoError(video.path, f"holds no frame{stopped and f' ({stopped})'}")
-    loss = f"cannot be read past frame {found} ({stopped})" if stopped else _loss(video, expected, found, end)
+    if stopped:
+        loss = f"cannot be read past frame {len(entries)} ({stopped})"
+    else:
+        loss = _loss(video, expected, len(entries), end)
 
     rate = float(stream.average_rate or stream.guessed_rate or 0)
     time_base = stream.time_base or Fraction(1)
-    pts = np.array(sorted(p for p in shown if p is not None), dtype=np.int64)
-    timed = _timed(video, first, len(shown), pts)
+    timed = _timed(video, entries, shown)
     if timed:
+        by_time = sorted(shown)
+        pts = np.array([entry.pts for entry in by_time], dtype=np.int64)
         span = float(int(pts[-1] - pts[0]) * time_base)
         rate = (len(pts) - 1) / span if span else rate
-        duration = span + (float(durations[int(pts[-1])] * time_base) or (1 / rate if rate else 0.0))
-        keys = np.array(sorted(keyframes), dtype=np.int64).reshape(-1, 2)
+        duration = span + (float(by_time[-1].duration * time_base) or (1 / rate if rate else 0.0))
+        keyframes = _keyframes(video, entries)
     else:
+        pts, keyframes = np.empty(0, np.int64), np.empty((0, 2), np.int64)
         duration = len(shown) / rate if rate else 0.0
-        pts, keys = np.empty(0, np.int64), np.empty((0, 2), np.int64)
     if duration > limits.max_seconds:
         raise VideoError(video.path, f"lasts {duration:.0f} s, over the limit of {limits.max_seconds:g} s")
-    return FrameIndex(len(shown), stream.frames, timed, pts, keys, time_base, rate, duration, loss)
+    return FrameIndex(len(shown), stream.frames, timed, pts, keyframes, time_base, rate, duration, loss)
 
 
 def is_flush(packet: Packet) -> bool:
@@ -122,30 +119,66 @@ def is_flush(packet: Packet) -> bool:
     return packet.size == 0 and packet.pts is None and packet.dts is None
 
 
-def is_shown(packet: Packet) -> bool:
-    """Whether decoding the packet displays a frame.
+def _demux(video: OpenVideo) -> tuple[list[_Entry], float, str]:
+    """Walks through the file.
 
-    Not so for what an edit list cuts off, and for the invisible reference frames of VP8, which have packets of their
-    own (RFC 6386, section 9.1: bit 4 of the first byte is show_frame); VP9 and AV1 pack theirs with a visible one.
+    Returns:
+        The packets of the film in order of decoding, the latest end in seconds of any packet seen, and the error
+        that ended the walk ("" at the end of the file).
     """
-    if packet.is_discard:
-        return False
-    if packet.stream.codec_context.name == "vp8" and packet.size:
-        return bool(memoryview(packet)[0] & 0x10)
-    return True
+    film, most = video.stream.index, video.limits.max_frames
+    hides_frames = video.stream.codec_context.name == "vp8"
+    seconds = [float(stream.time_base or 0) for stream in video.container.streams]
+    entries: list[_Entry] = []
+    end = 0.0
+    try:
+        for packet in video.container.demux(_streams_to_time(video)):
+            pts, duration, stream = packet.pts, packet.duration or 0, packet.stream_index
+            if pts is not None:
+                end = max(end, (pts + duration) * seconds[stream])
+            if stream != film or is_flush(packet):
+                continue
+            # Not displayed: what an edit list cuts off, the empty chunks by which avi repeats a picture, and the
+            # reference pictures of VP8 (RFC 6386, 9.1: bit 4 is show_frame); VP9 and AV1 pack those with others.
+            shown = not packet.is_discard and packet.size > 0
+            if hides_frames and shown:
+                shown = bool(memoryview(packet)[0] & 0x10)
+            entries.append(_Entry(pts, packet.dts, duration, packet.size, packet.is_keyframe, shown))
+            if len(entries) > most:
+                raise VideoError(video.path, f"has more than {most} frames; cut it into clips")
+    except MEDIA_ERRORS as error:
+        return entries, end, str(error)
+    return entries, end, ""
 
 
-def _timed(video: OpenVideo, first: Packet, num_shown: int, pts: np.ndarray) -> bool:
+def _timed(video: OpenVideo, entries: list[_Entry], shown: list[_Entry]) -> bool:
     """Whether time stamps name the displayed frames one by one."""
-    stream = video.stream
-    if video.container.format.name in _UNTIMED_CONTAINERS:
+    codec, container = video.stream.codec_context, video.container.format.name
+    if container in RAW_CONTAINERS:
         return False
-    if stream.codec_context.name in _FIELD_CODED and (stream.codec_context.field_order not in _UNKNOWN_OR_PROGRESSIVE):
+    times = [entry.pts for entry in shown]
+    if None in times or len(set(times)) != len(times):
         return False
-    if len(pts) != num_shown or len(np.unique(pts)) != num_shown:  # missing or repeated
+    if container == "avi" and (codec.name not in _AVI_IN_ORDER or codec.has_b_frames):
+        return False
+    if codec.name in _FIELD_CODED and codec.field_order not in _UNKNOWN_OR_PROGRESSIVE:
+        return False
+    if codec.name == "mpeg4" and min(entry.size for entry in shown) <= _EMPTY_VOP_BYTES:
         return False
     # A film cut in the middle of a group starts with frames that refer to what is gone; decoders drop some of them.
-    return first.is_keyframe and first.pts is not None and (first.is_discard or first.pts == pts[0])
+    first = entries[0]
+    return first.key and first.pts is not None and (not first.shown or first.pts == min(times))
+
+
+def _keyframes(video: OpenVideo, entries: list[_Entry]) -> np.ndarray:
+    """Rows (presentation time stamp, time stamp to seek to) of the packets that decoding can start at."""
+    seeks_by_pts = "matroska" in video.container.format.name
+    rows = [
+        (entry.pts, entry.pts if seeks_by_pts or entry.dts is None else entry.dts)
+        for entry in entries
+        if entry.key and entry.pts is not None
+    ]
+    return np.array(sorted(rows), dtype=np.int64)
 
 
 def _streams_to_time(video: OpenVideo) -> tuple[Stream, ...]:

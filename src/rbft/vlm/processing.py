@@ -37,10 +37,11 @@ class ClipProcessor:
         tokenizer = self._processor.tokenizer
         placeholders = [getattr(config, f"{kind}_token_id", None) for kind in ("video", "image")]
         self.visual_ids: tuple[int, ...] = tuple(int(i) for i in placeholders if i is not None)
-        special = {str(token) for token in tokenizer.all_special_tokens}
-        special |= {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
-        self.special_tokens: tuple[str, ...] = tuple(sorted(special))
-        self.special_ids: tuple[int, ...] = tuple(sorted({*tokenizer.all_special_ids, *self.visual_ids}))
+        special = dict(zip(tokenizer.all_special_ids, map(str, tokenizer.all_special_tokens), strict=True))
+        # tokens that are special without a role of their own stand only here
+        special |= {number: str(token) for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+        self.special_tokens: tuple[str, ...] = tuple(sorted(set(special.values())))
+        self.special_ids: tuple[int, ...] = tuple(sorted({*special, *self.visual_ids}))
         video = self._processor.video_processor
         patch, merge = getattr(video, "patch_size", None), getattr(video, "merge_size", None)
         # families with a free frame size cut frames into cells of this many pixels; the others have one fixed size

@@ -120,7 +120,7 @@ def _is_written(root: Path, settings: _Settings) -> bool:
             have = found.get(key) if isinstance(found, dict) else found
             raise DataError(f"{root} holds another domain: {key} {have}, wanted {wanted[key]}. {advice}")
     if _digest(root) != found.get("blake2b"):
-        raise DataError(f"{root} was changed since it was written: its files differ from those {SETTINGS_FILE} knows. {advice}")
+        raise DataError(f"{root} was changed since it was written: its files no longer match {SETTINGS_FILE}. {advice}")
     return True
 
 

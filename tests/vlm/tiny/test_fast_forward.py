@@ -77,7 +77,9 @@ def test_packed_conversations_lose_what_separate_ones_lose(model, clips, system)
 
 def separate_loss(model, turn: Turn, frames: Frames, packer: Packer, system: str | None) -> tuple[torch.Tensor, int]:
     """Summed loss and number of learned tokens of one conversation, by processor and model of the library."""
-    messages = Prompt(turn.question, system=system, video=turn.video).messages(" ".join(text for text, _ in turn.answer))
+    messages = Prompt(turn.question, system=system, video=turn.video).messages(
+        " ".join(text for text, _ in turn.answer)
+    )
     full = PROCESSOR.apply_chat_template(messages, tokenize=False)
     inputs = PROCESSOR(text=[full], return_tensors="pt", **(video_arguments(frames) if turn.video else {}))
     learned = [flag for text, is_learned in turn.answer for flag in [is_learned] * len(packer.ids(text))] + [True]

@@ -21,7 +21,7 @@ from rbft.worlds.shapes import render
 
 
 def test_a_few_seconds_lower_both_losses_and_leave_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    losses = pretrain(tmp_path / "model", minutes=0.3, seed=0, checkpoints=True)
+    losses = pretrain(tmp_path / "model", minutes=0.2, seed=0, checkpoints=True)
     assert statistics.mean(losses[-3:]) < 0.5 * statistics.mean(losses[:3])
     assert "'present'" in capsys.readouterr().out
     for folder in (tmp_path / "model", tmp_path / "model" / "after-vision", tmp_path / "model" / "after-language"):
@@ -31,7 +31,7 @@ def test_a_few_seconds_lower_both_losses_and_leave_a_model(tmp_path: Path, capsy
 
 def test_vision_learns_and_its_tokens_have_the_size_the_language_model_expects():
     model = build_model(0)
-    losses = train_vision(model, 0.12, 0)
+    losses = train_vision(model, 0.08, 0)
     assert statistics.mean(losses[-3:]) < 0.8 * statistics.mean(losses[:3])
     rng = np.random.default_rng(9)
     with torch.no_grad():

@@ -16,9 +16,7 @@ TOKENIZER = PROCESSOR.tokenizer
 
 
 def rendered(prompt: Prompt, answer: str | None = None) -> str:
-    return PROCESSOR.apply_chat_template(
-        prompt.messages(answer), add_generation_prompt=answer is None, tokenize=False
-    )
+    return PROCESSOR.apply_chat_template(prompt.messages(answer), add_generation_prompt=answer is None, tokenize=False)
 
 
 def clip_inputs(text: str, frames: int = 8, height: int = 64, width: int = 64) -> dict:

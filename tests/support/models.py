@@ -1,0 +1,111 @@
+"""Tiny models as the package loads them, clips to feed them, and plain transformers passes to compare with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from rbft.video.clip import Clip
+from rbft.vlm.batch import PromptInputs
+from rbft.vlm.loading import load_model
+from rbft.vlm.model import VLM
+from rbft.vlm.processing import ClipProcessor
+from rbft.vlm.prompt import Prompt
+from rbft.vlm.tuning import Tuning
+
+FPS = 25.0
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model with its processor, through the package's own loading."""
+
+    processor: ClipProcessor
+    vlm: VLM
+
+    def inputs(self, question: str, clip: Clip) -> PromptInputs:
+        return self.processor.prompt_inputs(Prompt(question), clip)
+
+    def target(self, question: str, answer: str) -> Tensor:
+        return self.processor.target_ids(Prompt(question), answer)
+
+
+def load(folder: Path, tuning: Tuning | None = None) -> Loaded:
+    processor = ClipProcessor(str(folder))
+    model: Any = load_model(str(folder), None, "float32", None)
+    if tuning is not None:
+        model = tuning.apply(model)
+    return Loaded(processor, VLM(model, processor.pad_id, processor.end_ids).eval())
+
+
+def make_clip(seed: int, frames: int = 8, gap: int = 5) -> Clip:
+    """A clip of smooth random frames, one in `gap` of a video of 25 frames a second."""
+    # coarse, so that resizing does not average the content away
+    coarse = torch.rand((frames, 3, 3, 4), generator=torch.Generator().manual_seed(seed))
+    pixels = (torch.nn.functional.interpolate(coarse, size=(48, 64)) * 255).to(torch.uint8)
+    indices = tuple(gap * i for i in range(frames))
+    return Clip(
+        frames=pixels,
+        timestamps=tuple(i / FPS for i in indices),
+        indices=indices,
+        fps=FPS,
+        duration=frames * gap / FPS,
+        total_num_frames=frames * gap,
+        path=f"clip{seed}.mp4",
+    )
+
+
+class Plain:
+    """Full forward passes over one row with its pixels: transformers alone, nothing of the package."""
+
+    def __init__(self, folder: Path) -> None:
+        self.processor: Any = AutoProcessor.from_pretrained(folder)
+        self.model: Any = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
+
+    def prompt(self, question: str, clip: Clip) -> Any:
+        turn = {"role": "user", "content": [{"type": "video"}, {"type": "text", "text": question}]}
+        template = self.processor.chat_template
+        text = self.processor.apply_chat_template(
+            [turn], tokenize=False, add_generation_prompt=True, chat_template=template
+        )
+        return self.processor(
+            text=[text],
+            videos=[[clip.frames]],
+            video_metadata=[[clip.metadata()]],
+            do_sample_frames=False,
+            return_tensors="pt",
+        )
+
+    @torch.no_grad()
+    def _logits(self, question: str, clip: Clip, behind: Tensor) -> Tensor:
+        """Log-probabilities at the prompt's last token and at each of `behind` (1 + T, V)."""
+        inputs = dict(self.prompt(question, clip))
+        length = inputs["input_ids"].shape[1]
+        tails = {"input_ids": behind, "attention_mask": torch.ones_like(behind)}
+        tails |= {"mm_token_type_ids": torch.zeros_like(behind)}
+        for key in tails.keys() & inputs.keys():
+            inputs[key] = torch.cat([inputs[key], tails[key].to(inputs[key].dtype).unsqueeze(0)], dim=1)
+        if hasattr(self.model.model, "rope_deltas"):
+            self.model.model.rope_deltas = None  # left by the call before
+        logits: Tensor = self.model(**inputs).logits[0, length - 1 :]
+        return logits.log_softmax(-1)
+
+    def log_probs(self, question: str, clip: Clip, target: Tensor) -> Tensor:
+        """Log-probability of each target token (T,)."""
+        return self._logits(question, clip, target)[:-1].gather(1, target.unsqueeze(1)).squeeze(1)
+
+    def next_log_probs(self, question: str, clip: Clip, written: Tensor) -> Tensor:
+        """Log-probability of every token behind what was written (V,)."""
+        return self._logits(question, clip, written)[-1]
+
+    def scores(self, question: str, clips: Sequence[Clip], targets: Sequence[Tensor]) -> Tensor:
+        """Log-likelihood of every target behind every clip (B, C), one full pass for each."""
+        return torch.stack(
+            [torch.stack([self.log_probs(question, clip, target).sum() for target in targets]) for clip in clips]
+        )

@@ -1,0 +1,125 @@
+"""Every experiment file parses with the real parser and runs to its end on fabricated videos in its data set's layout."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from rbft.__main__ import main
+from tests.support.videos import write_video
+
+EXPERIMENTS = sorted((Path(__file__).parents[1] / "experiments").rglob("*.yaml"))
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """A few small videos to copy from."""
+    folder = tmp_path_factory.mktemp("clips")
+    paths = [folder / f"{number}.mp4" for number in range(4)]
+    for number, path in enumerate(paths):
+        write_video(path, num_frames=12 + number, size=(48, 64), fps=6)
+    return paths
+
+
+def _ucf101(root: Path, clips: list[Path]) -> None:
+    lists = root / "ucfTrainTestlist"
+    lists.mkdir(parents=True)
+    (lists / "classInd.txt").write_text("1 ApplyEyeMakeup\n2 HandstandPushups\n")
+    stems = {"ApplyEyeMakeup": "ApplyEyeMakeup", "HandstandPushups": "HandStandPushups"}
+    train, test = [], []
+    for number, (name, stem) in enumerate(stems.items(), start=1):
+        (root / name).mkdir()
+        for group in range(1, 26):
+            path = f"{name}/v_{stem}_g{group:02d}_c01.avi"
+            shutil.copy(clips[group % len(clips)], root / path)
+            test.append(path) if group <= 3 else train.append(f"{path} {number}")
+    (lists / "trainlist01.txt").write_text("\n".join(train) + "\n")
+    (lists / "testlist01.txt").write_text("\n".join(test) + "\n")
+
+
+def _smarthome(root: Path, clips: list[Path]) -> None:
+    videos = root / "Videos"
+    videos.mkdir(parents=True)
+    tags = ["Normal", "Abnormal", "Normal", "Abnormal", "Vague Abnormal", "Normal"] * 4
+    columns = ["Title", "Category", "Anomaly Tag", "Video Description", "Reasoning"]
+    with (videos / "Video_Annotation.csv").open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(columns)
+        for number, tag in enumerate(tags, start=1):
+            title = f"smartbench_{number:04d}"
+            writer.writerow([title, "Security", tag, "A person walks.", "It is as usual."])
+            if number > 1:  # some of the real ones are gone
+                shutil.copy(clips[number % len(clips)], videos / f"{title}.mp4")
+    with (videos / "Video_url.csv").open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["Video Name", "URL"])
+        for number in range(1, len(tags) + 1):
+            writer.writerow([f"smartbench_{number:04d}", f"https://www.youtube.com/watch?v=video{number:06d}"])
+
+
+def _fights(root: Path, clips: list[Path]) -> None:
+    root.mkdir(parents=True)
+    rows = []
+    for label in ("fight", "noFight"):
+        (root / label).mkdir()
+        for number in range(24):
+            path = f"{label}/{number:03d}.mp4"
+            shutil.copy(clips[number % len(clips)], root / path)
+            rows.append(f"{path},{label},{label}{number // 2}")
+    (root / "labels.csv").write_text("path,label,scene_group\n" + "\n".join(rows) + "\n")
+
+
+# how to fabricate the data of each experiment, and what makes it small
+FABRICATE: dict[str, tuple[Callable[[Path, list[Path]], None] | None, list[str]]] = {
+    "quickstart": (None, ["--data.format.test_per_class", "1", "--data.format.val_per_class", "1",
+                          "--data.format.train_per_class", "4"]),
+    "fights_lowdata": (_fights, []),
+    "ucf_lowdata": (_ucf101, []),
+    "smarthome_lowdata": (_smarthome, []),
+}  # fmt: skip
+
+
+def test_every_experiment_has_its_fabricated_data():
+    assert {path.stem for path in EXPERIMENTS if "stages" in yaml.safe_load(path.read_text())} == set(FABRICATE)
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_header_says_how_to_launch_it(path: Path):
+    head = [line for line in path.read_text().splitlines() if line.startswith("#")]
+    assert any(f"rbft fit --config experiments/{path.name}" in line for line in head)
+    assert any("Needs:" in line for line in head)
+
+
+@pytest.mark.filterwarnings("ignore:.*not on disk.*")
+@pytest.mark.parametrize("path", [p for p in EXPERIMENTS if p.stem in FABRICATE], ids=lambda path: path.stem)
+def test_runs_to_its_end(
+    path: Path, tmp_path: Path, clips: list[Path], family_folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+):
+    fabricate, small = FABRICATE[path.stem]
+    root = tmp_path / "data"
+    if fabricate is not None:
+        fabricate(root, clips)
+    # one step of each training stage is enough to see that the file is whole
+    content = yaml.safe_load(path.read_text())
+    for stage in content["stages"].values():
+        if stage and "trainer" in stage:
+            stage["trainer"]["max_epochs"] = 1
+    monkeypatch.chdir(tmp_path)
+    copy = tmp_path / path.name
+    copy.write_text(yaml.safe_dump(content))
+    flags = ["--data.root", str(root), "--data.num_workers", "0", "--data.batch_size", "8", "--trainer.max_steps", "1",
+             "--trainer.accelerator", "cpu", "--trainer.accumulate_grad_batches", "1",
+             "--model.vlm", str(family_folder("qwen2_5_vl")), "--model.writer.max_new_tokens", "4"]  # fmt: skip
+    assert main(["fit", "--config", str(copy), *flags, *small]) == 0
+    run = tmp_path / "runs" / path.stem / "rbft" / "seed0"
+    run = run if run.exists() else run.with_name(f"seed{content['seed_everything']}")
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert 0 <= metrics["test/accuracy"] <= 1
+    assert metrics["test/num_videos"] == len((run / "predictions.jsonl").read_text().splitlines()) > 0
+    assert "zero_shot/accuracy" in metrics

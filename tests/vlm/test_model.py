@@ -1,0 +1,222 @@
+"""The wrapper gives, for batches of clips of any length, what full transformers passes over single clips give."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from tests.support.families import FAMILIES
+from tests.support.models import Loaded, Plain, load, make_clip
+from torch import Tensor
+
+from rbft.vlm.batch import PromptInputs
+from rbft.vlm.prompt import Prompt
+from rbft.vlm.tuning import FullFineTuning, LoRA
+
+QUESTIONS = ("Which action?", "Explain step by step what happens.", "Name it")
+ANSWERS = ("archery", "the person jumps over a wooden door", "a b c")
+CLIPS = (make_clip(0, frames=4), make_clip(1, frames=8), make_clip(2, frames=5))
+# 16 frames over 48 s: times that reach far beyond the number of tokens
+SLOW = make_clip(3, frames=16, gap=75)
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def folder(request: pytest.FixtureRequest, family_folder: Callable[[str], Path]) -> Path:
+    return family_folder(request.param)
+
+
+@pytest.fixture(scope="module")
+def loaded(folder: Path) -> Loaded:
+    return load(folder)
+
+
+@pytest.fixture(scope="module")
+def plain(folder: Path) -> Plain:
+    return Plain(folder)
+
+
+@pytest.fixture(scope="module")
+def prompts(loaded: Loaded) -> list[PromptInputs]:
+    return [loaded.inputs(question, clip) for question, clip in zip(QUESTIONS, CLIPS, strict=True)]
+
+
+@pytest.fixture(scope="module")
+def targets(loaded: Loaded) -> list[Tensor]:
+    return [loaded.target(question, answer) for question, answer in zip(QUESTIONS, ANSWERS, strict=True)]
+
+
+def by_row(log_probs: Tensor, rows: Tensor, count: int) -> list[Tensor]:
+    return [log_probs[rows == row] for row in range(count)]
+
+
+@torch.no_grad()
+def test_log_probs_of_a_batch_are_those_of_full_passes(loaded, plain, prompts, targets):
+    log_probs, rows = loaded.vlm.target_log_probs(prompts, targets)
+    assert len({len(prompt.ids) for prompt in prompts}) == 3, "rows of equal length would not need padding"
+    for row, found in enumerate(by_row(log_probs, rows, 3)):
+        expected = plain.log_probs(QUESTIONS[row], CLIPS[row], targets[row])
+        assert found.shape == expected.shape
+        assert found.tolist() == pytest.approx(expected.tolist(), abs=1e-4)
+        assert float(found.sum()) == pytest.approx(float(expected.sum()), abs=1e-4)
+
+
+@torch.no_grad()
+def test_features_computed_once_give_the_same(loaded, prompts, targets):
+    visual = loaded.vlm.encode(prompts)
+    fresh, _ = loaded.vlm.target_log_probs(prompts, targets)
+    for _ in range(2):  # features must survive being fed
+        again, _ = loaded.vlm.target_log_probs(prompts, targets, visual)
+        assert torch.equal(again, fresh)
+
+
+@torch.no_grad()
+def test_other_frames_give_another_result(loaded, prompts, targets):
+    clips = (CLIPS[0], make_clip(9, frames=8), CLIPS[2])
+    changed = [loaded.inputs(question, clip) for question, clip in zip(QUESTIONS, clips, strict=True)]
+    before, rows = loaded.vlm.target_log_probs(prompts, targets)
+    after, _ = loaded.vlm.target_log_probs(changed, targets)
+    differences = by_row((before - after).abs(), rows, 3)
+    assert float(differences[1].max()) > 0.01
+    assert max(float(differences[0].max()), float(differences[2].max())) < 1e-4, "a clip belongs to its own row"
+
+
+@torch.no_grad()
+def test_order_of_frames_matters(loaded, targets):
+    first, second = make_clip(1, frames=8), make_clip(1, frames=8)
+    second.frames.copy_(first.frames.flip(0))
+    scores = [
+        loaded.vlm.target_log_probs([loaded.inputs(QUESTIONS[1], clip)], targets[1:2])[0] for clip in (first, second)
+    ]
+    assert float((scores[0] - scores[1]).abs().max()) > 0.01
+
+
+@torch.no_grad()
+def test_long_times_between_frames_keep_log_probs(loaded, plain, targets):
+    # beside a short clip, after generation and after a pass over other rows: what a model remembers must not leak
+    prompts = [loaded.inputs(QUESTIONS[0], CLIPS[0]), loaded.inputs(QUESTIONS[1], SLOW)]
+    loaded.vlm.generate(prompts[:1], max_new_tokens=2)
+    log_probs, rows = loaded.vlm.target_log_probs(prompts, targets[:2])
+    expected = plain.log_probs(QUESTIONS[1], SLOW, targets[1])
+    assert log_probs[rows == 1].tolist() == pytest.approx(expected.tolist(), abs=1e-4)
+
+
+@torch.no_grad()
+def test_prefix_and_continuation_are_a_full_pass(loaded, plain, targets):
+    prompts = [loaded.inputs(QUESTIONS[0], CLIPS[1]), loaded.inputs(QUESTIONS[0], SLOW)]
+    target = targets[1]
+    cache, first, positions, rows = loaded.vlm.prefix(prompts)
+    fed = target[:-1].repeat(2, 1)
+    mask = torch.cat([rows.mask, torch.ones_like(fed)], dim=1)
+    steps = positions.unsqueeze(1) + torch.arange(fed.shape[1])
+    logits = loaded.vlm.continue_prefix(cache, mask, fed, steps)
+    for row, clip in enumerate((CLIPS[1], SLOW)):
+        later = logits[row].float().log_softmax(-1).gather(1, target[1:].unsqueeze(1)).squeeze(1)
+        found = [float(first[row, target[0]]), *later.tolist()]
+        assert found == pytest.approx(plain.log_probs(QUESTIONS[0], clip, target).tolist(), abs=1e-4)
+
+
+def test_greedy_answers_are_the_likeliest_tokens_of_full_passes(loaded, plain):
+    banned = [i for i in loaded.processor.special_ids if i not in loaded.vlm.end_ids]
+    prompt = loaded.inputs(QUESTIONS[0], SLOW)
+    answer = loaded.vlm.generate([prompt], max_new_tokens=5, banned_ids=loaded.processor.special_ids)[0][0]
+    for position, token in enumerate(answer.tolist()):
+        log_probs = plain.next_log_probs(QUESTIONS[0], SLOW, answer[:position])
+        log_probs[banned] = -torch.inf
+        assert token == int(log_probs.argmax()), f"token {position}"
+
+
+def test_a_batch_writes_what_single_prompts_do(loaded, prompts):
+    together = loaded.vlm.generate(prompts, max_new_tokens=6, banned_ids=loaded.processor.special_ids)
+    alone = [
+        loaded.vlm.generate([prompt], max_new_tokens=6, banned_ids=loaded.processor.special_ids)[0]
+        for prompt in prompts
+    ]
+    assert [[ids.tolist() for ids in row] for row in together] == [[ids.tolist() for ids in row] for row in alone]
+
+
+def test_banned_tokens_never_appear(loaded, prompts):
+    vlm = loaded.vlm
+    free = vlm.generate(prompts, max_new_tokens=4)
+    banned = sorted({int(ids[0]) for row in free for ids in row})
+    answers = vlm.generate(prompts, max_new_tokens=12, banned_ids=banned, temperature=3.0, samples=4)
+    written = {int(i) for row in answers for ids in row for i in ids}
+    assert not written & (set(banned) - set(vlm.end_ids))
+    again = vlm.generate(prompts, max_new_tokens=4, banned_ids=banned)
+    assert [int(row[0][0]) for row in again] != [int(row[0][0]) for row in free]
+
+
+def test_every_special_token_is_banned_but_the_end(loaded):
+    ids = loaded.processor.special_ids
+    words = loaded.processor._processor.tokenizer.convert_ids_to_tokens(list(ids))
+    assert set(words) >= set(loaded.processor.special_tokens)
+    assert set(loaded.processor.visual_ids) <= set(ids)
+
+
+def test_sampling_gives_several_answers_and_is_repeatable(loaded, prompts):
+    def write(seed: int, samples: int = 3) -> list[list[list[int]]]:
+        answers = loaded.vlm.generate(prompts[:2], max_new_tokens=8, temperature=1.5, samples=samples, seed=seed)
+        return [[ids.tolist() for ids in row] for row in answers]
+
+    before = torch.get_rng_state()
+    first = write(seed=1)
+    assert torch.equal(before, torch.get_rng_state()), "sampling must not disturb training's random state"
+    assert [len(row) for row in first] == [3, 3]
+    assert len({tuple(ids) for ids in first[0]}) > 1
+    assert write(seed=1) == first
+    assert write(seed=2) != first
+
+
+def test_top_p_narrows_sampling_to_the_likeliest(loaded, prompts):
+    greedy = loaded.vlm.generate(prompts, max_new_tokens=4)
+    narrow = loaded.vlm.generate(prompts, max_new_tokens=4, temperature=0.7, top_p=1e-6, seed=5)
+    assert [row[0].tolist() for row in narrow] == [row[0].tolist() for row in greedy]
+
+
+def test_answers_end_with_the_first_end_token(folder, prompts):
+    loaded = load(folder)
+    free = loaded.vlm.generate(prompts[:1], max_new_tokens=6)[0][0]
+    loaded.vlm.end_ids = (int(free[2]),)
+    cut = loaded.vlm.generate(prompts[:1], max_new_tokens=6)[0][0]
+    first = free.tolist().index(int(free[2]))
+    assert cut.tolist() == free[: first + 1].tolist()
+
+
+def test_checkpoint_defaults_do_not_slip_into_generation(folder, prompts):
+    loaded = load(folder)
+    plainly = loaded.vlm.generate(prompts[:1], max_new_tokens=6)[0][0].tolist()
+    settings = loaded.vlm.base.generation_config
+    settings.do_sample, settings.temperature, settings.top_k, settings.num_beams = True, 5.0, 3, 2
+    assert loaded.vlm.generate(prompts[:1], max_new_tokens=6)[0][0].tolist() == plainly
+
+
+@torch.no_grad()
+def test_text_only_prompts_need_no_clip(loaded):
+    prompt = loaded.processor.prompt_inputs(Prompt("Which action?", video=False), None)
+    assert loaded.vlm.encode([prompt]) == {}
+    assert loaded.processor.count_visual_tokens(prompt.ids) == 0
+    log_probs, _ = loaded.vlm.target_log_probs([prompt], [loaded.target("Which action?", "archery")])
+    assert log_probs.isfinite().all()
+    assert len(loaded.vlm.generate([prompt], max_new_tokens=2)[0][0]) > 0
+
+
+@pytest.mark.parametrize(
+    ("tuning", "frozen"),
+    [
+        (LoRA(), True),
+        (FullFineTuning(), True),
+        (LoRA(projector="train"), False),
+        (FullFineTuning(language="frozen", vision="train"), False),
+    ],
+)
+def test_gradients_reach_the_vision_side_only_where_it_is_trained(folder, prompts, targets, tuning, frozen):
+    vlm = load(folder, tuning).vlm
+    assert vlm.vision_frozen is frozen
+    log_probs, _ = vlm.target_log_probs(prompts[:1], targets[:1])
+    log_probs.sum().backward()
+    reached = {name for name, p in vlm.named_parameters() if p.grad is not None and float(p.grad.abs().sum()) > 0}
+    assert reached
+    assert reached <= {name for name, p in vlm.named_parameters() if p.requires_grad}
+    inside = {name for name in reached if any(word in name for word in ("visual", "vision", "projector", "connector"))}
+    assert bool(inside) is not frozen
