@@ -1,4 +1,4 @@
-"""Every experiment file parses with the real parser and runs to its end on fabricated videos in its data set's layout."""
+"""Every experiment file parses with the real parser and runs to its end on fabricated videos in its own layout."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from tests.support.videos import write_video
 
 from rbft.__main__ import main
-from tests.support.videos import write_video
 
 EXPERIMENTS = sorted((Path(__file__).parents[1] / "experiments").rglob("*.yaml"))
 

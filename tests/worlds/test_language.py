@@ -60,7 +60,13 @@ def test_glossary_and_judge_know_every_name():
     judged = [language.judge_turn(rng) for _ in range(2000)]
     assert {answer.split()[-1] for _, answer in judged} == everything
     for question, answer in judged:
-        assert any(meaning in question for meaning in language.meaning(answer.split()[-1]).split(" or "))
+        name = answer.split()[-1]
+        if question.startswith("the event is"):
+            assert question.split()[3] == name
+        else:
+            assert any(meaning in question for meaning in language.meaning(name).split(" or "))
+    hinted = [question for question, _ in judged if question.startswith("the event is")]
+    assert 0.2 < len(hinted) / len(judged) < 0.3
 
 
 def test_meaning_of_a_union_is_all_its_events():

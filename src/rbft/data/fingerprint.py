@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 from rbft.data.records import VideoRecord
@@ -18,7 +18,7 @@ def file_digest(path: Path) -> str:
     return _digest(path, status.st_size, status.st_mtime_ns)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _digest(path: Path, size: int, modified: int) -> str:
     """Read a file once a process as long as its size and time stay: every stage of a run asks for the same videos."""
     with path.open("rb") as stream:

@@ -39,8 +39,10 @@ class FrameIndex:
             frame is the i-th one that decoding from the start displays, `pts` and `keyframes` are empty, and
             `num_frames` may be more than what decodes.
         pts: Presentation time stamps in units of `time_base`, ascending, int64 (num_frames,).
-        keyframes: Rows (presentation time stamp, time stamp to seek to) of the packets that decoding can start
-            at, ascending, int64 (K, 2).
+        sizes: Bytes of the packets of these frames, by which a packet is known again after seeking, where some
+            demuxers guess its time stamp anew; int64 (num_frames,).
+        keyframes: Rows (presentation time stamp, time stamp to seek to, bytes) of the packets that decoding can
+            start at, ascending, int64 (K, 3).
         time_base: Seconds per unit.
         fps: Average frames per second; of an untimed video what the header says, 0.0 when it says nothing.
         duration: Seconds from the first frame to the end of the last, 0.0 when unknown.
@@ -51,6 +53,7 @@ class FrameIndex:
     declared_frames: int
     timed: bool
     pts: np.ndarray
+    sizes: np.ndarray
     keyframes: np.ndarray
     time_base: Fraction
     fps: float
@@ -91,10 +94,8 @@ def build_index(video: OpenVideo) -> FrameIndex:
     shown = [entry for entry in entries if entry.shown]
     if not shown:
         raise VideoError(video.path, f"holds no frame{stopped and f' ({stopped})'}")
-    if stopped:
-        loss = f"cannot be read past frame {len(entries)} ({stopped})"
-    else:
-        loss = _loss(video, expected, len(entries), end)
+    loss = f"cannot be read past frame {len(entries)} ({stopped})" if stopped else None
+    loss = loss or _loss(video, expected, len(entries), end)
 
     rate = float(stream.average_rate or stream.guessed_rate or 0)
     time_base = stream.time_base or Fraction(1)
@@ -102,16 +103,18 @@ def build_index(video: OpenVideo) -> FrameIndex:
     if timed:
         by_time = sorted(shown)
         pts = np.array([entry.pts for entry in by_time], dtype=np.int64)
+        sizes = np.array([entry.size for entry in by_time], dtype=np.int64)
         span = float(int(pts[-1] - pts[0]) * time_base)
         rate = (len(pts) - 1) / span if span else rate
         duration = span + (float(by_time[-1].duration * time_base) or (1 / rate if rate else 0.0))
         keyframes = _keyframes(video, entries)
     else:
-        pts, keyframes = np.empty(0, np.int64), np.empty((0, 2), np.int64)
+        pts = sizes = np.empty(0, np.int64)
+        keyframes = np.empty((0, 3), np.int64)
         duration = len(shown) / rate if rate else 0.0
     if duration > limits.max_seconds:
         raise VideoError(video.path, f"lasts {duration:.0f} s, over the limit of {limits.max_seconds:g} s")
-    return FrameIndex(len(shown), stream.frames, timed, pts, keyframes, time_base, rate, duration, loss)
+    return FrameIndex(len(shown), stream.frames, timed, pts, sizes, keyframes, time_base, rate, duration, loss)
 
 
 def is_flush(packet: Packet) -> bool:
@@ -156,8 +159,8 @@ def _timed(video: OpenVideo, entries: list[_Entry], shown: list[_Entry]) -> bool
     codec, container = video.stream.codec_context, video.container.format.name
     if container in RAW_CONTAINERS:
         return False
-    times = [entry.pts for entry in shown]
-    if None in times or len(set(times)) != len(times):
+    times = [entry.pts for entry in shown if entry.pts is not None]
+    if len(set(times)) != len(shown):  # some are missing or repeated
         return False
     if container == "avi" and (codec.name not in _AVI_IN_ORDER or codec.has_b_frames):
         return False
@@ -171,10 +174,10 @@ def _timed(video: OpenVideo, entries: list[_Entry], shown: list[_Entry]) -> bool
 
 
 def _keyframes(video: OpenVideo, entries: list[_Entry]) -> np.ndarray:
-    """Rows (presentation time stamp, time stamp to seek to) of the packets that decoding can start at."""
+    """Rows (presentation time stamp, time stamp to seek to, bytes) of the packets that decoding can start at."""
     seeks_by_pts = "matroska" in video.container.format.name
     rows = [
-        (entry.pts, entry.pts if seeks_by_pts or entry.dts is None else entry.dts)
+        (entry.pts, entry.pts if seeks_by_pts or entry.dts is None else entry.dts, entry.size)
         for entry in entries
         if entry.key and entry.pts is not None
     ]

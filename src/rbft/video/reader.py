@@ -109,10 +109,12 @@ class VideoReader:
 
     def _decode_group(self, run: DecodingRun, start: int, group: Mapping[int, int]) -> Iterator[Shown]:
         """Decodes from a key frame to the last packet whose time stamp is in `group`."""
-        ahead = set(group)
+        ahead: dict[int | None, int] = {pts: int(self.index.sizes[index]) for pts, index in group.items()}
         for packet in self._packets_from(start):
-            yield from run.feed(packet, wanted=packet.pts in group)
-            ahead.discard(packet.pts)
+            wanted = packet.pts in ahead
+            if wanted and packet.size != ahead.pop(packet.pts):
+                return
+            yield from run.feed(packet, wanted)
             if not ahead:
                 break
         yield from run.finish()
@@ -120,13 +122,13 @@ class VideoReader:
     def _packets_from(self, start: int) -> Iterator[Packet]:
         """The film's packets from key frame number `start` on; none if seeking does not lead there."""
         container, stream = self._video.container, self._video.stream
-        pts, position = (int(value) for value in self.index.keyframes[start])
+        pts, position, size = (int(value) for value in self.index.keyframes[start])
         try:
             container.seek(position, stream=stream)
             packets = container.demux(stream)
             for packet in packets:
                 if packet.is_keyframe and packet.pts is not None and packet.pts >= pts:
-                    if packet.pts == pts:
+                    if packet.pts == pts and packet.size == size:
                         yield packet
                         yield from (p for p in packets if not is_flush(p))
                     return

@@ -118,8 +118,9 @@ def load_model(vlm: str, revision: str | None, dtype: DType, attn_implementation
     """Load the weights; remote code is never run.
 
     Raises:
-        ModelError: They cannot be had, or some of them are missing from the files.
+        ModelError: They cannot be had, the files are damaged, or some weights are missing from them.
     """
+    from safetensors import SafetensorError
     from transformers import AutoModelForImageTextToText
 
     options: dict[str, Any] = {"dtype": dtype, "trust_remote_code": False, "use_safetensors": True}
@@ -129,7 +130,8 @@ def load_model(vlm: str, revision: str | None, dtype: DType, attn_implementation
         loaded: Any = AutoModelForImageTextToText.from_pretrained(
             model_source(vlm), revision=revision, output_loading_info=True, **options
         )
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    # RuntimeError: weights of other shapes than the configuration says
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         raise _explain(vlm, error) from error
     model, info = loaded
     if missing := sorted(info["missing_keys"]):

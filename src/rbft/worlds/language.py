@@ -19,6 +19,7 @@ WORDS_OF_NAME = "what is {name} ?"
 NAME_OF_WORDS = "what event is {words} ?"
 JUDGE = "{description} which event is described ?"
 CONCLUDE = "{description} what follows ?"
+CONCLUDE_HINTED = "the event is {name} . {description} what follows ?"
 
 NOTHING = "nothing"
 EMPTY_DESCRIPTION = "nothing happens ."
@@ -72,7 +73,7 @@ def object_questions(scenes: Scenes, clip: int) -> list[tuple[str, str]]:
         colour = COLOUR_NAMES[scenes.colours[clip, slot]]
         first, second = actions_of(scenes, clip, slot)
         ends = [(f"what does {colour} do first ?", VERBS[first]), (f"what does {colour} do last ?", VERBS[second])]
-        turns += ends * 2  # the deciding facts are asked for most often
+        turns += ends * 3  # the deciding facts are asked for most often
         turns.append((f"what is {colour} ?", SHAPES[scenes.shapes[clip, slot]]))
         turns.append((f"what does {colour} do ?", phrase(first, second)))
         others = {actions_of(scenes, clip, other) for other in range(count) if other != slot}
@@ -118,7 +119,8 @@ def glossary_turn(rng: np.random.Generator) -> tuple[str, str]:
 def judge_turn(rng: np.random.Generator) -> tuple[str, str]:
     """A text-only question: which event does this description tell of?
 
-    The description has one named object and, in half of the cases, an unnamed one beside it, in any order.
+    The description has one named object and, in half of the cases, an unnamed one beside it, in any order. One question
+    in four names an event of its own, which need not be the one described; it is then what follows.
     """
     name, words = _named_words(rng)
     colours = rng.permutation(len(COLOUR_NAMES))
@@ -129,9 +131,13 @@ def judge_turn(rng: np.random.Generator) -> tuple[str, str]:
         f"the {COLOUR_NAMES[colours[i]]} {SHAPES[rng.integers(len(SHAPES))]} {what} ." for i, what in enumerate(told)
     ]
     text = " ".join(sentences[i] for i in rng.permutation(len(sentences)))
-    if rng.random() < 0.5:
+    kind = rng.integers(4)
+    if kind < 2:
         return JUDGE.format(description=text), name
-    return CONCLUDE.format(description=text), CONCLUSION.format(name=name)
+    if kind == 2:
+        return CONCLUDE.format(description=text), CONCLUSION.format(name=name)
+    hint = _ALL_NAMES[rng.integers(len(_ALL_NAMES))]
+    return CONCLUDE_HINTED.format(name=hint, description=text), CONCLUSION.format(name=hint)
 
 
 def _named_words(rng: np.random.Generator) -> tuple[str, str]:

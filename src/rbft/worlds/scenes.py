@@ -161,15 +161,11 @@ def sample_scenes(
 
 
 def _radii(rng: np.random.Generator, actions: IntArray, first_for: FloatArray, second_for: FloatArray) -> FloatArray:
-    """(N, 2, T). Sizes overlap between actions: a still or moving object may be as large as a grown one."""
+    """(N, 2, T). Any object may be as large as a grown one or as small as a shrunk one."""
     rate = rng.uniform(0.11, 0.155, (*actions.shape[:2], 1)).astype(np.float32)  # log radius per step
     log = rate * (_SCALING[actions[:, :, :1]] * first_for + _SCALING[actions[:, :, 1:]] * second_for)
     low = np.log(MIN_RADIUS) - np.minimum(log.min(-1), 0)
     high = np.log(MAX_RADIUS) - np.maximum(log.max(-1), 0)
-    changes = (_SCALING[actions] != 0).any(-1)
-    # Without a change of size the common range is 6 to 14; with one, all that keeps within the limits.
-    low = np.where(changes, low, np.log(6.0))
-    high = np.maximum(np.where(changes, high, np.log(14.0)), low)
     start = low + rng.random(low.shape) * (high - low)
     return np.exp(start[:, :, None] + log).astype(np.float32)
 

@@ -18,7 +18,7 @@ class Diving48(DatasetFormat):
     """48 classes of competitive dives, each a take-off, somersaults, twists and a body position.
 
     Class names are the vocabulary's terms written out: ["Back", "15som", "05Twis", "FREE"] is "back, 1.5 somersaults,
-    0.5 twists, free". The official split does not keep the dives of one competition together, so there are no groups.
+    0.5 twists, free". The data set names no scenes or competitions, so there are no groups.
 
     Args:
         train: List of {vid_name, label}, relative to the data root. V1 had wrong labels; use V2.

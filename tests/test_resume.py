@@ -1,0 +1,119 @@
+"""A run that was killed or stopped goes on with the same command, and ends with the bits of an undisturbed one."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tests.support.runs import Run, digests, fit, fit_elsewhere, rows, run_experiment, signal_once, write_experiment
+
+pytest_plugins = ["tests.support.runs"]
+
+BATCHES = 6  # of an epoch; two make an optimiser step
+WEIGHTS = "*/adapter/adapter_model.safetensors"
+
+
+@pytest.fixture
+def stopped(tmp_path: Path, clips: Path, family_folder: Callable[[str], Path]) -> Callable[..., Path]:
+    """Writes the experiment of `finished`, with a signal at one place of it."""
+
+    def write(number: int, loop: str, batch: int) -> Path:
+        changes = signal_once(tmp_path, number, loop, batch)
+        return write_experiment(tmp_path / "tiny.yaml", clips, family_folder("qwen2_5_vl"), changes)
+
+    return write
+
+
+def assert_same_results(run: Path, undisturbed: Path) -> None:
+    assert digests(run, WEIGHTS) == digests(undisturbed, WEIGHTS)
+    for name in ("write/rationales.jsonl", "predictions.jsonl", "metrics.json"):
+        assert (run / name).read_bytes() == (undisturbed / name).read_bytes(), name
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [
+        pytest.param(2, id="between two micro-batches of a step"),
+        pytest.param(BATCHES + 3, id="in the second epoch", marks=pytest.mark.slow),
+    ],
+)
+def test_killed_in_stage_1(batch: int, tmp_path: Path, stopped: Callable[..., Path], finished: Run) -> None:
+    config = stopped(signal.SIGKILL, "train", batch)
+    killed = fit_elsewhere("--config", config, "--run_root", tmp_path / "runs")
+    folder = tmp_path / "runs" / "tiny" / "rbft" / "seed0"
+    assert killed.code == -signal.SIGKILL, killed.err
+    assert (folder / "rationale" / "checkpoints" / "last.ckpt").is_file()
+    assert not (folder / "rationale" / "stage.json").exists()
+
+    again = fit("--config", config, "--run_root", tmp_path / "runs")
+    assert again.code == 0, again.err
+    assert "write: done already" in again.out
+    assert "rationale: continuing where it stopped" in again.out
+    assert_same_results(folder, finished.folder)
+
+
+def test_killed_while_writing(tmp_path: Path, stopped: Callable[..., Path]) -> None:
+    sampling = ("--model.writer.temperature", "1", "--model.writer.samples", "2")
+    config = stopped(signal.SIGKILL, "predict", 0)
+    flags = ("--config", config, "--run_root", tmp_path / "runs", "--stage", "write", *sampling)
+    killed = fit_elsewhere(*flags)
+    assert killed.code == -signal.SIGKILL, killed.err
+    folder = tmp_path / "runs" / "tiny" / "rbft" / "seed0" / "write"
+    part = folder / "parts" / "rank0.jsonl"
+    before = part.read_bytes()
+    assert len(rows(part)) == 8, "one batch of four videos was written, twice each"
+    assert not (folder / "rationales.jsonl").exists()
+
+    with part.open("ab") as stream:  # a kill in the middle of a line
+        stream.write(before.splitlines(keepends=True)[0][:40])
+    assert fit(*flags).code == 0
+    assert part.read_bytes().startswith(before), "what was written stays as it was"
+    written = rows(folder / "rationales.jsonl")
+    assert len(written) == len({(row["id"], row["sample"]) for row in written}) == len(rows(part)) == 12
+    undisturbed = run_experiment(config, tmp_path / "undisturbed", "--stage", "write", *sampling)
+    assert (undisturbed.folder / "write" / "rationales.jsonl").read_bytes() == (
+        folder / "rationales.jsonl"
+    ).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "batch"),
+    [
+        pytest.param(signal.SIGINT, 130, 2, id="Ctrl-C in the middle of an epoch"),
+        pytest.param(signal.SIGTERM, 143, BATCHES - 1, id="SIGTERM at the end of an epoch"),
+        pytest.param(signal.SIGINT, 130, 2 * BATCHES - 1, id="Ctrl-C at the very end"),
+    ],
+)
+def test_stopped_in_stage_1(
+    number: signal.Signals, code: int, batch: int, tmp_path: Path, stopped: Callable[..., Path], finished: Run
+) -> None:
+    handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    config = stopped(number, "train", batch)
+    result = fit("--config", config, "--run_root", tmp_path / "runs")
+    assert result.code == code, result.err
+    assert f"To continue: rbft fit --config {config} --run_root {tmp_path / 'runs'}" in result.err
+    assert "Traceback" not in result.err
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
+    folder = tmp_path / "runs" / "tiny" / "rbft" / "seed0"
+    assert not (folder / "rationale" / "stage.json").exists()
+    assert not (folder / "metrics.json").exists()
+
+    again = fit("--config", config, "--run_root", tmp_path / "runs")
+    assert again.code == 0, again.err
+    assert "rationale: continuing where it stopped" in again.out
+    assert_same_results(folder, finished.folder)
+
+
+@pytest.mark.parametrize(("loop", "stage"), [("predict", "write"), ("test", "test")])
+def test_stopped_outside_training(
+    loop: str, stage: str, tmp_path: Path, stopped: Callable[..., Path], finished: Run
+) -> None:
+    config = stopped(signal.SIGTERM, loop, 0)
+    result = fit("--config", config, "--run_root", tmp_path / "runs")
+    folder = tmp_path / "runs" / "tiny" / "rbft" / "seed0"
+    assert result.code == 143, result.err
+    assert not (folder / stage / "stage.json").exists()
+    assert fit("--config", config, "--run_root", tmp_path / "runs").code == 0
+    assert_same_results(folder, finished.folder)
