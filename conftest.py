@@ -14,6 +14,15 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 import pytest
 
 
+@pytest.fixture(autouse=True, scope="session")
+def clip_cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Tests, and the processes they start, keep decoded clips in a folder of the session, never in the user's own."""
+    folder = tmp_path_factory.mktemp("clips")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RBFT_CACHE", str(folder))
+        yield folder
+
+
 @pytest.fixture(autouse=True)
 def no_process_group() -> Iterator[None]:
     """A test must not leave a process group to the next one."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import lightning as L
 import pytest
 from tests.support.runs import Run, digests, fit, fit_elsewhere, rows, run_experiment, signal_once, write_experiment
 
-pytest_plugins = ["tests.support.runs"]
+pytest_plugins = ["tests.support.run_fixtures"]
 
 BATCHES = 6  # of an epoch; two make an optimiser step
 WEIGHTS = "*/adapter/adapter_model.safetensors"
@@ -17,7 +19,7 @@ WEIGHTS = "*/adapter/adapter_model.safetensors"
 
 @pytest.fixture
 def stopped(tmp_path: Path, clips: Path, family_folder: Callable[[str], Path]) -> Callable[..., Path]:
-    """Writes the experiment of `finished`, with a signal at one place of it."""
+    """Writes the experiment of `finished`, with a signal at one place of it; `copy` reads the same file."""
 
     def write(number: int, loop: str, batch: int) -> Path:
         changes = signal_once(tmp_path, number, loop, batch)
@@ -79,41 +81,56 @@ def test_killed_while_writing(tmp_path: Path, stopped: Callable[..., Path]) -> N
 
 
 @pytest.mark.parametrize(
-    ("number", "code", "batch"),
+    ("number", "code", "batch", "workers"),
     [
-        pytest.param(signal.SIGINT, 130, 2, id="Ctrl-C in the middle of an epoch"),
-        pytest.param(signal.SIGTERM, 143, BATCHES - 1, id="SIGTERM at the end of an epoch"),
-        pytest.param(signal.SIGINT, 130, 2 * BATCHES - 1, id="Ctrl-C at the very end"),
+        pytest.param(signal.SIGINT, 130, 2, 0, id="Ctrl-C in the middle of an epoch"),
+        pytest.param(signal.SIGTERM, 143, BATCHES - 1, 0, id="SIGTERM at the end of an epoch"),
+        pytest.param(signal.SIGINT, 130, 2 * BATCHES - 1, 0, id="Ctrl-C at the very end"),
+        pytest.param(signal.SIGINT, 130, BATCHES + 2, 1, id="Ctrl-C in the second epoch, with a decoding process"),
     ],
 )
 def test_stopped_in_stage_1(
-    number: signal.Signals, code: int, batch: int, tmp_path: Path, stopped: Callable[..., Path], finished: Run
+    number: signal.Signals, code: int, batch: int, workers: int, copy: Run, stopped: Callable[..., Path], finished: Run
 ) -> None:
+    stopped(number, "train", batch)
+    for stage in ("rationale", "classification", "test"):
+        shutil.rmtree(copy.folder / stage)
     handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    config = stopped(number, "train", batch)
-    result = fit("--config", config, "--run_root", tmp_path / "runs")
+    flags = ("--data.num_workers", str(workers), "--stage", "rationale")
+    result = copy.again(*flags)
     assert result.code == code, result.err
-    assert f"To continue: rbft fit --config {config} --run_root {tmp_path / 'runs'}" in result.err
-    assert "Traceback" not in result.err
+    assert f"To continue: rbft fit --config {copy.config} --run_root {copy.root} {' '.join(flags)}\n" in result.err
+    assert result.err.count("rbft: ") == 1
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
-    folder = tmp_path / "runs" / "tiny" / "rbft" / "seed0"
-    assert not (folder / "rationale" / "stage.json").exists()
-    assert not (folder / "metrics.json").exists()
+    assert not (copy.folder / "rationale" / "stage.json").exists()
+    assert not (copy.folder / "metrics.json").exists()
 
-    again = fit("--config", config, "--run_root", tmp_path / "runs")
+    again = copy.again(*flags)
     assert again.code == 0, again.err
     assert "rationale: continuing where it stopped" in again.out
-    assert_same_results(folder, finished.folder)
+    assert digests(copy.folder / "rationale", "adapter/*") == digests(finished.folder / "rationale", "adapter/*")
 
 
 @pytest.mark.parametrize(("loop", "stage"), [("predict", "write"), ("test", "test")])
 def test_stopped_outside_training(
-    loop: str, stage: str, tmp_path: Path, stopped: Callable[..., Path], finished: Run
+    loop: str, stage: str, copy: Run, stopped: Callable[..., Path], finished: Run
 ) -> None:
-    config = stopped(signal.SIGTERM, loop, 0)
-    result = fit("--config", config, "--run_root", tmp_path / "runs")
-    folder = tmp_path / "runs" / "tiny" / "rbft" / "seed0"
+    stopped(signal.SIGTERM, loop, 0)
+    shutil.rmtree(copy.folder / stage)
+    result = copy.again("--stage", stage)
     assert result.code == 143, result.err
-    assert not (folder / stage / "stage.json").exists()
-    assert fit("--config", config, "--run_root", tmp_path / "runs").code == 0
-    assert_same_results(folder, finished.folder)
+    assert not (copy.folder / stage / "stage.json").exists()
+    assert copy.again("--stage", stage).code == 0
+    assert_same_results(copy.folder, finished.folder)
+
+
+def test_other_number_of_processes_cannot_go_on(
+    copy: Run, stopped: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped(signal.SIGINT, "train", 2)
+    shutil.rmtree(copy.folder / "rationale")
+    assert copy.again("--stage", "rationale").code == 130
+    monkeypatch.setattr(L.Trainer, "world_size", 2)
+    result = copy.again("--stage", "rationale")
+    assert result.code == 1
+    assert "interrupted on 1 processes" in result.err and "trainer.devices" in result.err

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from rbft import __version__
-from rbft.errors import RBFTError
+from rbft.errors import Interrupted, RBFTError
 
 HELP = f"""rbft {__version__} - a few labelled videos and a vision-language model give a classifier that explains itself
 
@@ -54,11 +54,19 @@ def main(args: Sequence[str] | None = None) -> int:
             case _:
                 print(f"rbft: unknown command {command!r}\n\n{HELP}", end="", file=sys.stderr)
                 return 2
+    except Interrupted as error:
+        from rbft.ranks import first_rank
+
+        # all processes of a run stop together: one speaks, and none that looks failed makes a launcher kill the others
+        if not first_rank():
+            return 0
+        print(f"rbft: {error}", file=sys.stderr)
+        return error.exit_code
     except RBFTError as error:
         print(f"rbft: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("rbft: interrupted before any stage was running; nothing is lost.", file=sys.stderr)
+        print("rbft: interrupted; finished stages are kept. The same command continues.", file=sys.stderr)
         return 130
     return 0
 

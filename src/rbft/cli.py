@@ -13,6 +13,7 @@ from unittest import mock
 
 import lightning as L
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from omegaconf.errors import OmegaConfBaseException
 
 # class names alone suffice in experiment files because these are imported
 import rbft.objectives.classification
@@ -24,6 +25,8 @@ from rbft.errors import ConfigError
 from rbft.objectives.base import Objective
 from rbft.training.module import VLMFineTuner
 from rbft.vlm.tuning import Tuning
+
+_BASES: dict[str, type[Any]] = {"data.format": DatasetFormat, "model.objective": Objective, "model.tuning": Tuning}
 
 
 class _Parser(LightningArgumentParser):
@@ -39,7 +42,11 @@ class _Parser(LightningArgumentParser):
 
 def _readable(message: str) -> str:
     """The parser's report on a value of several possible types, without its internals."""
-    pattern = r'Parser key "([\w.]+)": Does not validate .*? Errors: (.*) Given value type: .*? Given value: (.*)'
+    pattern = (
+        # a bare word is tried as the path of a file first
+        r'Parser key "([\w.]+)": (?:- Expected a path .*? - )?Does not validate .*? '
+        r"Errors: (.*) Given value type: .*? Given value: (.*)"
+    )
     match = re.fullmatch(pattern, message)
     if match is None:
         return message
@@ -47,7 +54,7 @@ def _readable(message: str) -> str:
     causes = [cause.strip(" -") for cause in re.split(r"(?:^|\s)- ", errors) if cause and "NoneType" not in cause]
     causes = [re.sub(r"<class '([\w.]+)'>", r"\1", cause) for cause in causes]
     if name := re.match(r"Expected a dot import path string: (\w+)", causes[0]):
-        known = [cls.__name__ for base in (DatasetFormat, Objective, Tuning) for cls in base.__subclasses__()]
+        known = [cls.__name__ for cls in _BASES[key].__subclasses__()] if key in _BASES else []
         close = difflib.get_close_matches(name.group(1), known, n=1)
         advice = f"did you mean {close[0]}?" if close else "give its whole import path."
         return f"{key}: no class {name.group(1)!r} is known; {advice}"
@@ -80,7 +87,7 @@ class StageCLI(LightningCLI):
 
     def __init__(self, args: Sequence[str]) -> None:
         # the command line is given by `args`; what else stands in sys.argv has been read already
-        with mock.patch.object(sys, "argv", sys.argv[:1]):
+        with mock.patch.object(sys, "argv", sys.argv[:1]), _interpolation():
             super().__init__(
                 VLMFineTuner,
                 VideoDataModule,
@@ -127,6 +134,17 @@ class StageCLI(LightningCLI):
         own = self._get(self.config_init, "trainer", default={}).get("callbacks") or []
         own = own if isinstance(own, list) else [own]
         return self.instantiate_trainer(callbacks=[*own, *callbacks], **settings)
+
+
+@contextmanager
+def _interpolation() -> Iterator[None]:
+    """A `${key}` that cannot be filled in is reported in one line."""
+    try:
+        yield
+    except OmegaConfBaseException as error:
+        where = f"{error.full_key}: " if error.full_key else ""
+        reason = str(error).split("\n")[0]
+        raise ConfigError(f"{where}{reason}. Inside ${{...}} stands a whole key, such as data.num_frames.") from error
 
 
 @contextmanager

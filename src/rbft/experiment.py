@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NoReturn, get_args
 
 import yaml
 
@@ -99,7 +99,7 @@ class Experiment:
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """A clause that names the most similar known word, or lists the known ones."""
-    names = sorted(known)
+    names = sorted(map(str, known))
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names)}."
 
@@ -138,6 +138,33 @@ def _merge(base: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
+def _check_folder_name(what: str, value: str) -> None:
+    if value in ("", ".", "..") or "/" in value or "\\" in value or "\0" in value:
+        raise ConfigError(f"{what}: {value!r} becomes a folder name and may not be a path.")
+
+
+def _section(path: str, content: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """The keys and values below one key of a file."""
+    section = content.get(key) or {}
+    if not isinstance(section, Mapping):
+        raise ConfigError(f"--config {path}: {key} must hold keys and values, found {type(section).__name__}.")
+    return section
+
+
+def _method(where: str, methods: Mapping[str, Any], method: str) -> list[str]:
+    """The stage names of a method."""
+    if method not in methods:
+        raise ConfigError(f"method {method!r} is unknown; {nearest(method, methods)}")
+    names = methods[method]
+    if not isinstance(names, (list, tuple)) or not names or not all(isinstance(name, str) for name in names):
+        raise ConfigError(f"{where}: methods.{method} must be a list of stage names, found {names!r}.")
+    if len(set(names)) < len(names):
+        raise ConfigError(f"{where}: methods.{method} lists a stage twice; a stage has one folder and runs once.")
+    for name in names:
+        _check_folder_name(f"{where}: methods.{method}", name)
+    return list(names)
+
+
 def _stages(where: str, names: Sequence[str], layers: Mapping[str, Any]) -> tuple[Stage, ...]:
     """The stages of a method with what each takes from those before it."""
     stages: list[Stage] = []
@@ -149,7 +176,7 @@ def _stages(where: str, names: Sequence[str], layers: Mapping[str, Any]) -> tupl
         layer = layers[name] or {}
         if not isinstance(layer, Mapping):
             raise ConfigError(f"{where}: stages.{name} must hold keys and values, found {type(layer).__name__}.")
-        if unknown := sorted(set(layer) - set(_LAYER_KEYS)):
+        if unknown := sorted(str(key) for key in layer if key not in _LAYER_KEYS):
             raise ConfigError(f"{where}: unknown key stages.{name}.{unknown[0]}; {nearest(unknown[0], _LAYER_KEYS)}")
         kind = layer.get("kind", name)
         if kind not in KINDS:
@@ -171,9 +198,14 @@ def _stages(where: str, names: Sequence[str], layers: Mapping[str, Any]) -> tupl
     return tuple(stages)
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(message)
+
+
 def parse_arguments(args: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """Take the pipeline's own flags off the command line; the rest belongs to the configuration."""
-    parser = argparse.ArgumentParser(prog="rbft fit", add_help=False, allow_abbrev=False)
+    parser = _Parser(prog="rbft fit", add_help=False, allow_abbrev=False)
     parser.add_argument("--config", "-c", action="append", default=[])
     parser.add_argument("--stage")
     parser.add_argument("--restart", action="store_true")
@@ -202,25 +234,24 @@ def read_experiment(args: Sequence[str]) -> Experiment:
     where = ", ".join(own.config)
     layers: dict[str, Any] = {}
     methods: dict[str, Any] = dict(METHODS)
-    for content in contents:
-        layers = _merge(layers, content.get("stages") or {})
-        methods.update(content.get("methods") or {})
+    for path, content in zip(own.config, contents, strict=True):
+        layers = _merge(layers, _section(path, content, "stages"))
+        methods.update(_section(path, content, "methods"))
     if not layers:
         raise ConfigError(f"{where}: no `stages:`. An experiment lists its stages, for example write, rationale, "
                           "classification and test.")  # fmt: skip
     method = str(setting("method", "rbft"))
-    if method not in methods:
-        raise ConfigError(f"method {method!r} is unknown; {nearest(method, methods)}")
-    stages = _stages(where, methods[method], layers)
+    stages = _stages(where, _method(where, methods, method), layers)
     if own.stage is not None and own.stage not in [stage.name for stage in stages]:
         raise ConfigError(f"--stage {own.stage}: the method {method!r} has no such stage; "
                           f"{nearest(own.stage, [stage.name for stage in stages])}")  # fmt: skip
     name = str(setting("experiment", Path(own.config[-1]).stem))
     variant = str(setting("variant", method))
-    for key, value in (("experiment", name), ("variant", variant)):
-        if value in ("", ".", "..") or "/" in value or "\\" in value or "\0" in value:
-            raise ConfigError(f"{key}: {value!r} becomes a folder name and may not be a path.")
+    _check_folder_name("experiment", name)
+    _check_folder_name("variant", variant)
     seed = setting("seed_everything", 0)
+    if isinstance(seed, bool) or not str(seed).isdecimal():
+        raise ConfigError(f"seed_everything: {seed!r} must be a whole number of at least 0.")
     run_dir = Path(str(setting("run_root", "runs"))) / name / variant / f"seed{seed}"
     return Experiment(
         name, method, variant, stages, own.stage, run_dir, tuple(own.config), tuple(flags), own.restart, own.dry_run

@@ -22,7 +22,7 @@ from rbft import stages
 from rbft.cli import StageCLI
 from rbft.data.datamodule import VideoDataModule
 from rbft.environment import describe_environment, model_fingerprint
-from rbft.errors import DataError, StageError
+from rbft.errors import ConfigError, DataError, StageError
 from rbft.experiment import Experiment, Stage
 from rbft.files import read_json, set_aside, write_atomic, write_json
 from rbft.lineage import (
@@ -37,10 +37,13 @@ from rbft.lineage import (
 from rbft.plan import print_plan, probe_videos
 from rbft.ranks import first_rank, wait_for_all
 from rbft.rationales.prompts import PromptBook
+from rbft.training.callbacks import GracefulStop
 from rbft.training.module import VLMFineTuner
 from rbft.vlm.processing import ClipProcessor
 
 _STARTED = "started.json"
+# Of Lightning's settings those that leave batches as they are; weights in half precision are loaded so by model.dtype.
+_PRECISIONS = ("None", "32", "32-true", "16", "16-mixed", "bf16", "bf16-mixed")
 # What of the configuration shapes a stage's result, by what the stage does. Learning rates do not shape rationales,
 # and the number of devices shapes nothing that a finished stage would have to be repeated for.
 _MODEL_KEYS = ("vlm", "revision", "dtype", "attn_implementation", "prompts")
@@ -106,6 +109,7 @@ def _quieten() -> None:
         ".*isinstance.treespec, LeafSpec.*",  # lightning asks torch by its old name
         ".*custom batch sampler `EvaluationSampler`.*",  # it does return every index
         ".*predict returned None.*",  # rationales go to the store
+        ".*your dataloader is not resumable.*",  # the sampler skips what was computed
         ".*in eval mode at the start of training.*",  # the module sets modes when an epoch starts
         ".*Glyph .* missing from font.*",
     ):
@@ -141,6 +145,13 @@ def _inputs(stage: Stage, config: dict[str, Any], data: VideoDataModule, done: d
     }
 
 
+def _check_precision(cli: StageCLI) -> None:
+    precision = cli.config["trainer"]["precision"]
+    if str(precision) not in _PRECISIONS:
+        raise ConfigError(f"trainer.precision: {precision!r} is not supported; use one of {', '.join(_PRECISIONS[1:])}."
+                          " For weights in half precision set model.dtype, for example to bfloat16.")  # fmt: skip
+
+
 def prepare(experiment: Experiment, console: Console) -> list[Prepared]:
     """Read and check all stages before any model is loaded.
 
@@ -154,6 +165,7 @@ def prepare(experiment: Experiment, console: Console) -> list[Prepared]:
     books = []
     for stage, cli in zip(experiment.stages, clis, strict=True):
         data: VideoDataModule = cli.datamodule
+        _check_precision(cli)
         books.append(PromptBook(cli.model.prompts, data.labels))
         splits = data.splits
         if stage.kind != "test" and not splits.train:
@@ -250,7 +262,9 @@ def _run_stage(experiment: Experiment, entry: Prepared, command: Sequence[str], 
         folder=folder,
         run_dir=experiment.run_dir,
         console=console,
-        again=shlex.join(part for part in command if part != "--restart"),
+        stop=GracefulStop(
+            folder / "checkpoints" / "last.ckpt", again=shlex.join(part for part in command if part != "--restart")
+        ),
     )
     outcome = stages.RUNS[entry.stage.kind](work)
     if first_rank():
@@ -288,8 +302,6 @@ def run(experiment: Experiment, command: Sequence[str]) -> None:
     print_plan(experiment, prepared, console)
     if experiment.dry_run:
         return
-    if first_rank():
-        _write_run_files(experiment, prepared)
     by_name = {entry.stage.name: entry for entry in prepared}
     chosen = [entry for entry in prepared if experiment.only in (None, entry.stage.name)]
     ran = 0
@@ -298,21 +310,35 @@ def run(experiment: Experiment, command: Sequence[str]) -> None:
             console.print(f"{escape(entry.stage.name)}: done already")
             continue
         _require(experiment, entry, by_name)
+        if ran == 0 and first_rank():
+            _write_run_files(experiment, prepared)
         _clear(experiment, entry, console)
+        # no rank looks for a place to continue from before the old one is set aside
+        wait_for_all()
         console.print(f"[bold]{escape(entry.stage.name)}[/]")
         _run_stage(experiment, entry, command, console)
         ran += 1
     if first_rank():
-        stages.conclude(experiment, prepared, console)
+        publish = ran > 0 or not all((experiment.run_dir / name).is_file() for name in stages.PUBLISHED)
+        if publish and ran == 0:
+            _write_run_files(experiment, prepared)
+        stages.conclude(experiment, prepared, console, publish=publish)
         if ran == 0:
             console.print("everything was done already; --restart does it anew")
 
 
 def _write_run_files(experiment: Experiment, prepared: Sequence[Prepared]) -> None:
-    """experiment.yaml, environment.json and the split, so that the run can be understood and repeated."""
+    """experiment.yaml, environment.json and the split, so that the run can be understood and repeated.
+
+    Figures of an earlier run in the same folder would pass for this one's until it ends; they are set aside.
+    """
     root = experiment.run_dir
+    for name in stages.PUBLISHED:
+        set_aside(root / name)
     bare = StageCLI([part for file in experiment.files for part in ("--config", file)] + list(experiment.flags))
-    write_atomic(root / "experiment.yaml", yaml.safe_dump(bare.resolved(), sort_keys=False, allow_unicode=True))
+    # named as it is here, whatever the file is called: run again, it finds this folder
+    content = bare.resolved() | {"experiment": experiment.name, "variant": experiment.variant}
+    write_atomic(root / "experiment.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
     data = prepared[0].datamodule
     write_json(
         root / "environment.json",

@@ -19,6 +19,7 @@ from rbft.data.dataset import Example
 from rbft.evaluation.metrics import test_metrics
 from rbft.evaluation.predictions import read_predictions, write_predictions
 from rbft.files import read_json, write_json
+from rbft.lineage import read_record
 from rbft.ranks import first_rank
 from rbft.rationales.store import RationaleStore, read_rationales
 from rbft.report.page import write_page
@@ -41,14 +42,14 @@ class Work:
         folder: Its folder.
         run_dir: The run's folder.
         console: Where to speak.
-        again: The command that continues if it is interrupted.
+        stop: Ends it where it can be continued.
     """
 
     entry: Prepared
     folder: Path
     run_dir: Path
     console: Console
-    again: str
+    stop: GracefulStop
 
 
 @dataclass(frozen=True)
@@ -65,12 +66,11 @@ class Outcome:
 
 
 def _trainer(work: Work, extra: Sequence[L.Callback] = ()) -> L.Trainer:
-    checkpoint = work.folder / "checkpoints" / "last.ckpt"
     progress: L.Callback = (
         RichProgressBar(leave=True) if work.console.is_terminal else PlainProgress(work.entry.stage.name)
     )
     return work.entry.cli.make_trainer(
-        callbacks=[progress, GracefulStop(checkpoint, work.again), *extra],
+        callbacks=[progress, work.stop, *extra],
         logger=TensorBoardLogger(save_dir=work.folder, name="", version="tensorboard", default_hp_metric=False),
         default_root_dir=str(work.folder),
         plugins=[AtomicCheckpointIO()],
@@ -110,7 +110,8 @@ def write(work: Work) -> Outcome:
         trainer = _trainer(work)
         _connect(work, trainer, predict=left)
         module.write_to(store)
-        trainer.predict(module, datamodule=data, return_predictions=False)
+        with work.stop:
+            trainer.predict(module, datamodule=data, return_predictions=False)
         trainer.strategy.barrier()
     if not first_rank():
         return Outcome(())
@@ -142,14 +143,15 @@ def train(work: Work) -> Outcome:
     assert module.objective is not None
     rows = module.objective.examples(data.splits.train, entry.book, rationales)
     prompt = entry.book.label_prompt()
-    place = work.folder / "checkpoints" / "last.ckpt"
+    place = work.stop.path
     trainer = _trainer(
         work,
         [SavePlace(place, entry.config["save_every"]), LearningRateMonitor("step"), ConfusionLogger()],
     )
     _start(work)
     _connect(work, trainer, train=rows, val=[Example(record, prompt) for record in data.splits.val])
-    trainer.fit(module, datamodule=data, ckpt_path=str(place) if place.is_file() else None, weights_only=True)
+    with work.stop:
+        trainer.fit(module, datamodule=data, ckpt_path=str(place) if place.is_file() else None, weights_only=True)
     loss = trainer.callback_metrics.get("train/loss")
     summary = {
         "rows": len(rows),
@@ -173,7 +175,8 @@ def test(work: Work) -> Outcome:
     _start(work)
     prompt = entry.book.label_prompt()
     _connect(work, trainer, test=[Example(record, prompt) for record in data.splits.test])
-    trainer.test(module, datamodule=data, verbose=False)
+    with work.stop:
+        trainer.test(module, datamodule=data, verbose=False)
     metrics = test_metrics(module.predictions, data.labels, [record.label for record in data.splits.train])
     if first_rank():
         write_predictions(work.folder / "predictions.jsonl", module.predictions)
@@ -185,6 +188,9 @@ def test(work: Work) -> Outcome:
     return Outcome(("predictions.jsonl", "metrics.json"), {"test/accuracy": metrics["test/accuracy"]})
 
 
+PUBLISHED = ("metrics.json", "predictions.jsonl", "report.html")
+"""What a run leaves at the top of its folder when its last test is done."""
+
 RUNS: dict[str, Callable[[Work], Outcome]] = {
     "write": write,
     "rationale": train,
@@ -194,26 +200,33 @@ RUNS: dict[str, Callable[[Work], Outcome]] = {
 }
 
 
-def conclude(experiment: Experiment, prepared: Sequence[Prepared], console: Console) -> None:
-    """Publish the last test's figures as the run's, write its page, and say the headline."""
+def conclude(experiment: Experiment, prepared: Sequence[Prepared], console: Console, *, publish: bool) -> None:
+    """Publish the last test's figures as the run's, write its page, and say the headline.
+
+    Args:
+        experiment: What was run.
+        prepared: Its stages.
+        console: Where to speak.
+        publish: Whether to write anything; what stands there already stays as it is otherwise.
+    """
     tests = [entry for entry in prepared if entry.stage.kind == "test"]
-    if not tests or not (experiment.run_dir / tests[-1].stage.name / "stage.json").is_file():
+    if not tests or not _is_current(experiment, tests[-1]):
         return
     last, run_dir = tests[-1], experiment.run_dir
     metrics = read_json(run_dir / last.stage.name / "metrics.json")
     for entry in tests[:-1]:
-        path = run_dir / entry.stage.name / "metrics.json"
-        if path.is_file():
-            earlier = read_json(path)
+        if _is_current(experiment, entry):
+            earlier = read_json(run_dir / entry.stage.name / "metrics.json")
             metrics |= {f"{entry.stage.name}/{key.removeprefix('test/')}": value
                         for key, value in earlier.items() if key.startswith("test/accuracy")}  # fmt: skip
-    write_json(run_dir / "metrics.json", metrics)
-    predictions = read_predictions(run_dir / last.stage.name / "predictions.jsonl")
-    write_predictions(run_dir / "predictions.jsonl", predictions)
-    writer = next((entry for entry in prepared if entry.stage.kind == "write"), None)
-    written = run_dir / (writer.stage.name if writer is not None else "") / "rationales.jsonl"
-    rationales = read_rationales(written) if written.is_file() else []
-    write_page(run_dir / "report.html", experiment, last.datamodule, metrics, predictions, rationales)
+    if publish:
+        write_json(run_dir / "metrics.json", metrics)
+        predictions = read_predictions(run_dir / last.stage.name / "predictions.jsonl")
+        write_predictions(run_dir / "predictions.jsonl", predictions)
+        writer = next((entry for entry in prepared if entry.stage.kind == "write"), None)
+        written = run_dir / (writer.stage.name if writer is not None else "") / "rationales.jsonl"
+        rationales = read_rationales(written) if written.is_file() else []
+        write_page(run_dir / "report.html", experiment, last.datamodule, metrics, predictions, rationales)
     low, high = metrics["test/accuracy_ci95"]
     console.print(
         f"\n[bold]accuracy {metrics['test/accuracy']:.1%}[/] (95% interval {low:.1%} to {high:.1%}, "
@@ -225,6 +238,12 @@ def conclude(experiment: Experiment, prepared: Sequence[Prepared], console: Cons
                if key.endswith("/accuracy") and key.split("/")[0] not in ("test", "chance", "majority")]  # fmt: skip
     console.print(f"beside it: {', '.join(floors)}")
     console.print(f"run: {escape(str(run_dir))}  (report.html; tensorboard --logdir {escape(str(run_dir))})")
+
+
+def _is_current(experiment: Experiment, entry: Prepared) -> bool:
+    """Whether a stage's output is there and of these settings; one of other settings is not this run's."""
+    record = read_record(experiment.run_dir / entry.stage.name)
+    return record is not None and record.fingerprint == entry.fingerprint
 
 
 def _percent(value: float | None) -> str:

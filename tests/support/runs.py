@@ -1,7 +1,4 @@
-"""Whole runs for tests: a handful of clips, an experiment file, and `rbft fit` in this process or in one of its own.
-
-A test module takes the fixtures by `pytest_plugins = ["tests.support.runs"]`.
-"""
+"""Whole runs for tests: a handful of clips, an experiment file, `rbft fit` in this process or one of its own."""
 
 from __future__ import annotations
 
@@ -10,17 +7,15 @@ import hashlib
 import io
 import json
 import os
-import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import numpy as np
-import pytest
 import yaml
 from tests.support.videos import write_video
 
@@ -138,29 +133,6 @@ def run_experiment(config: Path, root: Path, *flags: str, method: str = "rbft", 
     result = fit("--config", config, "--run_root", root, "--method", method, "--seed_everything", str(seed), *flags)
     assert result.code == 0, result.err
     return Run(config, root, root / config.stem / method / f"seed{seed}", result)
-
-
-@pytest.fixture(scope="session")
-def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Thirteen clips of two classes."""
-    return write_clips(tmp_path_factory.mktemp("data") / "clips")
-
-
-@pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory, clips: Path, family_folder: Callable[[str], Path]) -> Run:
-    """One undisturbed run of all four stages; not to be changed."""
-    folder = tmp_path_factory.mktemp("finished")
-    config = write_experiment(folder / "tiny.yaml", clips, family_folder("qwen2_5_vl"))
-    return run_experiment(config, folder / "runs")
-
-
-@pytest.fixture
-def copy(finished: Run, tmp_path: Path) -> Run:
-    """A copy of the finished run, modification times included, to do anything with."""
-    config = Path(shutil.copy2(finished.config, tmp_path))
-    root = tmp_path / "runs"
-    shutil.copytree(finished.root, root)
-    return Run(config, root, root / finished.folder.relative_to(finished.root), finished.result)
 
 
 def rows(path: Path) -> list[dict[str, Any]]:

@@ -1,35 +1,303 @@
+"""The reader gives exactly the frames that a decoding of the whole file displays, or refuses."""
+
 from __future__ import annotations
 
+import gc
+import os
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import av
 import numpy as np
 import pytest
 
-from rbft.video.reader import count_frames, open_reader, read_frames
-from tests.support.videos import read_number, write_video
-CASES = {
-    "mp4_gop12": ("a.mp4", {}),
-    "mp4_gop30_b": ("a.mp4", dict(gop=30, bframes=3)),
-    "mp4_gop250_b": ("a.mp4", dict(gop=250, bframes=3)),
-    "mp4_open_gop": ("a.mp4", dict(gop=8, bframes=3, codec_options={"x264-params": "open-gop=1:b-pyramid=normal:scenecut=0"})),
-    "hevc": ("a.mp4", dict(codec="libx265", gop=10, bframes=3, codec_options={"x265-params": "log-level=none:pools=1:frame-threads=1"})),
-    "mkv": ("a.mkv", dict(bframes=2)),
-    "vp9": ("a.webm", dict(codec="libvpx-vp9")),
-    "avi_b": ("a.avi", dict(codec="mpeg4", bframes=2)),
-    "ts": ("a.ts", dict(bframes=2)),
-    "h264": ("a.h264", dict(bframes=2)),
-    "gif": ("a.gif", dict(codec="gif", pix_fmt="rgb8")),
+from rbft.errors import VideoError
+from rbft.video import reader as reader_module
+from rbft.video.convert import RGBConverter
+from rbft.video.reader import FrameMissingError, count_frames, open_reader, read_frames
+from tests.support.videos import numbered_frames, read_number, write_video
+
+NUM_FRAMES = 40
+X265 = "log-level=none:pools=none:frame-threads=1"
+OPEN_GOP = {"x264-params": "open-gop=1:scenecut=0"}
+UNEVEN = np.cumsum([0.0] + [(0.01, 0.02, 0.04, 0.1, 0.3)[i % 5] for i in range(NUM_FRAMES - 1)])
+
+# Name: (file, how it is written). What of these has time stamps that name the frames is read by seeking.
+BY_SEEKING: dict[str, tuple[str, dict[str, Any]]] = {
+    "mp4 short groups": ("a.mp4", {"gop": 12}),
+    "mp4 b-frames": ("a.mp4", {"gop": 30, "bframes": 3}),
+    "mp4 one group": ("a.mp4", {"gop": 250, "bframes": 7, "codec_options": {"x264-params": "b-pyramid=strict:ref=5"}}),
+    "mp4 intra only": ("a.mp4", {"gop": 1}),
+    "mp4 open groups": ("a.mp4", {"gop": 8, "bframes": 3, "codec_options": OPEN_GOP}),
+    "mp4 fragments": ("a.mp4", {"bframes": 2, "container_options": {"movflags": "frag_keyframe+empty_moov"}}),
+    "mp4 hevc": ("a.mp4", {"codec": "libx265", "bframes": 3, "codec_options": {"x265-params": X265}}),
+    "mp4 hevc open groups": (
+        "a.mp4",
+        {"codec": "libx265", "gop": 8, "bframes": 3, "codec_options": {"x265-params": f"{X265}:open-gop=1:scenecut=0"}},
+    ),
+    "mp4 mpeg4": ("a.mp4", {"codec": "mpeg4", "bframes": 2}),
+    "mp4 av1": ("a.mp4", {"codec": "libsvtav1", "codec_options": {"preset": "12", "svtav1-params": "lp=1"}}),
+    "mp4 10 bit": ("a.mp4", {"pix_fmt": "yuv420p10le", "bframes": 2}),
+    "mp4 4:4:4": ("a.mp4", {"pix_fmt": "yuv444p", "bframes": 2}),
+    "mp4 variable rate": ("a.mp4", {"bframes": 2, "times": UNEVEN}),
+    "mp4 late start": ("a.mp4", {"bframes": 2, "times": np.arange(NUM_FRAMES) / 25 + 3.2}),
+    "mov rotated": ("a.mov", {"bframes": 2, "rotation": 90}),
+    "mov prores": ("a.mov", {"codec": "prores_ks", "pix_fmt": "yuv422p10le"}),
+    "mkv": ("a.mkv", {"bframes": 2}),
+    "mkv open groups": ("a.mkv", {"gop": 8, "bframes": 3, "codec_options": OPEN_GOP}),
+    "mkv variable rate": ("a.mkv", {"bframes": 2, "times": UNEVEN}),
+    "mkv without duration and cues": ("a.mkv", {"bframes": 2, "container_options": {"live": "1"}}),
+    "webm vp8": ("a.webm", {"codec": "libvpx"}),
+    "webm vp9": ("a.webm", {"codec": "libvpx-vp9", "codec_options": {"auto-alt-ref": "1", "lag-in-frames": "25"}}),
+    "avi mpeg4": ("a.avi", {"codec": "mpeg4"}),
+    "avi mjpeg": ("a.avi", {"codec": "mjpeg", "pix_fmt": "yuvj420p"}),
+    "ts": ("a.ts", {"bframes": 2}),
+    "ts open groups": ("a.ts", {"gop": 8, "bframes": 3, "codec_options": OPEN_GOP}),
+    "ts mpeg2": ("a.ts", {"codec": "mpeg2video", "bframes": 2}),
+    "flv": ("a.flv", {"bframes": 2}),
+    "wmv": ("a.wmv", {"codec": "wmv2"}),
+    "gif": ("a.gif", {"codec": "gif", "pix_fmt": "rgb8"}),
+}
+# What is read by counting: no usable time stamps, or decoding cannot start where the container says.
+BY_COUNTING: dict[str, tuple[str, dict[str, Any]]] = {
+    "raw h264": ("a.h264", {"bframes": 2}),
+    "raw hevc": ("a.hevc", {"codec": "libx265", "bframes": 2, "codec_options": {"x265-params": X265}}),
+    "avi mpeg4 b-frames": ("a.avi", {"codec": "mpeg4", "bframes": 2}),
+    "avi h264": ("a.avi", {"bframes": 2}),
+    "mpeg2 program stream": ("a.mpg", {"codec": "mpeg2video", "bframes": 2}),
+    "interlaced": ("a.ts", {"bframes": 2, "codec_options": {"x264-params": "interlaced=1"}}),
+    "intra refresh": ("a.mp4", {"codec_options": {"x264-params": "intra-refresh=1"}}),
 }
 
-@pytest.mark.parametrize("name", CASES)
-def test_every_index(tmp_path, name):
-    file, kw = CASES[name]
-    p = write_video(tmp_path / file, **kw)
-    n = 40
-    assert count_frames(p) == n
-    with open_reader(p) as r:
-        assert r.index.num_frames == n
-        assert r.index.loss is None
-        rng = np.random.default_rng(0)
-        for idx in ([0], [n - 1], list(range(n)), rng.permutation(n).tolist(), [5, 5, 3], *[[int(i)] for i in range(n)]):
-            d = r.read(idx)
-            assert [read_number(f.numpy()) for f in d.frames] == idx
-            assert d.timestamps == pytest.approx([i / 25 for i in idx], abs=0.006)
+
+def decode_everything(path: Path) -> list[np.ndarray]:
+    """Every displayed frame as (3, H, W) by the plainest decoding, converted as the reader does."""
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        stream.codec_context.thread_count = 1
+        convert = RGBConverter(str(path), None)
+        frames = []
+        for frame in container.decode(stream):
+            out = np.empty((3, *convert.size_for(frame)), np.uint8)
+            convert.write(frame, out)
+            frames.append(out)
+        return frames
+
+
+def check_every_frame(path: Path) -> None:
+    expected = decode_everything(path)
+    assert len(expected) == count_frames(path) == NUM_FRAMES
+    shuffled = np.random.default_rng(0).permutation(NUM_FRAMES).tolist()
+    with open_reader(path) as reader:
+        assert reader.index.num_frames == NUM_FRAMES
+        assert reader.index.loss is None
+        for wanted in ([[i] for i in range(NUM_FRAMES)], [shuffled, [39, 0, 39, 7, 7, 20]]):
+            for indices in wanted:
+                decoded = reader.read(indices)
+                assert decoded.indices == tuple(indices)
+                for index, frame in zip(indices, decoded.frames.numpy(), strict=True):
+                    assert np.array_equal(frame, expected[index]), index
+
+
+@pytest.mark.parametrize("name", BY_SEEKING)
+def test_every_frame_by_seeking(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, how = BY_SEEKING[name]
+    path = write_video(tmp_path / file, num_frames=NUM_FRAMES, **how)
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("decoded from the start although time stamps name the frames")
+
+    monkeypatch.setattr(reader_module.VideoReader, "_read_by_counting", refuse)
+    check_every_frame(path)
+    turns = how.get("rotation", 0) // 90
+    numbers = [read_number(np.rot90(f.numpy(), -turns, (1, 2))) for f in read_frames(path, range(NUM_FRAMES)).frames]
+    assert numbers == list(range(NUM_FRAMES))
+
+
+@pytest.mark.parametrize("name", BY_COUNTING)
+def test_every_frame_by_counting(name: str, tmp_path: Path) -> None:
+    file, how = BY_COUNTING[name]
+    path = write_video(tmp_path / file, num_frames=NUM_FRAMES, **how)
+    check_every_frame(path)
+    numbers = [read_number(frame.numpy()) for frame in read_frames(path, range(NUM_FRAMES)).frames]
+    assert numbers == list(range(NUM_FRAMES))
+
+
+@pytest.mark.parametrize(("file", "start"), [("a.mp4", 0.0), ("a.mp4", 3.2), ("a.mkv", 3.2), ("a.ts", 0.0)])
+def test_timestamps_are_real_and_start_at_zero(file: str, start: float, tmp_path: Path) -> None:
+    path = write_video(tmp_path / file, num_frames=NUM_FRAMES, bframes=2, times=UNEVEN + start)
+    decoded = read_frames(path, [0, 11, 3, 39])
+    assert decoded.timestamps == pytest.approx([UNEVEN[i] for i in (0, 11, 3, 39)], abs=0.0011)
+
+
+def test_timestamps_without_times_follow_the_rate(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.avi", num_frames=20, fps=10, codec="mpeg4", bframes=2)
+    assert read_frames(path, [0, 5, 19]).timestamps == pytest.approx([0, 0.5, 1.9])
+
+
+def test_an_edit_list_hides_frames(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", num_frames=NUM_FRAMES, bframes=2, times=np.arange(NUM_FRAMES) / 25 - 0.4)
+    with open_reader(path) as reader:
+        assert (reader.index.num_frames, reader.index.loss) == (30, None)
+        numbers = [read_number(reader.read([i]).frames[0].numpy()) for i in range(30)]
+    assert numbers == list(range(10, 40))
+    assert count_frames(path) == 30
+
+
+def test_the_first_film_of_several_streams(tmp_path: Path) -> None:
+    path = tmp_path / "several.mkv"
+    with av.open(str(path), "w") as output:
+        audio = output.add_stream("aac", rate=48000, layout="mono")
+        first, second = output.add_stream("libx264", rate=25), output.add_stream("libx264", rate=25)
+        for stream, (height, width) in ((first, (96, 128)), (second, (48, 64))):
+            stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
+        for i, pixels in enumerate(numbered_frames(30)):
+            sound = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+            sound.sample_rate, sound.pts = 48000, 1024 * i
+            output.mux(audio.encode(sound))
+            output.mux(first.encode(av.VideoFrame.from_ndarray(pixels)))
+            output.mux(second.encode(av.VideoFrame.from_ndarray(pixels[::2, ::2].copy())))
+        for stream in (audio, first, second):
+            output.mux(stream.encode())
+    decoded = read_frames(path, [0, 29, 13])
+    assert decoded.frames.shape == (3, 3, 96, 128)
+    assert [read_number(frame.numpy()) for frame in decoded.frames] == [0, 29, 13]
+
+
+def test_a_frame_that_does_not_exist(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", num_frames=10)
+    for index in (10, -1):
+        with pytest.raises(FrameMissingError, match=rf"a\.mp4: frame {index} does not exist: 10 frames can be read"):
+            read_frames(path, [0, index])
+    with pytest.raises(ValueError, match="at least one frame"):
+        read_frames(path, [])
+
+
+@pytest.mark.parametrize(
+    ("file", "how"),
+    [
+        ("a.avi", {"codec": "mpeg4", "codec_options": {"qmax": "4"}}),
+        ("a.mp4", {"container_options": {"movflags": "faststart"}}),
+        ("a.mkv", {}),
+        ("a.webm", {"codec": "libvpx-vp9"}),
+        ("a.flv", {}),
+    ],
+)
+def test_half_a_file_reads_up_to_the_cut(file: str, how: dict[str, Any], tmp_path: Path) -> None:
+    path = write_video(tmp_path / file, noisy_frames(), **how)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
+    with open_reader(path) as reader:
+        index = reader.index
+        assert index.loss is not None and index.loss.startswith("is cut short: its header declares")
+        assert 5 < index.num_frames < NUM_FRAMES
+        assert read_number(reader.read([5]).frames[0].numpy()) == 5
+    with pytest.raises(FrameMissingError, match=rf"frame 39 does not exist: {index.num_frames} frames can be read") as no:
+        read_frames(path, [39])
+    if index.declared_frames:
+        assert "its header declares 40" in no.value.reason
+
+
+def noisy_frames() -> np.ndarray:
+    """Numbered frames that cost enough bytes for a cut or a hit to matter."""
+    noise = np.random.default_rng(1).integers(0, 30, (NUM_FRAMES, 96, 128, 3), np.uint8)
+    return numbered_frames(NUM_FRAMES) + noise
+
+
+def damage(path: Path, packet_number: int) -> None:
+    """Overwrites the middle of the n-th packet (in order of decoding) with zeros.
+
+    Those are no valid code in the codings used here. What happens to be valid shows as a wrong picture and no decoder
+    can tell.
+    """
+    with av.open(str(path)) as container:
+        packet = next(p for i, p in enumerate(container.demux(video=0)) if i == packet_number)
+        start, size = packet.pos, packet.size
+    data = bytearray(path.read_bytes())
+    data[start + size // 4 : start + size * 3 // 4] = bytes(size * 3 // 4 - size // 4)
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("file", "how"),
+    [
+        ("a.mp4", {"codec_options": {"x264-params": "scenecut=0:cabac=0"}}),
+        ("a.avi", {"codec": "mpeg4"}),
+        ("a.ts", {"codec": "mpeg2video"}),
+        ("a.avi", {"codec": "mpeg4", "bframes": 2}),
+    ],
+)
+def test_damage_spreads_to_the_next_key_frame_and_no_further(file: str, how: dict[str, Any], tmp_path: Path) -> None:
+    path = write_video(tmp_path / file, noisy_frames(), gop=12, **how)
+    clean = decode_everything(path)
+    damage(path, 16)
+    intact = []
+    for i in range(NUM_FRAMES):
+        try:
+            frame = read_frames(path, [i]).frames[0].numpy()
+        except VideoError as error:
+            assert f"{file}: frame {i} (at {i / 25:.2f} s) is damaged: " in str(error)  # noqa: PT017
+        else:
+            assert np.array_equal(frame, clean[i]), f"frame {i} is damaged and was given out"
+            intact.append(i)
+    assert set(range(12)) <= set(intact)
+    assert set(range(24, NUM_FRAMES)) <= set(intact)
+    assert not {17, 18, 19, 20} & set(intact)
+    assert count_frames(path) == len(intact)
+
+
+def test_b_frames_before_a_damaged_picture_are_refused_with_it(tmp_path: Path) -> None:
+    # Decoded after the picture they refer to, displayed before it: the error must not be noticed too late.
+    options = {"x264-params": "b-adapt=0:scenecut=0:b-pyramid=none:cabac=0"}
+    path = write_video(tmp_path / "a.mp4", noisy_frames(), gop=40, bframes=3, codec_options=options)
+    clean = decode_everything(path)
+    damage(path, 5)  # I0 P4 B1 B2 B3 P8: the one that is displayed as frame 8
+    for i in (5, 6, 7, 8, 12):
+        with pytest.raises(VideoError, match=f"frame {i} .* is damaged"):
+            read_frames(path, [i])
+    for i in (0, 1, 2, 3, 4):
+        assert np.array_equal(read_frames(path, [i]).frames[0].numpy(), clean[i])
+
+
+def test_only_the_needed_part_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_video(tmp_path / "a.mp4", num_frames=200, gop=20, bframes=3)
+    fed: list[tuple[int, bool]] = []
+    feed = reader_module.DecodingRun.feed
+
+    def spy(self: Any, packet: Any, wanted: bool = True) -> Any:
+        fed.append((packet.pts, wanted))
+        return feed(self, packet, wanted)
+
+    monkeypatch.setattr(reader_module.DecodingRun, "feed", spy)
+    decoded = read_frames(path, [2, 101])
+    assert [read_number(frame.numpy()) for frame in decoded.frames] == [2, 101]
+    assert len(fed) < 16
+    assert sum(wanted for _, wanted in fed) == 2
+
+
+def test_order_of_reading_does_not_matter(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", num_frames=NUM_FRAMES, gop=8, bframes=2)
+    with open_reader(path) as reader:
+        for first, second in pairwise([0, 39, 3, 17, 16, 39, 1]):
+            assert read_number(reader.read([first]).frames[0].numpy()) == first
+            assert read_number(reader.read([second]).frames[0].numpy()) == second
+
+
+@pytest.mark.parametrize("file", ["a.mp4", "a.avi", "a.h264"])
+def test_nothing_is_left_open(file: str, tmp_path: Path) -> None:
+    codec = "mpeg4" if file == "a.avi" else "libx264"
+    path = write_video(tmp_path / file, num_frames=10, bframes=2, codec=codec)
+    broken = tmp_path / f"broken_{file}"
+    broken.write_bytes(path.read_bytes()[:700])
+
+    def use() -> tuple[int, int]:
+        for _ in range(20):
+            read_frames(path, [0, 9])
+            with pytest.raises(VideoError):
+                read_frames(path, [99])
+            with pytest.raises(VideoError):
+                read_frames(broken, [9])
+        gc.collect()
+        return len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task"))  # noqa: PTH208
+
+    assert use() == use()

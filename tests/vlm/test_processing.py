@@ -110,7 +110,7 @@ def test_a_template_without_a_place_for_video_is_refused(family_folder, tmp_path
     blind = with_template(
         family_folder("internvl"), tmp_path, lambda text: text.replace("<video>", "").replace("<IMG_CONTEXT>", "")
     )
-    with pytest.raises(ModelError, match=r"no visual token|cannot"):
+    with pytest.raises(ModelError, match=r"has no place for one\. Choose a video model"):
         blind.prompt_inputs(PROMPT, make_clip(0))
 
 
@@ -128,7 +128,7 @@ def test_special_tokens_in_texts_are_refused_by_name(processor):
 
 
 def test_special_tokens_in_the_system_turn_are_refused(processor):
-    with pytest.raises(ConfigError, match="system"):
+    with pytest.raises(ConfigError, match=r"^system: "):
         processor.render(Prompt("Which?", system=f"You are {processor.special_tokens[0]}"))
 
 

@@ -12,13 +12,14 @@ import torch
 from torch.utils.data import DataLoader
 
 from rbft.data.dataset import Example, ExampleDataset
-from rbft.data.fingerprint import records_fingerprint
+from rbft.data.fingerprint import file_digest, records_fingerprint
 from rbft.data.formats import ClassFolders, DatasetFormat
 from rbft.data.labels import LabelSet
 from rbft.data.records import VideoRecord
 from rbft.data.sampler import EvaluationSampler, TrainSampler
 from rbft.data.splits import Splits, make_splits
 from rbft.errors import ConfigError, DataError
+from rbft.video.clip_cache import ClipCache, default_folder
 from rbft.video.sampling import FrameSampling
 from rbft.vlm.batch import collate
 from rbft.vlm.processing import ClipProcessor
@@ -48,6 +49,11 @@ class VideoDataModule(L.LightningDataModule):
         batch_size: Clips of a training micro-batch on each device.
         eval_batch_size: Clips of a batch for writing and scoring.
         num_workers: Decoding processes of each loader.
+        cache_clips: Whether decoded clips are kept on disk, for all epochs, stages and runs. With `frames` set to
+            `random`, training clips are decoded every time: they hardly repeat and would only fill the disk.
+        cache_dir: Folder of the kept clips; None: the one that the environment variable RBFT_CACHE names, else
+            `~/.cache/rbft/clips`.
+        cache_gb: Most gigabytes (1e9 bytes) of kept clips; a clip takes frames x height x width x 3 bytes.
     """
 
     def __init__(
@@ -68,6 +74,9 @@ class VideoDataModule(L.LightningDataModule):
         batch_size: int = 1,
         eval_batch_size: int = 8,
         num_workers: int = 0,
+        cache_clips: bool = True,
+        cache_dir: str | None = None,
+        cache_gb: float = 20.0,
     ) -> None:
         super().__init__()
         for key, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
@@ -75,6 +84,8 @@ class VideoDataModule(L.LightningDataModule):
                 raise ConfigError(f"data.{key}: {value} must be at least 1.")
         if num_workers < 0:
             raise ConfigError(f"data.num_workers: {num_workers} must not be negative.")
+        if not 0 < cache_gb < float("inf"):
+            raise ConfigError(f"data.cache_gb: {cache_gb} must be above 0; data.cache_clips: false keeps no clips.")
         self.root = Path(root).expanduser()
         self.format = format if format is not None else ClassFolders()
         self.shots, self.draw, self.nested, self.pool_shots = shots, draw, nested, pool_shots
@@ -83,10 +94,15 @@ class VideoDataModule(L.LightningDataModule):
         self.train_sampling = FrameSampling(num_frames=num_frames, fps=fps, max_frames=max_frames, mode=frames)
         self.max_pixels = max_pixels
         self.batch_size, self.eval_batch_size, self.num_workers = batch_size, eval_batch_size, num_workers
+        self.cache: ClipCache | None = None
+        if cache_clips:
+            folder = default_folder() if cache_dir is None else Path(cache_dir).expanduser()
+            self.cache = ClipCache(folder, int(cache_gb * 1e9), file_digest)
         self.seed = 0
         self.accumulate = 1
         self._datasets: dict[Role, ExampleDataset] = {}
-        self._samplers: dict[Role, TrainSampler | EvaluationSampler] = {}
+        self._train: TrainSampler | None = None
+        self._place = (0, 0)
 
     @cached_property
     def records(self) -> list[VideoRecord]:
@@ -141,6 +157,7 @@ class VideoDataModule(L.LightningDataModule):
                 self.train_sampling if role == "train" else self.sampling,
                 self.max_pixels,
                 processor,
+                self.cache,
             )
             for role, examples in rows.items()
         }
@@ -154,10 +171,16 @@ class VideoDataModule(L.LightningDataModule):
         return self._train_sampler(0, world_size).steps
 
     def resume(self, epoch: int, batches: int) -> None:
-        """Start `epoch` behind the micro-batches that were computed before."""
-        sampler = self._samplers["train"]
-        assert isinstance(sampler, TrainSampler)
-        sampler.resume(epoch, batches)
+        """Start training in `epoch`, behind the micro-batches that were computed before.
+
+        To be said before the loader is made: its workers draw rows as soon as they exist.
+        """
+        self._place = (epoch, batches)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw the order and the frames of `epoch` when the training loader is iterated next."""
+        assert self._train is not None, "no training loader has been made"
+        self._train.set_epoch(epoch)
 
     def _train_sampler(self, rank: int, world_size: int) -> TrainSampler:
         tokens = self._datasets["train"].supervised
@@ -167,12 +190,13 @@ class VideoDataModule(L.LightningDataModule):
         trainer = self.trainer
         rank, world = (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
         dataset = self._datasets[role]
-        sampler: TrainSampler | EvaluationSampler = (
-            self._train_sampler(rank, world)
-            if role == "train"
-            else EvaluationSampler(len(dataset), self.eval_batch_size, rank, world)
-        )
-        self._samplers[role] = sampler
+        sampler: TrainSampler | EvaluationSampler
+        if role == "train":
+            sampler = self._train = self._train_sampler(rank, world)
+            sampler.set_epoch(self._place[0])
+            sampler.resume(*self._place)
+        else:
+            sampler = EvaluationSampler(len(dataset), self.eval_batch_size, rank, world)
         return DataLoader(
             dataset,
             batch_sampler=sampler,

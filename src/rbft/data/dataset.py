@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 from rbft.data.records import VideoRecord
 from rbft.data.sampler import Draw
 from rbft.video.clip import read_clip
+from rbft.video.clip_cache import ClipCache
 from rbft.video.sampling import FrameSampling
 from rbft.vlm.batch import Item
 from rbft.vlm.processing import ClipProcessor
@@ -45,6 +46,7 @@ class ExampleDataset(Dataset[Item]):
         sampling: Which frames of a video are taken.
         max_pixels: Upper bound of height x width of a frame; None keeps the source size.
         processor: The model's processor.
+        cache: Where decoded clips are kept; None decodes every time.
     """
 
     def __init__(
@@ -54,9 +56,11 @@ class ExampleDataset(Dataset[Item]):
         sampling: FrameSampling,
         max_pixels: int | None,
         processor: ClipProcessor,
+        cache: ClipCache | None = None,
     ) -> None:
         self.examples = tuple(examples)
         self.root, self.sampling, self.max_pixels, self.processor = root, sampling, max_pixels, processor
+        self._read = read_clip if cache is None else cache.read
         self.targets = [
             torch.empty(0, dtype=torch.long)
             if example.answer is None
@@ -74,7 +78,7 @@ class ExampleDataset(Dataset[Item]):
 
     def __getitem__(self, draw: Draw) -> Item:
         example = self.examples[draw.example]
-        clip = read_clip(
+        clip = self._read(
             example.record.path,
             self.sampling,
             max_pixels=self.max_pixels,

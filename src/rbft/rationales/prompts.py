@@ -59,7 +59,7 @@ class Prompts:
         label = frozenset({"label"})
         check_template("model.prompts.hinted_question", self.hinted_question, _SHARED | label, label)
         check_template("model.prompts.conclusion", self.conclusion, {"label"}, label)
-        if not self.conclusion.endswith("{label}") or self.conclusion == "{label}":
+        if not self.conclusion.endswith("{label}") or self.conclusion.strip() == "{label}":
             raise ConfigError(
                 f"model.prompts.conclusion: {self.conclusion!r} must be some words and then {{label}} at the end, "
                 "so that the class a rationale states can be read back."
@@ -141,12 +141,13 @@ class PromptBook:
         return f"{body}{self.prompts.separator}{conclusion}" if body else conclusion
 
     def parse(self, written: str) -> ParsedRationale:
-        """Split a written text at the last place where the conclusion's words stand."""
-        position = written.casefold().rfind(self._lead.casefold())
-        if position < 0:
+        """Split a written text: what stands before its first conclusion, and the last class that one names."""
+        lead = re.compile(re.escape(self._lead), re.IGNORECASE)
+        places = list(lead.finditer(written))
+        if not places:
             return ParsedRationale(written.strip(), None)
-        tail = written[position + len(self._lead) :]
-        return ParsedRationale(written[:position].strip(), self._match(tail))
+        named = [name for place in places if (name := self._match(written[place.end() :])) is not None]
+        return ParsedRationale(written[: places[0].start()].strip(), named[-1] if named else None)
 
     def _match(self, tail: str) -> str | None:
         """The class whose text opens `tail`; the longest wins where one is a prefix of another."""

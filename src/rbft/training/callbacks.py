@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Self
 
 import lightning as L
 from lightning.pytorch.callbacks import ProgressBar
@@ -94,6 +94,8 @@ class SavePlace(L.Callback):
 class GracefulStop(L.Callback):
     """Ctrl-C and SIGTERM end the run at the next step boundary, with everything saved; a second one ends it now.
 
+    The signals are taken over inside a `with` block around the trainer's work, and given back behind it.
+
     Args:
         path: Where a training stage saves its place.
         again: The command that continues.
@@ -104,23 +106,29 @@ class GracefulStop(L.Callback):
         self._signal: int | None = None
         self._before: dict[int, Any] = {}
 
-    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Take the signals over while a loop runs."""
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._before[number] = signal.signal(number, self._note)
+    def __enter__(self) -> Self:
+        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
 
-    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Give the signals back."""
-        self._give_back()
-
-    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Give the signals back."""
-        self._give_back()
-
-    def _give_back(self) -> None:
+    def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
-        self._before = {}
+
+    def _listen_alone(self) -> None:
+        # Lightning puts a handler of its own before this one, which starts a collective in the middle of another
+        signal.signal(signal.SIGTERM, self._note)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Listen alone."""
+        self._listen_alone()
+
+    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Listen alone."""
+        self._listen_alone()
+
+    def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Listen alone."""
+        self._listen_alone()
 
     def _note(self, number: int, _: FrameType | None) -> None:
         if self._signal is not None:
@@ -144,8 +152,12 @@ class GracefulStop(L.Callback):
         batch_idx: int,
     ) -> None:
         """Stop behind a whole optimiser step."""
-        if (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
+        if (batch_idx + 1) % trainer.accumulate_grad_batches == 0 and not trainer.is_last_batch:
             self._stop(trainer, lambda: trainer.save_checkpoint(self.path))
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Stop behind a whole epoch: continued from its last batch, a run would go without its validation."""
+        self._stop(trainer, lambda: trainer.save_checkpoint(self.path))
 
     def on_test_batch_end(self, trainer: L.Trainer, *args: Any, **kwargs: Any) -> None:
         """Stop between batches; scoring starts anew when continued."""

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from rbft.data.dataset import Example
-from rbft.errors import ConfigError, ModelError
+from rbft.errors import ConfigError, ModelError, StageError
 from rbft.evaluation.metrics import validation_metrics
 from rbft.evaluation.predictions import Prediction, probabilities
 from rbft.objectives.base import Objective
@@ -133,12 +133,16 @@ class VLMFineTuner(L.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Dropout acts in the parts that are trained; frozen towers stay as they were pre-trained."""
+        # the trainer itself does so for samplers of single rows only
+        self.trainer.datamodule.set_epoch(self.current_epoch)  # type: ignore[attr-defined]
         self.ready.train()
         if self.ready.vision_frozen:
             self.ready.base.get_encoder(modality="image").eval()
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed this step from its place alone, so that a resumed run draws the same dropout masks."""
+        # counted here, because callbacks save before this module's own hook at the end of a batch
+        self._epoch_batches = batch_idx + 1
         place = f"{self.seed}:{self.current_epoch}:{batch_idx}:{self.global_rank}"
         torch.manual_seed(int.from_bytes(hashlib.blake2b(place.encode(), digest_size=6).digest(), "big"))
 
@@ -158,28 +162,27 @@ class VLMFineTuner(L.LightningModule):
         self.log("train/loss", loss.detach(), prog_bar=True, sync_dist=True, batch_size=len(batch))
         return loss
 
-    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        """Count for the resume point."""
-        self._epoch_batches = batch_idx + 1
-
-    def on_train_epoch_end(self) -> None:
-        """The next epoch starts at its first batch."""
-        self._epoch_batches = 0
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the trained weights only, and where in the epoch the run is."""
         trained = trained_state(self)
         checkpoint["state_dict"] = {name: value for name, value in checkpoint["state_dict"].items() if name in trained}
-        checkpoint["rbft"] = {"epoch_batches": self._epoch_batches}
+        epoch = self.current_epoch
+        place = (epoch + 1, 0) if self.trainer.is_last_batch else (epoch, self._epoch_batches)
+        checkpoint["rbft"] = {"epoch": place[0], "epoch_batches": place[1], "processes": self.trainer.world_size}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Remember where in the epoch the run was."""
-        self._epoch_batches = int(checkpoint["rbft"]["epoch_batches"])
+        """Skip the batches that were computed.
 
-    def on_train_start(self) -> None:
-        """A resumed run skips the batches it has computed."""
-        if self._epoch_batches:
-            self.trainer.datamodule.resume(self.current_epoch, self._epoch_batches)  # type: ignore[attr-defined]
+        Raises:
+            StageError: They were computed by another number of processes, which cut the epoch in another way.
+        """
+        place = checkpoint["rbft"]
+        if place["processes"] != self.trainer.world_size:
+            raise StageError(
+                f"this stage was interrupted on {place['processes']} processes and cannot go on with "
+                f"{self.trainer.world_size}; set trainer.devices as it was, or add --restart."
+            )
+        self.trainer.datamodule.resume(int(place["epoch"]), int(place["epoch_batches"]))  # type: ignore[attr-defined]
 
     # -- scoring the closed set of labels (validation and test)
 

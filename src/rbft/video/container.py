@@ -18,8 +18,10 @@ from rbft.errors import VideoError
 # Demuxers that read exactly the one file they are given. Playlists and scripts (hls, dash, concat, image2, ...)
 # would open other files or the network on behalf of whoever wrote the "video", so everything else stays out.
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm,mpegts,mpeg,flv,asf,ogg,gif,h264,hevc"
-RAW_CONTAINERS = frozenset({"h264", "hevc"})  # bare pictures without any times
 FORMAT_NAMES = "mp4/mov, avi, mkv/webm, mpeg ts/ps, flv, wmv/asf, ogg, gif, raw h264/hevc"
+RAW_CONTAINERS = frozenset({"h264", "hevc"})  # bare pictures without any times
+
+_HEAD_BYTES = 256  # enough to know an mp4, and to tell what a file that is no video is instead
 
 # What the media library raises on damaged input beside its own errors: ValueError includes UnicodeDecodeError
 # (text fields), and times or rates outside of any range overflow.
@@ -58,7 +60,7 @@ class VideoInfo:
         fps: Average frames per second, 0.0 when unknown.
         declared_frames: Frames the header promises, 0 when it does not say.
         duration: Seconds, 0.0 when unknown.
-        start: Time stamp of the first frame in seconds, 0.0 when the container has none.
+        start: Time stamp of the first frame in seconds, 0.0 where the container counts frames instead (avi, raw).
         rotation: Counter-clockwise degrees by which the stored picture is turned for display: 0, 90, 180 or 270.
     """
 
@@ -144,7 +146,7 @@ def open_video(path: str | Path, root: Path | None = None, limits: Limits = DEFA
     """
     file = resolve_inside(root, path)
     with file.open("rb") as opened:
-        head = opened.read(256)
+        head = opened.read(_HEAD_BYTES)
     if not head:
         raise VideoError(path, "is empty (0 bytes)")
     options = {
@@ -184,21 +186,22 @@ def probe(path: str | Path, root: Path | None = None, limits: Limits = DEFAULT_L
         try:
             first = next(video.container.decode(stream), None)
         except MEDIA_ERRORS as error:
-            raise VideoError(path, f"its first frame does not decode ({error})") from error
+            raise VideoError(path, f"its first frame does not decode ({brief(error)})") from error
         if first is None:
             raise VideoError(path, "holds no frame that decodes")
         rotation = display_rotation(first)
         height, width = (first.width, first.height) if rotation % 180 else (first.height, first.width)
+        container = video.container.format.name
         return VideoInfo(
             path=str(path),
-            container=video.container.format.name,
+            container=container,
             codec=stream.codec_context.name,
             width=width,
             height=height,
             fps=float(stream.average_rate or stream.guessed_rate or 0),
             declared_frames=stream.frames,
             duration=header_seconds(video.container, stream),
-            start=first.time or 0.0,
+            start=0.0 if container == "avi" or container in RAW_CONTAINERS else first.time or 0.0,
             rotation=rotation,
         )
 
@@ -209,6 +212,11 @@ def display_rotation(frame: av.VideoFrame) -> int:
     The media library hands the display matrix on with every frame and does not apply it.
     """
     return round(frame.rotation / 90) % 4 * 90
+
+
+def brief(error: Exception) -> str:
+    """What a media error says, without its number and the name of the function in the library."""
+    return str(getattr(error, "strerror", None) or error)
 
 
 def header_seconds(container: InputContainer, stream: VideoStream) -> float:
@@ -222,7 +230,7 @@ def _film(path: str | Path, container: InputContainer) -> VideoStream:
     """The first video stream that is not a still picture attached to the file."""
     films = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     if not films:
-        kinds = ", ".join(s.type for s in container.streams) or "nothing"
+        kinds = ", ".join("still picture" if s.type == "video" else s.type for s in container.streams) or "nothing"
         raise VideoError(path, f"has no video stream (it holds: {kinds})")
     if films[0].codec_context is None:
         raise VideoError(path, "its video stream is coded in a way this build of the media library cannot decode")
@@ -254,5 +262,4 @@ def _why_not_opened(head: bytes, error: Exception) -> str:
         return f"is text, not a video (it begins {head[:40].decode('ascii')!r})"
     if _is_mp4(head):
         return "is an incomplete mp4: its index is missing or damaged; the download or recording was cut short"
-    what = getattr(error, "strerror", None) or error
-    return f"is not a readable video in an accepted format ({FORMAT_NAMES}): {what}"
+    return f"is not a readable video in an accepted format ({FORMAT_NAMES}): {brief(error)}"

@@ -9,7 +9,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 
 from rbft.errors import VideoError
-from rbft.video.container import MEDIA_ERRORS, display_rotation
+from rbft.video.container import MEDIA_ERRORS, brief, display_rotation
 
 # Height and width of the result for a displayed height and width.
 SizeRule = Callable[[int, int], tuple[int, int]]
@@ -26,7 +26,8 @@ _NEAREST_COLOR_SPACE = {10: 9, 13: 12}
 class RGBConverter:
     """Turns decoded frames into (C, H, W) uint8 RGB of one common size.
 
-    Transparency is dropped and non-square pixels stay as they are stored.
+    Transparency is dropped, non-square pixels stay as they are stored, and the brightness curves of HDR are not mapped
+    to those of ordinary screens.
 
     Args:
         path: The video, for messages.
@@ -73,7 +74,7 @@ class RGBConverter:
             raise VideoError(
                 self._path,
                 f"its colours cannot be converted to RGB (pixel format {frame.format.name}, colour space "
-                f"{frame.colorspace}): {error}",
+                f"{frame.colorspace}): {brief(error)}",
             ) from error
         for channel, index in enumerate(_PLANE_OF_CHANNEL):
             plane = rgb.planes[index]

@@ -9,7 +9,7 @@ from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 
-from rbft.video.container import MEDIA_ERRORS
+from rbft.video.container import MEDIA_ERRORS, brief
 
 # Their decoders drop pictures that no other picture refers to without a trace in the rest. (Those of VP8 and VP9
 # carry state from picture to picture that is not pixels.)
@@ -87,11 +87,10 @@ class DecodingRun:
             order: As in :class:`Shown`.
             position: As in :class:`Shown`.
         """
-        for source, what in self._damage:
-            healed = any(source < key <= position and key_order <= order for key_order, key in self._keys)
-            if source <= position and not healed:
-                return what
-        return None
+        if not self._damage:
+            return None
+        healed = max((key for key_order, key in self._keys if key <= position and key_order <= order), default=0)
+        return next((what for source, what in self._damage if healed <= source <= position), None)
 
     def first_damage(self) -> str | None:
         """The first error of the run, or None."""
@@ -101,7 +100,7 @@ class DecodingRun:
         try:
             frames = self._decoder.decode(packet)
         except MEDIA_ERRORS as error:
-            self._damage.append((self._sent - 1, f"it does not decode ({error})"))
+            self._damage.append((self._sent - 1, f"it does not decode ({brief(error)})"))
             return []
         results = []
         for frame in frames:

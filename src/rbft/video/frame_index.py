@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from datetime import timedelta
 from fractions import Fraction
 from typing import NamedTuple
 
 import numpy as np
 from av.packet import Packet
 from av.stream import Stream
-from av.video.stream import VideoStream
 
 from rbft.errors import VideoError
-from rbft.video.container import MEDIA_ERRORS, RAW_CONTAINERS, OpenVideo, header_seconds
+from rbft.video.container import MEDIA_ERRORS, RAW_CONTAINERS, OpenVideo, brief, header_seconds
 
 # avi numbers packets in decoding order. That is the order of display in these, as long as they have no B-frames.
 _AVI_IN_ORDER = frozenset({"mpeg4", "msmpeg4v1", "msmpeg4v2", "msmpeg4", "mjpeg"})
@@ -22,10 +21,10 @@ _EMPTY_VOP_BYTES = 16
 # May store the two fields of a picture as two packets, so that packets cannot be counted as frames.
 _FIELD_CODED = frozenset({"h264", "hevc", "mpeg1video", "mpeg2video", "vc1", "wmv3"})
 _UNKNOWN_OR_PROGRESSIVE = (0, 1)  # AVFieldOrder
-# Recorders round the length they write and end sound and picture apart; real cuts lose more than this.
-_TOLERATED_SHARE = 0.01
+# Recorders round the length they write; real cuts lose more than this.
 _TOLERATED_FRAMES = 1
 _TOLERATED_SECONDS = 0.2
+_TOLERATED_SHARE = 0.01  # of the seconds
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,9 +34,9 @@ class FrameIndex:
     Args:
         num_frames: Frames that the packets of the file hold.
         declared_frames: Frames the header promises, 0 when it does not say.
-        timed: Whether time stamps identify frames. If not (raw streams, avi, doubtful time stamps), the i-th
-            frame is the i-th one that decoding from the start displays, `pts` and `keyframes` are empty, and
-            `num_frames` may be more than what decodes.
+        timed: Whether time stamps identify frames. If not (raw streams, avi with B-frames, doubtful time stamps), the
+            i-th frame is the i-th one that decoding from the start displays, `pts`, `sizes` and `keyframes` are
+            empty, and `num_frames` may be more than what is displayed.
         pts: Presentation time stamps in units of `time_base`, ascending, int64 (num_frames,).
         sizes: Bytes of the packets of these frames, by which a packet is known again after seeking, where some
             demuxers guess its time stamp anew; int64 (num_frames,).
@@ -88,14 +87,13 @@ def build_index(video: OpenVideo) -> FrameIndex:
         VideoError: The file holds no frame, or more than the limits allow.
     """
     stream, limits = video.stream, video.limits
-    # The mp4 demuxer's own table counts the samples that edit lists leave; the header counts all of them.
-    expected = len(stream.index_entries) if "mp4" in video.container.format.name else stream.frames
+    promise = _promise(video)
     entries, end, stopped = _demux(video)
     shown = [entry for entry in entries if entry.shown]
     if not shown:
         raise VideoError(video.path, f"holds no frame{stopped and f' ({stopped})'}")
     loss = f"cannot be read past frame {len(entries)} ({stopped})" if stopped else None
-    loss = loss or _loss(video, expected, len(entries), end)
+    loss = loss or promise.broken_by(len(entries), end)
 
     rate = float(stream.average_rate or stream.guessed_rate or 0)
     time_base = stream.time_base or Fraction(1)
@@ -150,7 +148,7 @@ def _demux(video: OpenVideo) -> tuple[list[_Entry], float, str]:
             if len(entries) > most:
                 raise VideoError(video.path, f"has more than {most} frames; cut it into clips")
     except MEDIA_ERRORS as error:
-        return entries, end, str(error)
+        return entries, end, brief(error)
     return entries, end, ""
 
 
@@ -186,32 +184,45 @@ def _keyframes(video: OpenVideo, entries: list[_Entry]) -> np.ndarray:
 
 def _streams_to_time(video: OpenVideo) -> tuple[Stream, ...]:
     """The film; with everything beside it when only the duration of the whole file says how much there should be."""
-    if video.stream.frames or video.stream.duration or "DURATION" in video.stream.metadata:
+    if video.stream.frames or video.stream.duration or _duration_tag(video.stream):
         return (video.stream,)
     return tuple(video.container.streams)
 
 
-def _loss(video: OpenVideo, expected: int, found: int, end: float) -> str | None:
-    """What the header promises beyond what was found, by frames where it counts them, else by time.
+class _Promise(NamedTuple):
+    """What a header says the file holds, in packets or seconds of the film or both; 0 where it says nothing.
 
-    Half of an avi, mkv or web-ready mp4 decodes without any error, so this comparison is the only sign.
+    Half of an avi, mkv or web-ready mp4 decodes without any error: comparing is the only way to tell.
     """
-    if expected:
-        missing = expected - found
-        if missing > max(_TOLERATED_FRAMES, _TOLERATED_SHARE * expected):
-            return f"is cut short: its header declares {expected} frames and {found} are there"
+
+    packets: int
+    tolerated: int
+    seconds: float
+
+    def broken_by(self, packets: int, end: float) -> str | None:
+        """What is missing if the file holds `packets` of the film and ends at `end` seconds; None if nothing is."""
+        if self.packets - packets > self.tolerated:
+            return f"is cut short: its header declares {self.packets} frames and {packets} are there"
+        if self.seconds - end > max(_TOLERATED_SECONDS, _TOLERATED_SHARE * self.seconds):
+            return f"is cut short: its header declares {self.seconds:.2f} s and {end:.2f} s are there"
         return None
-    promised = _duration_tag(video.stream) or header_seconds(video.container, video.stream)
-    if promised - end > max(_TOLERATED_SECONDS, _TOLERATED_SHARE * promised):
-        return f"is cut short: its header declares {promised:.2f} s and {end:.2f} s are there"
-    return None
 
 
-def _duration_tag(stream: VideoStream) -> float:
+def _promise(video: OpenVideo) -> _Promise:
+    """Reads the promise, which must be done before demuxing: some demuxers extend their tables as they go."""
+    stream = video.stream
+    # Where frames are counted, the duration may include what an edit list cuts off or other streams play.
+    seconds = 0.0 if stream.frames else _duration_tag(stream) or header_seconds(video.container, stream)
+    if "mp4" in video.container.format.name:
+        # The demuxer's table, not the header's count: it holds the samples that edit lists leave.
+        return _Promise(len(stream.index_entries), 0, seconds)
+    return _Promise(stream.frames, _TOLERATED_FRAMES, seconds)
+
+
+def _duration_tag(stream: Stream) -> float:
     """Seconds by the DURATION tag of a Matroska track ("00:00:02.120000000"), 0.0 without one."""
-    parts = stream.metadata.get("DURATION", "").split(":")
-    try:
-        hours, minutes, seconds = (float(part) for part in parts)
-    except ValueError:
+    match = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
+    if not match:
         return 0.0
-    return timedelta(hours=hours, minutes=minutes, seconds=seconds).total_seconds()
+    hours, minutes, seconds = match.groups()
+    return int(hours) * 3600 + int(minutes) * 60 + float(seconds)

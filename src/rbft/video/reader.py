@@ -79,7 +79,8 @@ class VideoReader:
             FrameMissingError: The video ends before a wanted frame.
             VideoError: A wanted frame is damaged or its colours cannot be converted.
         """
-        if not len(indices):
+        indices = [int(index) for index in indices]
+        if not indices:
             raise ValueError("indices is empty: ask for at least one frame")
         wanted = sorted(set(indices))
         if wanted[0] < 0 or wanted[-1] >= self.index.num_frames:

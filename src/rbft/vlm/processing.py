@@ -15,6 +15,10 @@ from rbft.vlm.loading import load_config, load_end_ids, load_processor
 from rbft.vlm.prompt import Prompt
 
 _TEXT_KEYS = ("input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids")
+_NO_VIDEO = (
+    "the model's processor put no visual token into the prompt, so it would see no video; its chat template has no "
+    "place for one. Choose a video model."
+)
 
 
 class ClipProcessor:
@@ -43,6 +47,9 @@ class ClipProcessor:
         self.special_tokens: tuple[str, ...] = tuple(sorted(set(special.values())))
         self.special_ids: tuple[int, ...] = tuple(sorted({*special, *self.visual_ids}))
         video = self._processor.video_processor
+        if getattr(video, "cap_pixels_per_frame", False) is None:
+            # undecided in the checkpoint: transformers keeps its own rule and warns; data.max_pixels is the bound here
+            video.cap_pixels_per_frame = False
         patch, merge = getattr(video, "patch_size", None), getattr(video, "merge_size", None)
         # families with a free frame size cut frames into cells of this many pixels; the others have one fixed size
         self.cell: int | None = patch * merge if isinstance(patch, int) and isinstance(merge, int) else None
@@ -62,6 +69,8 @@ class ClipProcessor:
     def render(self, prompt: Prompt, answer: str | None = None) -> str:
         """The conversation as one string; without an answer it ends where the model starts to write."""
         self.check_plain(prompt.question, "prompt")
+        if prompt.system is not None:
+            self.check_plain(prompt.system, "system")
         if answer is not None:
             self.check_plain(answer, "answer")
         # the template is passed by name because SmolVLM's processor otherwise swaps in another one for video
@@ -90,6 +99,10 @@ class ClipProcessor:
             return PromptInputs(ids, torch.zeros(len(ids), dtype=torch.int), {})
         if clip is None:
             raise ValueError("a prompt about a video needs its clip")
+        token = getattr(self._processor, "video_token", None)
+        # processors refuse such a text themselves, but in words about their own arguments
+        if token is not None and token not in text:
+            raise ModelError(_NO_VIDEO)
         # frames_indices are always passed: without them Qwen3-VL fails, and others assume 24 frames a second
         output: dict[str, Any] = self._processor(
             text=[text],
@@ -103,10 +116,7 @@ class ClipProcessor:
         types = output["mm_token_type_ids"][0] if "mm_token_type_ids" in output else None
         vision = {key: torch.as_tensor(value) for key, value in output.items() if key not in _TEXT_KEYS}
         if not vision or self.count_visual_tokens(ids) == 0:
-            raise ModelError(
-                "the model's processor put no visual token into the prompt, so it would see no video; its chat "
-                "template has no place for one. Choose a video model."
-            )
+            raise ModelError(_NO_VIDEO)
         return PromptInputs(ids, types, vision)
 
     def count_visual_tokens(self, ids: Tensor) -> int:

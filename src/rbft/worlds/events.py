@@ -87,6 +87,10 @@ TARGETS: dict[Domain, dict[str, tuple[Event, ...]]] = {
     "pairs": {name: (event,) for name, event in PAIRS.items()},
     "unions": UNIONS,
 }
+#: The events that each name of any domain stands for.
+MEANINGS: dict[str, tuple[Event, ...]] = (
+    {name: (event,) for name, event in GENERAL.items()} | TARGETS["pairs"] | TARGETS["unions"]
+)
 #: Everything a clip of pre-training may show.
 SEEN: tuple[Event, ...] = (
     *GENERAL.values(),
@@ -103,9 +107,3 @@ def action_ids(events: tuple[Event, ...]) -> IntArray:
 def phrase(first: str, second: str) -> str:
     """How an object's doing is written: "goes left then grows", or "waits" for one action throughout."""
     return VERBS[first] if first == second else f"{VERBS[first]} then {VERBS[second]}"
-
-
-def names_of(event: Event) -> list[str]:
-    """All names, of any domain, that stand for an event."""
-    meanings = {name: (pair,) for name, pair in GENERAL.items()} | TARGETS["pairs"] | TARGETS["unions"]
-    return [name for name, events in meanings.items() if event in events]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rbft.worlds.events import ACTIONS, GENERAL, PAIRS, TARGETS, UNIONS, UNNAMED, VERBS, Event, phrase
+from rbft.worlds.events import ACTIONS, GENERAL, MEANINGS, UNNAMED, VERBS, Event, phrase
 from rbft.worlds.scenes import COLOURS, SHAPES, Scenes
 
 # The wordings below are those that the built-in model was pre-trained on; experiment files quote them as they stand.
@@ -25,6 +25,9 @@ NOTHING = "nothing"
 EMPTY_DESCRIPTION = "nothing happens ."
 NUMBERS = ("none", "one", "two")
 COLOUR_NAMES = tuple(COLOURS)
+
+_NAMES = tuple(MEANINGS)
+_NAMED_EVENTS = tuple((name, event) for name, events in MEANINGS.items() for event in events)
 
 
 def noun(scenes: Scenes, clip: int, slot: int) -> str:
@@ -49,19 +52,9 @@ def description(scenes: Scenes, clip: int, order: tuple[int, ...] | None = None)
     return " ".join(sentence(scenes, clip, slot) for slot in slots) or EMPTY_DESCRIPTION
 
 
-def conclude(text: str, name: str) -> str:
-    """A description that ends in its conclusion: "... so it is takeoff"."""
-    return f"{text} {CONCLUSION.format(name=name)}"
-
-
 def meaning(name: str) -> str:
     """What a name means, in words; the events of a union are joined by "or"."""
-    events: tuple[Event, ...] = (GENERAL[name],) if name in GENERAL else _TARGET_EVENTS[name]
-    return " or ".join(phrase(*event) for event in events)
-
-
-_TARGET_EVENTS: dict[str, tuple[Event, ...]] = TARGETS["pairs"] | TARGETS["unions"]
-_ALL_NAMES: tuple[str, ...] = (*GENERAL, *PAIRS, *UNIONS)
+    return " or ".join(phrase(*event) for event in MEANINGS[name])
 
 
 def object_questions(scenes: Scenes, clip: int) -> list[tuple[str, str]]:
@@ -136,7 +129,7 @@ def judge_turn(rng: np.random.Generator) -> tuple[str, str]:
         return JUDGE.format(description=text), name
     if kind == 2:
         return CONCLUDE.format(description=text), CONCLUSION.format(name=name)
-    hint = _ALL_NAMES[rng.integers(len(_ALL_NAMES))]
+    hint = _NAMES[rng.integers(len(_NAMES))]
     return CONCLUDE_HINTED.format(name=hint, description=text), CONCLUSION.format(name=hint)
 
 
@@ -146,15 +139,10 @@ def _named_words(rng: np.random.Generator) -> tuple[str, str]:
     return name, phrase(*event)
 
 
-_NAMED_EVENTS: tuple[tuple[str, Event], ...] = tuple(
-    (name, event) for name in _ALL_NAMES for event in ((GENERAL[name],) if name in GENERAL else _TARGET_EVENTS[name])
-)
-
-
 def vocabulary() -> list[str]:
     """Every word that any description, question or answer uses, sorted."""
     questions = [CAPTION, LABEL, RATIONALE, HINTED, CONCLUSION, COUNT, WORDS_OF_NAME, NAME_OF_WORDS, JUDGE, CONCLUDE]
     texts = [text.format(name="", words="", description="") if "{" in text else text for text in questions]
-    texts += [*COLOUR_NAMES, *SHAPES, *VERBS.values(), *_ALL_NAMES, *NUMBERS, NOTHING, EMPTY_DESCRIPTION]
+    texts += [*COLOUR_NAMES, *SHAPES, *VERBS.values(), *_NAMES, *NUMBERS, NOTHING, EMPTY_DESCRIPTION]
     texts.append("what does do first last the then or . ?")
     return sorted({word for text in texts for word in text.split()})

@@ -122,8 +122,8 @@ _KINDS: tuple[Callable[[Scenes, int, np.random.Generator], Turn | None], ...] = 
     _glossary,
     _judge,
 )
-#: Weights of the kinds above: single questions come first: they teach to tell the
-#: doings of two objects apart, which whole descriptions do far more slowly.
+#: Weights of the kinds above. Single questions come first: they teach which object does what far sooner than whole
+#: descriptions do.
 QUESTIONS_FIRST = (0.5, 8.0, 0.3, 0.3, 0.0, 0.0, 0.3, 0.3)
 EVERYTHING = (2.5, 2.5, 0.7, 1.0, 1.3, 1.0, 0.7, 1.0)
 

@@ -14,7 +14,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from rbft.vlm.prompt import Prompt
 from rbft.worlds import language
-from rbft.worlds.events import GENERAL, TARGETS, Domain, phrase
+from rbft.worlds.events import GENERAL, MEANINGS, TARGETS, Domain, phrase
 from rbft.worlds.scenes import NUM_STEPS, Scenes, general_scenes, target_scenes
 from rbft.worlds.shapes import Frames, render
 
@@ -202,9 +202,8 @@ def target_hints(model: Describer, clips: int) -> dict[str, float]:
 
 def words_only(model: Describer, judged: int) -> dict[str, float]:
     """Names and their meanings, both ways, without video."""
-    meanings = {name: (event,) for name, event in GENERAL.items()} | TARGETS["pairs"] | TARGETS["unions"]
-    asked = [(language.NAME_OF_WORDS.format(words=phrase(*e)), name) for name, es in meanings.items() for e in es]
-    names = [(language.WORDS_OF_NAME.format(name=name), language.meaning(name)) for name in meanings]
+    asked = [(language.NAME_OF_WORDS.format(words=phrase(*e)), name) for name, es in MEANINGS.items() for e in es]
+    names = [(language.WORDS_OF_NAME.format(name=name), language.meaning(name)) for name in MEANINGS]
     rng = np.random.default_rng([SEED, 2])
     judge = [language.judge_turn(rng) for _ in range(judged)]
     return {

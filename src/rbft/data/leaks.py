@@ -1,0 +1,101 @@
+"""Videos that are in a data set more than once, or that show in training what is tested."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from rbft.data.findings import SIDES, Finding, Sides, some_of
+from rbft.data.likeness import most_alike
+from rbft.data.records import VideoRecord
+from rbft.data.video_facts import VideoFacts
+
+_MOST_PAIRS = 200_000_000  # about a minute on one core
+_NAMED = 4
+
+
+def copies(
+    records: Sequence[VideoRecord], facts: Mapping[str, VideoFacts], place: Mapping[str, str]
+) -> Iterator[Finding]:
+    """Files of the same content.
+
+    Args:
+        records: Videos of all splits and of none.
+        facts: By path.
+        place: The split by id; unused videos have none, and matter only where their labels say something else.
+    """
+    same: dict[str, list[VideoRecord]] = defaultdict(list)
+    for record in records:
+        if facts[record.path].decoded_frames:
+            same[facts[record.path].digest].append(record)
+    for group in same.values():
+        ids = tuple(record.id for record in group)
+        if len({record.path for record in group}) == 1:
+            continue  # one file listed twice is reported as such
+        told = ", ".join(f"{record.path} ({record.label})" for record in group[:_NAMED])
+        conflict = len({record.label for record in group}) > 1
+        if conflict:
+            yield Finding("conflicting_labels", f"the same file has different labels: {told}. Keep the right one.", ids)
+        used = [record for record in group if record.id in place]
+        sides = sorted({place[record.id] for record in used}, key=SIDES.index)
+        paths = some_of(f"{record.path} ({place[record.id]})" for record in used)
+        ids = tuple(record.id for record in used)
+        if len(sides) > 1:
+            yield Finding("duplicate_across_splits", f"the same file is in {' and '.join(sides)}: {paths}. Keep it in "
+                          "one split, or give its copies one group.", ids)  # fmt: skip
+        elif len(used) > 1 and not conflict:
+            yield Finding("duplicate", f"the same file counts {len(used)} times: {paths}. Keep one.", ids)
+
+
+def crossing_groups(sides: Sides) -> Iterator[Finding]:
+    """Groups of which some videos train and others validate or test."""
+    groups: dict[str, dict[str, list[VideoRecord]]] = defaultdict(lambda: defaultdict(list))
+    for side, records in sides.items():
+        for record in records:
+            if record.group is not None:
+                groups[record.group][side].append(record)
+    for name, by_side in groups.items():
+        if len(by_side) > 1:
+            where = "; ".join(f"{some_of(r.path for r in part)} in {side}" for side, part in by_side.items())
+            yield Finding(
+                "group_across_splits",
+                f"the group {name!r} is on {len(by_side)} sides, which tests on known scenes: {where}. "
+                "Move it to one side, or correct the groups.",
+                tuple(record.id for part in by_side.values() for record in part),
+            )
+
+
+def near_duplicates(
+    sides: Sides, facts: Mapping[str, VideoFacts], threshold: float, notes: list[str]
+) -> Iterator[Finding]:
+    """For each video the most similar one of each earlier split.
+
+    Args:
+        sides: The splits.
+        facts: By path.
+        threshold: Likeness from which two clips are reported, see `rbft.data.likeness.most_alike`.
+        notes: Where it is said what was left out.
+    """
+    for first, second in (("train", "val"), ("train", "test"), ("val", "test")):
+        others = [record for record in sides[first] if facts[record.path].signature]
+        copied = {facts[record.path].digest for record in others}  # exact copies are reported as such
+        some = [r for r in sides[second] if facts[r.path].signature and facts[r.path].digest not in copied]
+        if not some or not others:
+            continue
+        if len(some) * len(others) > _MOST_PAIRS:
+            notes.append(
+                f"near-duplicates between {first} and {second} were not sought: {len(others)} x {len(some)} videos are "
+                f"more than {_MOST_PAIRS:,} pairs. data.shots makes the training split smaller."
+            )
+            continue
+        best, value = most_alike([facts[r.path].signature for r in some], [facts[r.path].signature for r in others])
+        for row in np.flatnonzero(value >= threshold):
+            record, other = some[row], others[best[row]]
+            yield Finding(
+                "near_duplicate",
+                f"{record.path} ({second}) looks like {other.path} ({first}), likeness {value[row]:.2f}. Look at both: "
+                "give videos of one scene one group, and take copies out.",
+                (record.id, other.id),
+            )

@@ -1,0 +1,283 @@
+"""Looks at every video of a data set once, on all cores, and remembers what it found by the files' content."""
+
+from __future__ import annotations
+
+import faulthandler
+import importlib.metadata
+import multiprocessing
+import os
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from rich.console import Console
+from rich.progress import Progress
+
+from rbft.data.fingerprint import file_digest
+from rbft.data.video_facts import VideoFacts, inspect_video, time_up
+from rbft.errors import ConfigError, DataError, VideoError
+from rbft.files import append_jsonl, read_jsonl
+from rbft.video.container import resolve_inside
+
+CACHE_FILE = "video_facts.jsonl"
+#: Of the facts: raise it with any change to what they say of the same file. Another media library may decode otherwise.
+SCHEMA = f"1, av {importlib.metadata.version('av')}"
+
+_SAVE_SECONDS = 5.0
+_REPORT_SECONDS = 10.0
+_GRACE_SECONDS = 5.0
+_FILES_A_WORKER = 4  # with fewer, starting a process costs more than it saves
+
+Task = Callable[[str, Path, str, float], VideoFacts]
+_Job = tuple[str, str]  # path and digest
+
+
+def survey(
+    root: Path,
+    paths: Iterable[str],
+    *,
+    cache: Path,
+    console: Console,
+    workers: int | None = None,
+    time_limit: float = 300.0,
+) -> dict[str, VideoFacts]:
+    """What is true of every video; only files that no earlier survey saw are decoded.
+
+    A file that takes too long or crashes the media library costs its own process alone and is reported as unreadable;
+    such findings are not remembered, as another machine may do better.
+
+    Args:
+        root: The data root; nothing outside of it is read.
+        paths: The videos, relative to `root`.
+        cache: Folder that remembers the facts; several processes may share it.
+        console: Shows a progress bar on a terminal, plain lines elsewhere.
+        workers: Decoding processes of one thread each; None: one a core. With 1, this process decodes, which neither
+            survives a crash of the media library nor interrupts it within a packet.
+        time_limit: Seconds a video may take.
+
+    Returns:
+        The facts by path, in the order of `paths`.
+
+    Raises:
+        ConfigError: `workers` is below 1.
+        DataError: Processes cannot be started, or the cache is damaged.
+    """
+    if workers is not None and workers < 1:
+        raise ConfigError(f"workers: {workers} must be at least 1; leave it out for one a core.")
+    wanted = list(dict.fromkeys(paths))
+    remembered = _Memory(cache / CACHE_FILE)
+    facts: dict[str, VideoFacts] = {}
+    jobs: list[_Job] = []
+    for path in wanted:
+        known = remembered.look_up(root, path)
+        if isinstance(known, VideoFacts):
+            facts[path] = known
+        else:
+            jobs.append((path, known))
+    if jobs:
+        most = _cores() if workers is None else workers
+        processes = min(most, -(-len(jobs) // _FILES_A_WORKER))
+        found = (
+            _decode_here(root, jobs, time_limit)
+            if processes <= 1
+            else decode_in_processes(root, jobs, processes, time_limit)
+        )
+        try:
+            for one in _show_progress(found, len(jobs), console):
+                facts[one.path] = one
+                remembered.add(root, one)
+        finally:
+            remembered.save()
+    return {path: facts[path] for path in wanted}
+
+
+def _cores() -> int:
+    """Cores this process may use; not every system can say so."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _decode_here(root: Path, jobs: Sequence[_Job], time_limit: float) -> Iterator[VideoFacts]:
+    for path, digest in jobs:
+        yield inspect_video(path, root, digest, time_limit)
+
+
+def decode_in_processes(
+    root: Path, jobs: Sequence[_Job], workers: int, time_limit: float, task: Task = inspect_video
+) -> Iterator[VideoFacts]:
+    """The facts of many videos in the order in which they are found; a file that kills its process is unreadable.
+
+    Args:
+        root: The data root.
+        jobs: Paths with digests.
+        workers: Processes.
+        time_limit: Seconds a video may take.
+        task: What a process does with a video.
+
+    Raises:
+        DataError: Processes cannot be started.
+    """
+    waiting = deque(jobs)
+    while waiting:
+        running: dict[Future[VideoFacts], _Job] = {}
+        pool = _start_pool(min(workers, len(waiting)))
+        try:
+            while waiting or running:
+                while waiting and len(running) < 2 * workers:
+                    path, digest = waiting[0]
+                    future = pool.submit(_guarded, task, path, root, digest, time_limit)
+                    running[future] = waiting.popleft()
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    found = future.result()
+                    del running[future]
+                    yield found
+        except BrokenProcessPool:
+            pass  # one of those that were running did it: each gets a process of its own below
+        finally:
+            pool.shutdown(cancel_futures=True)
+        for path, digest in running.values():
+            yield _alone(task, path, root, digest, time_limit)
+
+
+def _alone(task: Task, path: str, root: Path, digest: str, time_limit: float) -> VideoFacts:
+    pool = _start_pool(1)
+    started = time.monotonic()
+    try:
+        return pool.submit(_guarded, task, path, root, digest, time_limit).result()
+    except BrokenProcessPool:
+        slow = time.monotonic() - started > time_limit
+        reason = time_up(time_limit) if slow else "crashes the media library, or needs more memory than there is"
+        return VideoFacts(path, "gave_up", reason, (root / path).stat().st_size, digest)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _start_pool(workers: int) -> ProcessPoolExecutor:
+    # spawn: a fork would copy the threads and locks of whatever the caller has loaded
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _leave_interrupts_to_the_parent)
+    try:
+        # a process that cannot start must not be mistaken for a video that kills it
+        pool.submit(os.getpid).result()
+    except BrokenProcessPool as error:
+        pool.shutdown()
+        raise DataError(
+            "no process for decoding videos can be started (in a script, the call must stand below "
+            '`if __name__ == "__main__":`). Decode in this process instead: 1 worker.'
+        ) from error
+    return pool
+
+
+def _leave_interrupts_to_the_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _guarded(task: Task, path: str, root: Path, digest: str, time_limit: float) -> VideoFacts:
+    """Run a task in a process that ends itself if the media library does not come back."""
+    with Path(os.devnull).open("w") as nowhere:
+        faulthandler.dump_traceback_later(time_limit + _GRACE_SECONDS, exit=True, file=nowhere)
+        try:
+            return task(path, root, digest, time_limit)
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+
+
+def _show_progress(found: Iterator[VideoFacts], total: int, console: Console) -> Iterator[VideoFacts]:
+    reported = time.monotonic()
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        bar = progress.add_task("decoding videos", total=total)
+        for number, one in enumerate(found, start=1):
+            yield one
+            progress.advance(bar)
+            if not console.is_terminal and time.monotonic() - reported > _REPORT_SECONDS:
+                reported = time.monotonic()
+                console.print(f"decoding videos: {number} of {total}")
+
+
+class _Memory:
+    """Facts on disk, by content; a file that did not change since is not even read again.
+
+    Args:
+        file: JSON Lines, appended to under a lock; a later row replaces an earlier one.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._lock = FileLock(file.with_name(f"{file.name}.lock"))
+        self._by_content: dict[str, dict[str, Any]] = {}
+        self._by_status: dict[str, tuple[list[int], str]] = {}
+        self._looked_up: dict[tuple[Path, str], tuple[str, list[int]]] = {}
+        self._unsaved: list[dict[str, Any]] = []
+        self._saved = time.monotonic()
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if not file.exists():
+            return
+        with self._lock:
+            rows = [row for _, row in read_jsonl(file)]
+        for row in rows:
+            if row.get("schema") == SCHEMA:
+                self._learn(row)
+
+    def look_up(self, root: Path, path: str) -> VideoFacts | str:
+        """The facts of a file, or its digest if they are unknown."""
+        try:
+            file = resolve_inside(root, path)
+        except VideoError as error:
+            return VideoFacts(path, "missing", error.reason)
+        try:
+            status = _status(file)
+            self._looked_up[root, path] = str(file), status
+            seen, digest = self._by_status.get(str(file), (None, ""))
+            unmoved = seen == status
+            if not unmoved:
+                digest = file_digest(file)
+        except OSError as error:
+            return VideoFacts(path, "unreadable", f"cannot be opened: {error.strerror}")
+        known = self._by_content.get(_content_key(path, digest))
+        if known is None:
+            return digest
+        facts = VideoFacts(path=path, **known)
+        if not unmoved:
+            self.add(root, facts)
+        return facts
+
+    def add(self, root: Path, facts: VideoFacts) -> None:
+        """Remember the facts of a file that was looked up; they are on disk a few seconds later, or after `save`."""
+        if facts.problem == "gave_up":
+            return
+        file, status = self._looked_up[root, facts.path]
+        known = facts.to_json()
+        del known["path"]
+        row = {"schema": SCHEMA, "file": file, "status": status, "facts": known}
+        self._learn(row)
+        self._unsaved.append(row)
+        if time.monotonic() - self._saved > _SAVE_SECONDS:
+            self.save()
+
+    def save(self) -> None:
+        """Write what is new."""
+        if self._unsaved:
+            with self._lock:
+                append_jsonl(self._file, self._unsaved)
+        self._unsaved = []
+        self._saved = time.monotonic()
+
+    def _learn(self, row: dict[str, Any]) -> None:
+        facts = row["facts"]
+        self._by_content[_content_key(row["file"], facts["digest"])] = facts
+        self._by_status[row["file"]] = (row["status"], facts["digest"])
+
+
+def _status(file: Path) -> list[int]:
+    """What changes when a file does; the time of its last change of status cannot be set back by hand."""
+    status = file.stat()
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+
+
+def _content_key(path: str, digest: str) -> str:
+    """The suffix is part of it: it helps the media library to guess the format of raw streams."""
+    return digest + Path(path).suffix.lower()

@@ -1,0 +1,213 @@
+"""What is true of one video file, learned by decoding it once from its first frame to its last."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from rbft.data.likeness import NUM_PICTURES, PICTURE_SIZE, signature
+from rbft.errors import VideoError
+from rbft.video.container import MEDIA_ERRORS, OpenVideo, display_rotation, open_video
+from rbft.video.convert import RGBConverter
+from rbft.video.decoding import DecodingRun, Shown
+from rbft.video.frame_index import FrameIndex, build_index, is_flush
+from rbft.video.sampling import FrameSampling
+
+Problem = Literal["missing", "empty", "unreadable", "damaged", "gave_up"]
+
+_SAMPLING = FrameSampling(num_frames=NUM_PICTURES)
+# Of the frames of a video without time stamps; `rbft.video.clip.read_clip` forgives as many.
+_TOLERATED_EMPTY_PACKETS = 0.02
+_BLANK = 2.0  # levels of 255; a black picture that was coded and decoded varies by less than one
+
+
+@dataclass(frozen=True)
+class VideoFacts:
+    """One video file as it is.
+
+    Args:
+        path: The file, relative to the data root.
+        problem: `missing` (or outside of the root), `empty` (no bytes), `unreadable` (no clip can be read), `damaged`
+            (some frames are gone or broken, so that some clips cannot be read), `gave_up` (decoding took too long or
+            brought its process down; another machine may do better), None.
+        reason: The problem in words, as a clause ("is empty (0 bytes)").
+        bytes: Size of the file.
+        digest: Hash of its content by `rbft.data.fingerprint.file_digest`; "" where the file cannot be opened.
+        declared_frames: Frames the header promises, 0 when it does not say.
+        decoded_frames: Frames that decode undamaged.
+        duration: Seconds, 0.0 when unknown.
+        fps: Average frames per second, 0.0 when unknown.
+        height: Height in pixels as displayed, that is after rotation.
+        width: Width in pixels as displayed.
+        rotation: Counter-clockwise degrees by which the stored picture is turned for display: 0, 90, 180 or 270.
+        codec: Name of the codec ("h264").
+        contrast: Largest standard deviation of a colour channel within a sampled picture, in levels of 255.
+        signature: By which similar clips are found, see `rbft.data.likeness`; "" where there is too little to see.
+    """
+
+    path: str
+    problem: Problem | None = None
+    reason: str | None = None
+    bytes: int = 0
+    digest: str = ""
+    declared_frames: int = 0
+    decoded_frames: int = 0
+    duration: float = 0.0
+    fps: float = 0.0
+    height: int = 0
+    width: int = 0
+    rotation: int = 0
+    codec: str = ""
+    contrast: float = 0.0
+    signature: str = ""
+
+    @property
+    def readable(self) -> bool:
+        """Whether any clip can be read from it."""
+        return self.problem is None
+
+    @property
+    def blank(self) -> bool:
+        """Whether every sampled picture is of one colour."""
+        return self.decoded_frames > 0 and self.contrast < _BLANK
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values by name."""
+        return asdict(self)
+
+
+def inspect_video(path: str, root: Path, digest: str, time_limit: float) -> VideoFacts:
+    """Decode a whole video and say what it is.
+
+    A file that lost its end decodes without any error, so what decodes is compared with what the file promises.
+
+    Args:
+        path: The video, relative to `root`.
+        root: The data root.
+        digest: Of its content.
+        time_limit: Seconds it may take; looked at between packets.
+    """
+    deadline = time.monotonic() + time_limit
+    size = (root / path).stat().st_size
+    if not size:
+        return VideoFacts(path, "empty", "is empty (0 bytes)", 0, digest)
+    try:
+        with open_video(path, root) as video:
+            codec = video.stream.codec_context.name
+            index = build_index(video)
+        decoded = _decode(path, root, index, deadline)
+    except _TimeUpError:
+        return VideoFacts(path, "gave_up", time_up(time_limit), size, digest)
+    except VideoError as error:
+        return VideoFacts(path, "unreadable", error.reason, size, digest)
+    whole = len(decoded.pictures) == NUM_PICTURES
+    pictures = np.stack(decoded.pictures)
+    return VideoFacts(
+        path=path,
+        problem="damaged" if decoded.loss else None,
+        reason=decoded.loss,
+        bytes=size,
+        digest=digest,
+        declared_frames=index.declared_frames,
+        decoded_frames=decoded.undamaged,
+        duration=round(index.duration, 6),
+        fps=round(index.fps, 6),
+        height=decoded.height,
+        width=decoded.width,
+        rotation=decoded.rotation,
+        codec=codec,
+        contrast=round(float(pictures.std(axis=(2, 3)).max()), 3),
+        signature=signature(pictures) if whole else "",
+    )
+
+
+def time_up(time_limit: float) -> str:
+    """The reason for which a video that takes too long is refused."""
+    return f"takes more than {time_limit:g} s to decode; cut it into clips"
+
+
+class _TimeUpError(Exception):
+    """A video took longer than it may."""
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    """What decoding found; `pictures` are (3, H, W) uint8, fewer than asked for where the video ends before."""
+
+    undamaged: int
+    height: int
+    width: int
+    rotation: int
+    pictures: list[np.ndarray]
+    loss: str | None
+
+
+def _decode(path: str, root: Path, index: FrameIndex, deadline: float) -> _Decoded:
+    """Decodes every frame and keeps the few sampled ones, small.
+
+    Raises:
+        VideoError: No frame decodes, or a colour format cannot be converted.
+        _TimeUpError: The deadline passed.
+    """
+    wanted = _SAMPLING.indices(index.num_frames, index.fps)
+    small: dict[int, np.ndarray] = {}
+    convert = RGBConverter(path, PICTURE_SIZE)
+    places: list[tuple[int, int]] = []
+    height = width = rotation = 0
+    with open_video(path, root) as video:
+        run = DecodingRun(video.stream.codec_context, skip=False)
+        for frame, order, position in _shown(video, run, deadline):
+            if not places:
+                rotation = display_rotation(frame)
+                height, width = (frame.width, frame.height) if rotation % 180 else (frame.height, frame.width)
+            places.append((order, position))
+            if order in wanted:
+                convert.write(frame, small.setdefault(order, np.empty((3, *PICTURE_SIZE), np.uint8)))
+    first = run.first_damage()
+    if not places:
+        raise VideoError(path, "holds no frame that decodes" + (f" ({first})" if first else ""))
+    if not small:
+        # All sampled frames lie behind the end: not one clip can be read, but the file is not blank either.
+        raise VideoError(
+            path, f"only {len(places)} of {index.num_frames} frames decode" + (f" ({first})" if first else "")
+        )
+    undamaged, harm = len(places), None
+    if first:
+        for order, position in places:
+            if time.monotonic() > deadline:
+                raise _TimeUpError
+            if what := run.damage_to(order, position):
+                undamaged -= 1
+                harm = harm or f"frame {order} (at {_seconds(index, order):.2f} s) is damaged: {what}"
+    missing = index.num_frames - len(places)
+    allowed = 0 if index.timed else _TOLERATED_EMPTY_PACKETS * index.num_frames
+    loss = index.loss
+    if loss is None and (harm or missing > allowed):
+        loss = f"{undamaged} of {index.num_frames} frames decode undamaged" + (f"; {harm}" if harm else "")
+    return _Decoded(undamaged, height, width, rotation, [small[i] for i in wanted if i in small], loss)
+
+
+def _seconds(index: FrameIndex, order: int) -> float:
+    """When a frame is displayed; a damaged video may display more frames than its index counts."""
+    return index.timestamp(min(order, index.num_frames - 1))
+
+
+def _shown(video: OpenVideo, run: DecodingRun, deadline: float) -> Iterator[Shown]:
+    """Every frame that a freshly opened video displays."""
+    packets = video.container.demux(video.stream)
+    while True:
+        if time.monotonic() > deadline:
+            raise _TimeUpError
+        try:
+            packet = next(packets, None)
+        except MEDIA_ERRORS:
+            break  # unreadable from here on: as if the file ended, which is compared with what was promised
+        if packet is None or is_flush(packet):
+            break
+        yield from run.feed(packet)
+    yield from run.finish()

@@ -1,0 +1,268 @@
+"""Decoded clips on disk: what was decoded once is mapped into memory by every later epoch, stage and run."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import math
+import mmap
+import os
+import struct
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import torch
+
+from rbft.errors import ConfigError
+from rbft.files import write_atomic
+from rbft.video.clip import Clip, read_clip
+from rbft.video.container import DEFAULT_LIMITS, Limits, resolve_inside
+from rbft.video.sampling import FrameSampling
+
+# To be raised when the layout of an entry changes, or the frames that the reader gives for the same request.
+_SCHEMA = 1
+_SUFFIX = ".clip"
+_MAGIC = b"rbftclip"
+_HEAD = struct.Struct("<8sI16s")  # magic, bytes of the JSON header behind it, their hash
+_ALIGNMENT = 64  # of the first frame in the file, as tensor code likes it
+_SHARE = 16
+_ABANDONED_SECONDS = 3600.0
+_NOT_THERE = (FileNotFoundError, NotADirectoryError)
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+_said: set[tuple[str, Path]] = set()  # warnings of this process, each given once a folder
+
+
+class ClipCache:
+    """Reads clips as :func:`rbft.video.clip.read_clip` does, and decodes each of them once.
+
+    An entry is a file named by a hash of the video's content and of everything that decides on the frames, so a video
+    that changes is never answered with its old frames, and equal videos share an entry whatever they are called. It is
+    written whole or not at all and never changed afterwards: any number of processes may use a folder at once. Whatever
+    keeps the cache from working is said once in a warning, and videos are decoded instead.
+
+    Clips with random frames are decoded every time: hardly two of them are equal, so they would fill the disk for
+    nothing.
+
+    Args:
+        folder: Where the entries are; made with the first entry, for its owner alone.
+        max_bytes: Nothing more is stored when the entries would exceed this together. With many processes the last
+            clip of each may come on top.
+        digest: Content hash of a file; cheap for a file it has seen and that has not changed since.
+    """
+
+    def __init__(self, folder: Path, max_bytes: int, digest: Callable[[Path], str]) -> None:
+        self.folder, self.max_bytes = folder, max_bytes
+        self._digest = digest
+        self._allowance = 0
+        self._storing = True
+
+    def read(
+        self,
+        path: str | Path,
+        sampling: FrameSampling,
+        max_pixels: int | None = None,
+        size: tuple[int, int] | None = None,
+        root: Path | None = None,
+        limits: Limits = DEFAULT_LIMITS,
+        rng: np.random.Generator | None = None,
+    ) -> Clip:
+        """Reads a clip from the cache, or from the video if it is not there.
+
+        The frames may be written to; that changes neither the entry nor what others read.
+
+        Args:
+            path: The video, absolute or relative to `root`.
+            sampling: Which frames.
+            max_pixels: Most pixels of a frame; None for no bound.
+            size: Height and width to scale to, instead of `max_pixels`.
+            root: The folder the file has to lie in; None for no such bound.
+            limits: What the file may cost.
+            rng: Source of chance for random sampling.
+
+        Raises:
+            VideoError: As :func:`rbft.video.clip.read_clip`.
+            ValueError: Both `max_pixels` and `size` are given.
+        """
+        if sampling.mode == "random":
+            return read_clip(path, sampling, max_pixels, size, root, limits, rng)
+        resolve_inside(root, path)  # a cached video is refused for the same reasons as one to decode
+        # not what it resolves to: digests are remembered by name, and others ask for the file by this one
+        file = Path(root or "") / path
+        content = self._digest(file)
+        key = _key(content, sampling, max_pixels, size, limits)
+        clip = self._load(key, path)
+        if clip is None:
+            clip = read_clip(path, sampling, max_pixels, size, root, limits, rng)
+            if self._digest(file) == content:  # not replaced while it was decoded
+                self._store(key, clip)
+        return clip
+
+    def _entry(self, key: str) -> Path:
+        return self.folder / f"{key}{_SUFFIX}"
+
+    def _load(self, key: str, path: str | Path) -> Clip | None:
+        entry = self._entry(key)
+        try:
+            with entry.open("rb") as stream:
+                # an empty file cannot be mapped
+                empty = os.fstat(stream.fileno()).st_size == 0
+                # copy on write: consumers get ordinary writable memory, and the file stays as it is
+                mapped = b"" if empty else mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
+            try:
+                return _unpack(mapped, key, path)
+            except _DamagedEntryError as error:
+                entry.unlink(missing_ok=True)
+                self._say_once("damaged", f"{entry} is damaged ({error}); it was removed and the video decoded again.")
+        except _NOT_THERE:
+            pass
+        except OSError as error:
+            self._say_once("unreadable", f"it cannot be read ({error}), so videos are decoded instead.")
+        return None
+
+    def _store(self, key: str, clip: Clip) -> None:
+        if not self._storing:
+            return
+        entry = self._entry(key)
+        try:
+            if entry.exists():  # another process was faster
+                return
+            data = _pack(key, clip)
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if self._has_room(len(data)):
+                write_atomic(entry, data)
+        except OSError as error:
+            if error.errno in _DISK_FULL:
+                self._stop(f"the disk is full ({error}). Make room, or name another folder with data.cache_dir.")
+            else:
+                self._stop(
+                    f"it cannot be written to ({error}). Name another folder with data.cache_dir, or set "
+                    "data.cache_clips to false."
+                )
+
+    def _has_room(self, size: int) -> bool:
+        """Whether `size` bytes more stay within the bound; says so if not.
+
+        Other processes fill the folder too. So after each look at it this process takes a small share of what is free,
+        and looks again when that is used up.
+        """
+        if size > self._allowance:
+            used = self._occupied()
+            if used + size > self.max_bytes:
+                self._stop(
+                    f"it holds {used / 1e9:.3g} GB and its limit is {self.max_bytes / 1e9:.3g} GB. Raise "
+                    "data.cache_gb, or delete the folder if it holds clips of data sets no longer in use."
+                )
+                return False
+            self._allowance = max(size, (self.max_bytes - used) // _SHARE)
+        self._allowance -= size
+        return True
+
+    def _occupied(self) -> int:
+        """Bytes of all entries, finished or being written; what killed processes left unfinished is removed."""
+        total = 0
+        with os.scandir(self.folder) as files:
+            for file in files:
+                unfinished = _SUFFIX in file.name and file.name.endswith(".tmp")
+                if not (unfinished or file.name.endswith(_SUFFIX)):
+                    continue
+                try:
+                    status = file.stat()
+                    if unfinished and time.time() - status.st_mtime > _ABANDONED_SECONDS:
+                        Path(file.path).unlink()
+                        continue
+                except FileNotFoundError:  # finished, or removed, by another process
+                    continue
+                total += status.st_size
+        return total
+
+    def _stop(self, why: str) -> None:
+        """Stores nothing more in this process; what is stored is still read."""
+        self._storing = False
+        self._say_once("stopped", f"nothing more is stored: {why} Videos that are not in it are decoded every time.")
+
+    def _say_once(self, kind: str, message: str) -> None:
+        if (kind, self.folder) not in _said:
+            _said.add((kind, self.folder))
+            warnings.warn(f"clip cache {self.folder}: {message}", stacklevel=2)
+
+
+class _DamagedEntryError(Exception):
+    """An entry is not as it was written; the message says in what."""
+
+
+def default_folder() -> Path:
+    """The folder named by RBFT_CACHE, else the person's own cache folder (XDG Base Directory Specification).
+
+    Raises:
+        ConfigError: There is none, because the user has no home folder.
+    """
+    if named := os.environ.get("RBFT_CACHE"):
+        return Path(named).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    if Path(base).is_absolute():  # others are to be ignored, says the specification
+        return Path(base) / "rbft" / "clips"
+    try:
+        return Path.home() / ".cache" / "rbft" / "clips"
+    except RuntimeError as error:
+        raise ConfigError(
+            f"data.cache_dir: no place for decoded clips ({error}). Name a folder, or set data.cache_clips to false."
+        ) from error
+
+
+def _key(
+    content: str, sampling: FrameSampling, max_pixels: int | None, size: tuple[int, int] | None, limits: Limits
+) -> str:
+    """A hash of everything that a clip depends on, the version of the decoder included."""
+    clip = [field.name for field in fields(Clip)]
+    request = [_SCHEMA, clip, av.__version__, content, asdict(sampling), max_pixels, size, asdict(limits)]
+    return _hash(json.dumps(request).encode()).hex()
+
+
+def _hash(data: bytes) -> bytes:
+    return hashlib.blake2b(data, digest_size=16).digest()
+
+
+def _aligned(position: int) -> int:
+    return -(-position // _ALIGNMENT) * _ALIGNMENT
+
+
+def _pack(key: str, clip: Clip) -> bytes:
+    """The content of an entry; of all fields only the path stays out, because equal videos have several."""
+    values: dict[str, Any] = {field.name: getattr(clip, field.name) for field in fields(Clip)}
+    del values["frames"], values["path"]
+    header = json.dumps({"key": key, "shape": list(clip.frames.shape), "values": values}).encode()
+    start = _HEAD.pack(_MAGIC, len(header), _hash(header)) + header
+    return b"".join((start.ljust(_aligned(len(start)), b"\0"), clip.frames.contiguous().numpy().data))
+
+
+def _unpack(data: mmap.mmap | bytes, key: str, path: str | Path) -> Clip:
+    """The clip of an entry; its frames are the memory of `data`, not a copy.
+
+    Raises:
+        _DamagedEntryError: The entry is not whole, or its header is not what was written under `key`.
+    """
+    if len(data) < _HEAD.size:
+        raise _DamagedEntryError(f"it has {len(data)} bytes")
+    magic, size, check = _HEAD.unpack_from(data)
+    header = data[_HEAD.size : _HEAD.size + size]
+    if magic != _MAGIC or _hash(header) != check:
+        raise _DamagedEntryError("its header is not as it was written")
+    content = json.loads(header)
+    if content["key"] != key:
+        raise _DamagedEntryError("it is the entry of another clip")
+    start, shape = _aligned(_HEAD.size + size), content["shape"]
+    if len(data) != start + math.prod(shape):
+        raise _DamagedEntryError(f"it has {len(data)} bytes instead of {start + math.prod(shape)}")
+    frames = torch.frombuffer(data, dtype=torch.uint8, offset=start).view(shape)
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in content["values"].items()
+    }
+    return Clip(frames=frames, path=str(path), **values)

@@ -1,0 +1,95 @@
+"""A row is the clip of its video behind its question, with the answer's tokens and its weight."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from tests.support.videos import write_video
+
+from rbft.data.dataset import Example, ExampleDataset
+from rbft.data.records import VideoRecord
+from rbft.data.sampler import Draw
+from rbft.errors import VideoError
+from rbft.video.clip import read_clip
+from rbft.video.sampling import FrameSampling
+from rbft.vlm.processing import ClipProcessor
+from rbft.vlm.prompt import Prompt
+
+PROMPT = Prompt("Which action does this video show?")
+UNIFORM = FrameSampling(num_frames=4)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("videos")
+    for number in range(2):
+        write_video(folder / f"{number}.mp4", num_frames=24 + number, size=(48, 64))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def processor(family_folder: Callable[[str], Path]) -> ClipProcessor:
+    return ClipProcessor(str(family_folder("qwen2_5_vl")))
+
+
+def examples() -> list[Example]:
+    records = [VideoRecord(str(i), f"{i}.mp4", "archery") for i in range(2)]
+    return [Example(records[0], PROMPT, "archery"), Example(records[1], PROMPT, "push up fast", weight=0.25)]
+
+
+def draw(example: int, seed: int = 0, weight: float = 1.0) -> Draw:
+    return Draw(example, (0, 0, seed), weight, 7.0)
+
+
+def test_rows_hold_the_clip_of_their_video(root, processor):
+    dataset = ExampleDataset(examples(), root, UNIFORM, None, processor)
+    assert len(dataset) == 2
+    for number in range(2):
+        item = dataset[draw(number)]
+        expected = processor.prompt_inputs(PROMPT, read_clip(f"{number}.mp4", UNIFORM, root=root))
+        assert item.index == number
+        assert torch.equal(item.prompt.ids, expected.ids)
+        assert torch.equal(item.prompt.vision["pixel_values_videos"], expected.vision["pixel_values_videos"])
+        assert item.target.tolist() == processor.target_ids(PROMPT, examples()[number].answer).tolist()
+        assert item.normalizer == 7.0
+
+
+def test_weights_multiply_and_fillers_weigh_nothing(root, processor):
+    dataset = ExampleDataset(examples(), root, UNIFORM, None, processor)
+    assert [dataset[draw(0)].weight, dataset[draw(1)].weight, dataset[draw(1, weight=0.0)].weight] == [1.0, 0.25, 0.0]
+    lengths = [len(processor.target_ids(PROMPT, example.answer)) for example in examples()]
+    assert dataset.supervised == [lengths[0], 0.25 * lengths[1]]
+
+
+def test_rows_without_an_answer_supervise_nothing(root, processor):
+    dataset = ExampleDataset([Example(examples()[0].record, PROMPT)], root, UNIFORM, None, processor)
+    assert dataset[draw(0)].target.tolist() == []
+    assert dataset.supervised == [0]
+
+
+def test_random_frames_follow_the_draw_alone(root, processor):
+    dataset = ExampleDataset(examples(), root, FrameSampling(num_frames=4, mode="random"), None, processor)
+    pixels = [dataset[draw(0, seed)].prompt.vision["pixel_values_videos"] for seed in (1, 1, 2)]
+    assert torch.equal(pixels[0], pixels[1])
+    assert not torch.equal(pixels[0], pixels[2])
+
+
+def test_max_pixels_bounds_the_frames(root, processor):
+    full = ExampleDataset(examples(), root, UNIFORM, None, processor)[draw(0)]
+    small = ExampleDataset(examples(), root, UNIFORM, 24 * 32, processor)[draw(0)]
+    clip = read_clip("0.mp4", UNIFORM, max_pixels=24 * 32, root=root)
+    assert clip.frames.shape[-2] * clip.frames.shape[-1] <= 24 * 32
+    assert torch.equal(small.prompt.ids, processor.prompt_inputs(PROMPT, clip).ids)
+    assert not torch.equal(small.prompt.vision["pixel_values_videos"], full.prompt.vision["pixel_values_videos"])
+
+
+def test_a_video_outside_the_root_is_not_read(root, processor, tmp_path):
+    inside = tmp_path / "data"
+    inside.mkdir()
+    (inside / "0.mp4").symlink_to(root / "0.mp4")
+    dataset = ExampleDataset(examples(), inside, UNIFORM, None, processor)
+    with pytest.raises(VideoError, match=r"0\.mp4"):
+        dataset[draw(0)]

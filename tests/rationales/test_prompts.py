@@ -1,0 +1,147 @@
+"""Every text that reaches the model: who sees the label, how a class is written, how a stated class is read back."""
+
+from __future__ import annotations
+
+import pytest
+
+from rbft.data.labels import LabelSet
+from rbft.errors import ConfigError, DataError
+from rbft.rationales.prompts import ParsedRationale, PromptBook, Prompts
+
+LABELS = LabelSet(("Push", "PushUp", "HorseRiding"))
+
+
+def book(labels: LabelSet = LABELS, **settings) -> PromptBook:
+    return PromptBook(Prompts(**settings), labels)
+
+
+def test_classes_are_written_as_words_unless_told_otherwise():
+    assert book().texts == ("push", "push up", "horse riding")
+    told = book(label_texts={"PushUp": "press-up"})
+    assert told.texts == ("push", "press-up", "horse riding")
+    assert told.text("PushUp") == "press-up"
+    assert "push, press-up, horse riding" in told.label_prompt().question
+
+
+def test_criteria_stand_where_the_template_wants_them():
+    one = book(label_question="{criteria}\nWhich of {labels}?", criteria={"HorseRiding": "a rider {sits}", "Push": "x"})
+    assert one.label_prompt().question == (
+        "push: x\nhorse riding: a rider {sits}\nWhich of push, push up, horse riding?"
+    )
+
+
+def test_system_turn_stands_in_every_prompt():
+    one = book(system="Be brief.")
+    prompts = [one.label_prompt(), one.writing_prompt("Push"), one.training_prompt("Push")]
+    assert [prompt.system for prompt in prompts] == ["Be brief."] * 3
+    assert book().label_prompt().system is None
+
+
+HINTS = {"rationale_question": "Blind?", "hinted_question": "It is {label}. Why?"}
+
+
+@pytest.mark.parametrize(
+    ("hint", "writing", "training"),
+    [
+        ("blind", "Blind?", "Blind?"),
+        ("hint_stripped", "It is horse riding. Why?", "Blind?"),
+        ("hint_kept", "It is horse riding. Why?", "It is horse riding. Why?"),
+    ],
+)
+def test_the_label_stands_only_where_the_policy_lets_it(hint, writing, training):
+    one = book(hint=hint, **HINTS)
+    assert one.writing_prompt("HorseRiding").question == writing
+    assert one.training_prompt("HorseRiding").question == training
+
+
+@pytest.mark.parametrize("hint", ["blind", "hint_stripped"])
+def test_default_training_prompts_are_the_same_for_every_class(hint):
+    one = book(hint=hint)
+    assert len({one.training_prompt(name) for name in LABELS.names}) == 1
+    kept = book(hint="hint_kept")
+    assert len({kept.training_prompt(name) for name in LABELS.names}) == 3
+    assert "known to show: horse riding." in kept.training_prompt("HorseRiding").question
+
+
+def test_braces_in_texts_stay_text():
+    one = book(label_texts={"Push": "{labels}", "PushUp": "{label}{"})
+    assert "{labels}, {label}{, horse riding" in one.label_prompt().question
+    assert "known to show: {labels}." in one.writing_prompt("Push").question
+    assert one.rationale_target("body", "PushUp") == "body\nClassification: {label}{"
+
+
+def test_targets():
+    one = book()
+    assert one.rationale_target("A rider.", "HorseRiding") == "A rider.\nClassification: horse riding"
+    assert one.rationale_target("", "HorseRiding") == "Classification: horse riding"
+    assert book(target_order="rationale").rationale_target("A rider.", "HorseRiding") == "A rider."
+    spaced = book(separator=" ", conclusion="so it is {label}")
+    assert spaced.rationale_target("A rider .", "Push") == "A rider . so it is push"
+
+
+@pytest.mark.parametrize(
+    ("written", "body", "stated"),
+    [
+        ("He pushes.\nClassification: push", "He pushes.", "Push"),
+        ("He pushes.\nClassification: push up", "He pushes.", "PushUp"),
+        ("x\nCLASSIFICATION: Push Up.", "x", "PushUp"),
+        ("x\nclassification:  **push up**", "x", "PushUp"),
+        ("x\nClassification: 'horse riding', surely", "x", "HorseRiding"),
+        ("x\nClassification: pushing", "x", None),
+        ("x\nClassification: swimming", "x", None),
+        ("x\nClassification:", "x", None),
+        ("No conclusion. horse riding", "No conclusion. horse riding", None),
+        ("Classification: push", "", "Push"),
+        ("", "", None),
+        ("x\nClassification: push\nno, wait\nClassification: horse riding", "x", "HorseRiding"),
+        ("x\nClassification: push\nClassification: that was it", "x", "Push"),
+    ],
+)
+def test_parse_reads_the_class_a_text_states(written, body, stated):
+    assert book().parse(written) == ParsedRationale(body, stated)
+
+
+def test_what_is_trained_is_read_back():
+    for separator, conclusion in (("\n", "Classification: {label}"), (" ", "so it is {label}")):
+        one = book(separator=separator, conclusion=conclusion)
+        for name in LABELS.names:
+            assert one.parse(one.rationale_target("Some body.", name)) == ParsedRationale("Some body.", name)
+
+
+def test_letters_that_change_length_in_small_print_do_not_shift_the_cut():
+    written = "İstanbul, straße.\nClassification: horse riding"
+    assert book().parse(written) == ParsedRationale("İstanbul, straße.", "HorseRiding")
+
+
+def test_classes_that_would_be_written_alike_are_refused():
+    with pytest.raises(DataError, match=r"'Push' and 'PushUp' would both be written 'push'.*label_texts"):
+        book(label_texts={"PushUp": "push"})
+    with pytest.raises(DataError, match="would both be written 'PUSH'"):
+        book(label_texts={"PushUp": "PUSH"})
+
+
+@pytest.mark.parametrize("key", ["label_texts", "criteria"])
+def test_texts_of_unknown_classes_are_refused(key):
+    with pytest.raises(DataError, match=rf"model\.prompts\.{key} names 'Pushup'.*classes: Push, PushUp, HorseRiding\)"):
+        book(**{key: {"Pushup": "x"}})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"label_question": "Which of {label}?"},
+            r"label_question: unknown placeholder \{label\}.*\{criteria\}, \{labels",
+        ),
+        ({"rationale_question": "It is {label}"}, r"rationale_question: unknown placeholder \{label\}"),
+        ({"hinted_question": "Why {labels}?"}, r"hinted_question: .* lacks the placeholder \{label\}"),
+        ({"hinted_question": "{label} {lables}"}, r"hinted_question: unknown placeholder \{lables\}"),
+        ({"conclusion": "Done."}, r"conclusion: .* lacks the placeholder \{label\}"),
+        ({"conclusion": "{label} it is"}, r"conclusion: .* must be some words and then \{label\} at the end"),
+        ({"conclusion": "{label}"}, r"conclusion: .* must be some words"),
+        ({"conclusion": " {label}"}, r"conclusion: .* must be some words"),
+    ],
+)
+def test_wrong_templates_are_named_by_key(settings, message):
+    with pytest.raises(ConfigError, match=rf"^model\.prompts\.{message}"):
+        Prompts(**settings)

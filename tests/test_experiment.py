@@ -1,0 +1,287 @@
+"""Experiment files: precedence of files, layers and flags, methods as stage lists, and every way to get them wrong."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from rbft import __version__
+from rbft.__main__ import main
+from rbft.errors import ConfigError
+from rbft.experiment import METHODS, Experiment, nearest, read_experiment
+
+STAGES = "stages: {write: {}, rationale: {}, classification: {}, joint: {}, test: {}}\n"
+
+
+@pytest.fixture
+def read(tmp_path):
+    """Reads an experiment of one or several files, then flags."""
+
+    def read(*contents: str, flags: tuple[str, ...] = ()) -> Experiment:
+        args: list[str] = []
+        for number, content in enumerate(contents):
+            path = tmp_path / f"file{number}.yaml"
+            path.write_text(content)
+            args += ["--config", str(path)]
+        return read_experiment([*args, *flags])
+
+    return read
+
+
+def summary(experiment: Experiment) -> list[tuple[str, str, str | None, str | None]]:
+    return [(stage.name, stage.kind, stage.weights_from, stage.rationales_from) for stage in experiment.stages]
+
+
+@pytest.mark.parametrize(
+    ("method", "expected"),
+    [
+        ("zero_shot", [("test", "test", None, None)]),
+        ("sft", [("classification", "classification", None, None), ("test", "test", "classification", None)]),
+        (
+            "rbft",
+            [
+                ("write", "write", None, None),
+                ("rationale", "rationale", None, "write"),
+                ("classification", "classification", "rationale", None),
+                ("test", "test", "classification", None),
+            ],
+        ),
+        (
+            "joint",
+            [("write", "write", None, None), ("joint", "joint", None, "write"), ("test", "test", "joint", None)],
+        ),
+    ],
+)
+def test_methods_are_stages_that_hand_on_weights_and_rationales(read, method, expected):
+    found = read(STAGES, flags=("--method", method))
+    assert summary(found) == expected
+    assert [stage.trains for stage in found.stages] == [
+        kind in ("rationale", "classification", "joint") for _, kind, _, _ in expected
+    ]
+    assert set(METHODS) == {"zero_shot", "sft", "rbft", "joint"}
+
+
+def test_the_default_method_is_rbft(read):
+    assert read(STAGES).method == "rbft"
+
+
+def test_a_method_of_ones_own_hands_on_the_last_of_each(read):
+    found = read(
+        """
+        methods: {mine: [before, write, one, again, two, test]}
+        stages:
+          before: {kind: test}
+          write: {}
+          one: {kind: rationale}
+          again: {kind: write}
+          two: {kind: rationale}
+          test: {}
+        """,
+        flags=("--method=mine",),
+    )
+    assert summary(found) == [
+        ("before", "test", None, None),
+        ("write", "write", None, None),
+        ("one", "rationale", None, "write"),
+        ("again", "write", "one", None),
+        ("two", "rationale", "one", "again"),
+        ("test", "test", "two", None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "objective"),
+    [("rationale", "RationaleObjective"), ("classification", "ClassificationObjective"), ("joint", "JointObjective")],
+)
+def test_a_kind_sets_its_objective_below_the_layer(read, kind, objective):
+    plain = read(STAGES, flags=("--method", "joint" if kind == "joint" else "rbft"))
+    stage = next(stage for stage in plain.stages if stage.kind == kind)
+    assert stage.layer == {"model": {"objective": {"class_path": f"rbft.objectives.{kind}.{objective}"}}}
+    layered = read(
+        "method: m\nmethods: {m: [write, s]}\nstages: {write: {}, s: {model: {optim: {lr: 1}, objective: {init_args: "
+        f"{{alpha: 0.1}}}}}}, kind: {kind}}}}}",
+    )
+    assert layered.stages[1].layer["model"]["optim"] == {"lr": 1}
+    assert layered.stages[1].layer["model"]["objective"]["init_args"] == {"alpha": 0.1}
+    assert layered.stages[1].layer["model"]["objective"]["class_path"].endswith(objective)
+
+
+def test_arguments_are_files_then_layer_then_flags(read):
+    found = read(
+        "stages: {test: {trainer: {devices: 1}}}",
+        "data: {root: x}",
+        flags=("--method", "zero_shot", "--data.shots", "3"),
+    )
+    args = found.arguments(found.stages[0])
+    assert args[:4] == ["--config", found.files[0], "--config", found.files[1]]
+    assert args[4] == "--config"
+    assert json.loads(args[5]) == {"trainer": {"devices": 1}}
+    assert args[6:] == ["--method", "zero_shot", "--data.shots", "3"]
+
+
+def test_later_files_lay_over_earlier_ones(read):
+    found = read(
+        "stages: {test: {kind: test, data: {fps: 1, batch_size: 2}}}\nmethods: {m: [test]}\nmethod: zero_shot",
+        "stages: {test: {data: {fps: 3}}}\nmethod: m\nmethods: {n: [test]}",
+    )
+    assert found.method == "m"
+    assert found.stages[0].layer == {"data": {"fps": 3, "batch_size": 2}}
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "flags", "run_dir"),
+    [
+        ("", "", (), "runs/file1/rbft/seed0"),
+        ("experiment: one\nvariant: v\nseed_everything: 1\nrun_root: /r", "", (), "/r/one/v/seed1"),
+        (
+            "experiment: one\nvariant: v\nseed_everything: 1\nrun_root: /r",
+            "experiment: two\nvariant: w\nseed_everything: 2\nrun_root: /s",
+            (),
+            "/s/two/w/seed2",
+        ),
+        (
+            "",
+            "experiment: two\nvariant: w\nseed_everything: 2\nrun_root: /s",
+            ("--experiment", "three", "--variant=x", "--seed_everything", "3", "--run_root=/t"),
+            "/t/three/x/seed3",
+        ),
+        ("", "method: sft", (), "runs/file1/sft/seed0"),
+        ("", "method: sft", ("--method", "zero_shot"), "runs/file1/zero_shot/seed0"),
+        ("", "", ("--seed_everything", "1", "--seed_everything", "4"), "runs/file1/rbft/seed4"),
+    ],
+)
+def test_run_folders_follow_flags_then_later_files(read, first, second, flags, run_dir):
+    assert read(STAGES + first, second, flags=flags).run_dir == Path(run_dir)
+
+
+def test_the_pipelines_own_flags_are_taken_off(read):
+    found = read(STAGES, flags=("--stage", "write", "--restart", "--dry_run", "--data.root", "x"))
+    assert (found.only, found.restart, found.dry_run) == ("write", True, True)
+    assert found.flags == ("--data.root", "x")
+    plain = read(STAGES)
+    assert (plain.only, plain.restart, plain.dry_run) == (None, False, False)
+    assert len(read(STAGES, flags=("--stage", "write")).stages) == 4, "one stage still knows where it stands"
+
+
+def only(text: str) -> str:
+    """An experiment whose one method `m` is given with its stages."""
+    return f"method: m\n{text}"
+
+
+# what is written, the flags, what the answer says
+WRONG = {
+    "no stages": ("data: {root: x}", (), "no `stages:`"),
+    "empty file": ("", (), "no `stages:`"),
+    "stages as a list": ("stages: [write]", (), "stages must hold keys and values, found list"),
+    "methods as a list": (STAGES + "methods: [a]", (), "methods must hold keys and values, found list"),
+    "no YAML": ("stages: [", (), r"file0\.yaml: not valid YAML"),
+    "top as a list": ("- a", (), "expected keys and values at the top, found list"),
+    "unknown method": (STAGES, ("--method", "rbtf"), "method 'rbtf' is unknown; did you mean 'rbft'"),
+    "method as a word": (only(STAGES + "methods: {m: test}"), (), "methods.m must be a list of stage names"),
+    "empty method": (only(STAGES + "methods: {m: []}"), (), "methods.m must be a list of stage names"),
+    "stage twice": (only(STAGES + "methods: {m: [test, test]}"), (), "methods.m lists a stage twice"),
+    "missing stage": ("stages: {tests: {}}\nmethod: zero_shot", (), "'test', which .* did you mean 'tests'"),
+    "stage no mapping": ("stages: {test: 3}\nmethod: zero_shot", (), "stages.test must hold keys and values"),
+    "unknown layer key": (
+        "stages: {test: {modle: {}}}\nmethod: zero_shot",
+        (),
+        r"unknown key stages\.test\.modle; did you mean 'model'",
+    ),
+    "number as layer key": ("stages: {test: {1: 2}}\nmethod: zero_shot", (), r"unknown key stages\.test\.1; known:"),
+    "unknown kind": (
+        "stages: {test: {kind: tset}}\nmethod: zero_shot",
+        (),
+        r"stages\.test\.kind: 'tset' is unknown; did you mean 'test'",
+    ),
+    "no kind": (only("stages: {last: {}}\nmethods: {m: [last]}"), (), r"of which kind is it\? Set stages\.last\.kind"),
+    "rationale without write": (
+        only("stages: {rationale: {}}\nmethods: {m: [rationale]}"),
+        (),
+        "put a stage of kind 'write' before it",
+    ),
+    "stage of another method": (STAGES, ("--method", "sft", "--stage", "write"), "the method 'sft' has no such stage"),
+    "misspelt stage": (STAGES, ("--stage", "tset"), "--stage tset: .* did you mean 'test'"),
+    "experiment as a path": (STAGES, ("--experiment", "../x"), r"experiment: '\.\./x' becomes a folder name"),
+    "variant as a path": (STAGES + "variant: a/b", (), "variant: 'a/b' becomes a folder name"),
+    "empty variant": (STAGES, ("--variant=",), "variant: '' becomes a folder name"),
+    "stage as a path": (
+        only("stages: {../x: {kind: test}}\nmethods: {m: [../x]}"),
+        (),
+        r"methods\.m: '\.\./x' becomes a folder name",
+    ),
+    "seed as a path": (STAGES, ("--seed_everything", "../x"), r"seed_everything: '\.\./x' must be a whole number"),
+    "seed as a truth": (STAGES + "seed_everything: true", (), "seed_everything: True must be a whole number"),
+    "flag without value": (STAGES, ("--stage",), "--stage: expected one argument"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_experiments_are_answered_in_words(read, case):
+    content, flags, message = WRONG[case]
+    with pytest.raises(ConfigError, match=message):
+        read(content, flags=flags)
+
+
+def test_missing_files_and_no_file_are_answered(tmp_path):
+    with pytest.raises(ConfigError, match="no experiment given; say which with --config"):
+        read_experiment(["--method", "sft"])
+    with pytest.raises(ConfigError, match=r"--config .*nothing\.yaml: no such file"):
+        read_experiment(["--config", str(tmp_path / "nothing.yaml")])
+    (tmp_path / "latin.yaml").write_bytes(b"a: \xff\xfe")
+    with pytest.raises(ConfigError, match=r"latin\.yaml: not valid YAML"):
+        read_experiment(["--config", str(tmp_path / "latin.yaml")])
+
+
+def test_abbreviated_flags_are_left_to_be_refused(read):
+    assert read(STAGES, flags=("--rest", "--sta", "write")).flags == ("--rest", "--sta", "write")
+
+
+def test_nearest():
+    assert nearest("clasification", METHODS | {"classification": ()}) == "did you mean 'classification'?"
+    assert nearest("xyz", ["b", "a"]) == "known: a, b."
+
+
+def python(*args: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *args], capture_output=True, text=True, check=False, timeout=60)
+
+
+HEAVY = ("torch", "transformers", "lightning", "av", "jsonargparse", "numpy", "matplotlib", "peft")
+
+
+def test_reading_an_experiment_imports_nothing_heavy():
+    done = python("-c", f"import sys, rbft.experiment; print([n for n in {HEAVY!r} if n in sys.modules])")
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+@pytest.mark.parametrize("flag", ["--help", "--version"])
+def test_help_and_version_come_at_once(flag):
+    code = (
+        f"import sys, rbft.__main__ as m; code = m.main([{flag!r}]); print([n for n in {HEAVY!r} if n in sys.modules])"
+    )
+    start = time.perf_counter()
+    done = python("-c", code)
+    seconds = time.perf_counter() - start
+    assert done.stdout.endswith("[]\n"), done.stderr
+    assert __version__ in done.stdout
+    assert seconds < 1.0
+
+
+def test_a_wrong_experiment_ends_with_code_2_before_anything_heavy(tmp_path):
+    path = tmp_path / "e.yaml"
+    path.write_text(STAGES)
+    code = f"import sys, rbft.__main__ as m; c = m.main(['fit', '--config', {str(path)!r}, '--method', 'x']); "
+    done = python("-c", code + "print(c, 'torch' in sys.modules)")
+    assert done.stdout == "2 False\n"
+    assert done.stderr.startswith("rbft: method 'x' is unknown; known: joint, rbft, sft, zero_shot.")
+
+
+def test_unknown_commands_are_answered(capsys):
+    assert main(["fitt"]) == 2
+    assert "unknown command 'fitt'" in capsys.readouterr().err
+    assert main([]) == 0
+    assert "usage: rbft COMMAND" in capsys.readouterr().out

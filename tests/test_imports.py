@@ -1,0 +1,150 @@
+"""The plan of the house, enforced: who may import whom, where videos are opened, and how long a file may be."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import rbft
+
+ROOT = Path(rbft.__file__).parent
+FILES = sorted(ROOT.rglob("*.py"))
+LINES = 320
+
+# What each room may import of the package beside itself; `worlds` makes videos and knows nothing of models.
+ALLOWED = {
+    "video": {"errors", "files"},
+    "data": {"errors", "files", "video", "worlds", "vlm.batch", "vlm.processing", "vlm.prompt"},
+    "worlds": {"errors", "files"},
+    "vlm": {"errors", "files", "video", "worlds"},
+    "rationales": {"errors", "files", "data", "vlm"},
+    "objectives": {"errors", "files", "data", "vlm", "rationales"},
+    "evaluation": {"errors", "files", "data"},
+    "training": {"errors", "files", "video", "data", "vlm", "rationales", "objectives", "evaluation", "report.figures"},
+    "report": {"", "errors", "files", "video", "data", "rationales", "evaluation", "training.logging", "experiment"},
+    "errors": set(),
+    "files": {"errors"},
+    "lineage": {"errors", "files", "data.fingerprint"},
+    "experiment": {"errors"},
+    "ranks": set(),
+}
+# `ranks` and all that is not named here know nothing of Lightning.
+LIGHTNING = {"training", "data.datamodule", "cli", "pipeline", "stages"}
+
+
+def module_of(path: Path) -> str:
+    """Dotted name below the package; a package's own file has the package's name."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports(path: Path) -> Iterator[tuple[int, str]]:
+    """(line, whole name) of everything a file imports, at its top or inside a function."""
+    known = {module_of(file) for file in FILES}
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: imports are absolute"
+            for alias in node.names:
+                name = f"{node.module}.{alias.name}"
+                yield node.lineno, name if name.removeprefix("rbft.") in known else str(node.module)
+
+
+def of_package(path: Path) -> Iterator[tuple[int, str]]:
+    """(line, module below the package); the package itself is ''."""
+    for line, name in imports(path):
+        if name == "rbft" or name.startswith("rbft."):
+            yield line, name.removeprefix("rbft").removeprefix(".")
+
+
+def within(name: str, rooms: set[str]) -> bool:
+    return any(name == room or (room and name.startswith(f"{room}.")) for room in rooms)
+
+
+def room_of(module: str) -> str:
+    return module.split(".")[0]
+
+
+def test_there_is_something_to_look_at():
+    assert {"video", "data", "vlm", "training"} <= {room_of(module_of(path)) for path in FILES}
+    assert set(ALLOWED) <= {room_of(module_of(path)) for path in FILES}, "a room of the table is gone"
+    found = dict.fromkeys(name for _, name in of_package(ROOT / "training" / "module.py"))
+    assert {"vlm.model", "errors"} <= set(found)
+
+
+@pytest.mark.parametrize("room", ALLOWED)
+def test_data_flows_one_way(room):
+    strays = [
+        f"{path.relative_to(ROOT)}:{line} imports {name or 'rbft'}"
+        for path in FILES
+        if room_of(module_of(path)) == room
+        for line, name in of_package(path)
+        if not within(name, ALLOWED[room] | {room})
+    ]
+    assert strays == []
+
+
+def test_only_the_glue_knows_lightning():
+    strays = [
+        f"{path.relative_to(ROOT)}:{line} imports {name}"
+        for path in FILES
+        if not within(module_of(path), LIGHTNING)
+        for line, name in imports(path)
+        if name.split(".")[0] in ("lightning", "pytorch_lightning", "lightning_fabric")
+    ]
+    assert strays == []
+
+
+@pytest.mark.parametrize(
+    ("room", "foreign"),
+    [
+        ("video", {"transformers", "peft", "tokenizers"}),
+        ("worlds", {"transformers", "peft", "tokenizers"}),
+        ("evaluation", {"transformers", "peft", "av"}),
+        ("data", {"transformers", "peft", "av"}),
+        ("vlm", {"av", "jsonargparse"}),
+        ("rationales", {"transformers", "peft", "av"}),
+        ("objectives", {"transformers", "peft", "av"}),
+    ],
+)
+def test_rooms_do_not_reach_for_others_tools(room, foreign):
+    strays = [
+        f"{path.relative_to(ROOT)}:{line} imports {name}"
+        for path in FILES
+        if room_of(module_of(path)) == room
+        for line, name in imports(path)
+        if name.split(".")[0] in foreign
+    ]
+    assert strays == []
+
+
+def calls(path: Path, owner: str, name: str) -> int:
+    return sum(
+        isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and isinstance(node.func.value, ast.Name)
+        and (node.func.value.id, node.func.attr) == (owner, name)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    )
+
+
+def test_videos_are_opened_in_one_place_and_written_in_one():
+    found = {str(path.relative_to(ROOT)): calls(path, "av", "open") for path in FILES}
+    assert {path: count for path, count in found.items() if count} == {"video/container.py": 1, "worlds/encode.py": 1}
+    for path in FILES:
+        assert not [name for _, name in imports(path) if name in ("av.open", "cv2", "decord", "torchcodec", "imageio")]
+        if module_of(path) != "training.checkpoint":
+            assert calls(path, "torch", "load") == 0, f"{path}: checkpoints are read in training/checkpoint.py"
+
+
+@pytest.mark.parametrize("path", FILES, ids=[str(path.relative_to(ROOT)) for path in FILES])
+def test_files_have_one_stated_purpose_and_are_short(path):
+    text = path.read_text(encoding="utf-8")
+    assert text.startswith('"""'), "the first line says what the file is for"
+    assert text[3:].split("\n")[0].strip('" ')
+    lines = len(text.splitlines())
+    assert lines <= LINES, "split it"

@@ -1,0 +1,142 @@
+"""Plain progress lines, saving on whole steps, and stopping where a run can be continued."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from rbft.errors import Interrupted
+from rbft.training.callbacks import GracefulStop, PlainProgress, SavePlace
+
+BEFORE = (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))
+
+
+def trainer(**settings) -> SimpleNamespace:
+    """What the callbacks read of a trainer."""
+    saved: list[Path] = []
+    made = {
+        "accumulate_grad_batches": 2,
+        "global_step": 1,
+        "is_last_batch": False,
+        "saved": saved,
+        "save_checkpoint": saved.append,
+        "strategy": SimpleNamespace(reduce_boolean_decision=lambda decision, all: decision),
+    }
+    return SimpleNamespace(**{**made, **settings})
+
+
+def end_of_batch(callback, made: SimpleNamespace, batch_idx: int) -> None:
+    callback.on_train_batch_end(made, None, None, None, batch_idx)
+
+
+def test_places_are_saved_every_so_many_whole_steps():
+    callback = SavePlace(Path("last.ckpt"), every=3)
+    saved = []
+    for batch_idx in range(14):
+        made = trainer(global_step=(batch_idx + 1) // 2)
+        end_of_batch(callback, made, batch_idx)
+        saved += [batch_idx] * len(made.saved)
+    assert saved == [5, 11], "behind steps 3 and 6, once each"
+
+
+def test_the_last_batch_is_left_to_the_end_of_the_epoch():
+    callback, made = SavePlace(Path("last.ckpt"), every=1), trainer(is_last_batch=True)
+    end_of_batch(callback, made, 1)
+    assert made.saved == []
+    callback.on_train_epoch_end(made, None)
+    assert made.saved == [Path("last.ckpt")]
+
+
+def test_zero_saves_at_the_end_of_epochs_only():
+    callback, made = SavePlace(Path("last.ckpt"), every=0), trainer(global_step=0)
+    end_of_batch(callback, made, 1)
+    assert made.saved == []
+
+
+@pytest.fixture
+def stop() -> GracefulStop:
+    return GracefulStop(Path("last.ckpt"), "rbft fit --config x.yaml")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_stops_training_behind_a_whole_step(stop, number, code):
+    made = trainer()
+    with stop, pytest.raises(Interrupted, match=r"saved\. To continue: rbft fit --config x\.yaml") as caught:
+        end_of_batch(stop, made, 1)  # nobody asked yet
+        os.kill(os.getpid(), number)
+        end_of_batch(stop, made, 2)
+        assert made.saved == [], "in the middle of a step"
+        end_of_batch(stop, made, 3)
+    assert caught.value.exit_code == code
+    assert made.saved == [Path("last.ckpt")]
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == BEFORE
+
+
+def test_an_epoch_that_is_over_is_stopped_behind_it(stop):
+    made = trainer(is_last_batch=True)
+    with stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        end_of_batch(stop, made, 1)
+        assert made.saved == []
+        with pytest.raises(Interrupted):
+            stop.on_train_epoch_end(made, None)
+    assert made.saved == [Path("last.ckpt")]
+
+
+@pytest.mark.parametrize("hook", ["on_test_batch_end", "on_predict_batch_end"])
+def test_scoring_and_writing_stop_between_batches(stop, hook):
+    made = trainer()
+    with stop:
+        getattr(stop, hook)(made)
+        os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(Interrupted):
+            getattr(stop, hook)(made)
+    assert made.saved == []
+
+
+def test_a_rank_without_signal_stops_with_the_others(stop):
+    made = trainer(strategy=SimpleNamespace(reduce_boolean_decision=lambda decision, all: True))
+    with pytest.raises(Interrupted) as caught:
+        end_of_batch(stop, made, 1)
+    assert caught.value.exit_code == 143
+
+
+def test_a_second_signal_ends_it_now(stop):
+    with stop, pytest.raises(SystemExit) as caught:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+    assert caught.value.code == 130
+    assert signal.getsignal(signal.SIGINT) == BEFORE[0]
+
+
+def lines(callback: PlainProgress, capsys, batches: int = 3) -> list[str]:
+    made = SimpleNamespace(
+        progress_bar_metrics={"train/loss": 1.23456}, num_training_batches=batches, current_epoch=1, max_epochs=2,
+        num_test_batches=[batches], num_predict_batches=[batches],
+    )  # fmt: skip
+    for batch in range(batches):
+        callback.on_train_batch_end(made, None, None, None, batch)
+        callback.on_test_batch_end(made, None, None, None, batch)
+        callback.on_predict_batch_end(made, None, None, None, batch)
+    return capsys.readouterr().out.splitlines()
+
+
+def test_progress_speaks_at_its_pace_and_always_at_the_end(capsys):
+    assert lines(PlainProgress("sft", seconds=1000), capsys) == [
+        "  sft: epoch 2/2, batch 3/3  train/loss 1.235",
+        "  sft: scored batch 3/3",
+        "  sft: wrote batch 3/3",
+    ]
+    assert len(lines(PlainProgress("sft", seconds=0), capsys)) == 9
+
+
+def test_progress_of_other_ranks_is_silent(capsys):
+    callback = PlainProgress("sft", seconds=0)
+    callback.disable()
+    assert lines(callback, capsys) == []
+    callback.enable()
+    assert len(lines(callback, capsys)) == 9

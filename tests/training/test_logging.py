@@ -1,0 +1,78 @@
+"""What TensorBoard shows beside the scalars: rationales as text and figures, and confusion matrices."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from lightning.pytorch.loggers import TensorBoardLogger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tests.support.videos import write_video
+
+from rbft.data.datamodule import VideoDataModule
+from rbft.data.labels import LabelSet
+from rbft.evaluation.predictions import Prediction
+from rbft.rationales.store import Rationale
+from rbft.training.logging import SAMPLES, ConfusionLogger, log_confusion, log_rationales, spread
+from rbft.training.module import VLMFineTuner
+
+LABELS = LabelSet(("a", "b"))
+PREDICTIONS = [
+    Prediction("1", "1.mp4", "a", "a", (0.9, 0.1), (-1.0, -3.0)),
+    Prediction("2", "2.mp4", "b", "a", (0.6, 0.4), (-1.0, -1.4)),
+]
+
+
+def events(folder: Path) -> EventAccumulator:
+    found = EventAccumulator(str(folder))
+    found.Reload()
+    return found
+
+
+def rationale(number: int, text: str = "It moves.") -> Rationale:
+    return Rationale(str(number), 0, "1.mp4", "a", "00", "blind", "me", text, "a", text, False)
+
+
+def test_rationales_stand_under_the_frames_they_are_about(tmp_path):
+    write_video(tmp_path / "1.mp4", num_frames=6, size=(48, 64))
+    data = VideoDataModule(str(tmp_path), num_frames=2, cache_clips=False)
+    log_rationales(tmp_path / "log", data, [rationale(0, "<script>$x_1$</script>"), rationale(1)])
+    found = events(tmp_path / "log")
+    assert found.Tags()["images"] == ["rationales/0", "rationales/1"]
+    assert found.Images("rationales/0")[0].encoded_image_string.startswith(b"\x89PNG")
+    text = found.Tensors("rationales/0/text_summary")[0].tensor_proto.string_val[0].decode()
+    assert "&lt;script&gt;$x_1$" in text
+    assert "<script>" not in text
+    assert "1.mp4" in text
+
+
+@pytest.mark.parametrize("count", [1, 7, 8, 9, 17, 100])
+def test_shown_rationales_are_from_all_over(count):
+    shown = [int(r.id) for r in spread([rationale(i) for i in range(count)])]
+    assert len(shown) == min(count, SAMPLES)
+    assert shown == sorted(set(shown))
+    assert shown[0] == 0
+    if count >= 2 * SAMPLES:
+        assert shown[-1] >= count / 2
+    assert spread([]) == []
+
+
+def test_confusion_of_a_test_is_a_figure(tmp_path):
+    log_confusion(tmp_path, PREDICTIONS, LABELS)
+    assert events(tmp_path).Tags()["images"] == ["test/confusion"]
+
+
+def test_confusion_of_each_validation_is_logged_at_its_step(tmp_path):
+    logger = TensorBoardLogger(tmp_path, name="", version="log")
+    module = VLMFineTuner()
+    module.book = SimpleNamespace(labels=LABELS)
+    trainer = SimpleNamespace(is_global_zero=True, logger=logger, global_step=7)
+    callback = ConfusionLogger()
+    callback.on_validation_end(trainer, module)  # nothing predicted yet
+    module.predictions = PREDICTIONS
+    callback.on_validation_end(SimpleNamespace(**{**vars(trainer), "is_global_zero": False}), module)
+    callback.on_validation_end(trainer, module)
+    logger.finalize("success")
+    found = events(tmp_path / "log")
+    assert [image.step for image in found.Images("val/confusion")] == [7]

@@ -1,0 +1,245 @@
+"""The LightningModule: one model for training, scoring and writing, and every test video in the figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import lightning as L
+import pytest
+import torch
+from tests.support.runs import write_clips
+
+from rbft.data.datamodule import VideoDataModule
+from rbft.data.dataset import Example
+from rbft.data.formats import ClassFolders
+from rbft.data.sampler import Draw
+from rbft.errors import ConfigError, ModelError, StageError
+from rbft.objectives.base import Objective
+from rbft.objectives.classification import ClassificationObjective
+from rbft.rationales.prompts import PromptBook, Prompts
+from rbft.rationales.store import RationaleStore
+from rbft.rationales.writer import RationaleWriter
+from rbft.training.module import VLMFineTuner
+from rbft.training.optim import OptimSettings
+from rbft.vlm.label_scorer import LabelScorer
+from rbft.vlm.processing import ClipProcessor
+from rbft.vlm.tuning import LoRA, save_trained, trained_state
+
+TUNING = LoRA(rank=2, dropout=0.1)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_clips(tmp_path_factory.mktemp("module") / "clips")
+
+
+@pytest.fixture(scope="module")
+def model_folder(family_folder: Callable[[str], Path]) -> str:
+    return str(family_folder("qwen2_5_vl"))
+
+
+@pytest.fixture(scope="module")
+def processor(model_folder: str) -> ClipProcessor:
+    return ClipProcessor(model_folder)
+
+
+@pytest.fixture
+def data(root: Path, processor: ClipProcessor) -> VideoDataModule:
+    made = VideoDataModule(str(root), ClassFolders(), num_frames=4, batch_size=2, eval_batch_size=2)
+    prompt = PromptBook(Prompts(), made.labels).label_prompt()
+    rows = {role: [Example(record, prompt) for record in getattr(made.splits, role)] for role in ("val", "test")}
+    train = ClassificationObjective().examples(made.splits.train, PromptBook(Prompts(), made.labels), [])
+    made.connect(processor, 0, 1, train=train, predict=rows["test"], **rows)
+    return made
+
+
+@pytest.fixture
+def build(model_folder: str, processor: ClipProcessor, data: VideoDataModule) -> Callable[..., VLMFineTuner]:
+    def make(**settings) -> VLMFineTuner:
+        options = {"tuning": TUNING, "objective": ClassificationObjective(), "dtype": "float32"}
+        module = VLMFineTuner(model_folder, **{**options, **settings})
+        module.connect(processor, PromptBook(module.prompts, data.labels), seed=0)
+        return module
+
+    return make
+
+
+def trainer(tmp_path: Path, **settings) -> L.Trainer:
+    quiet = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_model_summary": False,
+        "enable_progress_bar": False,
+    }
+    return L.Trainer(
+        accelerator="cpu", devices=1, default_root_dir=str(tmp_path), use_distributed_sampler=False,
+        num_sanity_val_steps=0, **{**quiet, "max_epochs": 1, **settings},
+    )  # fmt: skip
+
+
+def weights(module: VLMFineTuner) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in trained_state(module.ready).items()}
+
+
+def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def test_training_is_repeatable_and_moves_what_is_trained_alone(build, data, tmp_path):
+    ends = []
+    for _ in range(2):
+        L.seed_everything(0, verbose=False)
+        module = build()
+        module.configure_model()
+        start, frozen = weights(module), module.ready.base.get_input_embeddings().weight.clone()
+        trainer(tmp_path, limit_val_batches=0).fit(module, datamodule=data)
+        assert not equal(weights(module), start)
+        assert torch.equal(module.ready.base.get_input_embeddings().weight, frozen)
+        ends.append(weights(module))
+    assert equal(*ends), "dropout follows the seed and the step"
+
+
+def test_accumulated_batches_make_the_step_of_a_large_batch(build, data, processor, tmp_path):
+    ends = []
+    for batch_size, accumulate in ((6, 1), (2, 3), (1, 6)):
+        L.seed_everything(0, verbose=False)
+        data.batch_size = batch_size
+        rows = data.dataset("train").examples
+        data.connect(processor, 0, accumulate, train=rows, val=[])
+        module = build(tuning=LoRA(rank=2, dropout=0.0), optim=OptimSettings(lr=1e-2, eps=1e-2, warmup=0.0))
+        run = trainer(tmp_path, accumulate_grad_batches=accumulate)
+        run.fit(module, datamodule=data)
+        assert run.global_step == 1
+        ends.append(weights(module))
+    for other in ends[1:]:
+        difference = max(float((value - other[name]).abs().max()) for name, value in ends[0].items())
+        assert difference < 1e-6
+
+
+class _Lost(Objective):
+    def examples(self, records, book, rationales):
+        return []
+
+    def loss(self, vlm, batch):
+        return next(p for p in vlm.parameters() if p.requires_grad).sum() * torch.nan
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_names_the_videos(build, data, tmp_path):
+    with pytest.raises(
+        ModelError, match=r"the loss became nan at step 0, in the batch of .*\.mp4, .*Lower model\.optim\.lr"
+    ):
+        trainer(tmp_path).fit(build(objective=_Lost()), datamodule=data)
+
+
+def test_training_without_objective_is_refused(build, data, tmp_path):
+    with pytest.raises(ConfigError, match=r"model\.objective is not set"):
+        trainer(tmp_path).fit(build(objective=None), datamodule=data)
+
+
+def test_frozen_towers_keep_their_mode_while_training(build, data, tmp_path):
+    modes = {}
+
+    class Look(L.Callback):
+        def on_train_batch_start(self, trainer, module, *_):
+            modes["train"] = module.ready.training, module.ready.base.get_encoder(modality="image").training
+
+        def on_validation_batch_start(self, trainer, module, *_):
+            modes["val"] = module.ready.training, module.ready.base.get_encoder(modality="image").training
+
+    trainer(tmp_path, callbacks=[Look()]).fit(build(), datamodule=data)
+    assert modes == {"train": (True, False), "val": (False, False)}
+    trainer(tmp_path, callbacks=[Look()]).fit(build(tuning=LoRA(vision="train")), datamodule=data)
+    assert modes["train"] == (True, True)
+
+
+def test_validation_and_test_score_every_video_in_order(build, data, tmp_path):
+    module, run = build(), trainer(tmp_path)
+    run.test(module, datamodule=data, verbose=False)
+    names = data.labels.names
+    assert [p.id for p in module.predictions] == [record.id for record in data.splits.test]
+    scorer = LabelScorer(module.scorer.label_ids)
+    for number, prediction in enumerate(module.predictions):
+        row = scorer(module.ready, [data.dataset("test")[Draw(number, (0,), 1.0, 1.0)].prompt])[0].double().tolist()
+        assert prediction.log_likelihoods == pytest.approx(row, abs=1e-4)
+        assert prediction.predicted == names[row.index(max(row))]
+        assert prediction.label == data.splits.test[number].label
+        assert sum(prediction.probabilities) == pytest.approx(1.0)
+    metrics = run.validate(module, datamodule=data, verbose=False)[0]
+    right = sum(p.predicted == p.label for p in module.predictions)
+    assert len(module.predictions) == len(data.splits.val)
+    assert metrics["val/accuracy"] == pytest.approx(right / len(data.splits.val))
+
+
+def test_figures_of_a_part_never_pass_for_the_whole(build, data, tmp_path):
+    with pytest.raises(
+        ModelError, match=r"2 of 5 test videos were scored; trainer\.limit_test_batches must not be set"
+    ):
+        trainer(tmp_path, limit_test_batches=1).test(build(), datamodule=data, verbose=False)
+
+
+def test_written_rationales_are_stored_and_do_not_depend_on_company(build, data, root, processor, tmp_path):
+    written = []
+    for name, size in (("a", 2), ("b", 1)):
+        module = build(writer=RationaleWriter(max_new_tokens=4))
+        store = RationaleStore(tmp_path / name)
+        module.write_to(store)
+        data.eval_batch_size = size
+        trainer(tmp_path).predict(module, datamodule=data, return_predictions=False)
+        written.append({r.id: r.written for r in store.finish(data.splits.test, 1)})
+    assert set(written[0]) == {record.id for record in data.splits.test}
+    assert written[0] == written[1]
+
+
+def test_checkpoints_hold_trained_weights_alone(build, data, tmp_path):
+    module, run = build(), trainer(tmp_path, limit_val_batches=0)
+    run.fit(module, datamodule=data)
+    run.save_checkpoint(tmp_path / "last.ckpt")
+    content = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert set(content["state_dict"]) == {f"vlm.{name}" for name in trained_state(module.ready)}
+    assert all("lora_" in name for name in content["state_dict"])
+
+
+def test_a_stage_starts_from_the_weights_it_is_told(build, tmp_path):
+    first = build()
+    first.configure_model()
+    for value in trained_state(first.ready).values():
+        value.add_(1.0)
+    save_trained(first.ready.model, tmp_path / "adapter")
+    second = build()
+    second.start_from(tmp_path / "adapter", "me")
+    second.configure_model()
+    assert equal(weights(second), weights(first))
+    loaded = second.vlm
+    second.configure_model()
+    assert second.vlm is loaded, "a model is loaded once"
+    missing = build()
+    missing.start_from(tmp_path / "nothing", "me")
+    with pytest.raises(StageError, match="holds no trained weights"):
+        missing.configure_model()
+
+
+def test_activation_checkpointing_gives_the_same_gradients(build, data):
+    found = []
+    for switch in (False, True):
+        torch.manual_seed(0)
+        module = build(activation_checkpointing=switch, tuning=LoRA(rank=2, dropout=0.0))
+        module.configure_model()
+        module.ready.train()
+        ClassificationObjective().loss(module.ready, next(iter(data.train_dataloader()))).backward()
+        found.append({name: p.grad.clone() for name, p in module.ready.named_parameters() if p.requires_grad})
+        assert any(float(value.abs().max()) > 0 for value in found[-1].values())
+    for name, value in found[0].items():
+        assert torch.allclose(found[1][name], value, atol=1e-6), name
+
+
+def test_classes_that_are_the_same_tokens_are_refused(model_folder, processor, data, monkeypatch):
+    module = VLMFineTuner(model_folder)
+    monkeypatch.setattr(ClipProcessor, "target_ids", lambda *_: torch.tensor([40, 6]))
+    with pytest.raises(ConfigError, match=r"reads the classes .* as the same tokens; set model\.prompts\.label_texts"):
+        module.connect(processor, PromptBook(Prompts(), data.labels), 0)
+
+
+def test_wrong_settings_are_refused():
+    with pytest.raises(ConfigError, match=r"^model\.max_score_rows: 0 must be at least 1"):
+        VLMFineTuner(max_score_rows=0)

@@ -1,0 +1,509 @@
+"""The clip cache answers as decoding does, whatever happens to its folder, and never twice with work once done."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import multiprocessing
+import os
+import shutil
+import signal
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from tests.support.videos import numbered_frames, read_number, write_video
+
+from rbft.data.datamodule import VideoDataModule
+from rbft.data.dataset import Example
+from rbft.data.fingerprint import file_digest
+from rbft.errors import ConfigError, VideoError
+from rbft.video import clip_cache
+from rbft.video.clip import Clip, read_clip
+from rbft.video.clip_cache import ClipCache, default_folder
+from rbft.video.container import Limits
+from rbft.video.sampling import FrameSampling
+from rbft.vlm.processing import ClipProcessor
+from rbft.vlm.prompt import Prompt
+
+FOUR = FrameSampling(num_frames=4)
+GB = 10**9
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """0.mp4 ... 2.mp4, each of other length."""
+    folder = tmp_path_factory.mktemp("videos")
+    for number in range(3):
+        write_video(folder / f"{number}.mp4", num_frames=20 + 3 * number, size=(48, 64))
+    return folder
+
+
+@pytest.fixture
+def opens(videos: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Every opening of a video from here on."""
+    opened: list[str] = []
+    original = av.open
+
+    def counting(file, *args, **settings):
+        opened.append(file)
+        return original(file, *args, **settings)
+
+    monkeypatch.setattr(av, "open", counting)
+    return opened
+
+
+@contextmanager
+def no_warning() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+
+
+def make(folder: Path, max_bytes: int = GB) -> ClipCache:
+    return ClipCache(folder, max_bytes, file_digest)
+
+
+def same(clip: Clip, other: Clip) -> bool:
+    return torch.equal(clip.frames, other.frames) and all(
+        getattr(clip, field.name) == getattr(other, field.name) for field in fields(Clip) if field.name != "frames"
+    )
+
+
+def entries(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"max_pixels": 1000},
+        {"size": (30, 50)},
+        {"sampling": FrameSampling(fps=3.0)},
+        {"sampling": FrameSampling(num_frames=60)},
+    ],
+    ids=str,
+)
+def test_a_cached_clip_is_the_decoded_one(videos, tmp_path, opens, settings):
+    settings = {"sampling": FOUR, "root": videos, **settings}
+    expected = read_clip("0.mp4", **settings)
+    with no_warning():
+        assert same(make(tmp_path / "cache").read("0.mp4", **settings), expected)
+        decoded = len(opens)
+        cached = make(tmp_path / "cache").read("0.mp4", **settings)
+    assert len(opens) == decoded
+    assert same(cached, expected)
+    assert cached.frames.is_contiguous()
+    assert [type(getattr(cached, field.name)) for field in fields(Clip)] == [
+        type(getattr(expected, field.name)) for field in fields(Clip)
+    ]
+
+
+def test_whoever_writes_to_the_frames_writes_to_a_copy(videos, tmp_path):
+    cache = make(tmp_path)
+    expected = cache.read("0.mp4", FOUR, root=videos)
+    (entry,) = entries(tmp_path)
+    content = entry.read_bytes()
+    with no_warning():
+        mine, other = cache.read("0.mp4", FOUR, root=videos), cache.read("0.mp4", FOUR, root=videos)
+        mine.frames.fill_(7)
+        mine.frames.numpy()[0] = 8
+    assert torch.equal(other.frames, expected.frames)
+    assert same(cache.read("0.mp4", FOUR, root=videos), expected)
+    assert entry.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"sampling": FrameSampling(num_frames=5)},
+        {"sampling": FrameSampling(fps=2.0)},
+        {"max_pixels": 1000},
+        {"size": (24, 32)},
+        {"limits": Limits(max_frames=500)},
+        {"path": "1.mp4"},
+    ],
+    ids=str,
+)
+def test_another_request_is_another_entry(videos, tmp_path, opens, change):
+    request = {"path": "0.mp4", "sampling": FOUR, "root": videos}
+    cache = make(tmp_path)
+    cache.read(**request)
+    opens.clear()
+    assert same(cache.read(**{**request, **change}), read_clip(**{**request, **change}))
+    assert len(opens) == 2
+    assert len(entries(tmp_path)) == 2
+
+
+def test_every_sampling_has_its_entry(videos, tmp_path):
+    samplings = [FrameSampling(fps=fps, max_frames=most) for fps in (2.0, 20.0) for most in (8, 9)]
+    for _ in range(2):
+        for sampling in samplings:
+            clip = make(tmp_path).read("0.mp4", sampling, root=videos)
+            assert same(clip, read_clip("0.mp4", sampling, root=videos))
+    assert len(entries(tmp_path)) == len(samplings)
+
+
+@pytest.mark.parametrize(("module", "name"), [(clip_cache, "_SCHEMA"), (av, "__version__")], ids=["schema", "decoder"])
+def test_another_version_is_another_entry(videos, tmp_path, monkeypatch, module, name):
+    make(tmp_path).read("0.mp4", FOUR, root=videos)
+    monkeypatch.setattr(module, name, 1000)
+    make(tmp_path).read("0.mp4", FOUR, root=videos)
+    assert len(entries(tmp_path)) == 2
+
+
+def test_a_limit_refuses_a_cached_video_too(videos, tmp_path):
+    cache = make(tmp_path)
+    cache.read("0.mp4", FOUR, root=videos)
+    with pytest.raises(VideoError, match="20 frames, over the limit of 5"):
+        cache.read("0.mp4", FOUR, root=videos, limits=Limits(max_frames=5))
+
+
+def test_a_changed_video_is_never_answered_with_old_frames(tmp_path):
+    video, cache = tmp_path / "a.mp4", make(tmp_path / "cache")
+    write_video(video, numbered_frames(40)[:20])
+    cache.read(video, FOUR)
+    write_video(video, numbered_frames(40)[20:])
+    assert read_number(cache.read(video, FOUR).frames[0].numpy()) == 22
+    assert len(entries(cache.folder)) == 2
+
+
+def test_a_video_that_changes_while_it_is_decoded_is_not_kept(tmp_path, monkeypatch):
+    video, cache = tmp_path / "a.mp4", make(tmp_path / "cache")
+    write_video(video, num_frames=20)
+
+    def decode_and_replace(*arguments):
+        clip = read_clip(*arguments)
+        write_video(video, num_frames=30)
+        return clip
+
+    monkeypatch.setattr(clip_cache, "read_clip", decode_and_replace)
+    assert cache.read(video, FOUR).total_num_frames == 20
+    assert entries(cache.folder) == []
+
+
+def test_equal_videos_share_an_entry_under_their_own_names(videos, tmp_path, opens):
+    shutil.copy(videos / "0.mp4", tmp_path / "other.mp4")
+    cache = make(tmp_path / "cache")
+    cache.read("0.mp4", FOUR, root=videos)
+    opens.clear()
+    assert cache.read("other.mp4", FOUR, root=tmp_path).path == "other.mp4"
+    assert opens == []
+
+
+def test_what_lies_outside_of_the_root_is_refused_although_it_is_cached(videos, tmp_path):
+    cache = make(tmp_path / "cache")
+    cache.read("0.mp4", FOUR, root=videos)
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "link.mp4").symlink_to(videos / "0.mp4")
+    with pytest.raises(VideoError, match="outside of the data folder"):
+        cache.read("link.mp4", FOUR, root=tmp_path / "root")
+
+
+def test_an_unreadable_video_is_no_entry(tmp_path):
+    (tmp_path / "a.mp4").write_bytes(b"no video")
+    cache = make(tmp_path / "cache")
+    for _ in range(2):
+        with pytest.raises(VideoError):
+            cache.read(tmp_path / "a.mp4", FOUR)
+    assert entries(cache.folder) == []
+
+
+def test_random_frames_are_decoded_every_time(videos, tmp_path, opens):
+    cache, sampling = make(tmp_path / "cache"), FrameSampling(num_frames=4, mode="random")
+    clips = [cache.read("0.mp4", sampling, root=videos, rng=np.random.default_rng(seed)) for seed in (0, 1, 1)]
+    assert len(opens) == 3
+    assert clips[0].indices != clips[1].indices
+    assert same(clips[1], clips[2])
+    assert entries(cache.folder) == []
+
+
+def _fill(folder: Path, videos: Path, start, results) -> None:
+    start.wait()
+    cache = make(folder)
+    for number in range(3):
+        results.put((number, hashlib.sha256(cache.read(f"{number}.mp4", FOUR, root=videos).frames.numpy()).digest()))
+
+
+def test_processes_fill_a_folder_at_once(videos, tmp_path):
+    context = multiprocessing.get_context("fork")
+    start, results = context.Barrier(4), context.SimpleQueue()
+    processes = [context.Process(target=_fill, args=(tmp_path / "cache", videos, start, results)) for _ in range(4)]
+    for process in processes:
+        process.start()
+    found = [results.get() for _ in range(4 * 3)]
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * 4
+    assert len(set(found)) == 3
+    files = entries(tmp_path / "cache")
+    assert len(files) == 3
+    assert {file.suffix for file in files} == {".clip"}
+    _all_whole(tmp_path / "cache", videos)
+
+
+def _all_whole(folder: Path, videos: Path) -> None:
+    with no_warning():
+        for number in range(3):
+            expected = read_clip(f"{number}.mp4", FOUR, root=videos)
+            assert same(make(folder).read(f"{number}.mp4", FOUR, root=videos), expected)
+
+
+def _die_while_writing(folder: Path, videos: Path) -> None:
+    os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
+    make(folder).read("0.mp4", FOUR, root=videos)
+
+
+def test_a_kill_while_writing_leaves_no_torn_entry(videos, tmp_path):
+    process = multiprocessing.get_context("fork").Process(target=_die_while_writing, args=(tmp_path, videos))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    (left,) = entries(tmp_path)
+    assert left.suffix == ".tmp"
+    unrelated = tmp_path / "notes.tmp"
+    unrelated.write_text("of somebody else")
+    for file in (left, unrelated):
+        os.utime(file, (time.time() - 7200,) * 2)
+    _all_whole(tmp_path, videos)
+    assert not left.exists(), "abandoned files would take room for ever"
+    assert unrelated.exists()
+
+
+DAMAGE: dict[str, Callable[[bytes], bytes]] = {
+    "empty": lambda content: b"",
+    "in its head": lambda content: content[:10],
+    "in its header": lambda content: content[:60],
+    "in its frames": lambda content: content[: len(content) // 2],
+    "one byte short": lambda content: content[:-1],
+    "too long": lambda content: content + b"\0",
+    "other header": lambda content: content.replace(b'"shape"', b'"shaqe"'),
+    "no header": lambda content: b"\0" * len(content),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_entry_is_replaced_and_said_once(videos, tmp_path, damage):
+    cache = make(tmp_path)
+    written = {}
+    for number in range(2):
+        cache.read(f"{number}.mp4", FOUR, root=videos)
+        (entry,) = set(entries(tmp_path)) - set(written)
+        written[entry] = entry.read_bytes()
+    for entry, content in written.items():
+        entry.write_bytes(damage(content))
+    with pytest.warns(UserWarning, match=r"damaged .* removed and the video decoded again") as said:
+        for number in range(2):
+            assert same(cache.read(f"{number}.mp4", FOUR, root=videos), read_clip(f"{number}.mp4", FOUR, root=videos))
+    assert len(said) == 1
+    assert {entry: entry.read_bytes() for entry in entries(tmp_path)} == written
+
+
+def test_the_entry_of_another_clip_is_damage(videos, tmp_path):
+    cache = make(tmp_path)
+    cache.read("0.mp4", FOUR, root=videos)
+    (first,) = entries(tmp_path)
+    cache.read("1.mp4", FOUR, root=videos)
+    (second,) = set(entries(tmp_path)) - {first}
+    shutil.copy(first, second)
+    with pytest.warns(UserWarning, match="of another clip"):
+        assert same(cache.read("1.mp4", FOUR, root=videos), read_clip("1.mp4", FOUR, root=videos))
+
+
+def test_the_limit_holds_and_is_said_once(videos, tmp_path, opens):
+    make(tmp_path / "probe").read("0.mp4", FOUR, root=videos)
+    size = entries(tmp_path / "probe")[0].stat().st_size
+    folder = tmp_path / "cache"
+    caches = [make(folder, 2 * size + 100) for _ in range(2)]  # as two processes have them
+    with no_warning():
+        for number, cache in enumerate(caches):
+            cache.read(f"{number}.mp4", FOUR, root=videos)
+    with pytest.warns(UserWarning) as said:
+        for cache in caches:
+            assert same(cache.read("2.mp4", FOUR, root=videos), read_clip("2.mp4", FOUR, root=videos))
+    (warning,) = said
+    for part in (str(folder), "it holds", "its limit is", "data.cache_gb"):
+        assert part in str(warning.message)
+    assert sum(entry.stat().st_size for entry in entries(folder)) <= 2 * size + 100
+    opens.clear()
+    for number in range(2):
+        cache.read(f"{number}.mp4", FOUR, root=videos)
+    assert opens == [], "a full cache is still read"
+
+
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [
+        (errno.ENOSPC, r"disk is full .*data\.cache_dir"),
+        (errno.EDQUOT, r"disk is full .*data\.cache_dir"),
+        (errno.EROFS, r"cannot be written to .*data\.cache_dir.*data\.cache_clips"),
+    ],
+    ids=["full", "quota", "read-only"],
+)
+def test_a_disk_that_takes_nothing_is_said_once(videos, tmp_path, monkeypatch, opens, number, message):
+    cache = make(tmp_path / "cache")
+    cache.read("0.mp4", FOUR, root=videos)
+    attempts = []
+
+    def refuse(descriptor: int) -> None:
+        attempts.append(descriptor)
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.warns(UserWarning, match=message) as said:
+        for name in ("1.mp4", "2.mp4", "1.mp4"):
+            assert same(cache.read(name, FOUR, root=videos), read_clip(name, FOUR, root=videos))
+    assert len(said) == 1
+    assert len(attempts) == 1
+    assert len(entries(cache.folder)) == 1
+    opens.clear()
+    cache.read("0.mp4", FOUR, root=videos)
+    assert opens == []
+
+
+def test_a_folder_that_cannot_be_made_is_said_once(videos, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    cache = make(tmp_path / "file" / "cache")
+    with pytest.warns(UserWarning, match="cannot be written to") as said:
+        for _ in range(2):
+            assert same(cache.read("0.mp4", FOUR, root=videos), read_clip("0.mp4", FOUR, root=videos))
+    assert len(said) == 1
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_folder_is_said_once_and_read(videos, tmp_path, opens):
+    cache = make(tmp_path / "cache")
+    cache.read("0.mp4", FOUR, root=videos)
+    cache.folder.chmod(0o500)
+    try:
+        with pytest.warns(UserWarning, match="cannot be written to") as said:
+            for name in ("1.mp4", "2.mp4"):
+                assert same(cache.read(name, FOUR, root=videos), read_clip(name, FOUR, root=videos))
+        assert len(said) == 1
+        opens.clear()
+        cache.read("0.mp4", FOUR, root=videos)
+        assert opens == []
+    finally:
+        cache.folder.chmod(0o700)
+
+
+def test_an_entry_that_cannot_be_read_is_said_once(videos, tmp_path):
+    cache = make(tmp_path)
+    cache.read("0.mp4", FOUR, root=videos)
+    (entry,) = entries(tmp_path)
+    entry.unlink()
+    entry.mkdir()
+    with pytest.warns(UserWarning, match="cannot be read") as said:
+        for _ in range(2):
+            assert same(cache.read("0.mp4", FOUR, root=videos), read_clip("0.mp4", FOUR, root=videos))
+    assert len(said) == 1
+
+
+def test_the_folder_is_private_unless_somebody_made_it(videos, tmp_path):
+    make(tmp_path / "made").read("0.mp4", FOUR, root=videos)
+    assert (tmp_path / "made").stat().st_mode & 0o777 == 0o700
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o775)
+    make(shared).read("0.mp4", FOUR, root=videos)
+    assert shared.stat().st_mode & 0o777 == 0o775
+
+
+def test_default_folder(monkeypatch, tmp_path, clip_cache_folder):
+    assert default_folder() == clip_cache_folder, "tests stay out of the user's own"
+    monkeypatch.delenv("RBFT_CACHE")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", "/elsewhere")
+    assert default_folder() == Path("/elsewhere/rbft/clips")
+    monkeypatch.setenv("XDG_CACHE_HOME", "not/absolute")
+    assert default_folder() == tmp_path / ".cache/rbft/clips"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert default_folder() == tmp_path / ".cache/rbft/clips"
+
+
+@pytest.fixture(scope="module")
+def root(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two classes of two videos; every class needs its own."""
+    folder = tmp_path_factory.mktemp("root")
+    for number, label in enumerate(("archery", "fencing")):
+        for copy in range(2):
+            (folder / label).mkdir(exist_ok=True)
+            write_video(folder / label / f"{copy}.mp4", num_frames=20 + 2 * number + copy, size=(48, 64))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def processor(family_folder: Callable[[str], Path]) -> ClipProcessor:
+    return ClipProcessor(str(family_folder("qwen2_5_vl")))
+
+
+def connected(root: Path, processor: ClipProcessor, **settings) -> VideoDataModule:
+    """A data module, as one stage of a run has it, with all videos in training and in test."""
+    data = VideoDataModule(str(root), num_frames=4, **settings)
+    examples = [Example(record, Prompt("Which action?"), record.label) for record in data.records]
+    data.connect(processor, 0, 1, train=examples, test=examples)
+    return data
+
+
+def pixels(loader) -> dict[int, torch.Tensor]:
+    return {
+        index: prompt.vision["pixel_values_videos"]
+        for batch in loader
+        for index, prompt in zip(batch.indices, batch.prompts, strict=True)
+    }
+
+
+def equal(left: dict[int, torch.Tensor], right: dict[int, torch.Tensor]) -> bool:
+    return left.keys() == right.keys() and all(torch.equal(left[index], right[index]) for index in left)
+
+
+def test_no_epoch_and_no_stage_decodes_a_second_time(root, processor, tmp_path, opens):
+    first = connected(root, processor, cache_dir=str(tmp_path))
+    loader = first.train_dataloader()
+    epoch = pixels(loader)
+    assert len(opens) == len(epoch) == 4
+    opens.clear()
+    with no_warning():
+        assert equal(pixels(loader), epoch)
+        assert equal(pixels(connected(root, processor, cache_dir=str(tmp_path)).test_dataloader()), epoch)
+    assert opens == []
+    decoded = connected(root, processor, cache_clips=False)
+    assert decoded.cache is None
+    assert equal(pixels(decoded.train_dataloader()), epoch)
+    assert equal(pixels(decoded.train_dataloader()), epoch)
+    assert len(opens) == 8
+
+
+def test_worker_processes_share_the_folder(root, processor, tmp_path):
+    settings = {"cache_dir": str(tmp_path), "eval_batch_size": 1}
+    expected = pixels(connected(root, processor, cache_clips=False).test_dataloader())
+    assert equal(pixels(connected(root, processor, num_workers=2, **settings).test_dataloader()), expected)
+    assert len(entries(tmp_path)) == 4
+    assert equal(pixels(connected(root, processor, **settings).test_dataloader()), expected)
+    assert len(entries(tmp_path)) == 4
+
+
+def test_random_training_frames_fill_no_disk(root, processor, tmp_path):
+    data = connected(root, processor, cache_dir=str(tmp_path), frames="random")
+    pixels(data.train_dataloader())
+    assert entries(tmp_path) == []
+    pixels(data.test_dataloader())
+    assert len(entries(tmp_path)) == 4
+
+
+def test_the_settings(root, clip_cache_folder, tmp_path):
+    plain = VideoDataModule(str(root), num_frames=4).cache
+    assert (plain.folder, plain.max_bytes) == (clip_cache_folder, 20 * GB)
+    named = VideoDataModule(str(root), num_frames=4, cache_dir=str(tmp_path), cache_gb=0.5).cache
+    assert (named.folder, named.max_bytes) == (tmp_path, GB // 2)
+    for wrong in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(ConfigError, match=r"data\.cache_gb: .*data\.cache_clips"):
+            VideoDataModule(str(root), num_frames=4, cache_gb=wrong)

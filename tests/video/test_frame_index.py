@@ -1,0 +1,134 @@
+"""What demuxing alone tells: which packets display a frame, when, and whether the file is whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from rbft.errors import VideoError
+from rbft.video.clip import read_clip
+from rbft.video.reader import FrameMissingError, count_frames, open_reader, read_frames
+from rbft.video.sampling import FrameSampling
+from tests.support.videos import numbered_frames, read_number, write_video
+
+
+def remux(source: Path, target: Path, change: Callable[[int, bytes], bytes | None]) -> Path:
+    """Copies a video packet by packet; `change` gives the new bytes of packet i, or None to leave it out."""
+    with av.open(str(source)) as container, av.open(str(target), "w") as output:
+        stream = container.streams.video[0]
+        copy = output.add_stream_from_template(stream)
+        for i, packet in enumerate(p for p in container.demux(stream) if p.size):
+            content = change(i, bytes(packet))
+            if content is None:
+                continue
+            new = av.Packet(content)
+            new.stream, new.pts, new.dts, new.duration = copy, packet.pts, packet.dts, packet.duration
+            new.time_base, new.is_keyframe = packet.time_base, packet.is_keyframe
+            output.mux(new)
+    return target
+
+
+def test_reference_pictures_of_vp8_are_not_counted(tmp_path: Path) -> None:
+    shown = write_video(tmp_path / "a.webm", num_frames=30, codec="libvpx", gop=30)
+    hidden = {4, 5, 11}  # clear bit 4 of the first byte: decode, do not show (RFC 6386, 9.1)
+    path = remux(shown, tmp_path / "b.webm", lambda i, data: bytes([data[0] & ~0x10]) + data[1:] if i in hidden else data)
+    expected = [i for i in range(30) if i not in hidden]
+    assert count_frames(path) == len(expected)
+    with open_reader(path) as reader:
+        assert (reader.index.timed, reader.index.num_frames) == (True, len(expected))
+        for i, number in enumerate(expected):
+            assert read_number(reader.read([i]).frames[0].numpy()) == number
+
+
+def test_a_film_cut_in_the_middle_of_a_group(tmp_path: Path) -> None:
+    whole = write_video(tmp_path / "whole.mkv", num_frames=40, gop=10, bframes=2)
+    path = remux(whole, tmp_path / "cut.mkv", lambda i, data: data if i >= 5 else None)
+    # The decoder displays nothing before the first key frame, so packets cannot be counted as frames.
+    with open_reader(path) as reader:
+        assert (reader.index.timed, reader.index.num_frames) == (False, 35)
+        assert [read_number(frame.numpy()) for frame in reader.read(range(30)).frames] == list(range(10, 40))
+    with pytest.raises(FrameMissingError, match="frame 34 does not exist: 30 frames can be read"):
+        read_frames(path, [34])
+    clip = read_clip(path, FrameSampling(num_frames=30))
+    assert (clip.total_num_frames, clip.indices) == (30, tuple(range(30)))
+
+
+def nothing_changed(number: int) -> bytes:
+    """An mpeg4 picture of the first second at 25 per second with vop_coded = 0 (ISO/IEC 14496-2, 6.2.5).
+
+    Start code; type P, no whole second passed, marker, 5 bits of time, marker, not coded; padding.
+    """
+    return b"\0\0\1\xb6" + (0b0101 << 12 | number << 7 | 0b10_11111).to_bytes(2, "big")
+
+
+def test_mpeg4_pictures_that_say_nothing_changed(tmp_path: Path) -> None:
+    moving = write_video(tmp_path / "a.mp4", num_frames=20, codec="mpeg4", gop=20)
+    path = remux(moving, tmp_path / "b.mp4", lambda i, data: nothing_changed(i) if i in (7, 8) else data)
+    assert count_frames(path) == 18
+    with open_reader(path) as reader:
+        assert not reader.index.timed
+    clip = read_clip(path, FrameSampling(num_frames=18))
+    assert (clip.total_num_frames, clip.indices) == (18, tuple(range(18)))
+
+
+@pytest.mark.parametrize("file", ["a.mp4", "a.mkv", "a.webm", "a.flv", "a.ts", "a.avi"])
+@pytest.mark.parametrize(("film_seconds", "sound_seconds"), [(1, 3), (3, 1)])
+def test_sound_of_another_length_is_no_loss(file: str, film_seconds: int, sound_seconds: int, tmp_path: Path) -> None:
+    codecs = {"webm": ("libvpx-vp9", "libopus"), "avi": ("mpeg4", "ac3")}
+    video_codec, audio_codec = codecs.get(file.split(".")[1], ("libx264", "aac"))
+    rate = 44100 if file == "a.flv" else 48000
+    with av.open(str(tmp_path / file), "w") as output:
+        film, sound = output.add_stream(video_codec, rate=25), output.add_stream(audio_codec, rate=rate, layout="mono")
+        film.width, film.height, film.pix_fmt = 128, 96, "yuv420p"
+        pictures = iter(numbered_frames(25 * film_seconds))
+        for second in range(max(film_seconds, sound_seconds)):
+            for _ in range(25 if second < film_seconds else 0):
+                output.mux(film.encode(av.VideoFrame.from_ndarray(next(pictures))))
+            for k in range(rate * second // 1024, rate * (second + 1) // 1024 if second < sound_seconds else 0):
+                block = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+                block.sample_rate, block.pts, block.time_base = rate, 1024 * k, Fraction(1, rate)
+                output.mux(sound.encode(block))
+        output.mux(film.encode())
+        output.mux(sound.encode())
+    clip = read_clip(tmp_path / file, FrameSampling(num_frames=4))
+    assert (clip.total_num_frames, clip.duration) == (25 * film_seconds, pytest.approx(film_seconds))
+
+
+@pytest.mark.parametrize("file", ["a.mkv", "a.webm", "a.avi", "a.mp4", "a.flv"])
+@pytest.mark.parametrize("share", [0.5, 0.9])
+def test_a_clip_of_a_file_cut_short_is_refused(file: str, share: float, tmp_path: Path) -> None:
+    codec = {"a.webm": "libvpx-vp9", "a.avi": "mpeg4"}.get(file, "libx264")
+    noise = np.random.default_rng(0).integers(0, 30, (75, 96, 128, 3), np.uint8)
+    options = {"a.avi": {"qmax": "4"}, "a.webm": {"deadline": "realtime", "cpu-used": "8"}}.get(file, {})
+    where = {"movflags": "faststart"} if file == "a.mp4" else {}
+    path = write_video(
+        tmp_path / file, numbered_frames(75) + noise, codec=codec, codec_options=options, container_options=where
+    )
+    assert read_clip(path, FrameSampling(num_frames=4)).total_num_frames == 75
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+    with pytest.raises(VideoError, match=rf"{file}: is cut short: its header declares"):
+        read_clip(path, FrameSampling(num_frames=4))
+
+
+def test_fragments_after_a_table_of_contents(tmp_path: Path) -> None:
+    flags = {"movflags": "frag_keyframe+empty_moov+global_sidx"}
+    path = write_video(tmp_path / "a.mp4", num_frames=60, gop=10, container_options=flags)
+    content = path.read_bytes()
+    boundary = [i for i in range(len(content)) if content[i : i + 4] == b"moof"][4] - 4
+    path.write_bytes(content[:boundary])  # between two fragments: every packet that is there is whole
+    with open_reader(path) as reader:
+        assert reader.index.loss is not None and "2.40 s" in reader.index.loss
+
+
+@pytest.mark.parametrize(("file", "times"), [("a.mp4", 0.0), ("a.mkv", 5.0), ("a.ts", 0.0)])
+def test_rate_and_duration_are_those_of_the_frames(file: str, times: float, tmp_path: Path) -> None:
+    seconds = np.cumsum([0.0] + [0.02, 0.06] * 12)
+    path = write_video(tmp_path / file, num_frames=25, bframes=2, times=seconds + times)
+    with open_reader(path) as reader:
+        assert reader.index.fps == pytest.approx(24 / seconds[-1], rel=1e-3)
+        assert reader.index.duration == pytest.approx(seconds[-1] + 0.04, abs=0.03)
