@@ -13,6 +13,9 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tests.support.runs import CLASSES, Run, digests, fit, rows, run_experiment, write_experiment
 
+from rbft.training.module import VLMFineTuner
+from rbft.vlm.batch import Batch
+
 pytest_plugins = ["tests.support.run_fixtures"]
 
 STAGES = ("write", "rationale", "classification", "test")
@@ -226,7 +229,22 @@ def test_written_experiment_runs(copy: Run) -> None:
     assert times(copy.folder) == before
 
 
-# -- methods and seeds
+# -- order, methods and seeds
+
+
+def test_each_epoch_has_every_row_once_in_an_order_of_its_own(copy: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[int] = []
+    begin = VLMFineTuner.on_train_batch_start
+
+    def note(module: VLMFineTuner, batch: Batch, batch_idx: int) -> None:
+        drawn.extend(batch.indices)
+        begin(module, batch, batch_idx)
+
+    monkeypatch.setattr(VLMFineTuner, "on_train_batch_start", note)
+    assert copy.again("--stage", "rationale", "--restart").code == 0
+    first, second = drawn[:6], drawn[6:]
+    assert sorted(first) == sorted(second) == list(range(6))
+    assert first != second
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,6 @@ from rich.table import Table
 
 from rbft.data.records import VideoRecord
 from rbft.errors import DataError, VideoError
-from rbft.video.clip import read_clip
 from rbft.video.container import probe
 
 if TYPE_CHECKING:
@@ -95,7 +94,7 @@ def print_plan(experiment: Experiment, prepared: Sequence[Prepared], console: Co
     if data.splits.unused:
         console.print(f"{len(data.splits.unused)} labelled videos stay unused under this low-data protocol.")
     record = (data.splits.train or data.splits.test)[0]
-    clip = read_clip(record.path, data.sampling, max_pixels=data.max_pixels, root=data.root)
+    clip = data.clip(record.path)
     inputs = first.processor.prompt_inputs(first.book.label_prompt(), clip)
     height, width = clip.frames.shape[-2:]
     device, processes = device_of(first.config["trainer"])

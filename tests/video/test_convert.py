@@ -8,12 +8,12 @@ import av
 import numpy as np
 import pytest
 import torch
+from tests.support.videos import numbered_frames, read_number, write_video
 from torch.nn.functional import interpolate
 
 from rbft.errors import VideoError
 from rbft.video.convert import RGBConverter
 from rbft.video.reader import read_frames
-from tests.support.videos import numbered_frames, read_number, write_video
 
 
 def picture(height: int, width: int) -> np.ndarray:

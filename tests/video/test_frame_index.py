@@ -9,12 +9,12 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from tests.support.videos import numbered_frames, read_number, write_video
 
 from rbft.errors import VideoError
 from rbft.video.clip import read_clip
 from rbft.video.reader import FrameMissingError, count_frames, open_reader, read_frames
 from rbft.video.sampling import FrameSampling
-from tests.support.videos import numbered_frames, read_number, write_video
 
 
 def remux(source: Path, target: Path, change: Callable[[int, bytes], bytes | None]) -> Path:
@@ -36,7 +36,9 @@ def remux(source: Path, target: Path, change: Callable[[int, bytes], bytes | Non
 def test_reference_pictures_of_vp8_are_not_counted(tmp_path: Path) -> None:
     shown = write_video(tmp_path / "a.webm", num_frames=30, codec="libvpx", gop=30)
     hidden = {4, 5, 11}  # clear bit 4 of the first byte: decode, do not show (RFC 6386, 9.1)
-    path = remux(shown, tmp_path / "b.webm", lambda i, data: bytes([data[0] & ~0x10]) + data[1:] if i in hidden else data)
+    path = remux(
+        shown, tmp_path / "b.webm", lambda i, data: bytes([data[0] & ~0x10]) + data[1:] if i in hidden else data
+    )
     expected = [i for i in range(30) if i not in hidden]
     assert count_frames(path) == len(expected)
     with open_reader(path) as reader:

@@ -65,10 +65,12 @@ def test_log_probs_of_a_batch_are_those_of_full_passes(loaded, plain, prompts, t
 @torch.no_grad()
 def test_features_computed_once_give_the_same(loaded, prompts, targets):
     visual = loaded.vlm.encode(prompts)
+    given = set(visual), set(visual["mm_encoder_outputs"])
     fresh, _ = loaded.vlm.target_log_probs(prompts, targets)
     for _ in range(2):  # features must survive being fed
         again, _ = loaded.vlm.target_log_probs(prompts, targets, visual)
         assert torch.equal(again, fresh)
+    assert (set(visual), set(visual["mm_encoder_outputs"])) == given
 
 
 @torch.no_grad()

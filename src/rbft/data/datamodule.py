@@ -19,6 +19,7 @@ from rbft.data.records import VideoRecord
 from rbft.data.sampler import EvaluationSampler, TrainSampler
 from rbft.data.splits import Splits, make_splits
 from rbft.errors import ConfigError, DataError
+from rbft.video.clip import Clip, read_clip
 from rbft.video.clip_cache import ClipCache, default_folder
 from rbft.video.sampling import FrameSampling
 from rbft.vlm.batch import collate
@@ -139,6 +140,11 @@ class VideoDataModule(L.LightningDataModule):
         """Of the videos of some splits, by content, and of the classes."""
         records = [record for role in roles for record in getattr(self.splits, role)]
         return records_fingerprint(self.root, records) + ":" + ",".join(self.labels.names)
+
+    def clip(self, path: str) -> Clip:
+        """A video as scoring sees it."""
+        read = read_clip if self.cache is None else self.cache.read
+        return read(path, self.sampling, max_pixels=self.max_pixels, root=self.root)
 
     def connect(self, processor: ClipProcessor, seed: int, accumulate: int, **rows: Sequence[Example]) -> None:
         """Say what the loaders yield.

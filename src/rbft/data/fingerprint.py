@@ -15,12 +15,12 @@ from rbft.errors import DataError
 def file_digest(path: Path) -> str:
     """BLAKE2b-128 of the whole file, in hexadecimal."""
     status = path.stat()
-    return _digest(path, status.st_size, status.st_mtime_ns)
+    return _digest(path, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 @cache
-def _digest(path: Path, size: int, modified: int) -> str:
-    """Read a file once a process as long as its size and time stay: every stage of a run asks for the same videos."""
+def _digest(path: Path, size: int, modified: int, changed: int) -> str:
+    """Read a file once a process as long as its size and times stay: every stage of a run asks for the same videos."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 

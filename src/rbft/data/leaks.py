@@ -12,7 +12,7 @@ from rbft.data.likeness import most_alike
 from rbft.data.records import VideoRecord
 from rbft.data.video_facts import VideoFacts
 
-_MOST_PAIRS = 200_000_000  # about a minute on one core
+_MOST_PAIRS = 1_000_000_000  # about a minute on one core
 _NAMED = 4
 
 

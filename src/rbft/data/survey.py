@@ -49,8 +49,8 @@ def survey(
 ) -> dict[str, VideoFacts]:
     """What is true of every video; only files that no earlier survey saw are decoded.
 
-    A file that takes too long or crashes the media library costs its own process alone and is reported as unreadable;
-    such findings are not remembered, as another machine may do better.
+    A file that takes too long or crashes the media library costs its own process alone and is reported (`gave_up`);
+    that is not remembered, as another machine may do better.
 
     Args:
         root: The data root; nothing outside of it is read.
@@ -80,20 +80,17 @@ def survey(
             facts[path] = known
         else:
             jobs.append((path, known))
-    if jobs:
-        most = _cores() if workers is None else workers
-        processes = min(most, -(-len(jobs) // _FILES_A_WORKER))
-        found = (
-            _decode_here(root, jobs, time_limit)
-            if processes <= 1
-            else decode_in_processes(root, jobs, processes, time_limit)
-        )
-        try:
-            for one in _show_progress(found, len(jobs), console):
-                facts[one.path] = one
-                remembered.add(root, one)
-        finally:
-            remembered.save()
+    processes = min(_cores() if workers is None else workers, -(-len(jobs) // _FILES_A_WORKER))
+    if processes > 1:
+        found = decode_in_processes(root, jobs, processes, time_limit)
+    else:
+        found = _decode_here(root, jobs, time_limit)
+    try:
+        for one in _show_progress(found, len(jobs), console):
+            facts[one.path] = one
+            remembered.add(root, one)
+    finally:
+        remembered.save()
     return {path: facts[path] for path in wanted}
 
 
@@ -110,7 +107,7 @@ def _decode_here(root: Path, jobs: Sequence[_Job], time_limit: float) -> Iterato
 def decode_in_processes(
     root: Path, jobs: Sequence[_Job], workers: int, time_limit: float, task: Task = inspect_video
 ) -> Iterator[VideoFacts]:
-    """The facts of many videos in the order in which they are found; a file that kills its process is unreadable.
+    """The facts of many videos in the order in which they are found; on a file that kills its process it gives up.
 
     Args:
         root: The data root.

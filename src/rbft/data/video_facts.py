@@ -105,7 +105,6 @@ def inspect_video(path: str, root: Path, digest: str, time_limit: float) -> Vide
         return VideoFacts(path, "gave_up", time_up(time_limit), size, digest)
     except VideoError as error:
         return VideoFacts(path, "unreadable", error.reason, size, digest)
-    whole = len(decoded.pictures) == NUM_PICTURES
     pictures = np.stack(decoded.pictures)
     return VideoFacts(
         path=path,
@@ -122,7 +121,7 @@ def inspect_video(path: str, root: Path, digest: str, time_limit: float) -> Vide
         rotation=decoded.rotation,
         codec=codec,
         contrast=round(float(pictures.std(axis=(2, 3)).max()), 3),
-        signature=signature(pictures) if whole else "",
+        signature=signature(pictures) if len(pictures) == NUM_PICTURES else "",
     )
 
 
@@ -169,13 +168,9 @@ def _decode(path: str, root: Path, index: FrameIndex, deadline: float) -> _Decod
             if order in wanted:
                 convert.write(frame, small.setdefault(order, np.empty((3, *PICTURE_SIZE), np.uint8)))
     first = run.first_damage()
-    if not places:
-        raise VideoError(path, "holds no frame that decodes" + (f" ({first})" if first else ""))
-    if not small:
-        # All sampled frames lie behind the end: not one clip can be read, but the file is not blank either.
-        raise VideoError(
-            path, f"only {len(places)} of {index.num_frames} frames decode" + (f" ({first})" if first else "")
-        )
+    if not small:  # not even the first of the sampled frames was reached
+        why = f" ({first})" if first else ""
+        raise VideoError(path, f"only {len(places)} of {index.num_frames} frames decode{why}")
     undamaged, harm = len(places), None
     if first:
         for order, position in places:

@@ -17,7 +17,6 @@ from rbft.files import write_atomic
 from rbft.rationales.store import Rationale
 from rbft.report.figures import as_png, confusion_figure, frames_figure
 from rbft.training.logging import spread
-from rbft.video.clip import read_clip
 
 if TYPE_CHECKING:
     from rbft.experiment import Experiment
@@ -30,7 +29,7 @@ def _picture(png: bytes) -> str:
 
 
 def _frames(data: VideoDataModule, video: str) -> str:
-    clip = read_clip(video, data.sampling, max_pixels=data.max_pixels, root=data.root)
+    clip = data.clip(video)
     return _picture(as_png(frames_figure(clip.frames)))
 
 

@@ -10,6 +10,7 @@ from types import FrameType
 from typing import Any, Self
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import ProgressBar
 
 from rbft.errors import Interrupted
@@ -137,10 +138,10 @@ class GracefulStop(L.Callback):
 
     def _stop(self, trainer: L.Trainer, save: Callable[[], None] | None = None) -> None:
         # every rank must take the same decision at the same step, or the others wait for ever
-        if trainer.strategy.reduce_boolean_decision(self._signal is not None, all=False):
+        mine = torch.tensor(self._signal or 0, device=trainer.strategy.root_device)
+        if number := int(trainer.strategy.reduce(mine, reduce_op="max")):
             if save is not None:
                 save()
-            number = self._signal if self._signal is not None else signal.SIGTERM
             raise Interrupted(number, f"stopped, and everything so far is saved. To continue: {self.again}")
 
     def on_train_batch_end(

@@ -17,7 +17,6 @@ from rbft.evaluation.predictions import Prediction
 from rbft.rationales.store import Rationale
 from rbft.report.figures import confusion_figure, strip_figure
 from rbft.training.module import VLMFineTuner
-from rbft.video.clip import read_clip
 
 SAMPLES = 8
 """Rationales shown with their frames."""
@@ -32,7 +31,7 @@ def log_rationales(folder: Path, data: VideoDataModule, rationales: Sequence[Rat
     """Sample rationales as text, and as figures under the frames they are about."""
     with SummaryWriter(str(folder)) as writer:
         for number, rationale in enumerate(spread(rationales)):
-            clip = read_clip(rationale.video, data.sampling, max_pixels=data.max_pixels, root=data.root)
+            clip = data.clip(rationale.video)
             title = f"{rationale.video}  [{rationale.label}]"
             writer.add_figure(f"rationales/{number}", strip_figure(clip.frames, title, rationale.text))
             # TensorBoard renders text as Markdown with HTML in it: what the model or a file name says is data

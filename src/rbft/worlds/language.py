@@ -57,24 +57,26 @@ def meaning(name: str) -> str:
     return " or ".join(phrase(*event) for event in MEANINGS[name])
 
 
-def object_questions(scenes: Scenes, clip: int) -> list[tuple[str, str]]:
-    """Questions with one right answer about single objects of a clip, absent colours included."""
+def doing_questions(scenes: Scenes, clip: int) -> list[tuple[str, str]]:
+    """What each object of a clip does first, last and altogether."""
     turns: list[tuple[str, str]] = []
-    count = int(scenes.num_objects[clip])
-    turns.append((COUNT, NUMBERS[count]))
-    for slot in range(count):
+    for slot in range(scenes.num_objects[clip]):
         colour = COLOUR_NAMES[scenes.colours[clip, slot]]
         first, second = actions_of(scenes, clip, slot)
-        ends = [(f"what does {colour} do first ?", VERBS[first]), (f"what does {colour} do last ?", VERBS[second])]
-        turns += ends * 3  # the deciding facts are asked for most often
-        turns.append((f"what is {colour} ?", SHAPES[scenes.shapes[clip, slot]]))
+        turns.append((f"what does {colour} do first ?", VERBS[first]))
+        turns.append((f"what does {colour} do last ?", VERBS[second]))
         turns.append((f"what does {colour} do ?", phrase(first, second)))
-        others = {actions_of(scenes, clip, other) for other in range(count) if other != slot}
-        if all(first != other[0] for other in others):
-            turns.append((f"what {VERBS[first]} first ?", noun(scenes, clip, slot)))
-        if all(second != other[1] for other in others):
-            turns.append((f"what {VERBS[second]} last ?", noun(scenes, clip, slot)))
     return turns
+
+
+def thing_questions(scenes: Scenes, clip: int) -> list[tuple[str, str]]:
+    """How many objects a clip has, and what shapes they have."""
+    count = int(scenes.num_objects[clip])
+    shapes = [
+        (f"what is {COLOUR_NAMES[scenes.colours[clip, slot]]} ?", SHAPES[scenes.shapes[clip, slot]])
+        for slot in range(count)
+    ]
+    return [(COUNT, NUMBERS[count]), *shapes]
 
 
 def absent_questions(scenes: Scenes, clip: int) -> list[tuple[str, str]]:

@@ -19,9 +19,10 @@ from rbft.worlds.shapes import render
 
 RATE, OTHER_RATE = 4e-3, 2.8e-3
 JOINT_RATE, JOINT_OTHER_RATE = 1.2e-3, 0.6e-3  # of the vision tower in the joint phase
+SINGLE_AT_FIRST, SINGLE = 0.15, 0.35  # share of clips with one object, which have nothing to tell apart
 BATCH, BANK = 64, 256  # clips; a bank is drawn at once and used once
-QUESTIONS_UNTIL = 0.35  # share of the frozen phase that single questions fill
-TURNS = 8  # tried for each clip
+QUESTIONS_UNTIL = 0.4  # share of the frozen phase that questions about single objects fill
+TURNS = 12  # tried for each clip
 # Now and then a system turn stands before everything, so that one does not confuse the model.
 SYSTEM_SHARE, SYSTEM_TEXTS = 0.1, ("you are a helpful assistant .", "you describe videos .")
 
@@ -55,8 +56,9 @@ def train_language(
             before_joint()
         budget = Budget("joint" if joint else "language", minutes)
         while (progress := budget.progress) < 1:
-            weights = QUESTIONS_FIRST if not joint and progress < QUESTIONS_UNTIL else EVERYTHING
-            scenes = general_scenes(rng, BANK, single=0.3, empty=0.06)
+            at_first = not joint and progress < QUESTIONS_UNTIL
+            weights, single = (QUESTIONS_FIRST, SINGLE_AT_FIRST) if at_first else (EVERYTHING, SINGLE)
+            scenes = general_scenes(rng, BANK, single=single, empty=0.06)
             frames = torch.from_numpy(render(scenes, rng))
             for start in range(0, BANK, BATCH):
                 clips = range(start, start + BATCH)

@@ -15,7 +15,7 @@ from rbft.vlm.tiny.tokenizer import save_processor
 from rbft.vlm.tiny.vision_phase import train_vision
 
 # Shares of the time: vision alone, language on a frozen vision tower, both.
-VISION, LANGUAGE, JOINT = 0.25, 0.35, 0.4
+VISION, LANGUAGE, JOINT = 0.25, 0.4, 0.35
 
 
 def pretrain(
