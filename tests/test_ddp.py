@@ -93,23 +93,34 @@ def test_same_predictions_from_the_same_adapters(copy: Run, finished: Run) -> No
     assert (copy.folder / "metrics.json").read_bytes() == (finished.folder / "metrics.json").read_bytes()
 
 
+@pytest.fixture(scope="module")
+def undisturbed(finished: Run, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Hashes of what stage 1 leaves when two processes run it to its end."""
+    root = tmp_path_factory.mktemp("undisturbed")
+    shutil.copytree(finished.root, root, dirs_exist_ok=True)
+    folder = root / finished.folder.relative_to(finished.root) / "rationale"
+    result = on_two(finished.config, root, "--stage", "rationale", "--restart")
+    assert result.code == 0, result.err
+    return digests(folder, "adapter/*")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_stopped_on_two_processes(
-    number: signal.Signals, code: int, copy: Run, clips: Path, family_folder: Callable[[str], Path]
+    number: signal.Signals,
+    code: int,
+    copy: Run,
+    undisturbed: dict[str, str],
+    clips: Path,
+    family_folder: Callable[[str], Path],
 ) -> None:
     shutil.rmtree(copy.folder / "rationale")
-    model = family_folder("qwen2_5_vl")
-    undisturbed = on_two(copy.config, copy.root, "--stage", "rationale")
-    assert undisturbed.code == 0, undisturbed.err
-    expected = digests(copy.folder / "rationale", "adapter/*")
-    shutil.rmtree(copy.folder / "rationale")
-
-    write_experiment(copy.config, clips, model, signal_once(copy.config.parent, number, "train", 1))
+    changes = signal_once(copy.config.parent, number, "train", 1)
+    write_experiment(copy.config, clips, family_folder("qwen2_5_vl"), changes)
     stopped = on_two(copy.config, copy.root, "--stage", "rationale")
     assert stopped.code == code, stopped.err
-    assert stopped.err.count("To continue: ") == 1
+    assert stopped.err.count("To continue: ") == 1, "one process speaks"
     again = on_two(copy.config, copy.root, "--stage", "rationale")
     assert again.code == 0, again.err
     assert "rationale: continuing where it stopped" in again.out
-    assert digests(copy.folder / "rationale", "adapter/*") == expected
+    assert digests(copy.folder / "rationale", "adapter/*") == undisturbed

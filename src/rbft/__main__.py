@@ -20,6 +20,7 @@ commands:
       --dry_run            print the plan and stop
       --KEY VALUE          override any key of the file, for example --data.root videos --seed_everything 1
   fit --help             every key
+  check --config FILE    look at the experiment's data set: every video decoded once, damage, copies, leaks, counts
 
 options:
   --help, --version
@@ -51,6 +52,14 @@ def main(args: Sequence[str] | None = None) -> int:
                     from rbft.pipeline import run
 
                     run(experiment, ["rbft", *args])
+            case "check":
+                from rbft.experiment import read_experiment
+
+                experiment = read_experiment(args[1:])
+
+                from rbft.inspection import check
+
+                return 0 if check(experiment) else 1
             case _:
                 print(f"rbft: unknown command {command!r}\n\n{HELP}", end="", file=sys.stderr)
                 return 2

@@ -5,44 +5,18 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import Progress
 from rich.table import Table
-
-from rbft.data.records import VideoRecord
-from rbft.errors import DataError, VideoError
-from rbft.video.container import probe
 
 if TYPE_CHECKING:
     from rbft.experiment import Experiment
-    from rbft.pipeline import Prepared
+    from rbft.preparation import Prepared
 
 _CLASSES_SHOWN = 12
-
-
-def probe_videos(root: Path, records: Sequence[VideoRecord], console: Console) -> None:
-    """Open every video's header.
-
-    Raises:
-        DataError: Some cannot be read; names the first five with their reasons, and how many.
-    """
-    bad: list[str] = []
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        for record in progress.track(records, description="opening videos"):
-            try:
-                probe(record.path, root)
-            except VideoError as error:
-                bad.append(str(error))
-    if bad:
-        shown = "\n  ".join(bad[:5])
-        more = f"\n  ... and {len(bad) - 5} more" if len(bad) > 5 else ""
-        raise DataError(f"{len(bad)} of {len(records)} videos cannot be read:\n  {shown}{more}\n"
-                        "Replace them, or take them out of the data set.")  # fmt: skip
 
 
 def device_of(trainer: dict[str, Any]) -> tuple[str, int]:
@@ -94,8 +68,8 @@ def print_plan(experiment: Experiment, prepared: Sequence[Prepared], console: Co
     if data.splits.unused:
         console.print(f"{len(data.splits.unused)} labelled videos stay unused under this low-data protocol.")
     record = (data.splits.train or data.splits.test)[0]
-    clip = data.clip(record.path)
-    inputs = first.processor.prompt_inputs(first.book.label_prompt(), clip)
+    clip = data.clip(record.path, first.processor.frame_bound(data.max_pixels))
+    inputs = first.processor.prompt_inputs(first.book.label_prompt(), clip, sized=data.max_pixels is not None)
     height, width = clip.frames.shape[-2:]
     device, processes = device_of(first.config["trainer"])
     console.print(

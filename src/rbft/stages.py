@@ -16,8 +16,9 @@ from rich.console import Console
 from rich.markup import escape
 
 from rbft.data.dataset import Example
+from rbft.data.records import VideoRecord
 from rbft.evaluation.metrics import test_metrics
-from rbft.evaluation.predictions import read_predictions, write_predictions
+from rbft.evaluation.predictions import Prediction, read_predictions, write_predictions
 from rbft.files import read_json, write_json
 from rbft.lineage import read_record
 from rbft.ranks import first_rank
@@ -30,7 +31,7 @@ from rbft.vlm.tuning import save_trained
 
 if TYPE_CHECKING:
     from rbft.experiment import Experiment
-    from rbft.pipeline import Prepared
+    from rbft.preparation import Prepared
 
 
 @dataclass(frozen=True)
@@ -177,15 +178,21 @@ def test(work: Work) -> Outcome:
     _connect(work, trainer, test=[Example(record, prompt) for record in data.splits.test])
     with work.stop:
         trainer.test(module, datamodule=data, verbose=False)
-    metrics = test_metrics(module.predictions, data.labels, [record.label for record in data.splits.train])
+    predictions = [*module.predictions, *(_wrong(record) for record in data.unreadable)]
+    metrics = test_metrics(predictions, data.labels, [record.label for record in data.splits.train])
     if first_rank():
-        write_predictions(work.folder / "predictions.jsonl", module.predictions)
+        write_predictions(work.folder / "predictions.jsonl", predictions)
         write_json(work.folder / "metrics.json", metrics)
         log_confusion(work.folder / "tensorboard", module.predictions, data.labels)
         if isinstance(trainer.logger, TensorBoardLogger):
             trainer.logger.log_hyperparams(_flat(entry.inputs), {k: v for k, v in metrics.items() if _number(v)})
             trainer.logger.finalize("success")
     return Outcome(("predictions.jsonl", "metrics.json"), {"test/accuracy": metrics["test/accuracy"]})
+
+
+def _wrong(record: VideoRecord) -> Prediction:
+    """The prediction for a test video that cannot be read."""
+    return Prediction(record.id, record.path, record.label, None, (), ())
 
 
 PUBLISHED = ("metrics.json", "predictions.jsonl", "report.html")

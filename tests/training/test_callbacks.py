@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from rbft.errors import Interrupted
 from rbft.training.callbacks import GracefulStop, PlainProgress, SavePlace
@@ -15,16 +16,21 @@ from rbft.training.callbacks import GracefulStop, PlainProgress, SavePlace
 BEFORE = (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))
 
 
-def trainer(**settings) -> SimpleNamespace:
-    """What the callbacks read of a trainer."""
+def trainer(of_other_ranks: int = 0, **settings) -> SimpleNamespace:
+    """What the callbacks read of a trainer; other ranks have noted the signal `of_other_ranks`."""
     saved: list[Path] = []
+
+    def reduce(mine: torch.Tensor, reduce_op: str) -> torch.Tensor:
+        assert reduce_op == "max"
+        return mine.clamp_min(of_other_ranks)
+
     made = {
         "accumulate_grad_batches": 2,
         "global_step": 1,
         "is_last_batch": False,
         "saved": saved,
         "save_checkpoint": saved.append,
-        "strategy": SimpleNamespace(reduce_boolean_decision=lambda decision, all: decision),
+        "strategy": SimpleNamespace(root_device="cpu", reduce=reduce),
     }
     return SimpleNamespace(**{**made, **settings})
 
@@ -98,11 +104,11 @@ def test_scoring_and_writing_stop_between_batches(stop, hook):
     assert made.saved == []
 
 
-def test_a_rank_without_signal_stops_with_the_others(stop):
-    made = trainer(strategy=SimpleNamespace(reduce_boolean_decision=lambda decision, all: True))
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_rank_without_signal_stops_with_the_others_and_like_them(stop, number, code):
     with pytest.raises(Interrupted) as caught:
-        end_of_batch(stop, made, 1)
-    assert caught.value.exit_code == 143
+        end_of_batch(stop, trainer(of_other_ranks=number), 1)
+    assert caught.value.exit_code == code
 
 
 def test_a_second_signal_ends_it_now(stop):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -137,13 +138,43 @@ def test_timestamps_without_times_follow_the_rate(tmp_path: Path) -> None:
     assert read_frames(path, [0, 5, 19]).timestamps == pytest.approx([0, 0.5, 1.9])
 
 
-def test_an_edit_list_hides_frames(tmp_path: Path) -> None:
-    path = write_video(tmp_path / "a.mp4", num_frames=NUM_FRAMES, bframes=2, times=np.arange(NUM_FRAMES) / 25 - 0.4)
+@pytest.mark.parametrize("hidden", [10, 30])  # within the first group of pictures, and more than two groups
+def test_an_edit_list_hides_frames(hidden: int, tmp_path: Path) -> None:
+    times = (np.arange(NUM_FRAMES) - hidden) / 25
+    path = write_video(tmp_path / "a.mp4", num_frames=NUM_FRAMES, bframes=2, times=times)
     with open_reader(path) as reader:
-        assert (reader.index.num_frames, reader.index.loss) == (30, None)
-        numbers = [read_number(reader.read([i]).frames[0].numpy()) for i in range(30)]
-    assert numbers == list(range(10, 40))
-    assert count_frames(path) == 30
+        assert (reader.index.declared_frames, reader.index.loss) == (NUM_FRAMES, None)
+        assert reader.index.num_frames == NUM_FRAMES - hidden
+        numbers = [read_number(reader.read([i]).frames[0].numpy()) for i in range(NUM_FRAMES - hidden)]
+    assert numbers == list(range(hidden, NUM_FRAMES))
+    assert count_frames(path) == NUM_FRAMES - hidden
+
+
+def test_repeated_time_stamps_name_nothing(tmp_path: Path) -> None:
+    # Matroska rounds to milliseconds, of which several frames share one at this rate.
+    path = write_video(tmp_path / "a.mkv", num_frames=NUM_FRAMES, fps=3000, bframes=2)
+    with open_reader(path) as reader:
+        assert not reader.index.timed
+        numbers = [read_number(frame.numpy()) for frame in reader.read(range(NUM_FRAMES)).frames]
+    assert numbers == list(range(NUM_FRAMES))
+
+
+@pytest.mark.parametrize("changed", ["sizes", "keyframes"])
+def test_another_packet_under_the_same_time_stamp_is_noticed(
+    changed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted = []
+    count = reader_module.VideoReader._read_by_counting
+    monkeypatch.setattr(reader_module.VideoReader, "_read_by_counting", lambda *args: (counted.append(1), count(*args)))
+    with open_reader(write_video(tmp_path / "a.mp4", num_frames=NUM_FRAMES, bframes=2)) as reader:
+        assert read_number(reader.read([20]).frames[0].numpy()) == 20
+        assert not counted
+        # As if demuxing after a seek gave packets other than those that were indexed.
+        index = reader.index
+        other = index.sizes + 1 if changed == "sizes" else index.keyframes + [0, 0, 1]
+        reader.index = replace(index, **{changed: other})
+        assert read_number(reader.read([20]).frames[0].numpy()) == 20
+        assert counted
 
 
 def test_the_first_film_of_several_streams(tmp_path: Path) -> None:
@@ -193,6 +224,9 @@ def test_half_a_file_reads_up_to_the_cut(file: str, how: dict[str, Any], tmp_pat
         assert index.loss is not None and index.loss.startswith("is cut short: its header declares")
         assert 5 < index.num_frames < NUM_FRAMES
         assert read_number(reader.read([5]).frames[0].numpy()) == 5
+        if file in ("a.avi", "a.mp4"):  # the others leave out the packet that is cut in two
+            with pytest.raises(VideoError, match="is damaged: the container marks its data as incomplete"):
+                reader.read([index.num_frames - 1])
     with pytest.raises(
         FrameMissingError, match=rf"frame 39 does not exist: {index.num_frames} frames can be read"
     ) as no:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +11,7 @@ import lightning as L
 import torch
 from torch.utils.data import DataLoader
 
+from rbft.data.bad_videos import Policy, apply_policy
 from rbft.data.dataset import Example, ExampleDataset
 from rbft.data.fingerprint import file_digest, records_fingerprint
 from rbft.data.formats import ClassFolders, DatasetFormat
@@ -18,12 +19,13 @@ from rbft.data.labels import LabelSet
 from rbft.data.records import VideoRecord
 from rbft.data.sampler import EvaluationSampler, TrainSampler
 from rbft.data.splits import Splits, make_splits
+from rbft.data.video_facts import VideoFacts
 from rbft.errors import ConfigError, DataError
 from rbft.video.clip import Clip, read_clip
 from rbft.video.clip_cache import ClipCache, default_folder
 from rbft.video.sampling import FrameSampling
 from rbft.vlm.batch import collate
-from rbft.vlm.processing import ClipProcessor
+from rbft.vlm.processing import ClipProcessor, FrameBound
 
 Role = Literal["train", "val", "test", "predict"]
 
@@ -46,10 +48,14 @@ class VideoDataModule(L.LightningDataModule):
         fps: Frames a second of a clip.
         max_frames: Upper bound where `fps` is given.
         frames: `uniform` takes the same frames always; `random` draws one from each segment when training.
-        max_pixels: Upper bound of height x width of a frame before the model's processor; None: source size.
+        max_pixels: Most pixels (height x width) of a frame, and so of its visual tokens in families that take any frame
+            size; None: what the model's processor makes of the source.
         batch_size: Clips of a training micro-batch on each device.
         eval_batch_size: Clips of a batch for writing and scoring.
         num_workers: Decoding processes of each loader.
+        on_bad_video: What becomes of a video that cannot be read whole: `error` refuses to start; `skip` leaves it out
+            of training and validation, and in the test it counts as wrong; `replace_same_class` also puts an unused
+            video of the same class in the place of a training one.
         cache_clips: Whether decoded clips are kept on disk, for all epochs, stages and runs. With `frames` set to
             `random`, training clips are decoded every time: they hardly repeat and would only fill the disk.
         cache_dir: Folder of the kept clips; None: the one that the environment variable RBFT_CACHE names, else
@@ -75,6 +81,7 @@ class VideoDataModule(L.LightningDataModule):
         batch_size: int = 1,
         eval_batch_size: int = 8,
         num_workers: int = 0,
+        on_bad_video: Policy = "error",
         cache_clips: bool = True,
         cache_dir: str | None = None,
         cache_gb: float = 20.0,
@@ -95,10 +102,10 @@ class VideoDataModule(L.LightningDataModule):
         self.train_sampling = FrameSampling(num_frames=num_frames, fps=fps, max_frames=max_frames, mode=frames)
         self.max_pixels = max_pixels
         self.batch_size, self.eval_batch_size, self.num_workers = batch_size, eval_batch_size, num_workers
-        self.cache: ClipCache | None = None
-        if cache_clips:
-            folder = default_folder() if cache_dir is None else Path(cache_dir).expanduser()
-            self.cache = ClipCache(folder, int(cache_gb * 1e9), file_digest)
+        self.on_bad_video: Policy = on_bad_video
+        self.unreadable: tuple[VideoRecord, ...] = ()
+        self.cache_folder = default_folder() if cache_dir is None else Path(cache_dir).expanduser()
+        self.cache = ClipCache(self.cache_folder, int(cache_gb * 1e9), file_digest) if cache_clips else None
         self.seed = 0
         self.accumulate = 1
         self._datasets: dict[Role, ExampleDataset] = {}
@@ -136,15 +143,33 @@ class VideoDataModule(L.LightningDataModule):
             nested=self.nested,
         )
 
+    @property
+    def used(self) -> list[VideoRecord]:
+        """The videos of all splits; those that may stand in for a bad one included."""
+        splits = self.splits
+        spare = splits.unused if self.on_bad_video == "replace_same_class" else ()
+        return [*splits.train, *splits.val, *splits.test, *spare]
+
+    def take_out_bad(self, facts: Mapping[str, VideoFacts]) -> None:
+        """Apply `on_bad_video` to the splits; `unreadable` then holds the test videos that count as wrong.
+
+        Raises:
+            DataError: The policy does not allow to go on; names the videos and why they cannot be read.
+        """
+        bad = {r.id: facts[r.path].reason or "cannot be read" for r in self.used if not facts[r.path].readable}
+        splits, self.unreadable = apply_policy(self.splits, self.labels, bad, self.on_bad_video, shots=self.shots)
+        self.__dict__["splits"] = splits
+
     def fingerprint(self, *roles: Literal["train", "val", "test"]) -> str:
         """Of the videos of some splits, by content, and of the classes."""
         records = [record for role in roles for record in getattr(self.splits, role)]
         return records_fingerprint(self.root, records) + ":" + ",".join(self.labels.names)
 
-    def clip(self, path: str) -> Clip:
-        """A video as scoring sees it."""
+    def clip(self, path: str, bound: FrameBound | None = None) -> Clip:
+        """The frames of a video that scoring takes; for people to see, or as a model's processor bounds them."""
+        pixels, multiple = (self.max_pixels, 2) if bound is None else bound
         read = read_clip if self.cache is None else self.cache.read
-        return read(path, self.sampling, max_pixels=self.max_pixels, root=self.root)
+        return read(path, self.sampling, max_pixels=pixels, root=self.root, multiple=multiple)
 
     def connect(self, processor: ClipProcessor, seed: int, accumulate: int, **rows: Sequence[Example]) -> None:
         """Say what the loaders yield.

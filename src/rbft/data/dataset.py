@@ -59,7 +59,8 @@ class ExampleDataset(Dataset[Item]):
         cache: ClipCache | None = None,
     ) -> None:
         self.examples = tuple(examples)
-        self.root, self.sampling, self.max_pixels, self.processor = root, sampling, max_pixels, processor
+        self.root, self.sampling, self.processor = root, sampling, processor
+        self._bound = processor.frame_bound(max_pixels)
         self._read = read_clip if cache is None else cache.read
         self.targets = [
             torch.empty(0, dtype=torch.long)
@@ -81,9 +82,10 @@ class ExampleDataset(Dataset[Item]):
         clip = self._read(
             example.record.path,
             self.sampling,
-            max_pixels=self.max_pixels,
+            max_pixels=self._bound.max_pixels,
             root=self.root,
             rng=np.random.default_rng(draw.seed),
+            multiple=self._bound.multiple,
         )
-        prompt = self.processor.prompt_inputs(example.prompt, clip)
+        prompt = self.processor.prompt_inputs(example.prompt, clip, sized=self._bound.max_pixels is not None)
         return Item(draw.example, prompt, self.targets[draw.example], example.weight * draw.weight, draw.normalizer)

@@ -86,6 +86,7 @@ def read_clip(
     root: Path | None = None,
     limits: Limits = DEFAULT_LIMITS,
     rng: np.random.Generator | None = None,
+    multiple: int = 2,
 ) -> Clip:
     """Reads a clip from a video that is there as a whole.
 
@@ -97,6 +98,7 @@ def read_clip(
         root: The folder the file has to lie in; None for no such bound.
         limits: What the file may cost.
         rng: Source of chance for random sampling.
+        multiple: What both sides of a frame scaled by `max_pixels` are multiples of.
 
     Raises:
         VideoError: The file is refused, is cut short, or a sampled frame is damaged or cannot be converted.
@@ -104,7 +106,7 @@ def read_clip(
     """
     if max_pixels is not None and size is not None:
         raise ValueError("give max_pixels or size, not both")
-    rule = size if max_pixels is None else partial(fit_size, max_pixels=max_pixels)
+    rule = size if max_pixels is None else partial(fit_size, max_pixels=max_pixels, multiple=multiple)
     with open_reader(path, root, limits) as reader:
         index = reader.index
         if index.loss:

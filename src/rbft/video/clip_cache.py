@@ -73,6 +73,7 @@ class ClipCache:
         root: Path | None = None,
         limits: Limits = DEFAULT_LIMITS,
         rng: np.random.Generator | None = None,
+        multiple: int = 2,
     ) -> Clip:
         """Reads a clip from the cache, or from the video if it is not there.
 
@@ -86,21 +87,22 @@ class ClipCache:
             root: The folder the file has to lie in; None for no such bound.
             limits: What the file may cost.
             rng: Source of chance for random sampling.
+            multiple: What both sides of a scaled frame are multiples of.
 
         Raises:
             VideoError: As :func:`rbft.video.clip.read_clip`.
             ValueError: Both `max_pixels` and `size` are given.
         """
         if sampling.mode == "random":
-            return read_clip(path, sampling, max_pixels, size, root, limits, rng)
+            return read_clip(path, sampling, max_pixels, size, root, limits, rng, multiple)
         resolve_inside(root, path)  # a cached video is refused for the same reasons as one to decode
         # not what it resolves to: digests are remembered by name, and others ask for the file by this one
         file = Path(root or "") / path
         content = self._digest(file)
-        key = _key(content, sampling, max_pixels, size, limits)
+        key = _key(content, sampling, max_pixels, size, limits, multiple)
         clip = self._load(key, path)
         if clip is None:
-            clip = read_clip(path, sampling, max_pixels, size, root, limits, rng)
+            clip = read_clip(path, sampling, max_pixels, size, root, limits, rng, multiple)
             if self._digest(file) == content:  # not replaced while it was decoded
                 self._store(key, clip)
         return clip
@@ -218,11 +220,16 @@ def default_folder() -> Path:
 
 
 def _key(
-    content: str, sampling: FrameSampling, max_pixels: int | None, size: tuple[int, int] | None, limits: Limits
+    content: str,
+    sampling: FrameSampling,
+    max_pixels: int | None,
+    size: tuple[int, int] | None,
+    limits: Limits,
+    multiple: int,
 ) -> str:
     """A hash of everything that a clip depends on, the version of the decoder included."""
     clip = [field.name for field in fields(Clip)]
-    request = [_SCHEMA, clip, av.__version__, content, asdict(sampling), max_pixels, size, asdict(limits)]
+    request = [_SCHEMA, clip, av.__version__, content, asdict(sampling), max_pixels, size, asdict(limits), multiple]
     return _hash(json.dumps(request).encode()).hex()
 
 

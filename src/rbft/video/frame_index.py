@@ -12,7 +12,7 @@ from av.packet import Packet
 from av.stream import Stream
 
 from rbft.errors import VideoError
-from rbft.video.container import MEDIA_ERRORS, RAW_CONTAINERS, OpenVideo, brief, header_seconds
+from rbft.video.container import MEDIA_ERRORS, OpenVideo, brief, header_seconds
 
 # avi numbers packets in decoding order. That is the order of display in these, as long as they have no B-frames.
 _AVI_IN_ORDER = frozenset({"mpeg4", "msmpeg4v1", "msmpeg4v2", "msmpeg4", "mjpeg"})
@@ -154,13 +154,11 @@ def _demux(video: OpenVideo) -> tuple[list[_Entry], float, str]:
 
 def _timed(video: OpenVideo, entries: list[_Entry], shown: list[_Entry]) -> bool:
     """Whether time stamps name the displayed frames one by one."""
-    codec, container = video.stream.codec_context, video.container.format.name
-    if container in RAW_CONTAINERS:
-        return False
+    codec = video.stream.codec_context
     times = [entry.pts for entry in shown if entry.pts is not None]
-    if len(set(times)) != len(shown):  # some are missing or repeated
+    if len(set(times)) != len(shown):  # some are missing (raw streams have none) or repeated
         return False
-    if container == "avi" and (codec.name not in _AVI_IN_ORDER or codec.has_b_frames):
+    if video.container.format.name == "avi" and (codec.name not in _AVI_IN_ORDER or codec.has_b_frames):
         return False
     if codec.name in _FIELD_CODED and codec.field_order not in _UNKNOWN_OR_PROGRESSIVE:
         return False
@@ -211,7 +209,7 @@ class _Promise(NamedTuple):
 def _promise(video: OpenVideo) -> _Promise:
     """Reads the promise, which must be done before demuxing: some demuxers extend their tables as they go."""
     stream = video.stream
-    # Where frames are counted, the duration may include what an edit list cuts off or other streams play.
+    # A count is the better promise: durations are rounded, and may be those of another stream.
     seconds = 0.0 if stream.frames else _duration_tag(stream) or header_seconds(video.container, stream)
     if "mp4" in video.container.format.name:
         # The demuxer's table, not the header's count: it holds the samples that edit lists leave.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,6 +19,18 @@ _NO_VIDEO = (
     "the model's processor put no visual token into the prompt, so it would see no video; its chat template has no "
     "place for one. Choose a video model."
 )
+
+
+class FrameBound(NamedTuple):
+    """Bounds of decoded frames.
+
+    Args:
+        max_pixels: Most pixels of a frame; None for no bound.
+        multiple: What both sides are multiples of.
+    """
+
+    max_pixels: int | None
+    multiple: int
 
 
 class ClipProcessor:
@@ -53,8 +65,20 @@ class ClipProcessor:
         patch, merge = getattr(video, "patch_size", None), getattr(video, "merge_size", None)
         # families with a free frame size cut frames into cells of this many pixels; the others have one fixed size
         self.cell: int | None = patch * merge if isinstance(patch, int) and isinstance(merge, int) else None
+        size = getattr(video, "size", None)
+        self._largest = getattr(size, "longest_edge", None) if self.cell is not None else None
         self.end_ids: tuple[int, ...] = load_end_ids(vlm, revision, config, tokenizer)
         self.pad_id: int = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+
+    def frame_bound(self, max_pixels: int | None) -> FrameBound:
+        """How frames are to be decoded under a bound of `max_pixels`.
+
+        Where the family takes any frame size, frames are decoded to a whole number of cells at once, and the processor
+        resizes nothing: it would enlarge frames below its own least size, and so cost more tokens than the bound says.
+        """
+        if max_pixels is None or self.cell is None:
+            return FrameBound(max_pixels, 2)
+        return FrameBound(min(max_pixels, self._largest or max_pixels), self.cell)
 
     def check_plain(self, text: str, what: str) -> None:
         """Refuse text from data or configuration that would be read as a special token.
@@ -88,7 +112,7 @@ class ClipProcessor:
         Args:
             prompt: The question.
             clip: The clip; None only for a text-only prompt.
-            sized: Whether the frames were decoded to a whole number of cells already, and stay as they are.
+            sized: Whether the frames were decoded under `frame_bound`, and stay as they are if they are whole cells.
 
         Raises:
             ModelError: The processor put no visual token into the prompt, so the model would see no video.
@@ -109,7 +133,7 @@ class ClipProcessor:
             videos=[[clip.frames]],
             video_metadata=[[clip.metadata()]],
             do_sample_frames=False,
-            **({"do_resize": False} if sized and self.cell is not None else {}),
+            **({"do_resize": False} if sized and self._whole_cells(clip) else {}),
             return_tensors="pt",
         )
         ids = output["input_ids"][0]
@@ -118,6 +142,11 @@ class ClipProcessor:
         if not vision or self.count_visual_tokens(ids) == 0:
             raise ModelError(_NO_VIDEO)
         return PromptInputs(ids, types, vision)
+
+    def _whole_cells(self, clip: Clip) -> bool:
+        """A frame smaller than a cell is left to the processor to enlarge."""
+        height, width = clip.frames.shape[-2:]
+        return self.cell is not None and height % self.cell == 0 and width % self.cell == 0
 
     def count_visual_tokens(self, ids: Tensor) -> int:
         """How many placeholders of visual features stand in `ids`."""

@@ -1,0 +1,94 @@
+"""Looking at every video before anything is trained: for a run to start, and as the command `rbft check`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+
+from rbft.cli import StageCLI
+from rbft.data.check import check_dataset
+from rbft.data.check_report import print_report
+from rbft.data.datamodule import VideoDataModule
+from rbft.data.labels import LabelSet
+from rbft.data.records import VideoRecord
+from rbft.data.splits import Splits
+from rbft.data.survey import survey
+from rbft.data.video_facts import VideoFacts
+from rbft.errors import DataError
+from rbft.experiment import Experiment
+from rbft.files import write_json
+from rbft.terminal import make_console
+
+_SHOWN = 5
+_BAD_FILES = ("missing", "empty", "unreadable", "damaged", "gave_up")
+
+
+def _survey(data: VideoDataModule, records: Sequence[VideoRecord], console: Console) -> dict[str, VideoFacts]:
+    paths = [record.path for record in records]
+    return survey(data.root, paths, cache=data.cache_folder / "survey", console=console)
+
+
+def inspect_videos(datas: Sequence[VideoDataModule], console: Console) -> None:
+    """Decode every video once, refuse what would spoil a result, and take bad videos out as configured.
+
+    Raises:
+        DataError: Names the first few things that are wrong and what to do.
+    """
+    facts: dict[tuple[Path, str], VideoFacts] = {}
+    told: set[str] = set()
+    for data in datas:
+        new = [record for record in data.used if (data.root, record.path) not in facts]
+        found = _survey(data, new, console)
+        facts |= {(data.root, path): fact for path, fact in found.items()}
+        mine = {record.path: facts[data.root, record.path] for record in data.used}
+        report = check_dataset(data.root, data.records, data.splits, data.labels, mine, shots=data.shots)
+        # bad files are the policy's to judge, and so is what a class is short of because of them
+        errors = [finding for finding in report.errors if finding.kind not in (*_BAD_FILES, "too_few")]
+        if errors:
+            shown = "\n  ".join(finding.message for finding in errors[:_SHOWN])
+            more = f"\n  ... and {len(errors) - _SHOWN} more" if len(errors) > _SHOWN else ""
+            raise DataError(f"the data set would give a result that cannot be trusted:\n  {shown}{more}\n"
+                            "`rbft check` with the same arguments shows everything.")  # fmt: skip
+        data.take_out_bad(mine)
+        warned = [finding for finding in report.findings if finding.severity == "warning"]
+        warned = [finding for finding in warned if finding.message not in told]
+        for finding in warned[:_SHOWN]:
+            console.print(f"warning: {escape(finding.message)}")
+        if len(warned) > _SHOWN:
+            console.print(f"... and {len(warned) - _SHOWN} more warnings; `rbft check` shows all")
+        told |= {finding.message for finding in warned}
+        for record in data.unreadable:
+            if record.path not in told:
+                told.add(record.path)
+                console.print(f"warning: {escape(record.path)} cannot be read; in the test it counts as wrong")
+
+
+def check(experiment: Experiment) -> bool:
+    """`rbft check`: report everything that is wrong with an experiment's data set; nothing is trained.
+
+    The report goes to the terminal and to `check.json` in the run folder.
+
+    Returns:
+        Whether a run may start.
+    """
+    console = make_console()
+    data: VideoDataModule = StageCLI(experiment.arguments(experiment.stages[-1])).datamodule
+    records = data.records
+    labels: LabelSet | DataError
+    splits: Splits | DataError
+    try:
+        labels = data.labels
+        splits = data.splits
+    except DataError as error:
+        splits = error
+        labels = data.__dict__.get("labels", error)
+    facts = _survey(data, records, console)
+    report = check_dataset(data.root, records, splits, labels, facts, shots=data.shots, sampling=data.sampling)
+    print_report(report, console)
+    path = experiment.run_dir / "check.json"
+    write_json(path, report.to_json())
+    console.print(f"written to {escape(str(path))}")
+    return not report.errors

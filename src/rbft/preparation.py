@@ -1,0 +1,139 @@
+"""All stages of an experiment, read and checked before any model is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+
+from rbft.cli import StageCLI
+from rbft.data.datamodule import VideoDataModule
+from rbft.environment import model_fingerprint
+from rbft.errors import ConfigError, DataError
+from rbft.experiment import Experiment, Stage
+from rbft.inspection import inspect_videos
+from rbft.lineage import fingerprint
+from rbft.rationales.prompts import PromptBook
+from rbft.training.module import VLMFineTuner
+from rbft.vlm.processing import ClipProcessor
+
+# Of Lightning's settings those that leave batches as they are; weights in half precision are loaded so by model.dtype.
+_PRECISIONS = ("None", "32", "32-true", "16", "16-mixed", "bf16", "bf16-mixed")
+# What of the configuration shapes a stage's result, by what the stage does. Learning rates do not shape rationales,
+# and the number of devices shapes nothing that a finished stage would have to be repeated for.
+_MODEL_KEYS = ("vlm", "revision", "dtype", "attn_implementation", "prompts")
+_SAMPLING_KEYS = ("num_frames", "fps", "max_frames", "max_pixels")
+_TRAINING_MODEL_KEYS = ("tuning", "objective", "optim")
+_TRAINING_DATA_KEYS = ("frames", "batch_size")
+_TRAINING_TRAINER_KEYS = ("max_epochs", "max_steps", "accumulate_grad_batches", "gradient_clip_val",
+                          "gradient_clip_algorithm", "limit_train_batches")  # fmt: skip
+
+
+@dataclass
+class Prepared:
+    """A stage whose configuration was read and checked.
+
+    Args:
+        stage: Which.
+        cli: Its module and data.
+        config: Its resolved configuration.
+        book: The experiment's prompts for the data set's classes.
+        processor: The model's processor.
+        inputs: What its result depends on.
+        fingerprint: Of `inputs`.
+        rationale_samples: Rationales a video that it trains on; 0 where it needs none.
+    """
+
+    stage: Stage
+    cli: StageCLI
+    config: dict[str, Any]
+    book: PromptBook
+    processor: ClipProcessor
+    inputs: dict[str, Any]
+    fingerprint: str
+    rationale_samples: int
+
+    @property
+    def module(self) -> VLMFineTuner:
+        """The stage's LightningModule."""
+        module: VLMFineTuner = self.cli.model
+        return module
+
+    @property
+    def datamodule(self) -> VideoDataModule:
+        """The stage's LightningDataModule."""
+        data: VideoDataModule = self.cli.datamodule
+        return data
+
+
+def _inputs(stage: Stage, config: dict[str, Any], data: VideoDataModule, done: dict[str, str]) -> dict[str, Any]:
+    """Everything a stage's result depends on, as plain values."""
+    model, trainer = config["model"], config["trainer"]
+    keys = {"model": list(_MODEL_KEYS), "data": list(_SAMPLING_KEYS), "trainer": ["precision"]}
+    if stage.kind == "write":
+        keys["model"].append("writer")
+        videos = data.fingerprint("train")
+    elif stage.trains:
+        keys["model"] += _TRAINING_MODEL_KEYS
+        keys["data"] += _TRAINING_DATA_KEYS
+        keys["trainer"] += _TRAINING_TRAINER_KEYS
+        videos = data.fingerprint("train")
+    else:
+        videos = data.fingerprint("train", "test")
+    return {
+        "kind": stage.kind,
+        "seed": config["seed_everything"],
+        "model": {key: model[key] for key in keys["model"]} | {"files": model_fingerprint(model["vlm"])},
+        "data": {key: config["data"][key] for key in keys["data"]} | {"videos": videos},
+        "trainer": {key: trainer[key] for key in keys["trainer"]},
+        "weights": done.get(stage.weights_from or ""),
+        "rationales": done.get(stage.rationales_from or ""),
+    }
+
+
+def _check_precision(cli: StageCLI) -> None:
+    precision = cli.config["trainer"]["precision"]
+    if str(precision) not in _PRECISIONS:
+        raise ConfigError(f"trainer.precision: {precision!r} is not supported; use one of {', '.join(_PRECISIONS[1:])}."
+                          " For weights in half precision set model.dtype, for example to bfloat16.")  # fmt: skip
+
+
+def prepare(experiment: Experiment, console: Console) -> list[Prepared]:
+    """Read and check all stages before any model is loaded.
+
+    Raises:
+        RBFTError: Anything that would make a stage fail or its result worthless.
+    """
+    clis = [StageCLI(experiment.arguments(stage)) for stage in experiment.stages]
+    processors: dict[tuple[str, str | None], ClipProcessor] = {}
+    found: list[Prepared] = []
+    books = []
+    for stage, cli in zip(experiment.stages, clis, strict=True):
+        data: VideoDataModule = cli.datamodule
+        _check_precision(cli)
+        books.append(PromptBook(cli.model.prompts, data.labels))
+        splits = data.splits
+        if stage.kind != "test" and not splits.train:
+            raise DataError(f"the stage {stage.name!r} needs training videos, and this split has none.")
+        if stage.kind == "test" and not splits.test:
+            raise DataError(f"the stage {stage.name!r} needs test videos, and this split has none; "
+                            "give the data set a test split or lower data.shots and data.val_fraction.")  # fmt: skip
+    inspect_videos([cli.datamodule for cli in clis], console)
+    done: dict[str, str] = {}
+    samples: dict[str, int] = {}
+    for stage, cli, book in zip(experiment.stages, clis, books, strict=True):
+        module: VLMFineTuner = cli.model
+        key = (module.name, module.revision)
+        if key not in processors:
+            processors[key] = ClipProcessor(*key)
+        config = cli.resolved()
+        seed = int(config["seed_everything"])
+        module.connect(processors[key], book, seed)
+        inputs = _inputs(stage, config, cli.datamodule, done)
+        done[stage.name] = fingerprint(inputs)
+        if stage.kind == "write":
+            samples[stage.name] = module.writer.samples
+        count = samples.get(stage.rationales_from or "", 0)
+        found.append(Prepared(stage, cli, config, book, processors[key], inputs, done[stage.name], count))
+    return found

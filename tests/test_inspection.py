@@ -1,0 +1,117 @@
+"""`rbft check`, and what a run does about bad videos before a model is loaded."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from tests.support.scenes import write_scene
+
+from rbft.__main__ import main
+
+CLASSES = ("run", "walk")
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    """Four train, one validation and four test clips a class, all different."""
+    root = tmp_path / "clips"
+    seed = 0
+    for side, count in (("train", 4), ("val", 1), ("test", 4)):
+        for label in CLASSES:
+            for number in range(count):
+                path = root / side / label / f"{number}.mp4"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_scene(path, seed)
+                seed += 1
+    return root
+
+
+@pytest.fixture
+def command(tmp_path: Path, dataset: Path, family_folder: Callable[[str], Path]) -> Callable[..., int]:
+    """Run a command on an experiment over the data set."""
+    content = {
+        "data": {"root": str(dataset), "format": {"class_path": "ClassFolders"}, "shots": 3, "num_frames": 4},
+        "model": {"vlm": str(family_folder("qwen2_5_vl"))},
+        "trainer": {"accelerator": "cpu", "devices": 1, "max_steps": 1},
+        "stages": {"classification": {}, "test": {}},
+        "method": "sft",
+    }
+    file = tmp_path / "small.yaml"
+    file.write_text(yaml.safe_dump(content))
+    return lambda name, *flags: main([name, "--config", str(file), "--run_root", str(tmp_path / "runs"), *flags])
+
+
+def findings(tmp_path: Path) -> set[str]:
+    report = json.loads((tmp_path / "runs/small/sft/seed0/check.json").read_text())
+    return {finding["kind"] for finding in report["findings"]}
+
+
+def test_a_sound_data_set_passes(command, tmp_path, capsys):
+    assert command("check") == 0
+    assert findings(tmp_path) == set()
+    assert "nothing is wrong" in capsys.readouterr().out
+
+
+def test_everything_wrong_is_reported_at_once(command, dataset, tmp_path, capsys):
+    (dataset / "train/run/0.mp4").write_bytes(b"")
+    (dataset / "test/walk/1.mp4").write_text("no video at all")
+    shutil.copy(dataset / "train/walk/2.mp4", dataset / "test/walk/2.mp4")
+    assert command("check") == 1
+    assert findings(tmp_path) >= {"empty", "unreadable", "duplicate_across_splits"}
+    said = capsys.readouterr().out
+    assert "train/run/0.mp4" in said and "test/walk/1.mp4" in said
+
+
+def test_labels_that_collide_are_a_finding(command, dataset, tmp_path):
+    (dataset / "train/run").rename(dataset / "train/Walk_")
+    assert command("check") == 1
+    assert "label" in findings(tmp_path)
+
+
+def test_a_leak_stops_a_run(command, dataset, capsys):
+    shutil.copy(dataset / "train/walk/2.mp4", dataset / "test/walk/2.mp4")
+    assert command("fit") == 1
+    said = capsys.readouterr().err
+    assert "train/walk/2.mp4" in said and "test/walk/2.mp4" in said and "rbft check" in said
+
+
+def test_a_bad_video_stops_a_run_by_default(command, dataset, capsys, monkeypatch):
+    monkeypatch.setattr("rbft.training.module.load_model", lambda *_: pytest.fail("a model was loaded"))
+    (dataset / "test/run/3.mp4").write_bytes(b"")
+    assert command("fit") == 1
+    said = capsys.readouterr().err
+    assert "test/run/3.mp4" in said and "data.on_bad_video" in said
+
+
+def test_a_skipped_test_video_counts_as_wrong(command, dataset, tmp_path, capsys):
+    (dataset / "test/run/3.mp4").write_bytes(b"")
+    assert command("fit", "--data.on_bad_video", "skip") == 0
+    run = tmp_path / "runs/small/sft/seed0"
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics["test/num_videos"] == 8
+    assert metrics["test/num_unreadable"] == 1
+    rows = [json.loads(line) for line in (run / "predictions.jsonl").read_text().splitlines()]
+    right = sum(row["predicted"] == row["label"] for row in rows)
+    assert metrics["test/accuracy"] == right / 8
+    assert [row["predicted"] for row in rows if row["video"] == "test/run/3.mp4"] == [None]
+    assert "counts as wrong" in capsys.readouterr().out
+
+
+def test_a_bad_training_video_is_replaced_by_its_own_class(command, dataset, tmp_path):
+    assert command("fit", "--dry_run") == 0
+    assert command("fit") == 0
+    run = tmp_path / "runs/small/sft/seed0"
+    before = json.loads((run / "splits.json").read_text())["train"]
+    bad = next(path for path in before if path.startswith("train/run"))
+    (dataset / bad).write_bytes(b"")
+    assert command("fit", "--data.on_bad_video", "skip") == 1  # three shots were asked for
+    assert command("fit", "--data.on_bad_video", "replace_same_class") == 0
+    after = json.loads((run / "splits.json").read_text())["train"]
+    assert set(before) - set(after) == {bad}
+    (new,) = set(after) - set(before)
+    assert new.startswith("train/run")
