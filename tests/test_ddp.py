@@ -85,6 +85,7 @@ def test_whole_run_on_two_processes(experiment: Path, tmp_path: Path) -> None:
     assert sorted(path.name for path in two.iterdir()) == sorted(path.name for path in one.folder.iterdir())
 
 
+@pytest.mark.slow
 def test_same_predictions_from_the_same_adapters(copy: Run, finished: Run) -> None:
     result = on_two(copy.config, copy.root, "--stage", "test", "--restart")
     assert result.code == 0, result.err

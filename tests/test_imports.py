@@ -24,7 +24,7 @@ ALLOWED = {
     "objectives": {"errors", "files", "data", "vlm", "rationales"},
     "evaluation": {"errors", "files", "data"},
     "training": {"errors", "files", "video", "data", "vlm", "rationales", "objectives", "evaluation", "report.figures"},
-    "report": {"", "errors", "files", "video", "data", "rationales", "evaluation", "training.logging", "experiment"},
+    "report": {"", "errors", "files", "video", "data", "rationales", "evaluation", "experiment"},
     "errors": set(),
     "files": {"errors"},
     "lineage": {"errors", "files", "data.fingerprint"},

@@ -77,13 +77,17 @@ def test_random_frames_follow_the_draw_alone(root, processor):
     assert not torch.equal(pixels[0], pixels[2])
 
 
-def test_max_pixels_bounds_the_frames(root, processor):
+@pytest.mark.parametrize("cells", [1, 2, 6])
+def test_max_pixels_bounds_the_visual_tokens(root, processor, cells):
+    pixels = cells * processor.cell**2
+    item = ExampleDataset(examples(), root, UNIFORM, pixels, processor)[draw(0)]
     full = ExampleDataset(examples(), root, UNIFORM, None, processor)[draw(0)]
-    small = ExampleDataset(examples(), root, UNIFORM, 24 * 32, processor)[draw(0)]
-    clip = read_clip("0.mp4", UNIFORM, max_pixels=24 * 32, root=root)
-    assert clip.frames.shape[-2] * clip.frames.shape[-1] <= 24 * 32
-    assert torch.equal(small.prompt.ids, processor.prompt_inputs(PROMPT, clip).ids)
-    assert not torch.equal(small.prompt.vision["pixel_values_videos"], full.prompt.vision["pixel_values_videos"])
+    clip = read_clip("0.mp4", UNIFORM, max_pixels=pixels, root=root, multiple=processor.cell)
+    expected = processor.prompt_inputs(PROMPT, clip, sized=True)
+    assert torch.equal(item.prompt.vision["pixel_values_videos"], expected.vision["pixel_values_videos"])
+    # four frames, two by two in time
+    assert 0 < processor.count_visual_tokens(item.prompt.ids) <= 2 * cells
+    assert processor.count_visual_tokens(item.prompt.ids) < processor.count_visual_tokens(full.prompt.ids)
 
 
 def test_a_video_outside_the_root_is_not_read(root, processor, tmp_path):

@@ -169,18 +169,6 @@ def test_a_playlist_behind_bytes_that_are_no_text_opens_nothing(data: Path) -> N
         probe("bom.avi", root=data)
 
 
-def test_an_mp4_that_refers_to_another_file_does_not_open_it(data: Path) -> None:
-    # QuickTime data references: replace "the data is in this file" (a flag) by an alias to the neighbour.
-    content = (data / "clip.mp4").read_bytes()
-    assert content.count(b"url \0\0\0\1") == 1
-    (data / "refers.mov").write_bytes(content.replace(b"url \0\0\0\1", b"alis\0\0\0\0"))
-    try:
-        count = count_frames("refers.mov", root=data)
-    except VideoError:
-        return
-    assert count in (0, 5)  # its own frames or none: there is nothing else to read
-
-
 @pytest.mark.parametrize("file", ["bomb.mp4", "bomb.mkv", "bomb.ts", "bomb.h264", "bomb.avi"])
 def test_too_many_pixels_are_refused_before_decoding(file: str, tmp_path: Path) -> None:
     fast = {"preset": "ultrafast"}

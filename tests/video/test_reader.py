@@ -171,7 +171,7 @@ def test_another_packet_under_the_same_time_stamp_is_noticed(
         assert not counted
         # As if demuxing after a seek gave packets other than those that were indexed.
         index = reader.index
-        other = index.sizes + 1 if changed == "sizes" else index.keyframes + [0, 0, 1]
+        other = index.sizes + 1 if changed == "sizes" else index.keyframes + np.array([0, 0, 1])
         reader.index = replace(index, **{changed: other})
         assert read_number(reader.read([20]).frames[0].numpy()) == 20
         assert counted

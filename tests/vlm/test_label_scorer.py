@@ -90,3 +90,18 @@ def test_the_prompt_is_read_once_and_its_pixels_are_seen_once(loaded, labels, mo
     LabelScorer(labels, max_rows=10)(loaded.vlm, [loaded.inputs(QUESTION, clip) for clip in CLIPS])
     assert read == [2, 1]
     assert len(encoded) == 3
+
+
+@pytest.mark.parametrize("max_rows", [1, 2, 3, 5, 8])
+def test_no_more_rows_than_allowed_are_computed_at_once(loaded, labels, max_rows, monkeypatch):
+    rows: list[int] = []
+    original = VLM.continue_prefix
+
+    def counted(self: VLM, cache, mask: Tensor, ids: Tensor, positions: Tensor) -> Tensor:
+        rows.append(len(ids))
+        return original(self, cache, mask, ids, positions)
+
+    monkeypatch.setattr(VLM, "continue_prefix", counted)
+    LabelScorer(labels, max_rows)(loaded.vlm, [loaded.inputs(QUESTION, clip) for clip in CLIPS])
+    assert max(rows) <= max_rows
+    assert sum(rows) == len(CLIPS) * len(labels)

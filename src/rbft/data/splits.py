@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from rbft.data.draws import cut_off, group_of, take
 from rbft.data.labels import LabelSet
 from rbft.data.records import VideoRecord, check_unique
 from rbft.errors import ConfigError, DataError
@@ -116,7 +115,7 @@ def make_splits(
     if shots is None or most is None:
         rest = pool
         if not test:
-            test, rest = _cut(rest, val_fraction, draw, "test")
+            test, rest = cut_off(rest, val_fraction, draw, "test")
         if not val:
             val, dropped, rest = _validation(rest, labels, val_shots, val_fraction, draw)
             unused += dropped
@@ -124,8 +123,8 @@ def make_splits(
     else:
         key = "data.shots" if most == shots else "data.pool_shots"
         _require_count(key, most, pool, labels, "training videos")
-        kept = _take(pool, labels, most, draw, *(() if nested else ("pool", most)))
-        drawn = _take(kept.taken + kept.rest, labels, shots, draw, *(() if nested else ("shots", shots)))
+        kept = take(pool, labels, most, draw, *(() if nested else ("pool", most)))
+        drawn = take(kept.taken + kept.rest, labels, shots, draw, *(() if nested else ("shots", shots)))
         train = drawn.taken
         unused += drawn.rest + drawn.untouched
         rest = kept.untouched
@@ -158,66 +157,6 @@ def _check_arguments(
     return pool_shots if pool_shots is not None else shots
 
 
-def _group(record: VideoRecord) -> tuple[str, str]:
-    """What must stay on one side; a video without a group is one by itself, whatever groups are named."""
-    return ("id", record.id) if record.group is None else ("group", record.group)
-
-
-def _rank(*parts: str | int) -> bytes:
-    """A place in a shuffled order that depends on nothing but the parts (no generator state, no order of input)."""
-    return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).digest()
-
-
-def _shuffled(records: Sequence[VideoRecord], *salt: str | int) -> list[list[VideoRecord]]:
-    """The groups in a shuffled order, each with its records in a shuffled order."""
-    groups: dict[tuple[str, str], list[VideoRecord]] = {}
-    for record in records:
-        groups.setdefault(_group(record), []).append(record)
-    order = sorted(groups, key=lambda name: _rank(*salt, *name))
-    for group in groups.values():
-        if len(group) > 1:
-            group.sort(key=lambda record: _rank(*salt, "record", record.id))
-    return [groups[group] for group in order]
-
-
-@dataclass(frozen=True)
-class _Taken:
-    """What a walk over groups took, what else the used groups hold, and the groups it did not touch."""
-
-    taken: list[VideoRecord]
-    rest: list[VideoRecord]
-    untouched: list[VideoRecord]
-
-
-def _take(records: Sequence[VideoRecord], labels: LabelSet, count: int | Mapping[str, int], *salt: str | int) -> _Taken:
-    """Take a number of videos of each class: one of each group before a second of any.
-
-    Clips of one group show one scene, so a few shots from as many scenes as there are say more than the same number
-    from one. Each class gets the first of its videos along one fixed order, so a smaller count takes a subset.
-    """
-    need = {name: count if isinstance(count, int) else count[name] for name in labels.names}
-    groups = _shuffled(records, *salt)
-    turns: list[tuple[int, int, VideoRecord]] = []
-    for place, group in enumerate(groups):
-        seen: Counter[str] = Counter()
-        for record in group:
-            turns.append((seen[record.label], place, record))
-            seen[record.label] += 1
-    taken: dict[str, VideoRecord] = {}
-    used: set[int] = set()
-    for _, place, record in sorted(turns, key=lambda turn: turn[:2]):
-        if need[record.label] > 0:
-            need[record.label] -= 1
-            taken[record.id] = record
-            used.add(place)
-    left = [[record for record in group if record.id not in taken] for group in groups]
-    return _Taken(
-        list(taken.values()),
-        [record for place, group in enumerate(left) if place in used for record in group],
-        [record for place, group in enumerate(left) if place not in used for record in group],
-    )
-
-
 def _validation(
     records: list[VideoRecord],
     labels: LabelSet,
@@ -231,46 +170,14 @@ def _validation(
     With neither `shots` nor `fraction`, each class gives `at_most` videos or all it has.
     """
     if shots is None and fraction is not None:
-        val, others = _cut(records, fraction, draw, "val")
+        val, others = cut_off(records, fraction, draw, "val")
         return val, [], others
     counts = Counter(record.label for record in records)
     if shots is not None:
         _require_count("data.val_shots", shots, records, labels, "videos left for validation")
     want = {name: min(at_most, counts[name]) if shots is None else shots for name in labels.names}
-    found = _take(records, labels, want, draw, "val")
+    found = take(records, labels, want, draw, "val")
     return found.taken, found.rest, found.untouched
-
-
-def _cut(
-    records: list[VideoRecord], fraction: float, draw: int, side: str
-) -> tuple[list[VideoRecord], list[VideoRecord]]:
-    """Cut off about a fraction of each class by whole groups, but never the last of a class; (part, others)."""
-    left = Counter(record.label for record in records)
-    need = Counter({name: max(1, round(fraction * count)) for name, count in left.items()} if fraction > 0 else {})
-    part: list[VideoRecord] = []
-    waiting: list[list[VideoRecord]] = []
-
-    def move(group: list[VideoRecord], counts: Counter[str]) -> bool:
-        if any(left[name] <= count for name, count in counts.items()):
-            return False
-        part.extend(group)
-        left.subtract(counts)
-        need.subtract(counts)
-        return True
-
-    for group in _shuffled(records, draw, side):
-        counts = Counter(record.label for record in group)
-        wanted = sum(min(count, max(0, need[name])) for name, count in counts.items())
-        # a group that would mostly overshoot is left for the classes that find no better one
-        if 2 * wanted <= len(group) or not move(group, counts):
-            waiting.append(group)
-    for group in sorted(waiting, key=len):
-        counts = Counter(record.label for record in group)
-        present = {record.label for record in part}
-        if any(need[name] > 0 and name not in present for name in counts):
-            move(group, counts)
-    chosen = {record.id for record in part}
-    return part, [record for record in records if record.id not in chosen]
 
 
 def _splits(
@@ -294,7 +201,7 @@ def _refuse_leaks(sides: Mapping[str, Sequence[VideoRecord]]) -> None:
     leaks: dict[tuple[str, str], str] = {}
     for side, records in sides.items():
         for record in records:
-            group = _group(record)
+            group = group_of(record)
             other, path = first.setdefault(group, (side, record.path))
             if other != side:
                 leaks.setdefault(group, f"{group[1]!r} ({path} in {other}, {record.path} in {side})")

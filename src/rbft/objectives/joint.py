@@ -16,11 +16,12 @@ from rbft.rationales.store import Rationale
 
 
 class JointObjective(Objective):
-    """Weighted sum of the language-model losses on label and rationale.
+    """Language-model loss on the tokens of labels and rationales together.
 
     Args:
-        alpha: Share of the label's loss, between 0 and 1; the rationale's is 1 - alpha. Each share is divided evenly
-            over its supervised rows, so the number of rationales a video has does not shift it.
+        alpha: Weight of a label's tokens, between 0 and 1; those of a video's rationales weigh 1 - alpha, divided by
+            how many rationales it has. The loss is the mean over weighted tokens: a rationale has many more of them
+            than a label, so at 0.5 most of the loss is about rationales.
     """
 
     def __init__(self, alpha: float = 0.5) -> None:

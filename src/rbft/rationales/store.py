@@ -94,6 +94,11 @@ def read_rationales(path: Path) -> list[Rationale]:
     return list(rationales.values())
 
 
+def spread(rationales: Sequence[Rationale], count: int = 8) -> list[Rationale]:
+    """A few rationales from all over the list, so from all classes, to show to people."""
+    return list(rationales[:: max(1, len(rationales) // count)][:count])
+
+
 class RationaleStore:
     """The folder a write stage fills: `parts/rank<r>.jsonl` while writing, `rationales.jsonl` when all are there.
 

@@ -14,9 +14,8 @@ from rbft.data.datamodule import VideoDataModule
 from rbft.evaluation.metrics import accuracy_interval, confusion
 from rbft.evaluation.predictions import Prediction
 from rbft.files import write_atomic
-from rbft.rationales.store import Rationale
+from rbft.rationales.store import Rationale, spread
 from rbft.report.figures import as_png, confusion_figure, frames_figure
-from rbft.training.logging import spread
 
 if TYPE_CHECKING:
     from rbft.experiment import Experiment

@@ -14,17 +14,9 @@ from rbft.data.datamodule import VideoDataModule
 from rbft.data.labels import LabelSet
 from rbft.evaluation.metrics import confusion
 from rbft.evaluation.predictions import Prediction
-from rbft.rationales.store import Rationale
+from rbft.rationales.store import Rationale, spread
 from rbft.report.figures import confusion_figure, strip_figure
 from rbft.training.module import VLMFineTuner
-
-SAMPLES = 8
-"""Rationales shown with their frames."""
-
-
-def spread(rationales: Sequence[Rationale], count: int = SAMPLES) -> list[Rationale]:
-    """A few rationales from all over the file, so from all classes."""
-    return list(rationales[:: max(1, len(rationales) // count)][:count])
 
 
 def log_rationales(folder: Path, data: VideoDataModule, rationales: Sequence[Rationale]) -> None:

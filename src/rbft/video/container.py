@@ -6,11 +6,13 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import av
 from av.container import InputContainer
-from av.stream import Disposition
+from av.packet import Packet
+from av.stream import Disposition, Stream
 from av.video.stream import VideoStream
 
 from rbft.errors import VideoError
@@ -91,6 +93,22 @@ class OpenVideo:
     container: InputContainer
     stream: VideoStream
     limits: Limits
+
+    def packets(self, *streams: Stream) -> Iterator[Packet]:
+        """The packets of the film, or of `streams`, from where the container stands to the end of the file.
+
+        Raises:
+            MEDIA_ERRORS: The file cannot be read on.
+        """
+        packets = self.container.demux(streams or self.stream)
+        while True:
+            try:
+                packet = next(packets)
+            except (StopIteration, IndexError):
+                # IndexError: the library stumbles at the end of a file in which a stream turned up on the way.
+                return
+            if packet.size or packet.pts is not None or packet.dts is not None:  # not one that only flushes a decoder
+                yield packet
 
 
 def resolve_inside(root: Path | None, path: str | Path) -> Path:
@@ -183,8 +201,9 @@ def probe(path: str | Path, root: Path | None = None, limits: Limits = DEFAULT_L
     """
     with open_video(path, root, limits) as video:
         stream = video.stream
+        decoder = stream.codec_context
         try:
-            first = next(video.container.decode(stream), None)
+            first = next((frame for packet in chain(video.packets(), [None]) for frame in decoder.decode(packet)), None)
         except MEDIA_ERRORS as error:
             raise VideoError(path, f"its first frame does not decode ({brief(error)})") from error
         if first is None:
@@ -195,13 +214,13 @@ def probe(path: str | Path, root: Path | None = None, limits: Limits = DEFAULT_L
         return VideoInfo(
             path=str(path),
             container=container,
-            codec=stream.codec_context.name,
+            codec=decoder.name,
             width=width,
             height=height,
             fps=float(stream.average_rate or stream.guessed_rate or 0),
             declared_frames=stream.frames,
             duration=header_seconds(video.container, stream),
-            start=0.0 if container in _COUNTING_CONTAINERS else first.time or 0.0,
+            start=0.0 if container in _COUNTING_CONTAINERS else float((first.pts or 0) * (stream.time_base or 0)),
             rotation=rotation,
         )
 

@@ -8,7 +8,6 @@ from fractions import Fraction
 from typing import NamedTuple
 
 import numpy as np
-from av.packet import Packet
 from av.stream import Stream
 
 from rbft.errors import VideoError
@@ -115,11 +114,6 @@ def build_index(video: OpenVideo) -> FrameIndex:
     return FrameIndex(len(shown), stream.frames, timed, pts, sizes, keyframes, time_base, rate, duration, loss)
 
 
-def is_flush(packet: Packet) -> bool:
-    """Whether this is the empty packet with which demuxing ends."""
-    return packet.size == 0 and packet.pts is None and packet.dts is None
-
-
 def _demux(video: OpenVideo) -> tuple[list[_Entry], float, str]:
     """Walks through the file.
 
@@ -133,11 +127,11 @@ def _demux(video: OpenVideo) -> tuple[list[_Entry], float, str]:
     entries: list[_Entry] = []
     end = 0.0
     try:
-        for packet in video.container.demux(_streams_to_time(video)):
+        for packet in video.packets(*_streams_to_time(video)):
             pts, duration, stream = packet.pts, packet.duration or 0, packet.stream_index
             if pts is not None:
                 end = max(end, (pts + duration) * seconds[stream])
-            if stream != film or is_flush(packet):
+            if stream != film:
                 continue
             # Not displayed: what an edit list cuts off, the empty chunks by which avi repeats a picture, and the
             # reference pictures of VP8 (RFC 6386, 9.1: bit 4 is show_frame); VP9 and AV1 pack those with others.

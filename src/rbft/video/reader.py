@@ -18,7 +18,7 @@ from rbft.errors import VideoError
 from rbft.video.container import DEFAULT_LIMITS, MEDIA_ERRORS, Limits, OpenVideo, open_video
 from rbft.video.convert import RGBConverter, SizeRule
 from rbft.video.decoding import DecodingRun, Shown
-from rbft.video.frame_index import FrameIndex, build_index, is_flush
+from rbft.video.frame_index import FrameIndex, build_index
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,16 +122,15 @@ class VideoReader:
 
     def _packets_from(self, start: int) -> Iterator[Packet]:
         """The film's packets from key frame number `start` on; none if seeking does not lead there."""
-        container, stream = self._video.container, self._video.stream
         pts, position, size = (int(value) for value in self.index.keyframes[start])
         try:
-            container.seek(position, stream=stream)
-            packets = container.demux(stream)
+            self._video.container.seek(position, stream=self._video.stream)
+            packets = self._video.packets()
             for packet in packets:
                 if packet.is_keyframe and packet.pts is not None and packet.pts >= pts:
                     if packet.pts == pts and packet.size == size:
                         yield packet
-                        yield from (p for p in packets if not is_flush(p))
+                        yield from packets
                     return
         except MEDIA_ERRORS:
             return  # what was wanted beyond is missing, which the caller notices
@@ -199,7 +198,7 @@ class _Target:
 
 def _decode_all(video: OpenVideo, run: DecodingRun) -> Iterator[Shown]:
     """Every frame that a freshly opened video displays."""
-    packets = video.container.demux(video.stream)
+    packets = video.packets()
     while True:
         try:
             packet = next(packets)
@@ -207,8 +206,6 @@ def _decode_all(video: OpenVideo, run: DecodingRun) -> Iterator[Shown]:
             break
         except MEDIA_ERRORS:
             break  # unreadable from here on: as if the file ended, which callers compare with what was promised
-        if is_flush(packet):
-            break
         yield from run.feed(packet)
     yield from run.finish()
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,7 +38,7 @@ class LabelScorer:
         return torch.cat(parts)
 
     def _score(self, vlm: VLM, prompts: Sequence[PromptInputs]) -> Tensor:
-        device, classes, clips = vlm.device, len(self.label_ids), len(prompts)
+        device, classes = vlm.device, len(self.label_ids)
         cache, first, positions, rows = vlm.prefix(prompts)
         lead = torch.tensor([int(ids[0]) for ids in self.label_ids], device=device)
         scores = first[:, lead]
@@ -51,10 +53,23 @@ class LabelScorer:
             fed[row, : len(ids) - 1] = ids[:-1].to(device)
             scored[row, : len(ids) - 1] = ids[1:].to(device)
             real[row, : len(ids) - 1] = 1
+        behind = []
+        for start in range(0, classes, self.max_rows):
+            part = slice(start, start + self.max_rows)
+            last = start + self.max_rows >= classes
+            # expanding works in place, so all but the last part take a copy
+            mine = cache if last else copy.deepcopy(cache)
+            behind.append(self._continue(vlm, mine, positions, rows.mask, fed[part], scored[part], real[part]))
+        return scores + torch.cat(behind, dim=1)
+
+    def _continue(
+        self, vlm: VLM, cache: Any, positions: Tensor, mask: Tensor, fed: Tensor, scored: Tensor, real: Tensor
+    ) -> Tensor:
+        """Log-likelihood of the labels' tokens behind the first (B, C') for C' of the labels."""
+        clips, (classes, rest) = len(mask), fed.shape
         cache.batch_repeat_interleave(classes)
-        mask = torch.cat([rows.mask.repeat_interleave(classes, 0), real.repeat(clips, 1)], dim=1)
-        steps = positions.repeat_interleave(classes).unsqueeze(1) + torch.arange(rest, device=device)
+        mask = torch.cat([mask.repeat_interleave(classes, 0), real.repeat(clips, 1)], dim=1)
+        steps = positions.repeat_interleave(classes).unsqueeze(1) + torch.arange(rest, device=mask.device)
         logits = vlm.continue_prefix(cache, mask, fed.repeat(clips, 1), steps)
         log_probs = logits.float().log_softmax(-1).gather(2, scored.repeat(clips, 1).unsqueeze(2)).squeeze(2)
-        behind = (log_probs * real.repeat(clips, 1)).sum(1).reshape(clips, classes)
-        return scores + behind
+        return (log_probs * real.repeat(clips, 1)).sum(1).reshape(clips, classes)

@@ -6,6 +6,7 @@ import unicodedata
 from typing import Any, NamedTuple
 
 import torch
+from jinja2 import TemplateError
 from torch import Tensor
 
 from rbft.errors import ConfigError, ModelError
@@ -98,12 +99,15 @@ class ClipProcessor:
         if answer is not None:
             self.check_plain(answer, "answer")
         # the template is passed by name because SmolVLM's processor otherwise swaps in another one for video
-        text: str = self._processor.apply_chat_template(
-            prompt.messages(answer),
-            tokenize=False,
-            add_generation_prompt=answer is None,
-            chat_template=self._processor.chat_template,
-        )
+        try:
+            text: str = self._processor.apply_chat_template(
+                prompt.messages(answer),
+                tokenize=False,
+                add_generation_prompt=answer is None,
+                chat_template=self._processor.chat_template,
+            )
+        except TemplateError as error:
+            raise ModelError(f"the model's chat template cannot render a conversation: {error}") from error
         return text
 
     def prompt_inputs(self, prompt: Prompt, clip: Clip | None, *, sized: bool = False) -> PromptInputs:

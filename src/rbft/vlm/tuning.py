@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
 from peft.utils import get_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -165,13 +165,27 @@ def load_trained(model: PreTrainedModel | PeftModel, folder: Path) -> None:
             f"{folder} holds the weights of another tuning (model.tuning): {odd!r} is on one side only. "
             "Use the same model.tuning in all stages."
         )
+    if isinstance(model, PeftModel):
+        _check_adapter(model, folder)
     for name, value in state.items():
         if own[name].shape != value.shape:
             raise StageError(
                 f"{folder}: {name!r} has shape {tuple(value.shape)}, the model wants {tuple(own[name].shape)}; "
                 "use the same model.vlm and model.tuning in all stages."
             )
+    for name, value in state.items():
         own[name].data.copy_(value)
+
+
+def _check_adapter(model: PeftModel, folder: Path) -> None:
+    """Refuse an adapter of another scale: its weights fit, and would act more or less than they were trained to."""
+    saved, mine = PeftConfig.from_pretrained(str(folder)), model.peft_config["default"]
+    for key in ("r", "lora_alpha"):
+        if getattr(saved, key) != getattr(mine, key):
+            raise StageError(
+                f"{folder} was trained with {key} {getattr(saved, key)}, model.tuning says {getattr(mine, key)}; "
+                "use the same model.tuning in all stages."
+            )
 
 
 def _parameter_name(key: str) -> str:
