@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tests.support.videos import write_video
+from tests.support.scenes import write_scene
 
 from rbft.__main__ import main
 
@@ -19,12 +19,9 @@ EXPERIMENTS = sorted((Path(__file__).parents[1] / "experiments").rglob("*.yaml")
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """A few small videos to copy from."""
+    """Small videos, all different, to copy from."""
     folder = tmp_path_factory.mktemp("clips")
-    paths = [folder / f"{number}.mp4" for number in range(4)]
-    for number, path in enumerate(paths):
-        write_video(path, num_frames=12 + number, size=(48, 64), fps=6)
-    return paths
+    return [write_scene(folder / f"{number}.mp4", number) for number in range(50)]
 
 
 def _ucf101(root: Path, clips: list[Path]) -> None:
@@ -32,12 +29,12 @@ def _ucf101(root: Path, clips: list[Path]) -> None:
     lists.mkdir(parents=True)
     (lists / "classInd.txt").write_text("1 ApplyEyeMakeup\n2 HandstandPushups\n")
     stems = {"ApplyEyeMakeup": "ApplyEyeMakeup", "HandstandPushups": "HandStandPushups"}
-    train, test = [], []
+    train, test, unused = [], [], iter(clips)
     for number, (name, stem) in enumerate(stems.items(), start=1):
         (root / name).mkdir()
         for group in range(1, 26):
             path = f"{name}/v_{stem}_g{group:02d}_c01.avi"
-            shutil.copy(clips[group % len(clips)], root / path)
+            shutil.copy(next(unused), root / path)
             test.append(path) if group <= 3 else train.append(f"{path} {number}")
     (lists / "trainlist01.txt").write_text("\n".join(train) + "\n")
     (lists / "testlist01.txt").write_text("\n".join(test) + "\n")
@@ -55,7 +52,7 @@ def _smarthome(root: Path, clips: list[Path]) -> None:
             title = f"smartbench_{number:04d}"
             writer.writerow([title, "Security", tag, "A person walks.", "It is as usual."])
             if number > 1:  # some of the real ones are gone
-                shutil.copy(clips[number % len(clips)], videos / f"{title}.mp4")
+                shutil.copy(clips[number], videos / f"{title}.mp4")
     with (videos / "Video_url.csv").open("w", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(["Video Name", "URL"])
@@ -65,13 +62,13 @@ def _smarthome(root: Path, clips: list[Path]) -> None:
 
 def _fights(root: Path, clips: list[Path]) -> None:
     root.mkdir(parents=True)
-    rows = []
+    rows, unused = [], iter(clips)
     for label in ("fight", "noFight"):
         (root / label).mkdir()
         for number in range(24):
             path = f"{label}/{number:03d}.mp4"
-            shutil.copy(clips[number % len(clips)], root / path)
-            rows.append(f"{path},{label},{label}{number // 2}")
+            shutil.copy(next(unused), root / path)
+            rows.append(f"{path},{label},{label}{min(number, 20)}")
     (root / "labels.csv").write_text("path,label,scene_group\n" + "\n".join(rows) + "\n")
 
 

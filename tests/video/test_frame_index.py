@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 
 import av
@@ -78,27 +79,47 @@ def test_mpeg4_pictures_that_say_nothing_changed(tmp_path: Path) -> None:
     assert (clip.total_num_frames, clip.indices) == (18, tuple(range(18)))
 
 
-@pytest.mark.parametrize("file", ["a.mp4", "a.mkv", "a.webm", "a.flv", "a.ts", "a.avi"])
-@pytest.mark.parametrize(("film_seconds", "sound_seconds"), [(1, 3), (3, 1)])
-def test_sound_of_another_length_is_no_loss(file: str, film_seconds: int, sound_seconds: int, tmp_path: Path) -> None:
-    codecs = {"webm": ("libvpx-vp9", "libopus"), "avi": ("mpeg4", "ac3")}
-    video_codec, audio_codec = codecs.get(file.split(".")[1], ("libx264", "aac"))
-    rate = 44100 if file == "a.flv" else 48000
-    with av.open(str(tmp_path / file), "w") as output:
+def write_with_sound(path: Path, film_seconds: int, sound_seconds: int, start: float = 0.0) -> Path:
+    """Numbered frames at 25 per second with silence beside them."""
+    codecs = {".webm": ("libvpx-vp9", "libopus"), ".avi": ("mpeg4", "ac3")}
+    video_codec, audio_codec = codecs.get(path.suffix, ("libx264", "aac"))
+    rate = 44100 if path.suffix == ".flv" else 48000
+    with av.open(str(path), "w") as output:
         film, sound = output.add_stream(video_codec, rate=25), output.add_stream(audio_codec, rate=rate, layout="mono")
         film.width, film.height, film.pix_fmt = 128, 96, "yuv420p"
-        pictures = iter(numbered_frames(25 * film_seconds))
+        pictures = enumerate(numbered_frames(25 * film_seconds))
         for second in range(max(film_seconds, sound_seconds)):
-            for _ in range(25 if second < film_seconds else 0):
-                output.mux(film.encode(av.VideoFrame.from_ndarray(next(pictures))))
+            for number, pixels in islice(pictures, 25):
+                frame = av.VideoFrame.from_ndarray(pixels)
+                frame.pts, frame.time_base = number + round(25 * start), Fraction(1, 25)
+                output.mux(film.encode(frame))
             for k in range(rate * second // 1024, rate * (second + 1) // 1024 if second < sound_seconds else 0):
                 block = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
-                block.sample_rate, block.pts, block.time_base = rate, 1024 * k, Fraction(1, rate)
+                block.sample_rate, block.pts, block.time_base = rate, 1024 * k + round(rate * start), Fraction(1, rate)
                 output.mux(sound.encode(block))
         output.mux(film.encode())
         output.mux(sound.encode())
-    clip = read_clip(tmp_path / file, FrameSampling(num_frames=4))
+    return path
+
+
+@pytest.mark.parametrize("file", ["a.mp4", "a.mkv", "a.webm", "a.flv", "a.ts", "a.avi"])
+@pytest.mark.parametrize(("film_seconds", "sound_seconds"), [(1, 3), (3, 1)])
+def test_sound_of_another_length_is_no_loss(file: str, film_seconds: int, sound_seconds: int, tmp_path: Path) -> None:
+    path = write_with_sound(tmp_path / file, film_seconds, sound_seconds)
+    clip = read_clip(path, FrameSampling(num_frames=4))
     assert (clip.total_num_frames, clip.duration) == (25 * film_seconds, pytest.approx(film_seconds))
+
+
+def test_a_stream_that_turns_up_on_the_way(tmp_path: Path) -> None:
+    silent = write_video(tmp_path / "silent.ts", num_frames=200)  # 8 s, more than opening looks at
+    loud = write_with_sound(tmp_path / "loud.ts", 2, 2, start=8.0)
+    path = tmp_path / "a.ts"
+    path.write_bytes(silent.read_bytes() + loud.read_bytes())
+    assert count_frames(path) >= 248  # the break in the numbering of its packets may mark a frame on each side
+    with open_reader(path) as reader:
+        assert (reader.index.num_frames, reader.index.loss) == (250, None)
+        numbers = [read_number(frame.numpy()) for frame in reader.read([*range(190), *range(210, 250)]).frames]
+    assert numbers == [*range(190), *range(10, 50)]
 
 
 @pytest.mark.parametrize("file", ["a.mkv", "a.webm", "a.avi", "a.mp4", "a.flv"])

@@ -61,8 +61,8 @@ BY_SEEKING: dict[str, tuple[str, dict[str, Any]]] = {
     "wmv": ("a.wmv", {"codec": "wmv2"}),
     "gif": ("a.gif", {"codec": "gif", "pix_fmt": "rgb8"}),
 }
-# What is read by counting: no usable time stamps, or decoding cannot start where the container says.
-BY_COUNTING: dict[str, tuple[str, dict[str, Any]]] = {
+# What is decoded from the start: no usable time stamps, or decoding cannot start where the container says.
+FROM_THE_START: dict[str, tuple[str, dict[str, Any]]] = {
     "raw h264": ("a.h264", {"bframes": 2}),
     "raw hevc": ("a.hevc", {"codec": "libx265", "bframes": 2, "codec_options": {"x265-params": X265}}),
     "avi mpeg4 b-frames": ("a.avi", {"codec": "mpeg4", "bframes": 2}),
@@ -110,16 +110,16 @@ def test_every_frame_by_seeking(name: str, tmp_path: Path, monkeypatch: pytest.M
     def refuse(*_: object) -> None:
         raise AssertionError("decoded from the start although time stamps name the frames")
 
-    monkeypatch.setattr(reader_module.VideoReader, "_read_by_counting", refuse)
+    monkeypatch.setattr(reader_module.VideoReader, "_read_from_start", refuse)
     check_every_frame(path)
     turns = how.get("rotation", 0) // 90
     numbers = [read_number(np.rot90(f.numpy(), -turns, (1, 2))) for f in read_frames(path, range(NUM_FRAMES)).frames]
     assert numbers == list(range(NUM_FRAMES))
 
 
-@pytest.mark.parametrize("name", BY_COUNTING)
-def test_every_frame_by_counting(name: str, tmp_path: Path) -> None:
-    file, how = BY_COUNTING[name]
+@pytest.mark.parametrize("name", FROM_THE_START)
+def test_every_frame_from_the_start(name: str, tmp_path: Path) -> None:
+    file, how = FROM_THE_START[name]
     path = write_video(tmp_path / file, num_frames=NUM_FRAMES, **how)
     check_every_frame(path)
     numbers = [read_number(frame.numpy()) for frame in read_frames(path, range(NUM_FRAMES)).frames]
@@ -164,8 +164,8 @@ def test_another_packet_under_the_same_time_stamp_is_noticed(
     changed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counted = []
-    count = reader_module.VideoReader._read_by_counting
-    monkeypatch.setattr(reader_module.VideoReader, "_read_by_counting", lambda *args: (counted.append(1), count(*args)))
+    count = reader_module.VideoReader._read_from_start
+    monkeypatch.setattr(reader_module.VideoReader, "_read_from_start", lambda *args: (counted.append(1), count(*args)))
     with open_reader(write_video(tmp_path / "a.mp4", num_frames=NUM_FRAMES, bframes=2)) as reader:
         assert read_number(reader.read([20]).frames[0].numpy()) == 20
         assert not counted
@@ -294,6 +294,20 @@ def test_b_frames_before_a_damaged_picture_are_refused_with_it(tmp_path: Path) -
             read_frames(path, [i])
     for i in (0, 1, 2, 3, 4):
         assert np.array_equal(read_frames(path, [i]).frames[0].numpy(), clean[i])
+
+
+def test_damage_that_only_seeking_brings_about_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Decoders may complain about pictures that refer to what comes before the key frame where they were started.
+    path = write_video(tmp_path / "a.mp4", num_frames=NUM_FRAMES, bframes=2)
+
+    class Complaining(reader_module.DecodingRun):
+        def __init__(self, decoder: Any, skip: bool) -> None:
+            super().__init__(decoder, skip)
+            if skip:
+                self._damage.append((1, "refers to nothing"))
+
+    monkeypatch.setattr(reader_module, "DecodingRun", Complaining)
+    assert read_number(read_frames(path, [23]).frames[0].numpy()) == 23
 
 
 def test_only_the_needed_part_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

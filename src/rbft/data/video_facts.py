@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,10 +11,10 @@ import numpy as np
 
 from rbft.data.likeness import NUM_PICTURES, PICTURE_SIZE, signature
 from rbft.errors import VideoError
-from rbft.video.container import MEDIA_ERRORS, OpenVideo, display_rotation, open_video
+from rbft.video.container import display_rotation, open_video
 from rbft.video.convert import RGBConverter
-from rbft.video.decoding import DecodingRun, Shown
-from rbft.video.frame_index import FrameIndex, build_index, is_flush
+from rbft.video.decoding import DecodingRun, decode_all
+from rbft.video.frame_index import FrameIndex, build_index
 from rbft.video.sampling import FrameSampling
 
 Problem = Literal["missing", "empty", "unreadable", "damaged", "gave_up"]
@@ -90,7 +89,7 @@ def inspect_video(path: str, root: Path, digest: str, time_limit: float) -> Vide
         path: The video, relative to `root`.
         root: The data root.
         digest: Of its content.
-        time_limit: Seconds it may take; looked at between packets.
+        time_limit: Seconds it may take; looked at between frames.
     """
     deadline = time.monotonic() + time_limit
     size = (root / path).stat().st_size
@@ -160,7 +159,9 @@ def _decode(path: str, root: Path, index: FrameIndex, deadline: float) -> _Decod
     height = width = rotation = 0
     with open_video(path, root) as video:
         run = DecodingRun(video.stream.codec_context, skip=False)
-        for frame, order, position in _shown(video, run, deadline):
+        for frame, order, position in decode_all(video, run):
+            if time.monotonic() > deadline:
+                raise _TimeUpError
             if not places:
                 rotation = display_rotation(frame)
                 height, width = (frame.width, frame.height) if rotation % 180 else (frame.height, frame.width)
@@ -190,19 +191,3 @@ def _decode(path: str, root: Path, index: FrameIndex, deadline: float) -> _Decod
 def _seconds(index: FrameIndex, order: int) -> float:
     """When a frame is displayed; a damaged video may display more frames than its index counts."""
     return index.timestamp(min(order, index.num_frames - 1))
-
-
-def _shown(video: OpenVideo, run: DecodingRun, deadline: float) -> Iterator[Shown]:
-    """Every frame that a freshly opened video displays."""
-    packets = video.container.demux(video.stream)
-    while True:
-        if time.monotonic() > deadline:
-            raise _TimeUpError
-        try:
-            packet = next(packets, None)
-        except MEDIA_ERRORS:
-            break  # unreadable from here on: as if the file ended, which is compared with what was promised
-        if packet is None or is_flush(packet):
-            break
-        yield from run.feed(packet)
-    yield from run.finish()

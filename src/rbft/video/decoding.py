@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from av.codec.context import Flags
@@ -9,7 +10,7 @@ from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 
-from rbft.video.container import MEDIA_ERRORS, brief
+from rbft.video.container import MEDIA_ERRORS, OpenVideo, brief
 
 # Their decoders drop pictures that no other picture refers to without a trace in the rest. (Those of VP8 and VP9
 # carry state from picture to picture that is not pixels.)
@@ -125,3 +126,17 @@ def _can_skip(decoder: VideoCodecContext) -> bool:
         record = decoder.extradata or b""
         return len(record) > 22 and record[0] == 1 and record[21] >> 3 & 7 == 1
     return decoder.name in _SKIPPING_IS_EXACT
+
+
+def decode_all(video: OpenVideo, run: DecodingRun) -> Iterator[Shown]:
+    """Every frame that a freshly opened video displays, up to where it cannot be read on."""
+    packets = video.packets()
+    while True:
+        try:
+            packet = next(packets)
+        except StopIteration:
+            break
+        except MEDIA_ERRORS:
+            break  # unreadable from here on: as if the file ended, which callers compare with what was promised
+        yield from run.feed(packet)
+    yield from run.finish()

@@ -17,7 +17,7 @@ from torch import Tensor
 from rbft.errors import VideoError
 from rbft.video.container import DEFAULT_LIMITS, MEDIA_ERRORS, Limits, OpenVideo, open_video
 from rbft.video.convert import RGBConverter, SizeRule
-from rbft.video.decoding import DecodingRun, Shown
+from rbft.video.decoding import DecodingRun, Shown, decode_all
 from rbft.video.frame_index import FrameIndex, build_index
 
 
@@ -67,8 +67,8 @@ class VideoReader:
         """Decodes the wanted frames and as little else as the coding allows.
 
         Where time stamps name the frames, decoding starts at the key frame before each group of targets and ends
-        with the last packet that matters. If a target does not turn up there, and in untimed videos always,
-        frames are counted while decoding from the start.
+        with the last packet that matters. If a target does not turn up there undamaged, and in untimed videos always,
+        decoding goes from the start of the file.
 
         Args:
             indices: Frame indices, in any order, with repetitions or without.
@@ -86,13 +86,13 @@ class VideoReader:
         if wanted[0] < 0 or wanted[-1] >= self.index.num_frames:
             raise self._missing(wanted[0] if wanted[0] < 0 else wanted[-1], self.index.num_frames)
         target = _Target(indices, RGBConverter(self._video.path, size))
-        if not (self.index.timed and self._read_by_time(wanted, target)):
-            self._read_by_counting(wanted, target)
+        if not (self.index.timed and self._read_by_seeking(wanted, target)):
+            self._read_from_start(wanted, target)
         timestamps = tuple(self.index.timestamp(index) for index in indices)
         return DecodedFrames(target.tensor(), timestamps, tuple(indices))
 
-    def _read_by_time(self, wanted: list[int], target: _Target) -> bool:
-        """Reads from key frame to key frame; False if a frame does not turn up where it should."""
+    def _read_by_seeking(self, wanted: list[int], target: _Target) -> bool:
+        """Reads from key frame to key frame; False if a frame does not turn up where it should, undamaged."""
         starts = np.searchsorted(self.index.keyframes[:, 0], self.index.pts[wanted], side="right") - 1
         for start in np.unique(starts):
             group = {int(self.index.pts[i]): i for i, s in zip(wanted, starts, strict=True) if s == start}
@@ -103,8 +103,7 @@ class VideoReader:
                     index = group[frame.pts]
                     target.put(index, frame)
                     places[index] = (order, position)
-            self._refuse_damage(run, list(group.values()), places)
-            if len(places) < len(group):
+            if len(places) < len(group) or any(run.damage_to(*place) for place in places.values()):
                 return False
         return True
 
@@ -135,33 +134,31 @@ class VideoReader:
         except MEDIA_ERRORS:
             return  # what was wanted beyond is missing, which the caller notices
 
-    def _read_by_counting(self, wanted: list[int], target: _Target) -> None:
-        """Reads by decoding from the start and counting what is displayed."""
-        remaining = set(wanted)
+    def _read_from_start(self, wanted: list[int], target: _Target) -> None:
+        """Reads by decoding everything up to the last wanted frame; what is missing or damaged then is so."""
+        timed = self.index.timed
+        names = {int(self.index.pts[i]) if timed else i: i for i in wanted}
         places: dict[int, tuple[int, int]] = {}
         displayed = 0
         with self._reopen() as video:
             run = DecodingRun(video.stream.codec_context, skip=False)
-            for frame, order, position in _decode_all(video, run):
+            for frame, order, position in decode_all(video, run):
                 displayed += 1
-                if order in remaining:
-                    target.put(order, frame)
-                    places[order] = (order, position)
-                    remaining.discard(order)
-                    if not remaining:
+                name = frame.pts if timed else order
+                if name in names:
+                    index = names[name]
+                    target.put(index, frame)
+                    places[index] = (order, position)
+                    if len(places) == len(names):
                         run.finish()
                         break
-        self._refuse_damage(run, wanted, places)
-        if remaining:
-            raise self._missing(min(remaining), displayed)
-
-    def _refuse_damage(self, run: DecodingRun, wanted: list[int], places: Mapping[int, tuple[int, int]]) -> None:
-        """Raises VideoError if a wanted frame is damaged, or is missing after damage."""
         for index in wanted:
             what = run.damage_to(*places[index]) if index in places else run.first_damage()
             if what:
                 seconds = self.index.timestamp(index)
                 raise VideoError(self._video.path, f"frame {index} (at {seconds:.2f} s) is damaged: {what}")
+            if index not in places:
+                raise self._missing(index, displayed)
 
     def _missing(self, index: int, available: int) -> FrameMissingError:
         declared = self.index.declared_frames
@@ -194,20 +191,6 @@ class _Target:
         if self._frames is None:
             raise RuntimeError("no frame was put")
         return torch.from_numpy(self._frames)
-
-
-def _decode_all(video: OpenVideo, run: DecodingRun) -> Iterator[Shown]:
-    """Every frame that a freshly opened video displays."""
-    packets = video.packets()
-    while True:
-        try:
-            packet = next(packets)
-        except StopIteration:
-            break
-        except MEDIA_ERRORS:
-            break  # unreadable from here on: as if the file ended, which callers compare with what was promised
-        yield from run.feed(packet)
-    yield from run.finish()
 
 
 @contextmanager
@@ -263,5 +246,5 @@ def count_frames(path: str | Path, root: Path | None = None, limits: Limits = DE
     """
     with open_video(path, root, limits) as video:
         run = DecodingRun(video.stream.codec_context, skip=False)
-        places = [(order, position) for _, order, position in _decode_all(video, run)]
+        places = [(order, position) for _, order, position in decode_all(video, run)]
         return sum(run.damage_to(*place) is None for place in places)

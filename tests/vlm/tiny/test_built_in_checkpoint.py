@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,12 @@ from transformers import (
 )
 
 import rbft.vlm.tiny
+from rbft.video.clip import read_clip
+from rbft.video.sampling import FrameSampling
 from rbft.vlm.prompt import Prompt
 from rbft.vlm.tiny.evaluate import Describer, description_accuracy, parse, video_arguments
 from rbft.worlds import language
+from rbft.worlds.domain import write_domain
 from rbft.worlds.events import GENERAL, PAIRS, UNIONS, phrase
 from rbft.worlds.scenes import general_scenes, target_scenes
 from rbft.worlds.shapes import render
@@ -92,6 +96,17 @@ def test_it_describes_events_it_was_never_shown(built_in: Describer):
     found = description_accuracy(texts, scenes, slots=(0,))
     assert found["first"] > 0.9
     assert found["second"] > 0.8
+
+
+def test_it_describes_decoded_files_as_well(built_in: Describer, tmp_path: Path):
+    root = tmp_path / "unions"
+    write_domain(root, domain="unions", style="plain", seed=3, train_per_class=0, val_per_class=0, test_per_class=12)
+    rows = [json.loads(line) for line in (root / "truth.jsonl").read_text().splitlines()]
+    clips = [read_clip(root / row["path"], FrameSampling(num_frames=8), size=(64, 64)) for row in rows]
+    frames = np.stack([clip.frames.permute(0, 2, 3, 1).numpy() for clip in clips])
+    texts = built_in.answers([language.CAPTION] * len(rows), frames)
+    told = [parse(text) == parse(row["description"]) for text, row in zip(texts, rows, strict=True)]
+    assert np.mean(told) > 0.85
 
 
 def test_it_sees_nothing_where_nothing_is(built_in: Describer):

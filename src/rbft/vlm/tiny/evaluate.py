@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,19 +38,33 @@ class Describer:
     def answers(self, questions: Sequence[str], frames: Frames | None = None) -> list[str]:
         """Greedy answers to one question a clip (N, 8, 64, 64, 3), or to questions without video."""
         found: list[str] = []
+        for inputs in self._batches(questions, [""] * len(questions), frames):
+            out = self.model.generate(**inputs, do_sample=False, max_new_tokens=40)
+            found += self.processor.batch_decode(out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        return [text.strip() for text in found]
+
+    @torch.no_grad()
+    def choices(self, question: str, begun: Sequence[str], frames: Frames, names: Sequence[str]) -> list[str]:
+        """The likeliest of the names, each one token, behind what the answer to each clip has begun with."""
+        ids = [self.processor.tokenizer.convert_tokens_to_ids(name) for name in names]
+        found: list[str] = []
+        for inputs in self._batches([question] * len(begun), begun, frames):
+            logits = self.model(**inputs, logits_to_keep=1).logits[:, -1, ids]
+            found += [names[best] for best in logits.argmax(-1).tolist()]
+        return found
+
+    def _batches(self, questions: Sequence[str], begun: Sequence[str], frames: Frames | None) -> Iterator[Any]:
         for start in range(0, len(questions), _BATCH):
-            asked = questions[start : start + _BATCH]
+            part = slice(start, start + _BATCH)
             texts = [
                 self.processor.apply_chat_template(
                     Prompt(question, video=frames is not None).messages(), add_generation_prompt=True, tokenize=False
                 )
-                for question in asked
+                + beginning
+                for question, beginning in zip(questions[part], begun[part], strict=True)
             ]
-            clips = {} if frames is None else video_arguments(frames[start : start + _BATCH])
-            inputs = self.processor(text=texts, padding=True, return_tensors="pt", **clips)
-            out = self.model.generate(**inputs, do_sample=False, max_new_tokens=40)
-            found += self.processor.batch_decode(out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-        return [text.strip() for text in found]
+            clips = {} if frames is None else video_arguments(frames[part])
+            yield self.processor(text=texts, padding=True, return_tensors="pt", **clips)
 
 
 def video_arguments(frames: Frames) -> dict[str, Any]:
@@ -117,6 +131,13 @@ def _same(found: Sequence[str], wanted: Sequence[str]) -> float:
     return round(float(np.mean([a == b for a, b in zip(found, wanted, strict=True)])), 4)
 
 
+def _by_name(names: Sequence[str], right: Sequence[bool]) -> dict[str, float]:
+    return {
+        name: round(float(np.mean([ok for ok, found in zip(right, names, strict=True) if found == name])), 4)
+        for name in dict.fromkeys(names)
+    }
+
+
 def _draw(name: str, make: Callable[[np.random.Generator], Scenes]) -> tuple[Scenes, Frames]:
     rng = np.random.default_rng([SEED, *name.encode()])
     scenes = make(rng)
@@ -143,12 +164,19 @@ def describing(model: Describer, clips: int) -> dict[str, Any]:
     }
     for domain in TARGETS:
         for textured in (False, True):
-            scenes, frames, _ = _target(domain, clips, textured)
+            scenes, frames, names = _target(domain, clips, textured)
             texts = model.answers([language.CAPTION] * clips, frames)
             key = f"{domain}/{'textured' if textured else 'plain'}"
             result[key] = {
                 "all objects": description_accuracy(texts, scenes),
                 "labelled object": description_accuracy(texts, scenes, slots=(0,)),
+                "both actions by name": {
+                    name: description_accuracy([texts[i] for i in rows], scenes.take(np.array(rows)), slots=(0,))[
+                        "both"
+                    ]
+                    for name in TARGETS[domain]
+                    for rows in [[i for i, found in enumerate(names) if found == name]]
+                },
             }
     return result
 
@@ -189,14 +217,39 @@ def naming(model: Describer, clips: int) -> dict[str, float]:
     }
 
 
+def classifying(model: Describer, clips: int) -> dict[str, dict[str, float]]:
+    """Accuracy among a domain's names by likelihood: at once, after the own rationale, after the true description."""
+    result: dict[str, dict[str, float]] = {}
+    lead = language.CONCLUSION.partition("{")[0].strip()
+    for domain, meanings in TARGETS.items():
+        for textured in (False, True):
+            scenes, frames, names = _target(domain, clips, textured)
+            own = model.answers([language.RATIONALE] * clips, frames)
+            begun = {
+                "at once": (language.LABEL, [""] * clips),
+                "after its own rationale": (language.RATIONALE, [t.partition(lead)[0] + lead for t in own]),
+                "after the true description": (
+                    language.RATIONALE,
+                    [f"{language.description(scenes, clip)} {lead}" for clip in range(clips)],
+                ),
+            }
+            result[f"{domain}/{'textured' if textured else 'plain'}"] = {
+                key: _same(model.choices(question, beginnings, frames, list(meanings)), names)
+                for key, (question, beginnings) in begun.items()
+            }
+    return result
+
+
 def target_hints(model: Describer, clips: int) -> dict[str, float]:
     """Rationales under hints that pre-training never gave with a video."""
     result: dict[str, float] = {}
     for domain in TARGETS:
         scenes, frames, names = _target(domain, clips)
         texts = model.answers([language.HINTED.format(name=name) for name in names], frames)
+        repeated = [text.split()[-1] for text in texts]
         result[f"{domain}: both actions"] = description_accuracy(texts, scenes, slots=(0,))["both"]
-        result[f"{domain}: hint repeated at the end"] = _same([text.split()[-1] for text in texts], names)
+        result[f"{domain}: hint repeated at the end"] = _same(repeated, names)
+        result |= _by_name(names, [a == b for a, b in zip(repeated, names, strict=True)])
     return result
 
 
@@ -221,6 +274,7 @@ def evaluate(folder: Path, clips: int) -> dict[str, Any]:
         "described as empty": emptiness(model, clips),
         "naming": naming(model, clips),
         "hints with target names": target_hints(model, clips),
+        "classifying": classifying(model, clips),
         "without video": words_only(model, clips),
     }
 

@@ -1,4 +1,4 @@
-"""Makes the built-in model from nothing: python -m rbft.vlm.tiny.pretrain --out FOLDER --minutes 28 --seed 0."""
+"""Makes the built-in model from nothing: python -m rbft.vlm.tiny.pretrain --out FOLDER --minutes 30 --seed 0."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m rbft.vlm.tiny.pretrain", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder to write; new or empty")
-    parser.add_argument("--minutes", type=float, default=28.0, help="CPU minutes of one thread (default 28)")
+    parser.add_argument("--minutes", type=float, default=30.0, help="CPU minutes of one thread (default 30)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--checkpoints", action="store_true", help="keep the model after each phase, too")
     parser.add_argument("--vision", type=Path, help="take the vision tower of this model folder; skip its phase")

@@ -22,8 +22,8 @@ FEATURE_RMS = 0.7
 def train_vision(model: Qwen2_5_VLForConditionalGeneration, minutes: float, seed: int) -> list[float]:
     """Trains `model.model.visual` in place for so many CPU minutes; returns the loss of every step.
 
-    The language-model loss alone teaches a tower of this size nothing in the time there is: it finds no binding of
-    shape and action to an object. Position, shape and action of every object as targets do.
+    Captions alone are too weak a signal to train the tower from nothing in the time there is: shape and action do not
+    get bound to an object. Position, shape and action of every object as targets do that.
     """
     rng = np.random.default_rng([seed, 1])
     heads = DenseHeads(seed)
