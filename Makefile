@@ -43,8 +43,9 @@ format: $(VENV)/installed-dev ## Bring the code into its style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-tiny-vlm: $(VENV)/installed ## Pre-train the built-in model again (about half an hour on one core)
-	$(BIN)/python -m rbft.vlm.tiny.pretrain --out src/rbft/vlm/tiny/checkpoint $(ARGS)
+tiny-vlm: $(VENV)/installed ## Pre-train the built-in model again into build/tiny-vlm (half an hour on one core) and measure it
+	$(BIN)/python -m rbft.vlm.tiny.pretrain --out build/tiny-vlm $(ARGS)
+	$(BIN)/python -m rbft.vlm.tiny.evaluate --model build/tiny-vlm
 
 tensorboard: $(VENV)/installed ## Look at all runs, on 127.0.0.1 only
 	$(BIN)/tensorboard --logdir runs --host 127.0.0.1 $(ARGS)
