@@ -32,6 +32,10 @@ class VideoError(DataError):
         self.path = str(path)
         self.reason = reason
 
+    def __reduce__(self) -> tuple[type, tuple[object, ...]]:
+        """Errors cross from decoding processes by pickling, which would call with the message alone."""
+        return type(self), (self.path, self.reason)
+
 
 class ModelError(RBFTError):
     """The model folder or id cannot be used (no video input, missing files, ...)."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
+
+from rbft.video.convert import RGBConverter
 
 _GRID = 4  # 4 x 4 blocks: 12 bits of number, 4 bits of checksum
 _BITS = 12
@@ -49,6 +51,30 @@ def read_number(frame: np.ndarray) -> int:
     if _code(number) != code:
         raise ValueError(f"not an intact numbered frame: block code {code:016b}")
     return number
+
+
+def decode_plainly(path: Path, wanted: Collection[int] | None = None) -> tuple[int, dict[int, np.ndarray]]:
+    """Decodes a video from its first to its last frame in the plainest way.
+
+    Args:
+        path: The video.
+        wanted: Indices in order of display of the frames to convert, None for all.
+
+    Returns:
+        The number of displayed frames, and the wanted ones as (3, H, W) uint8, converted as the reader does.
+    """
+    frames = {}
+    count = 0
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        stream.codec_context.thread_count = 1
+        convert = RGBConverter(str(path), None)
+        for index, frame in enumerate(container.decode(stream)):
+            count += 1
+            if wanted is None or index in wanted:
+                frames[index] = np.empty((3, *convert.size_for(frame)), np.uint8)
+                convert.write(frame, frames[index])
+    return count, frames
 
 
 def _code(number: int) -> int:

@@ -7,18 +7,22 @@ import re
 import socket
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import av
 import numpy as np
 import pytest
+from av.container import InputContainer
 from av.stream import Disposition
+from av.video.stream import VideoStream
 from tests.support.videos import write_video
 
 import rbft
 from rbft.errors import VideoError
 from rbft.video.clip import read_clip
-from rbft.video.container import Limits, open_video, probe, resolve_inside
+from rbft.video.container import Limits, OpenVideo, open_video, probe, resolve_inside
 from rbft.video.reader import count_frames, read_frames
 from rbft.video.sampling import FrameSampling
 
@@ -281,6 +285,17 @@ def test_probe_of_what_the_header_does_not_say(tmp_path: Path) -> None:
     assert (late.declared_frames, late.start) == (0, pytest.approx(3.2))
     raw = probe(write_video(tmp_path / "a.h264", num_frames=5))
     assert (raw.declared_frames, raw.duration, raw.start) == (0, 0.0, 0.0)
+
+
+def test_stumbling_at_the_end_of_a_file_is_the_end() -> None:
+    # The library does so, depending on what lies in memory, if a stream turns up that was not there at opening.
+    class Container:
+        def demux(self, _: object) -> Iterator[av.Packet]:
+            yield av.Packet(b"picture")
+            raise IndexError("list index out of range")
+
+    video = OpenVideo("a.ts", cast(InputContainer, Container()), cast(VideoStream, None), Limits())
+    assert [bytes(packet) for packet in video.packets()] == [b"picture"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts in /proc")

@@ -5,14 +5,13 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
+from tests.support.videos import decode_plainly
 
 from rbft.errors import VideoError
 from rbft.video.clip import read_clip
 from rbft.video.container import probe
-from rbft.video.convert import RGBConverter
 from rbft.video.reader import count_frames, open_reader, read_frames
 from rbft.video.sampling import FrameSampling
 
@@ -35,22 +34,6 @@ REFUSED = {
 def rows(media_root: Path) -> list[dict[str, str]]:
     with (media_root / "hard.csv").open(newline="") as opened:
         return list(csv.DictReader(opened))
-
-
-def decode_plainly(path: Path, wanted: set[int]) -> tuple[int, dict[int, np.ndarray]]:
-    """How many frames are displayed, and the wanted ones as (3, H, W), by the plainest decoding."""
-    with av.open(str(path)) as container:
-        stream = container.streams.video[0]
-        stream.codec_context.thread_count = 1
-        convert = RGBConverter(str(path), None)
-        frames = {}
-        count = 0
-        for index, frame in enumerate(container.decode(stream)):
-            count += 1
-            if index in wanted:
-                frames[index] = np.empty((3, *convert.size_for(frame)), np.uint8)
-                convert.write(frame, frames[index])
-        return count, frames
 
 
 @pytest.mark.slow

@@ -34,6 +34,9 @@ class Shown(NamedTuple):
 class DecodingRun:
     """Feeds packets to a decoder and keeps account of errors, which spread until the next key frame.
 
+    An error is what the container or the decoder reports. Damage that happens to be valid coding shows as a wrong
+    picture and cannot be noticed, as pictures carry no checksums.
+
     Args:
         decoder: A decoder at its start or just flushed by seeking; its flags and frame skipping are changed.
         skip: Whether to leave out the pictures that are neither wanted nor needed by others, where that changes

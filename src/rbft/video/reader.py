@@ -49,6 +49,9 @@ class FrameMissingError(VideoError):
         super().__init__(path, reason)
         self.num_frames = num_frames
 
+    def __reduce__(self) -> tuple[type, tuple[object, ...]]:
+        return type(self), (self.path, self.reason, self.num_frames)
+
 
 class VideoReader:
     """Reads frames of one open video by their index in order of display.
