@@ -115,3 +115,23 @@ def test_a_bad_training_video_is_replaced_by_its_own_class(command, dataset, tmp
     assert set(before) - set(after) == {bad}
     (new,) = set(after) - set(before)
     assert new.startswith("train/run")
+
+
+def test_stages_that_share_their_videos_are_checked_once(command, monkeypatch):
+    import rbft.inspection
+
+    calls: list[int] = []
+    original = rbft.inspection.check_dataset
+    monkeypatch.setattr(rbft.inspection, "check_dataset", lambda *a, **k: calls.append(1) or original(*a, **k))
+    assert command("fit", "--dry_run") == 0
+    assert calls == [1]
+
+
+def test_taking_an_unreadable_video_off_the_list_makes_another_test(command, dataset, tmp_path):
+    bad = dataset / "test/run/3.mp4"
+    bad.write_bytes(b"")
+    assert command("fit", "--data.on_bad_video", "skip") == 0
+    bad.unlink()
+    assert command("fit", "--data.on_bad_video", "skip") == 0
+    metrics = json.loads((tmp_path / "runs/small/sft/seed0/metrics.json").read_text())
+    assert (metrics["test/num_videos"], metrics["test/num_unreadable"]) == (7, 0)

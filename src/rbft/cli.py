@@ -5,11 +5,10 @@ from __future__ import annotations
 import difflib
 import json
 import re
-import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
-from unittest import mock
 
 import lightning as L
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -86,8 +85,9 @@ class StageCLI(LightningCLI):
     """
 
     def __init__(self, args: Sequence[str]) -> None:
-        # the command line is given by `args`; what else stands in sys.argv has been read already
-        with mock.patch.object(sys, "argv", sys.argv[:1]), _interpolation():
+        with warnings.catch_warnings(), _interpolation():
+            # the command line is given by `args`; what else stands in sys.argv has been read already
+            warnings.filterwarnings("ignore", message=".*LightningCLI's args parameter.*")
             super().__init__(
                 VLMFineTuner,
                 VideoDataModule,

@@ -72,11 +72,12 @@ def append_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     with path.open("ab+") as stream:
-        size = stream.seek(0, os.SEEK_END)
-        stream.seek(0)
-        whole = stream.read().rfind(b"\n") + 1
-        if whole < size:
-            stream.truncate(whole)
+        if stream.seek(0, os.SEEK_END):
+            stream.seek(-1, os.SEEK_END)
+            # only a torn file is read whole: one that grows by a line at a time would be read over and over
+            if stream.read(1) != b"\n":
+                stream.seek(0)
+                stream.truncate(stream.read().rfind(b"\n") + 1)
         stream.seek(0, os.SEEK_END)
         stream.write(text.encode())
         stream.flush()

@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from rbft.cli import StageCLI
 from rbft.data.check import check_dataset
-from rbft.data.check_report import print_report
+from rbft.data.check_report import CheckReport, print_report
 from rbft.data.datamodule import VideoDataModule
 from rbft.data.labels import LabelSet
 from rbft.data.records import VideoRecord
@@ -39,12 +39,18 @@ def inspect_videos(datas: Sequence[VideoDataModule], console: Console) -> None:
     """
     facts: dict[tuple[Path, str], VideoFacts] = {}
     told: set[str] = set()
+    checked: dict[tuple[object, ...], CheckReport] = {}
     for data in datas:
         new = [record for record in data.used if (data.root, record.path) not in facts]
         found = _survey(data, new, console)
         facts |= {(data.root, path): fact for path, fact in found.items()}
         mine = {record.path: facts[data.root, record.path] for record in data.used}
-        report = check_dataset(data.root, data.records, data.splits, data.labels, mine, shots=data.shots)
+        splits = data.splits
+        sides = [tuple((r.id, r.path, r.label) for r in part) for part in (splits.train, splits.val, splits.test)]
+        same = (data.root, data.shots, *sides, tuple(mine))
+        if same not in checked:  # stages mostly share their videos
+            checked[same] = check_dataset(data.root, data.records, splits, data.labels, mine, shots=data.shots)
+        report = checked[same]
         # bad files are the policy's to judge, and so is what a class is short of because of them
         errors = [finding for finding in report.errors if finding.kind not in (*_BAD_FILES, "too_few")]
         if errors:
@@ -81,10 +87,13 @@ def check(experiment: Experiment) -> bool:
     splits: Splits | DataError
     try:
         labels = data.labels
-        splits = data.splits
     except DataError as error:
-        splits = error
-        labels = data.__dict__.get("labels", error)
+        labels = splits = error
+    else:
+        try:
+            splits = data.splits
+        except DataError as error:
+            splits = error
     facts = _survey(data, records, console)
     report = check_dataset(data.root, records, splits, labels, facts, shots=data.shots, sampling=data.sampling)
     print_report(report, console)

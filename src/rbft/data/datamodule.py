@@ -158,7 +158,7 @@ class VideoDataModule(L.LightningDataModule):
         """
         bad = {r.id: facts[r.path].reason or "cannot be read" for r in self.used if not facts[r.path].readable}
         splits, self.unreadable = apply_policy(self.splits, self.labels, bad, self.on_bad_video, shots=self.shots)
-        self.__dict__["splits"] = splits
+        self.splits = splits
 
     def fingerprint(self, *roles: Literal["train", "val", "test"]) -> str:
         """Of the videos of some splits, by content, and of the classes."""

@@ -124,16 +124,22 @@ def load_model(vlm: str, revision: str | None, dtype: DType, attn_implementation
     from transformers import AutoModelForImageTextToText
 
     options: dict[str, Any] = {"dtype": dtype, "trust_remote_code": False, "use_safetensors": True}
+    # reported below by name; without it they end in an error that cannot be told from a lack of memory
+    options["ignore_mismatched_sizes"] = True
     if attn_implementation is not None:
         options["attn_implementation"] = attn_implementation
     try:
         loaded: Any = AutoModelForImageTextToText.from_pretrained(
             model_source(vlm), revision=revision, output_loading_info=True, **options
         )
-    # RuntimeError: weights of other shapes than the configuration says
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
         raise _explain(vlm, error) from error
     model, info = loaded
+    if wrong := sorted(key[0] if isinstance(key, tuple) else key for key in info["mismatched_keys"]):
+        raise ModelError(
+            f"model.vlm: {vlm!r} cannot be loaded: the weight {wrong[0]!r} has another shape in the files than its "
+            f"configuration says ({len(wrong)} weights in all); the files do not belong together."
+        )
     if missing := sorted(info["missing_keys"]):
         raise ModelError(
             f"model.vlm: {vlm!r} lacks {len(missing)} weights, first {missing[0]!r}; the files are incomplete."
