@@ -130,11 +130,12 @@ def _flag(flags: Sequence[str], name: str) -> str | None:
     return value
 
 
-def _merge(base: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
+def lay_over(base: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with the nested keys of `layer` in the place of its own."""
     merged = dict(base)
     for key, value in layer.items():
         mine = merged.get(key)
-        merged[key] = _merge(mine, value) if isinstance(mine, dict) and isinstance(value, Mapping) else value
+        merged[key] = lay_over(mine, value) if isinstance(mine, dict) and isinstance(value, Mapping) else value
     return merged
 
 
@@ -189,7 +190,7 @@ def _stages(where: str, names: Sequence[str], layers: Mapping[str, Any]) -> tupl
         if needs and rationales is None:
             raise ConfigError(f"{where}: the stage {name!r} trains on rationales, but no stage before it writes any; "
                               "put a stage of kind 'write' before it.")  # fmt: skip
-        content = _merge(_KIND_LAYERS[kind], {key: value for key, value in layer.items() if key != "kind"})
+        content = lay_over(_KIND_LAYERS[kind], {key: value for key, value in layer.items() if key != "kind"})
         stages.append(Stage(name, kind, content, weights, rationales if needs else None))
         if kind in TRAINING_KINDS:
             weights = name
@@ -235,7 +236,7 @@ def read_experiment(args: Sequence[str]) -> Experiment:
     layers: dict[str, Any] = {}
     methods: dict[str, Any] = dict(METHODS)
     for path, content in zip(own.config, contents, strict=True):
-        layers = _merge(layers, _section(path, content, "stages"))
+        layers = lay_over(layers, _section(path, content, "stages"))
         methods.update(_section(path, content, "methods"))
     if not layers:
         raise ConfigError(f"{where}: no `stages:`. An experiment lists its stages, for example write, rationale, "

@@ -20,6 +20,7 @@ import yaml
 from tests.support.videos import write_video
 
 from rbft.__main__ import main
+from rbft.experiment import lay_over
 
 LEFT, RIGHT = "moves left", "turns around quickly"  # of different length in tokens
 CLASSES = (LEFT, RIGHT)
@@ -66,15 +67,6 @@ def write_clips(root: Path, splits: Mapping[str, Sequence[int]] = SPLITS) -> Pat
     return root
 
 
-def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with the nested `changes` laid over it."""
-    both = dict(base)
-    for key, value in changes.items():
-        mine = both.get(key)
-        both[key] = merged(mine, value) if isinstance(mine, dict) and isinstance(value, Mapping) else value
-    return both
-
-
 def write_experiment(path: Path, clips: Path, model: Path, changes: Mapping[str, Any] | None = None) -> Path:
     """An experiment over `clips`: three optimiser steps an epoch, dropout on, two epochs of stage 1."""
     content = {
@@ -103,7 +95,7 @@ def write_experiment(path: Path, clips: Path, model: Path, changes: Mapping[str,
             "test": {},
         },
     }
-    path.write_text(yaml.safe_dump(merged(content, changes or {}), sort_keys=False))
+    path.write_text(yaml.safe_dump(lay_over(content, changes or {}), sort_keys=False))
     return path
 
 

@@ -9,9 +9,7 @@ import os
 import shutil
 import signal
 import time
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 
@@ -20,18 +18,15 @@ import numpy as np
 import pytest
 import torch
 from tests.support.videos import numbered_frames, read_number, write_video
+from tests.support.watch import count_opens, entries, no_warning
 
-from rbft.data.datamodule import VideoDataModule
-from rbft.data.dataset import Example
 from rbft.data.fingerprint import file_digest
-from rbft.errors import ConfigError, VideoError
+from rbft.errors import VideoError
 from rbft.video import clip_cache
 from rbft.video.clip import Clip, read_clip
 from rbft.video.clip_cache import ClipCache, default_folder
 from rbft.video.container import Limits
 from rbft.video.sampling import FrameSampling
-from rbft.vlm.processing import ClipProcessor
-from rbft.vlm.prompt import Prompt
 
 FOUR = FrameSampling(num_frames=4)
 GB = 10**9
@@ -48,23 +43,8 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def opens(videos: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Every opening of a video from here on."""
-    opened: list[str] = []
-    original = av.open
-
-    def counting(file, *args, **settings):
-        opened.append(file)
-        return original(file, *args, **settings)
-
-    monkeypatch.setattr(av, "open", counting)
-    return opened
-
-
-@contextmanager
-def no_warning() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        yield
+    """Every opening of a video, once the videos are written."""
+    return count_opens(monkeypatch)
 
 
 def make(folder: Path, max_bytes: int = GB) -> ClipCache:
@@ -75,10 +55,6 @@ def same(clip: Clip, other: Clip) -> bool:
     return torch.equal(clip.frames, other.frames) and all(
         getattr(clip, field.name) == getattr(other, field.name) for field in fields(Clip) if field.name != "frames"
     )
-
-
-def entries(folder: Path) -> list[Path]:
-    return sorted(folder.iterdir()) if folder.is_dir() else []
 
 
 @pytest.mark.parametrize(
@@ -427,83 +403,3 @@ def test_default_folder(monkeypatch, tmp_path, clip_cache_folder):
     assert default_folder() == tmp_path / ".cache/rbft/clips"
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert default_folder() == tmp_path / ".cache/rbft/clips"
-
-
-@pytest.fixture(scope="module")
-def root(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two classes of two videos; every class needs its own."""
-    folder = tmp_path_factory.mktemp("root")
-    for number, label in enumerate(("archery", "fencing")):
-        for copy in range(2):
-            (folder / label).mkdir(exist_ok=True)
-            write_video(folder / label / f"{copy}.mp4", num_frames=20 + 2 * number + copy, size=(48, 64))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def processor(family_folder: Callable[[str], Path]) -> ClipProcessor:
-    return ClipProcessor(str(family_folder("qwen2_5_vl")))
-
-
-def connected(root: Path, processor: ClipProcessor, **settings) -> VideoDataModule:
-    """A data module, as one stage of a run has it, with all videos in training and in test."""
-    data = VideoDataModule(str(root), num_frames=4, **settings)
-    examples = [Example(record, Prompt("Which action?"), record.label) for record in data.records]
-    data.connect(processor, 0, 1, train=examples, test=examples)
-    return data
-
-
-def pixels(loader) -> dict[int, torch.Tensor]:
-    return {
-        index: prompt.vision["pixel_values_videos"]
-        for batch in loader
-        for index, prompt in zip(batch.indices, batch.prompts, strict=True)
-    }
-
-
-def equal(left: dict[int, torch.Tensor], right: dict[int, torch.Tensor]) -> bool:
-    return left.keys() == right.keys() and all(torch.equal(left[index], right[index]) for index in left)
-
-
-def test_no_epoch_and_no_stage_decodes_a_second_time(root, processor, tmp_path, opens):
-    first = connected(root, processor, cache_dir=str(tmp_path))
-    loader = first.train_dataloader()
-    epoch = pixels(loader)
-    assert len(opens) == len(epoch) == 4
-    opens.clear()
-    with no_warning():
-        assert equal(pixels(loader), epoch)
-        assert equal(pixels(connected(root, processor, cache_dir=str(tmp_path)).test_dataloader()), epoch)
-    assert opens == []
-    decoded = connected(root, processor, cache_clips=False)
-    assert decoded.cache is None
-    assert equal(pixels(decoded.train_dataloader()), epoch)
-    assert equal(pixels(decoded.train_dataloader()), epoch)
-    assert len(opens) == 8
-
-
-def test_worker_processes_share_the_folder(root, processor, tmp_path):
-    settings = {"cache_dir": str(tmp_path), "eval_batch_size": 1}
-    expected = pixels(connected(root, processor, cache_clips=False).test_dataloader())
-    assert equal(pixels(connected(root, processor, num_workers=2, **settings).test_dataloader()), expected)
-    assert len(entries(tmp_path)) == 4
-    assert equal(pixels(connected(root, processor, **settings).test_dataloader()), expected)
-    assert len(entries(tmp_path)) == 4
-
-
-def test_random_training_frames_fill_no_disk(root, processor, tmp_path):
-    data = connected(root, processor, cache_dir=str(tmp_path), frames="random")
-    pixels(data.train_dataloader())
-    assert entries(tmp_path) == []
-    pixels(data.test_dataloader())
-    assert len(entries(tmp_path)) == 4
-
-
-def test_the_settings(root, clip_cache_folder, tmp_path):
-    plain = VideoDataModule(str(root), num_frames=4).cache
-    assert (plain.folder, plain.max_bytes) == (clip_cache_folder, 20 * GB)
-    named = VideoDataModule(str(root), num_frames=4, cache_dir=str(tmp_path), cache_gb=0.5).cache
-    assert (named.folder, named.max_bytes) == (tmp_path, GB // 2)
-    for wrong in (0.0, -1.0, float("nan"), float("inf")):
-        with pytest.raises(ConfigError, match=r"data\.cache_gb: .*data\.cache_clips"):
-            VideoDataModule(str(root), num_frames=4, cache_gb=wrong)

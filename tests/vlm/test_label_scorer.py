@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from tests.support.families import FAMILIES
-from tests.support.models import Loaded, Plain, load, make_clip
+from tests.support.models import Loaded, Plain, make_clip
 from torch import Tensor
 
 from rbft.vlm.label_scorer import LabelScorer
@@ -18,16 +16,6 @@ QUESTION = "Which action does this video show?"
 # prefixes of each other, one token, many tokens
 LABELS = ("push", "push up", "push up fast", "a", "the person jumps over a wooden door")
 CLIPS = (make_clip(0, frames=8), make_clip(1, frames=4), make_clip(2, frames=16, gap=75))
-
-
-@pytest.fixture(scope="module", params=FAMILIES)
-def folder(request: pytest.FixtureRequest, family_folder: Callable[[str], Path]) -> Path:
-    return family_folder(request.param)
-
-
-@pytest.fixture(scope="module")
-def loaded(folder: Path) -> Loaded:
-    return load(folder)
 
 
 @pytest.fixture(scope="module")

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from tests.support.families import FAMILIES
 from tests.support.models import Loaded, Plain, load, make_clip
 from torch import Tensor
 
@@ -20,16 +18,6 @@ ANSWERS = ("archery", "the person jumps over a wooden door", "a b c")
 CLIPS = (make_clip(0, frames=4), make_clip(1, frames=8), make_clip(2, frames=5))
 # 16 frames over 48 s: times that reach far beyond the number of tokens
 SLOW = make_clip(3, frames=16, gap=75)
-
-
-@pytest.fixture(scope="module", params=FAMILIES)
-def folder(request: pytest.FixtureRequest, family_folder: Callable[[str], Path]) -> Path:
-    return family_folder(request.param)
-
-
-@pytest.fixture(scope="module")
-def loaded(folder: Path) -> Loaded:
-    return load(folder)
 
 
 @pytest.fixture(scope="module")
