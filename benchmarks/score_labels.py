@@ -1,0 +1,152 @@
+"""What scoring a closed set of labels costs: labels read together behind a prompt that is read once, against peers.
+
+Ours encodes the clip, reads the prompt into a key-value cache, and reads all labels behind it as one tree of tokens.
+  naive                 a whole forward pass of transformers for each label, pixels included
+  rows behind a cache   what ours does where attention takes no tree: the cache repeated for each label
+  generate and parse    greedy generation of as many tokens as the longest label has; knows one label, no scores
+Pixels were prepared before in all of them. max_abs_diff is between summed log-probabilities of labels.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# a script knows its own folder only
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from benchmarks.common import (
+    Row,
+    describe,
+    make_parser,
+    median_ratio,
+    on_one_core,
+    print_table,
+    time_in_turns,
+    write_record,
+)
+from benchmarks.memory import peak_bytes
+from benchmarks.models import FAMILIES, FRAMES, SIZES, Ours, Plain, build, load_ours, load_plain, make_clip, make_texts
+
+from rbft.vlm.batch import PromptInputs
+from rbft.vlm.label_scorer import LabelScorer
+from rbft.vlm.model import VLM
+from rbft.vlm.prompt import Prompt
+
+QUESTION = "Which action does this video show? Answer with one of the following labels and nothing else."
+
+
+class RowsOnly(VLM):
+    """The model behind an attention kernel that takes no tree, so that the scorer reads a row for each label."""
+
+    @property
+    def takes_tree_masks(self) -> bool:
+        """Never."""
+        return False
+
+
+@torch.no_grad()
+def naive_scores(model: Any, inputs: dict[str, Any], labels: Sequence[Tensor]) -> Tensor:
+    """Log-likelihood of each label (C,), one full pass for each."""
+    length, scores = inputs["input_ids"].shape[1], []
+    for label in labels:
+        behind = {"input_ids": label, "attention_mask": torch.ones_like(label)}
+        behind["mm_token_type_ids"] = torch.zeros_like(label)
+        whole = dict(inputs)
+        for key in behind.keys() & inputs.keys():
+            tail = behind[key].to(inputs[key]).unsqueeze(0)
+            whole[key] = torch.cat([inputs[key], tail], dim=1)
+        log_probs = model(**whole, use_cache=False).logits[0, length - 1 : -1].float().log_softmax(-1)
+        scores.append(log_probs.gather(1, label.to(log_probs.device).unsqueeze(1)).sum())
+    return torch.stack(scores)
+
+
+@torch.no_grad()
+def generate_answer(model: Any, inputs: dict[str, Any], most_tokens: int) -> Tensor:
+    """The tokens a model answers with (T,)."""
+    answer: Tensor = model.generate(**inputs, do_sample=False, max_new_tokens=most_tokens)
+    return answer[0, inputs["input_ids"].shape[1] :]
+
+
+def measure(family: str, count: int, ours: Ours, plain: Plain, size: str, repeats: int) -> list[Row]:
+    """The rows of one family and number of labels."""
+    clip = make_clip(0, FRAMES[size])
+    prompt = ours.processor.prompt_inputs(Prompt(QUESTION), clip)
+    labels = tuple(ours.processor.target_ids(Prompt(QUESTION), text) for text in make_texts(count, 1, 6))
+    inputs = plain.inputs([plain.text(QUESTION)], [clip])
+    if inputs["input_ids"][0].tolist() != prompt.ids.tolist():
+        raise RuntimeError(f"{family}: the two sides do not read the same prompt")
+    longest = max(len(ids) for ids in labels)
+    scorer, rows_only = LabelScorer(labels), RowsOnly(ours.vlm.model, ours.vlm.pad_id, ours.vlm.end_ids)
+
+    def score(vlm: VLM, prompt: PromptInputs) -> Tensor:
+        return scorer(vlm, [prompt])[0]
+
+    scored = partial(score, ours.vlm, prompt)
+    peers = {
+        "naive": partial(naive_scores, plain.model, inputs, labels),
+        "rows behind a cache": partial(score, rows_only, prompt),
+        "generate and parse": partial(generate_answer, plain.model, inputs, longest),
+    }
+    found, expected = scored(), naive_scores(plain.model, inputs, labels)
+    by_rows = score(rows_only, prompt)
+    differences = {
+        "naive": float((found - expected).abs().max()),
+        "rows behind a cache": float((found - by_rows).abs().max()),
+        "generate and parse": None,
+    }
+    # one label stands for all in memory: naive passes come one after the other
+    memory = peers | {"naive": partial(naive_scores, plain.model, inputs, labels[:1])}
+    own_memory = peak_bytes(scored)
+    seconds = time_in_turns({"rbft": scored, **peers}, repeats)
+    shared = {
+        "case": f"{count} labels",
+        "family": family,
+        "prompt_tokens": len(prompt.ids),
+        "label_tokens": sum(len(ids) for ids in labels),
+        "longest_label": longest,
+    }
+    return [
+        shared
+        | {
+            "baseline": peer,
+            "speedup": median_ratio(seconds[peer], seconds["rbft"]),
+            "max_abs_diff": differences[peer],
+            "same_best_label": bool(found.argmax() == expected.argmax()),
+            "peak_memory_ratio": round(own_memory / peak_bytes(memory[peer]), 3),
+        }
+        for peer in peers
+    ]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, print, and write the record."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    parser = make_parser("score_labels", __doc__, repeats=5)
+    parser.add_argument("--families", nargs="+", choices=FAMILIES, default=FAMILIES)
+    parser.add_argument("--size", choices=tuple(SIZES), default="small", help="of the models (default: %(default)s)")
+    parser.add_argument("--labels", nargs="+", type=int, default=[10, 101, 400], help="how many (default: %(default)s)")
+    flags: argparse.Namespace = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    rows: list[Row] = []
+    with on_one_core(), tempfile.TemporaryDirectory() as folder:
+        for family in flags.families:
+            files = build(family, flags.size, Path(folder))
+            ours, plain = load_ours(files), load_plain(files)
+            for count in flags.labels:
+                rows += measure(family, count, ours, plain, flags.size, flags.repeats)
+    columns = ("case", "family", "baseline", "speedup", "max_abs_diff", "peak_memory_ratio")
+    print_table("Scoring a closed set of labels: how many times as fast as each baseline", columns, rows)
+    write_record(flags.json, "score_labels", describe([], arguments), rows)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
