@@ -1,0 +1,46 @@
+"""What the runs still to do will cost, judged by those of the same sweep that are finished."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rbft.files import read_json
+from rbft.sweep.grid import Run
+from rbft.sweep.progress import Progress
+
+
+def seconds_of(run: Run) -> float | None:
+    """Seconds that the stages of a run took, by their records; None where it has none."""
+    stages = [path for path in run.folder.glob("*/stage.json") if ".old-" not in path.parent.name]
+    return sum(float(read_json(path)["seconds"]) for path in stages) if stages else None
+
+
+def remaining_seconds(progress: Sequence[Progress]) -> tuple[float, int] | None:
+    """Seconds of computing left, and of how many runs they are judged.
+
+    A run is taken to cost as much as the finished ones that share most of its settings. Start-up is not counted.
+
+    Returns:
+        None where nothing is finished yet.
+    """
+    known = [(one.run, seconds) for one in progress if one.state == "finished"
+             if (seconds := seconds_of(one.run)) is not None]  # fmt: skip
+    if not known:
+        return None
+    total = 0.0
+    for one in progress:
+        if one.state == "finished":
+            continue
+        shared = [sum(run.point[key] == value for key, value in one.run.point.items()) for run, _ in known]
+        near = [seconds for (_, seconds), count in zip(known, shared, strict=True) if count == max(shared)]
+        total += sum(near) / len(near)
+    return total, len(known)
+
+
+def duration(seconds: float) -> str:
+    """A time span for people."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

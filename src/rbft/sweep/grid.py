@@ -1,0 +1,259 @@
+"""A sweep file: one experiment, a grid over its keys, and the runs that come of it."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rbft import __version__
+from rbft.errors import ConfigError
+from rbft.experiment import nearest, read_experiment
+from rbft.lineage import SCHEMA
+from rbft.sweep.options import LaunchOptions, read_options
+
+_KEYS = ("experiment", "grid", "together", "exclude", "flags", "baseline", "replicates", "launch")
+# named by the sweep itself, or choosing stages rather than settings
+_NOT_SWEPT = ("experiment", "variant", "run_root", "config", "stage", "restart", "dry_run", "stages", "methods")
+_REPLICATES = ("seed_everything", "data.draw")
+_LONGEST_NAME = 180
+
+Point = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One `rbft fit` of a sweep.
+
+    Args:
+        id: `<variant>-seed<k>`; the same settings always have the same one.
+        point: The swept keys with this run's values.
+        args: Its command line behind `rbft fit`.
+        folder: Its run folder.
+        settings: Fingerprint of the experiment file's content and of all flags.
+    """
+
+    id: str
+    point: Point
+    args: tuple[str, ...]
+    folder: Path
+    settings: str
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What one `rbft sweep` has to do.
+
+    Args:
+        name: The sweep file's name.
+        folder: `<run_root>/sweeps/<name>`: records, logs and the summary.
+        runs: In the order of the grid.
+        baseline: Keys and values of the runs that others are compared with; None for no comparison.
+        replicates: Swept keys that repeat a run rather than change the method.
+        launch: Where and how many at once.
+        processes: Most processes that one run starts by itself.
+    """
+
+    name: str
+    folder: Path
+    runs: tuple[Run, ...]
+    baseline: Point | None
+    replicates: tuple[str, ...]
+    launch: LaunchOptions
+    processes: int
+
+
+def read_sweep(path: str, flags: Sequence[str], launch: Mapping[str, Any]) -> Sweep:
+    """Read a sweep file and expand its grid.
+
+    Args:
+        path: The file.
+        flags: Further flags for every run, as on the command line of `rbft fit`.
+        launch: Settings of the `launch:` section that the command line overrides.
+
+    Raises:
+        ConfigError: A key is unknown or of the wrong kind, a point stands twice, or a run cannot be read.
+    """
+    content = _mapping(path, "", _read(path))
+    if unknown := sorted(str(key) for key in content if key not in _KEYS):
+        raise ConfigError(f"{path}: unknown key {unknown[0]}; {nearest(unknown[0], _KEYS)}")
+    if not isinstance(content.get("experiment"), str):
+        raise ConfigError(f"{path}: experiment: name the experiment file, relative to the folder of the sweep file.")
+    experiment = os.path.normpath(Path(path).parent / content["experiment"])
+    common = _mapping(path, "flags", content.get("flags"))
+    every = [*(_flag(key, value) for key, value in common.items()), *flags]
+    points = _points(path, content)
+    given = {part.removeprefix("--").split("=", 1)[0] for part in every if part.startswith("--")}
+    _check_keys(path, "flags", given - {"run_root"})
+    if both := sorted(given & {key for point in points for key in point}):
+        raise ConfigError(f"{path}: {both[0]} is swept and given as a flag too; leave it out of one of the two.")
+    names = _short_names({key for point in points for key in point})
+    base = ["--config", experiment, *every]
+    # named by the grid or by the experiment; not every experiment has the stages of the default method
+    method = None if "method" in points[0] else read_experiment(base).method
+    settings = _read(experiment)
+    runs = [_run(base, method, settings, point, names) for point in points]
+    seen: dict[str, Run] = {}
+    for run in runs:
+        if run.id in seen:
+            raise ConfigError(f"{path}: two points of the grid are the same run {run.id}: {seen[run.id].point} and "
+                              f"{run.point}. Leave one out.")  # fmt: skip
+        seen[run.id] = run
+    baseline = None if content.get("baseline") is None else _mapping(path, "baseline", content["baseline"])
+    if baseline is not None and not any(matches(point, baseline) for point in points):
+        raise ConfigError(f"{path}: baseline: no run has {baseline}; name swept keys with one of their values.")
+    name, root = Path(path).stem, runs[0].folder.parents[2]
+    return Sweep(
+        name=name,
+        folder=root / "sweeps" / name,
+        runs=tuple(runs),
+        baseline=baseline,
+        replicates=tuple(content.get("replicates") or _REPLICATES),
+        launch=read_options(path, _mapping(path, "launch", content.get("launch")), launch),
+        processes=max(_processes(settings, run.args) for run in runs),
+    )
+
+
+def matches(point: Point, wanted: Mapping[str, Any]) -> bool:
+    """Whether a point has each wanted value, or one of each wanted list of values."""
+    return all(
+        key in point and (point[key] in value if isinstance(value, list) else point[key] == value)
+        for key, value in wanted.items()
+    )
+
+
+def _read(path: str) -> Any:
+    try:
+        return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
+
+
+def _mapping(path: str, key: str, value: Any) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise ConfigError(f"{path}: {key or 'the file'} must hold keys and values, found {type(value).__name__}.")
+    return {str(name): content for name, content in value.items()}
+
+
+def _check_keys(path: str, section: str, keys: Iterable[str]) -> None:
+    for key in keys:
+        if key.split(".")[0] in _NOT_SWEPT:
+            raise ConfigError(f"{path}: {section}.{key} cannot be set here. Stages and methods are the experiment "
+                              "file's: give it the methods and sweep over `method`; folders are named by the sweep, "
+                              "below the experiment's run_root.")  # fmt: skip
+
+
+def _points(path: str, content: Mapping[str, Any]) -> list[Point]:
+    """All combinations of `grid`, with each mapping of `together`, without those of `exclude`."""
+    grid = _mapping(path, "grid", content.get("grid"))
+    _check_keys(path, "grid", grid)
+    for key, values in grid.items():
+        if not isinstance(values, list) or not values:
+            raise ConfigError(f"{path}: grid.{key} must be a list of values, found {values!r}.")
+    coupled = content.get("together") or [{}]
+    if not isinstance(coupled, list):
+        raise ConfigError(f"{path}: together must be a list of mappings, found {type(coupled).__name__}.")
+    coupled = [_mapping(path, "together", entry) for entry in coupled]
+    for entry in coupled:
+        _check_keys(path, "together", entry)
+        if entry.keys() != coupled[0].keys() or entry.keys() & grid.keys():
+            raise ConfigError(f"{path}: together: each mapping must have the same keys, none of them in grid; "
+                              f"found {sorted(entry)} beside {sorted(coupled[0])}.")  # fmt: skip
+    excluded = content.get("exclude") or []
+    if not isinstance(excluded, list):
+        raise ConfigError(f"{path}: exclude must be a list of mappings, found {type(excluded).__name__}.")
+    excluded = [_mapping(path, "exclude", entry) for entry in excluded]
+    points = list(_product(grid, coupled))
+    for entry in excluded:
+        if not entry or not any(matches(point, entry) for point in points):
+            raise ConfigError(f"{path}: exclude: no run has {entry}; name swept keys with their values.")
+    points = [point for point in points if not any(matches(point, entry) for entry in excluded)]
+    if not points or points == [{}]:
+        raise ConfigError(f"{path}: there is nothing to run; list values of at least one key under grid.")
+    return points
+
+
+def _product(grid: Mapping[str, list[Any]], coupled: Sequence[Point]) -> Iterator[Point]:
+    for entry in coupled:
+        for values in itertools.product(*grid.values()):
+            yield {**entry, **dict(zip(grid, values, strict=True))}
+
+
+def _flag(key: str, value: Any) -> str:
+    # one word, so that a value such as -1 is not taken for a flag
+    return f"--{key}={value if isinstance(value, str) else json.dumps(value)}"
+
+
+def _short_names(keys: set[str]) -> dict[str, str]:
+    """The shortest ends of dotted keys that tell them apart, as parts of a folder name."""
+    names = {}
+    for key in keys:
+        parts = key.split(".")
+        ends = (".".join(parts[-count:]) for count in range(1, len(parts) + 1))
+        names[key] = next(
+            end for end in ends if end == key or not any(o != key and f".{o}".endswith(f".{end}") for o in keys)
+        ).replace(".", "_")
+    return names
+
+
+def _value_name(value: Any) -> str:
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return str(value)
+    if isinstance(value, str) and re.fullmatch(r"[\w+.-]{1,40}", value):
+        return f"_{value}"
+    if value is None or isinstance(value, bool):
+        return f"_{json.dumps(value)}"
+    text = json.dumps(value, sort_keys=True)
+    word = str(value.get("class_path", "")).rsplit(".", 1)[-1] if isinstance(value, dict) else ""
+    return f"_{re.sub(r'[^A-Za-z0-9]+', '', word or text)[:24]}_{_digest(text)[:6]}"
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def _run(base: Sequence[str], method: str | None, settings: Any, point: Point, names: Mapping[str, str]) -> Run:
+    """The run at one point, given what all runs share."""
+    parts = [f"{names[key]}{_value_name(value)}" for key, value in point.items()
+             if key not in ("method", "seed_everything")]  # fmt: skip
+    variant = "-".join([str(point.get("method", method)), *parts])
+    if len(variant) > _LONGEST_NAME:
+        raise ConfigError(f"the folder name {variant!r} would be too long; sweep over fewer keys at once.")
+    args = (
+        *base,
+        *(_flag(key, value) for key, value in point.items()),
+        f"--variant={variant}",
+    )
+    folder = read_experiment(args).run_dir
+    content = {"schema": SCHEMA, "version": __version__, "file": settings, "args": sorted(args)}
+    return Run(
+        id=f"{variant}-{folder.name}",
+        point=point,
+        args=args,
+        folder=folder,
+        settings=_digest(json.dumps(content, sort_keys=True, default=str)),
+    )
+
+
+def _processes(content: Mapping[str, Any], args: Sequence[str]) -> int:
+    """Most processes that the trainer's settings give one run; `auto` and `-1` are as many as it sees devices."""
+    layers = [content, *(stage for stage in (content.get("stages") or {}).values() if isinstance(stage, dict))]
+    trainers = [layer["trainer"] for layer in layers if isinstance(layer.get("trainer"), dict)]
+    found = [trainer["devices"] for trainer in trainers if "devices" in trainer]
+    for place, part in enumerate(args):
+        if part == "--trainer.devices" and place + 1 < len(args):
+            found = [args[place + 1]]
+        elif part.startswith("--trainer.devices="):
+            found = [part.split("=", 1)[1]]
+    counts = [len(value) if isinstance(value, list) else int(value) if str(value).isdecimal() else 1 for value in found]
+    return max(counts, default=1)

@@ -1,0 +1,43 @@
+"""How each run of a sweep stands, as the driver sees it and the board shows it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from rbft.files import read_json
+from rbft.sweep.grid import Run
+from rbft.sweep.state import Record
+
+State = Literal["waiting", "running", "finished", "failed"]
+
+
+@dataclass
+class Progress:
+    """How a run stands.
+
+    Args:
+        run: The run.
+        state: Its state.
+        record: Of its last try, None before the first.
+        failures: Tries that failed since this driver started.
+        elsewhere: Whether a worker of an earlier driver is at it.
+        since: When it was seen to start, by the monotonic clock.
+    """
+
+    run: Run
+    state: State = "waiting"
+    record: Record | None = None
+    failures: int = 0
+    elsewhere: bool = False
+    since: float = 0.0
+
+    @property
+    def reason(self) -> str:
+        """Why it failed last."""
+        return self.record.reason if self.record is not None else ""
+
+    def accuracy(self) -> float | None:
+        """Of a finished run; None where it tests nothing."""
+        path = self.run.folder / "metrics.json"
+        return read_json(path).get("test/accuracy") if self.state == "finished" and path.is_file() else None

@@ -1,0 +1,180 @@
+"""What is known of each run on disk: its record, the lock of the process that runs it, and whether it is finished."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from rbft.errors import StageError
+from rbft.files import read_json, write_json
+from rbft.lineage import hash_outputs
+from rbft.sweep.grid import Run
+
+Status = Literal["running", "finished", "failed", "interrupted"]
+Failure = Literal["", "configuration", "explained", "crashed"]
+"""Why a run failed: a wrong key (exit code 2); an error that rbft puts into words, such as a loss that is not finite,
+and that would come again; anything else, such as a signal or lack of memory, which may not."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """The last try of a run, written by the worker that made it.
+
+    Args:
+        run: The run's id.
+        settings: Fingerprint of what it was asked to do.
+        status: How it stands.
+        tries: How often it was started.
+        code: Exit code; below 0 the signal that ended it; None while it runs.
+        failure: Which class of failure.
+        reason: One line.
+        seconds: How long the last try took.
+        marks: Hashes of its metrics.json and of the stage records, by path in the run folder, once it is finished.
+    """
+
+    run: str
+    settings: str
+    status: Status
+    tries: int
+    code: int | None = None
+    failure: Failure = ""
+    reason: str = ""
+    seconds: float = 0.0
+    marks: dict[str, str] = field(default_factory=dict)
+
+
+def _record_path(folder: Path, run: str) -> Path:
+    return folder / "runs" / f"{run}.json"
+
+
+def write_record(folder: Path, record: Record) -> None:
+    """Write a run's record below the sweep's folder, whole or not at all."""
+    write_json(_record_path(folder, record.run), asdict(record))
+
+
+def read_record(folder: Path, run: str) -> Record | None:
+    """A run's record; None before its first try.
+
+    Raises:
+        StageError: The file is not a record of this version.
+    """
+    path = _record_path(folder, run)
+    if not path.is_file():
+        return None
+    try:
+        return Record(**read_json(path))
+    except TypeError as error:
+        raise StageError(f"{path} is not a record of this version ({error}). Remove it; finished stages are found "
+                         "again by the run itself.") from error  # fmt: skip
+
+
+def completion_marks(folder: Path) -> dict[str, str]:
+    """Hashes of what a run leaves when it ends: the figures and the record of each stage."""
+    names = [path.relative_to(folder).as_posix() for path in sorted(folder.glob("*/stage.json"))
+             if ".old-" not in path.parent.name]  # fmt: skip
+    return hash_outputs(folder, [*names, *(["metrics.json"] if (folder / "metrics.json").is_file() else [])])
+
+
+def is_finished(record: Record | None, run: Run) -> bool:
+    """Whether a run ended with these very settings and its folder still holds what it left."""
+    if record is None or record.status != "finished" or record.settings != run.settings:
+        return False
+    return completion_marks(run.folder) == record.marks
+
+
+def stop_file(folder: Path, session: str) -> Path:
+    """By which a driver asks the workers it started to stop: the numbers of the signals to pass on, in order."""
+    return folder / "stop" / session
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who has the lock of a run.
+
+    Args:
+        host: The machine.
+        worker: Process id of the worker.
+        pid: Process id of the run itself.
+        slot: Where it runs.
+        session: Of the driver that asked for it.
+    """
+
+    host: str
+    worker: int
+    pid: int
+    slot: int
+    session: str
+
+
+class RunLock:
+    """Held by the worker of a run and by the run itself, so that nobody else starts it, whichever of them is killed.
+
+    It is an flock(2) on an open file that the run's process inherits: the kernel gives it up when the last of them is
+    gone. That includes other machines where the file system knows such locks (NFS does).
+
+    Args:
+        run: The run.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.path = run.folder.parent / f".{run.folder.name}.lock"
+        self._file: int | None = None
+
+    def acquire(self, patience: float = 0.0) -> bool:
+        """Take the lock; False if somebody else keeps it for `patience` seconds."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        deadline = time.monotonic() + patience
+        file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+        while not _try_lock(file):
+            if time.monotonic() >= deadline:
+                os.close(file)
+                return False
+            time.sleep(0.05)
+        os.ftruncate(file, 0)
+        self._file = file
+        return True
+
+    def note(self, holder: Holder) -> None:
+        """Say in the file who has it."""
+        os.pwrite(self.descriptor, json.dumps(asdict(holder)).encode(), 0)
+
+    @property
+    def descriptor(self) -> int:
+        """The open file that a run's process has to inherit."""
+        assert self._file is not None, "the lock is not held"
+        return self._file
+
+    def release(self) -> None:
+        """Give it up; a run that is still going keeps it."""
+        os.close(self.descriptor)
+        self._file = None
+
+    def is_held(self) -> bool:
+        """Whether somebody has it."""
+        if not self.path.is_file():
+            return False
+        file = os.open(self.path, os.O_RDWR)
+        try:
+            return not _try_lock(file)
+        finally:
+            os.close(file)
+
+    def holder(self) -> Holder | None:
+        """Who has it, where they have said so already; only of use while it is held."""
+        try:
+            return Holder(**json.loads(self.path.read_text(encoding="utf-8")))
+        except (OSError, json.JSONDecodeError):
+            return None
+
+
+def _try_lock(file: int) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

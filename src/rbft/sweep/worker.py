@@ -1,0 +1,255 @@
+"""The process that carries out runs one after another, wherever a launcher starts it: `python -m rbft.sweep.worker`.
+
+Every run has a process of its own. With `--preload` they are forks of this one, which has imported everything before;
+otherwise each starts as a new command. A run that dies takes nothing with it either way.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import multiprocessing
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from rbft.errors import printable
+from rbft.files import read_json, write_json
+from rbft.sweep.grid import Run
+from rbft.sweep.state import (
+    Failure,
+    Holder,
+    Record,
+    RunLock,
+    completion_marks,
+    is_finished,
+    read_record,
+    stop_file,
+    write_record,
+)
+
+_POLL = 0.5
+# set by Slurm for a job's task: Lightning would take them for ranks that srun has started
+_SLURM_TASK = ("SLURM_NTASKS", "SLURM_NTASKS_PER_NODE", "SLURM_PROCID", "SLURM_LOCALID")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What workers need to know of a sweep, from its `plan.json`.
+
+    Args:
+        folder: The sweep's folder.
+        where: The folder that the sweep was started in; paths of files and flags are relative to it.
+        command: How a run is started; its arguments follow.
+        entry: `module:function` that a preloaded worker calls with the same arguments.
+        runs: All runs by id.
+    """
+
+    folder: Path
+    where: Path
+    command: tuple[str, ...]
+    entry: str
+    runs: dict[str, Run]
+
+
+def write_plan(plan: Plan) -> None:
+    """Write the plan for the workers to come."""
+    runs = {run.id: {"point": run.point, "args": run.args, "folder": str(run.folder), "settings": run.settings}
+            for run in plan.runs.values()}  # fmt: skip
+    content = {"where": str(plan.where), "command": plan.command, "entry": plan.entry, "runs": runs}
+    write_json(plan.folder / "plan.json", content)
+
+
+def read_plan(folder: Path) -> Plan:
+    """Read the plan that the driver has written."""
+    content = read_json(folder / "plan.json")
+    runs = {
+        name: Run(name, row["point"], tuple(row["args"]), Path(row["folder"]), row["settings"])
+        for name, row in content["runs"].items()
+    }
+    return Plan(folder, Path(content["where"]), tuple(content["command"]), content["entry"], runs)
+
+
+class Worker:
+    """Carries out some runs of a sweep.
+
+    Args:
+        plan: The sweep.
+        session: Of the driver that asked for them.
+        slot: Where they run, for those who find the lock.
+        parent: Process that must be alive for another run to start; None where the worker outlives its driver.
+        preload: Whether runs are forks of this process.
+        again: Whether finished runs are started as well.
+    """
+
+    def __init__(
+        self, plan: Plan, session: str, slot: int, *, parent: int | None, preload: bool, again: bool
+    ) -> None:  # fmt: skip
+        self.plan, self.session, self.slot = plan, session, slot
+        self.parent, self.preload, self.again = parent, preload, again
+        self._asked: list[int] = []
+
+    def work(self, names: Sequence[str]) -> None:
+        """Carry out runs until all are tried or somebody asks to stop."""
+        signal.signal(signal.SIGTERM, self._note)
+        signal.signal(signal.SIGINT, self._note)
+        # Slurm announces the end of a job by it, to all processes; submitit's own turns it into SIGTERM
+        signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+        main = _import_entry(self.plan.entry) if self.preload else None
+        for name in names:
+            if self._wishes() or (self.parent is not None and os.getppid() != self.parent):
+                return
+            self._try(self.plan.runs[name], main)
+
+    def _note(self, number: int, _: FrameType | None) -> None:
+        self._asked.append(number)
+
+    def _wishes(self) -> list[int]:
+        """The signals that were asked for so far, here or by the driver."""
+        path = stop_file(self.plan.folder, self.session)
+        return [*self._asked, *(int(word) for word in (path.read_text().split() if path.is_file() else ()))]
+
+    def _try(self, run: Run, main: Any) -> None:
+        """One try, unless the run is finished or somebody else is at it."""
+        lock = RunLock(run)
+        if not lock.acquire(patience=1.0):
+            return
+        try:
+            before = read_record(self.plan.folder, run.id)
+            if is_finished(before, run) and not self.again:
+                return
+            record = Record(run.id, run.settings, "running", (before.tries if before else 0) + 1)
+            write_record(self.plan.folder, record)
+            path = self.plan.folder / "logs" / f"{run.id}.log"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("ab") as log:
+                log.write(f"--- try {record.tries}, {datetime.now():%Y-%m-%d %H:%M:%S}\n".encode())
+                log.flush()
+                start, begin = time.monotonic(), log.tell()
+                code = self._fork(run, main, lock, log.fileno()) if main else self._spawn(run, lock, log.fileno())
+            write_record(self.plan.folder, conclude(record, run, code, path, begin, time.monotonic() - start))
+        finally:
+            lock.release()
+
+    def _spawn(self, run: Run, lock: RunLock, log: int) -> int:
+        process = subprocess.Popen([*self.plan.command, *run.args], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                   pass_fds=[lock.descriptor])  # fmt: skip
+        lock.note(Holder(socket.gethostname(), os.getpid(), process.pid, self.slot, self.session))
+        sent = 0
+        while True:
+            try:
+                return process.wait(_POLL)
+            except subprocess.TimeoutExpired:
+                sent = self._pass_on(process.pid, sent)
+
+    def _fork(self, run: Run, main: Any, lock: RunLock, log: int) -> int:
+        process = multiprocessing.get_context("fork").Process(target=_run_forked, args=(main, run.args, log))
+        process.start()
+        assert process.pid is not None
+        lock.note(Holder(socket.gethostname(), os.getpid(), process.pid, self.slot, self.session))
+        sent = 0
+        while True:
+            process.join(_POLL)
+            if process.exitcode is not None:
+                return process.exitcode
+            sent = self._pass_on(process.pid, sent)
+
+    def _pass_on(self, pid: int, sent: int) -> int:
+        """Send a run the signals that were asked for since; a second one ends it at once."""
+        wishes = self._wishes()
+        for number in wishes[sent:]:
+            os.kill(pid, number)
+        return len(wishes)
+
+
+def _import_entry(entry: str) -> Any:
+    module, function = entry.split(":")
+    threads = os.environ.get("OMP_NUM_THREADS")
+    # a pool of threads does not live through a fork
+    os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
+    found = getattr(importlib.import_module(module), function)
+    os.environ.pop("OPENBLAS_NUM_THREADS")
+    if threads is None:
+        os.environ.pop("OMP_NUM_THREADS")
+    else:
+        os.environ["OMP_NUM_THREADS"] = threads
+    return found
+
+
+def _run_forked(main: Any, args: Sequence[str], log: int) -> None:
+    """A forked run: as if it had been started by its command."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    sys.argv = ["rbft", "fit", *args]
+    sys.exit(main(args))
+
+
+def conclude(record: Record, run: Run, code: int, log: Path, begin: int, seconds: float) -> Record:
+    """The record of a try that has ended, from its exit code and what it printed last.
+
+    Args:
+        record: Of the try while it ran.
+        run: The run.
+        code: Exit code; below 0 the signal that ended it.
+        log: What it printed.
+        begin: Where in the log this try begins.
+        seconds: How long it took.
+    """
+    with log.open("rb") as stream:
+        stream.seek(begin)
+        text = stream.read().decode(errors="replace")
+    # what a run prints holds file names and labels, which are data of others
+    lines = [printable(line.strip()) for line in text.splitlines() if line.strip()]
+    said = next((line.removeprefix("rbft: ") for line in reversed(lines) if line.startswith("rbft: ")), "")
+    ended = replace(record, code=code, seconds=round(seconds, 1))
+    if code == 0:
+        if marks := completion_marks(run.folder):
+            return replace(ended, status="finished", marks=marks)
+        return replace(ended, status="failed", failure="explained", reason=f"it left nothing in {run.folder}")
+    if code in (130, 143, -signal.SIGINT, -signal.SIGTERM):
+        return replace(ended, status="interrupted", failure="crashed", reason=said or "stopped by a signal")
+    failure: Failure = "configuration" if code == 2 else "explained" if code == 1 and said else "crashed"
+    if code < 0:
+        said = f"ended by signal {-code}, {signal.strsignal(-code)}"
+        said += "; out of memory?" if code == -signal.SIGKILL else ""
+    return replace(
+        ended, status="failed", failure=failure, reason=said or (lines[-1] if lines else f"exit code {code}")
+    )
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """The worker as a command; how its runs end is in their records, not in its exit code."""
+    parser = argparse.ArgumentParser(prog="python -m rbft.sweep.worker")
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--session", required=True)
+    parser.add_argument("--slot", type=int, default=0)
+    parser.add_argument("--parent", type=int)
+    parser.add_argument("--cpus", type=lambda text: [int(part) for part in text.split(",")])
+    parser.add_argument("--preload", action="store_true")
+    parser.add_argument("--again", action="store_true")
+    parser.add_argument("runs", nargs="+")
+    own = parser.parse_args(args)
+    if own.cpus and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, own.cpus)
+    for name in _SLURM_TASK:
+        os.environ.pop(name, None)
+    plan = read_plan(own.folder)
+    os.chdir(plan.where)
+    worker = Worker(plan, own.session, own.slot, parent=own.parent, preload=own.preload, again=own.again)
+    worker.work(own.runs)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
