@@ -145,3 +145,18 @@ def test_texts_of_unknown_classes_are_refused(key):
 def test_wrong_templates_are_named_by_key(settings, message):
     with pytest.raises(ConfigError, match=rf"^model\.prompts\.{message}"):
         Prompts(**settings)
+
+
+def test_the_judge_reads_the_rationale_without_a_video():
+    asked = book(judge_question="{rationale} - {labels}?", system="Be brief.").judge_prompt("He {labels} runs")
+    assert asked.question == "He {labels} runs - push, push up, horse riding?"
+    assert (asked.video, asked.system) == (False, "Be brief.")
+    assert "{" not in book().judge_prompt("He runs.").question
+    with pytest.raises(ConfigError, match=r"model\.prompts\.judge_question: .* lacks the placeholder \{rationale\}"):
+        Prompts(judge_question="Which of {labels}?")
+
+
+@pytest.mark.parametrize("hint", ["blind", "hint_stripped", "hint_kept"])
+def test_the_blind_question_never_names_the_answer(hint):
+    asked = book(hint=hint, hinted_question="It is {label}.", rationale_question="Why?").blind_prompt()
+    assert asked.question == "Why?"

@@ -85,8 +85,8 @@ def test_a_missing_file_is_named(tmp_path):
     [
         (lambda row: row | {"wieght": 1}, r"line 2: unknown key 'wieght'; keys are .*weight"),
         (lambda row: {key: row[key] for key in row if key != "label"}, r"line 2: .*'label'"),
-        (lambda row: row | {"text": 3}, r"line 2: 'id' and 'text' must be text"),
-        (lambda row: row | {"id": None}, r"line 2: 'id' and 'text' must be text"),
+        (lambda row: row | {"text": 3}, r"line 2: 'text' cannot be 3"),
+        (lambda row: row | {"id": None}, r"line 2: 'id' cannot be None"),
         (lambda row: [row], r"line 2: expected a JSON object, found list"),
     ],
 )

@@ -29,7 +29,7 @@ def loaded(family_folder: Callable[[str], Path]) -> Loaded:
 def write(loaded: Loaded, writer: RationaleWriter, seed: int = 0):
     examples = writer.examples(RECORDS, BOOK)
     items = [
-        Item(i, loaded.processor.prompt_inputs(example.prompt, make_clip(i)), torch.empty(0, dtype=torch.long))
+        [Item(i, loaded.processor.prompt_inputs(example.prompt, make_clip(i)), torch.empty(0, dtype=torch.long))]
         for i, example in enumerate(examples)
     ]
     return writer.write(loaded.vlm, loaded.processor, BOOK, collate(items), examples, "me@1", seed)
@@ -61,12 +61,14 @@ def test_samples_are_numbered_and_follow_the_seed(loaded):
     first, again, other = (write(loaded, writer, seed) for seed in (1, 1, 2))
     assert [r.key for r in first] == [(id, sample) for id in ("one", "two") for sample in range(3)]
     assert first == again != other
+    # each video has its own, so what is written does not depend on how clips were batched
+    assert [r.text for r in first[:3]] != [r.text for r in first[3:]]
 
 
 def answering(loaded: Loaded, monkeypatch: pytest.MonkeyPatch, text: str, end: bool):
     ids = loaded.processor._processor.tokenizer(text, add_special_tokens=False)["input_ids"]
     answer = torch.tensor([*ids, *loaded.vlm.end_ids[:1]] if end else ids)
-    monkeypatch.setattr(type(loaded.vlm), "generate", lambda self, prompts, **_: [[answer] for _ in prompts])
+    monkeypatch.setattr("rbft.rationales.writer.generate", lambda vlm, prompts, **_: [[answer] for _ in prompts])
     return write(loaded, RationaleWriter())
 
 
@@ -100,3 +102,11 @@ def test_a_text_without_end_was_cut(loaded, monkeypatch):
 def test_wrong_settings_are_refused(settings, message):
     with pytest.raises(ConfigError, match=rf"^model\.writer: .*{message}"):
         RationaleWriter(**settings)
+
+
+def test_a_control_token_in_plain_letters_makes_a_text_worthless(loaded, monkeypatch):
+    token = loaded.processor.special_tokens[0]
+    monkeypatch.setattr(type(loaded.processor), "decode", lambda self, ids: f"He says {token} and goes")
+    one, _ = answering(loaded, monkeypatch, "He says", end=True)
+    assert (one.text, one.kept, one.reason) == ("", False, "control token")
+    assert token in one.written

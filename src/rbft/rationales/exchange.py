@@ -1,0 +1,271 @@
+"""Rationales to and from the conversation files that other fine-tuning tools read."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from rbft.data.formats.rows import Row, read_json_objects
+from rbft.data.labels import MAX_LENGTH, SPECIAL_TOKEN, LabelSet
+from rbft.data.records import relative_path
+from rbft.errors import DataError
+from rbft.files import set_aside, write_json, write_jsonl
+from rbft.rationales.prompts import PromptBook, Prompts
+from rbft.rationales.store import Rationale, parse_rationale, prompt_hash
+from rbft.vlm.prompt import Prompt
+
+Format = Literal["llava", "sharegpt", "messages"]
+
+MAX_FILE_BYTES = 1 << 30
+MAX_ROWS = 1_000_000
+MAX_CHARACTERS = 50_000
+"""A rationale longer than this is no rationale."""
+
+_ASKING, _ANSWERING = ("user", "human"), ("assistant", "gpt", "model", "bot")
+_PLACEHOLDER = re.compile(r"\s*<(?:video|image)>\s*")
+_OURS = "rbft"
+"""Key of exported rows that holds what the conversation has no place for."""
+IMPORTED = "imported"
+"""Hint policy of rationales whose prompt is not known to be one of ours."""
+
+
+@dataclass(frozen=True)
+class RationaleFile:
+    """What a file holds, whatever its format.
+
+    Args:
+        rationales: In the order of the file.
+        questions: What stands in front of each in training; None where the file does not say.
+        labels_stated_apart: Whether each row names its class apart from what the answer says.
+        book: The prompts, with the classes of the file.
+    """
+
+    rationales: tuple[Rationale, ...]
+    questions: tuple[str | None, ...]
+    labels_stated_apart: bool
+    book: PromptBook
+
+
+def read_rationale_file(
+    path: Path, prompts: Prompts | None = None, *, label_key: str | None = None, conclusion: str = "Classification:"
+) -> RationaleFile:
+    """Read our `rationales.jsonl`, or conversations in the formats of LLaVA, LLaMA-Factory and ms-swift.
+
+    Args:
+        path: A .jsonl file, or a .json list.
+        prompts: Those the rationales were written for, if known.
+        label_key: Key of a conversation's row that names the class; by default `label` where there is one, else the
+            class is what the answer concludes.
+        conclusion: The words before the class in a conversation's answer.
+
+    Raises:
+        DataError: The file is missing, too large, or a row is not understood; names the row.
+    """
+    if not path.is_file():
+        raise DataError(f"{path} does not exist.")
+    if path.stat().st_size > MAX_FILE_BYTES:
+        raise DataError(f"{path} is larger than {MAX_FILE_BYTES >> 20} MiB; split it.")
+    rows = read_json_objects(path)
+    if not rows or len(rows) > MAX_ROWS:
+        raise DataError(f"{path} holds {len(rows)} rows; between 1 and {MAX_ROWS} are understood.")
+    if "prompt_hash" in rows[0].cells:
+        return _own(rows, prompts)
+    return _foreign(path, rows, prompts, label_key, conclusion)
+
+
+def _own(rows: Sequence[Row], prompts: Prompts | None) -> RationaleFile:
+    rationales = tuple(parse_rationale(row.where, row.cells) for row in rows)
+    book = _book(prompts, sorted({rationale.label for rationale in rationales}))
+    questions = [None if prompts is None else book.training_prompt(r.label).question for r in rationales]
+    return RationaleFile(rationales, tuple(questions), True, book)
+
+
+def _book(prompts: Prompts | None, names: Sequence[str]) -> PromptBook:
+    """The prompts for the classes that occur; what they say of others is left out."""
+    prompts = prompts if prompts is not None else Prompts()
+    texts, criteria = (
+        {name: text for name, text in every.items() if name in names}
+        for every in (prompts.label_texts, prompts.criteria)
+    )
+    return PromptBook(dataclasses.replace(prompts, label_texts=texts, criteria=criteria), LabelSet(tuple(names)))
+
+
+@dataclass(frozen=True)
+class _Conversation:
+    row: Row
+    video: str
+    question: str
+    system: str | None
+    answer: str
+
+
+def _foreign(
+    path: Path, rows: Sequence[Row], prompts: Prompts | None, label_key: str | None, conclusion: str
+) -> RationaleFile:
+    talks = [_conversation(row) for row in rows]
+    ours = [row.cells.get(_OURS) for row in rows]
+    if all(isinstance(cells, dict) for cells in ours):
+        return _exported(talks, prompts)
+    key = label_key if label_key is not None else "label" if "label" in rows[0].cells else None
+    own_words = prompts is None
+    if prompts is None:
+        prompts = Prompts(conclusion=f"{conclusion.strip()} {{label}}")
+    lead = re.compile(re.escape(prompts.conclusion.removesuffix("{label}").strip()), re.IGNORECASE)
+    given = [talk.row.filled(key) if key is not None else _concluded(talk, lead) for talk in talks]
+    names = _one_spelling(given)
+    if own_words:
+        # classes are written as the file writes them
+        prompts = dataclasses.replace(prompts, label_texts={name: name for name in names.values()})
+    book = _book(prompts, sorted(names.values()))
+    seen: Counter[str] = Counter()
+    rationales = []
+    for talk, name in zip(talks, given, strict=True):
+        id = str(talk.row.cells.get("id", talk.video))
+        parsed = book.parse(talk.answer)
+        rationales.append(
+            Rationale(
+                id=id,
+                sample=seen[id],
+                video=talk.video,
+                label=names[name.casefold()],
+                prompt_hash=prompt_hash(Prompt(talk.question, talk.system)),
+                hint=IMPORTED,
+                model=f"{IMPORTED} from {path.name}",
+                # what is left of bold type or a heading around the conclusion
+                text=parsed.body.rstrip(" *_#\n"),
+                stated=parsed.stated,
+                written=talk.answer.strip(),
+                truncated=False,
+            )
+        )
+        seen[id] += 1
+    return RationaleFile(tuple(rationales), tuple(talk.question for talk in talks), key is not None, book)
+
+
+def _exported(talks: Sequence[_Conversation], prompts: Prompts | None) -> RationaleFile:
+    """Rows that this module wrote; an answer that was edited since counts as it is now."""
+    rationales = []
+    for talk in talks:
+        cells = dict(talk.row.cells[_OURS])
+        answer = cells.pop("answer", None)
+        rationales.append((parse_rationale(talk.row.where, cells), talk.answer != answer))
+    book = _book(prompts, sorted({rationale.label for rationale, _ in rationales}))
+    found = []
+    for (rationale, edited), talk in zip(rationales, talks, strict=True):
+        if edited:
+            parsed = book.parse(talk.answer)
+            rationale = dataclasses.replace(
+                rationale, text=parsed.body, stated=parsed.stated, written=talk.answer, truncated=False, scores={}
+            )
+        found.append(rationale)
+    return RationaleFile(tuple(found), tuple(talk.question for talk in talks), True, book)
+
+
+def _concluded(talk: _Conversation, lead: re.Pattern[str]) -> str:
+    """What stands behind the last conclusion, on its line."""
+    places = list(lead.finditer(talk.answer))
+    found = talk.answer[places[-1].end() :].strip().split("\n")[0].strip(" *_.\"'") if places else ""
+    if not found or len(found) > MAX_LENGTH:
+        raise DataError(
+            f"{talk.row.where}: the answer names no class behind {lead.pattern!r}; set --conclusion to the words "
+            "before the class, or --label_key to the key that names it."
+        )
+    return found
+
+
+def _one_spelling(names: Sequence[str]) -> dict[str, str]:
+    """The commonest spelling of each class, by its case-folded form: files write Normal and normal."""
+    spellings: dict[str, str] = {}
+    for name, _ in Counter(names).most_common():
+        spellings.setdefault(name.casefold(), name)
+    return spellings
+
+
+def _conversation(row: Row) -> _Conversation:
+    turns = row.cells.get("messages", row.cells.get("conversations"))
+    if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
+        raise DataError(f"{row.where}: expected turns in 'messages' or 'conversations', found {str(turns)[:60]!r}.")
+    said = [(turn.get("role", turn.get("from")), turn.get("content", turn.get("value"))) for turn in turns]
+    if any(not isinstance(text, str) for _, text in said):
+        raise DataError(f"{row.where}: each turn must be text.")
+    system = next((text for role, text in said if role == "system"), None)
+    spoken = [(role, text) for role, text in said if role != "system"]
+    if len(spoken) < 2 or spoken[-1][0] not in _ANSWERING or spoken[-2][0] not in _ASKING:
+        raise DataError(f"{row.where}: the conversation must end in a question and its answer "
+                        f"(roles {', '.join(_ASKING)} and {', '.join(_ANSWERING)}).")  # fmt: skip
+    video = row.cells.get("video", row.cells.get("videos"))
+    if isinstance(video, list) and len(video) == 1:
+        video = video[0]
+    if not isinstance(video, str):
+        raise DataError(f"{row.where}: expected one path in 'video' or 'videos', found {str(video)[:60]!r}.")
+    question = _PLACEHOLDER.sub(" ", spoken[-2][1]).strip()
+    return _Conversation(row, video, question, system, spoken[-1][1])
+
+
+def refuse_untrusted(rationales: Sequence[Rationale], where: str) -> None:
+    """Refuse texts and paths that must not reach a model, a terminal or the file system.
+
+    Raises:
+        DataError: Names the first such rationale and what is wrong with it.
+    """
+    for number, rationale in enumerate(rationales, start=1):
+        here = f"{where}, rationale {number} (of {rationale.id!r})"
+        relative_path(rationale.video, here)
+        for text in (rationale.text, rationale.written, rationale.id, rationale.label):
+            if len(text) > MAX_CHARACTERS:
+                raise DataError(f"{here}: a text of {len(text)} characters; at most {MAX_CHARACTERS} are read.")
+            if match := SPECIAL_TOKEN.search(text):
+                raise DataError(f"{here}: it holds {match.group()!r}, which a model could take for a control token.")
+            if any(char not in "\n\t" and unicodedata.category(char) in ("Cc", "Cs") for char in text):
+                raise DataError(f"{here}: it holds a control character; remove it.")
+        if rationale.weight < 0 or not all(0 <= value <= 1 for value in rationale.scores.values()):
+            raise DataError(f"{here}: weights are not negative, and scores lie in [0, 1].")
+
+
+def write_rationale_file(path: Path, rationales: Sequence[Rationale]) -> Path | None:
+    """Write our own format; a file that stood there is set aside, and its new name returned."""
+    old = set_aside(path)
+    write_jsonl(path, [dataclasses.asdict(rationale) for rationale in rationales])
+    return old
+
+
+def export_conversations(path: Path, rationales: Sequence[Rationale], book: PromptBook, format: Format) -> Path | None:
+    """Write what stage 1 trains on as conversations; a file that stood there is set aside.
+
+    Each row also has the key `rbft` with all that is known of the rationale: read back, it is the same. The tools named
+    ignore keys they do not know.
+
+    Args:
+        path: Of the .json or .jsonl file.
+        rationales: What to write.
+        book: The prompts stage 1 asks with.
+        format: `llava`, `sharegpt` (LLaMA-Factory) or `messages` (ms-swift).
+
+    Returns:
+        The new name of a file that stood there.
+    """
+    rows = [_row(rationale, book, format) for rationale in rationales]
+    old = set_aside(path)
+    if path.suffix == ".jsonl":
+        write_jsonl(path, rows)
+    else:
+        write_json(path, rows)
+    return old
+
+
+def _row(rationale: Rationale, book: PromptBook, format: Format) -> dict[str, Any]:
+    prompt, answer = book.training_prompt(rationale.label), book.rationale_target(rationale.text, rationale.label)
+    roles = ("system", "user", "assistant") if format == "messages" else ("system", "human", "gpt")
+    keys = ("role", "content") if format == "messages" else ("from", "value")
+    said = zip(roles, (prompt.system, f"<video>\n{prompt.question}", answer), strict=True)
+    turns = [dict(zip(keys, turn, strict=True)) for turn in said if turn[1] is not None]
+    own = {_OURS: dataclasses.asdict(rationale) | {"answer": answer}}
+    if format == "llava":
+        return {"id": rationale.id, "video": rationale.video, "conversations": turns, **own}
+    return {"messages" if format == "messages" else "conversations": turns, "videos": [rationale.video], **own}

@@ -1,0 +1,99 @@
+"""Each control takes away what it says, and nothing else."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from rbft.errors import ConfigError, DataError
+from rbft.rationales.controls import GenericText, NoDescription, RandomDrop, ShuffledVideos, ShuffledWords
+from rbft.rationales.store import Rationale
+
+
+def rationale(number: int, label: str, sample: int = 0) -> Rationale:
+    text = f"the object clip{number} of {label} moves in its own way {sample}"
+    return Rationale(
+        id=f"v{number}", sample=sample, video=f"{number}.mp4", label=label, prompt_hash="", hint="blind", model="m",
+        text=text, stated=label, written=text, truncated=False,
+    )  # fmt: skip
+
+
+ROWS = [rationale(i, "push" if i % 2 else "pull", sample) for i in range(8) for sample in range(2)]
+
+
+def same_but_text(found: list[Rationale]) -> bool:
+    key = [(r.id, r.sample, r.video, r.label, r.weight) for r in found]
+    return key == [(r.id, r.sample, r.video, r.label, r.weight) for r in ROWS]
+
+
+@pytest.mark.parametrize("within", ["class", "all"])
+@pytest.mark.parametrize("seed", range(5))
+def test_every_video_gets_the_texts_of_another(within, seed):
+    found = ShuffledVideos(within).apply(ROWS, seed)
+    assert same_but_text(found)
+    assert Counter(r.text for r in found) == Counter(r.text for r in ROWS)
+    for before, after in zip(ROWS, found, strict=True):
+        assert f"clip{before.id[1:]}" not in after.text.split()
+        assert (before.label in after.text) is (within == "class")
+        assert after.text.endswith(str(before.sample))
+
+
+def test_the_exchange_follows_the_seed():
+    texts = [[r.text for r in ShuffledVideos().apply(ROWS, seed)] for seed in (0, 0, 1, 2, 3)]
+    assert texts[0] == texts[1]
+    assert any(other != texts[0] for other in texts[2:])
+
+
+def test_where_one_class_is_most_of_all_some_texts_stay_in_it():
+    rows = [rationale(i, "push") for i in range(5)] + [rationale(9, "pull")]
+    found = ShuffledVideos("all").apply(rows, 0)
+    assert all(a.text != b.text for a, b in zip(rows, found, strict=True))
+    assert "push" in found[-1].text
+
+
+def test_a_class_of_one_video_has_nothing_to_exchange():
+    with pytest.raises(DataError, match="the only rationale of the class 'pull'"):
+        ShuffledVideos().apply([*(r for r in ROWS if r.label == "push"), rationale(9, "pull")], 0)
+
+
+def test_words_stay_and_their_order_goes():
+    found = ShuffledWords().apply(ROWS, 0)
+    assert same_but_text(found)
+    for before, after in zip(ROWS, found, strict=True):
+        assert sorted(before.text.split()) == sorted(after.text.split())
+    assert sum(before.text != after.text for before, after in zip(ROWS, found, strict=True)) == len(ROWS)
+    assert found == ShuffledWords().apply(ROWS, 0) != ShuffledWords().apply(ROWS, 1)
+
+
+def test_generic_text_has_the_length_and_nothing_of_the_content():
+    found = GenericText("any old words").apply(ROWS, 0)
+    assert same_but_text(found)
+    for before, after in zip(ROWS, found, strict=True):
+        assert len(after.text.split()) == len(before.text.split())
+        assert not {"object", before.label} & set(after.text.split())
+    assert found[0].text.startswith("any old words any old")
+    default = GenericText().apply(ROWS, 0)
+    assert not {"push", "pull", "object"} & set(default[0].text.split())
+
+
+def test_without_description_the_class_alone_is_left():
+    found = NoDescription().apply(ROWS, 0)
+    assert same_but_text(found)
+    assert {r.text for r in found} == {""}
+
+
+@pytest.mark.parametrize(("keep", "left"), [(0.5, 4), (0.3, 3), (1.0, 8), (0.01, 1)])
+def test_a_random_part_of_each_class_is_kept(keep, left):
+    found = RandomDrop(keep).apply(ROWS, 0)
+    assert Counter(r.label for r in found) == {"push": left, "pull": left}
+    assert [r for r in ROWS if r in found] == found
+    if keep == 0.5:
+        assert found != RandomDrop(keep).apply(ROWS, 1)
+
+
+def test_wrong_settings_are_refused():
+    with pytest.raises(ConfigError, match=r"^model\.control\.text"):
+        GenericText(" ")
+    with pytest.raises(ConfigError, match=r"^model\.control\.keep"):
+        RandomDrop(0.0)

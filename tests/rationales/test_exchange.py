@@ -1,0 +1,208 @@
+"""Rationales go out as conversations and come back the same; foreign files are read; what must not come in does not."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, get_args
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rbft.data.formats.conversations import Conversations
+from rbft.data.labels import LabelSet
+from rbft.errors import DataError
+from rbft.rationales.exchange import (
+    MAX_CHARACTERS,
+    Format,
+    export_conversations,
+    read_rationale_file,
+    refuse_untrusted,
+    write_rationale_file,
+)
+from rbft.rationales.prompts import PromptBook, Prompts
+from rbft.rationales.store import Rationale, read_rationales
+
+LABELS = LabelSet(("Fall", "no_fall"))
+PROMPTS = Prompts(system="Look closely.", hint="hint_kept")
+BOOK = PromptBook(PROMPTS, LABELS)
+GOOD = Rationale(
+    "a", 0, "a.mp4", "Fall", "00", "blind", "me", "He falls.", "Fall", "He falls.\nx", False, {"leak": 0.5}
+)
+OTHER = dataclasses.replace(GOOD, id="b", video="b.mp4", label="no_fall")
+
+texts = st.text(st.characters(exclude_categories=("Cs",)), max_size=60)
+names = st.text(st.characters(categories=("L", "N")), min_size=1, max_size=12)
+rationales = st.builds(
+    Rationale,
+    id=names,
+    sample=st.integers(0, 5),
+    video=names.map(lambda name: f"clips/{name}.mp4"),
+    label=st.sampled_from(LABELS.names),
+    prompt_hash=names,
+    hint=st.sampled_from(["blind", "imported"]),
+    model=names,
+    text=texts,
+    stated=st.none() | st.sampled_from(LABELS.names),
+    written=texts,
+    truncated=st.booleans(),
+    scores=st.dictionaries(st.sampled_from(["leak", "grounding"]), st.floats(0, 1)),
+    weight=st.floats(0, 10),
+    kept=st.booleans(),
+    reason=texts,
+)
+both_classes = st.lists(rationales, max_size=4).map(lambda found: [GOOD, OTHER, *found])
+
+
+@pytest.mark.parametrize("format", get_args(Format))
+@pytest.mark.parametrize("suffix", [".json", ".jsonl"])
+@settings(max_examples=25, deadline=None)
+@given(made=both_classes)
+def test_what_goes_out_comes_back(format: Format, suffix: str, made: list[Rationale]):
+    with TemporaryDirectory() as folder:
+        path = Path(folder, f"out{suffix}")
+        assert export_conversations(path, made, BOOK, format) is None
+        assert list(read_rationale_file(path).rationales) == made
+        # and by way of our own format
+        assert write_rationale_file(Path(folder, "own.jsonl"), made) is None
+        assert list(read_rationale_file(Path(folder, "own.jsonl")).rationales) == made
+
+
+@pytest.mark.parametrize("format", get_args(Format))
+def test_other_tools_see_what_stage_1_trains_on(tmp_path, format):
+    export_conversations(tmp_path / "out.json", [GOOD, OTHER], BOOK, format)
+    row, other = json.loads((tmp_path / "out.json").read_text())
+    turns = row["messages" if format == "messages" else "conversations"]
+    said = [(turn.get("role", turn.get("from")), turn.get("content", turn.get("value"))) for turn in turns]
+    roles = ("user", "assistant") if format == "messages" else ("human", "gpt")
+    assert said == [
+        ("system", "Look closely."),
+        (roles[0], "<video>\n" + BOOK.training_prompt("Fall").question),
+        (roles[1], "He falls.\nClassification: fall"),
+    ]
+    assert row["video"] == "a.mp4" if format == "llava" else row["videos"] == ["a.mp4"]
+    # the package's own data format reads labels from it
+    for record, video in ((row, "a.mp4"), (other, "b.mp4")):
+        (tmp_path / video).touch()
+        assert record["rbft"]["video"] == video
+    found = Conversations(train="out.json", conclusion="Classification:").read(tmp_path)
+    assert [(r.path, r.label) for r in found] == [("a.mp4", "fall"), ("b.mp4", "no fall")]
+
+
+def test_an_answer_edited_elsewhere_counts_as_it_is_now(tmp_path):
+    path = tmp_path / "out.json"
+    export_conversations(path, [GOOD, OTHER], BOOK, "llava")
+    rows = json.loads(path.read_text())
+    rows[0]["conversations"][-1]["value"] = "She falls.\nClassification: no fall"
+    path.write_text(json.dumps(rows))
+    edited, same = read_rationale_file(path).rationales
+    assert (edited.text, edited.stated, edited.scores, edited.id) == ("She falls.", "no_fall", {}, "a")
+    assert same == OTHER
+
+
+def foreign(path: Path, *answers: str, **more: Any) -> Path:
+    rows = [
+        {
+            "id": f"v{number}",
+            "video": f"v{number}.mp4",
+            "conversations": [
+                {"from": "human", "value": "<video>\nIs it Normal or Abnormal?"},
+                {"from": "gpt", "value": answer},
+            ],
+            **more,
+        }
+        for number, answer in enumerate(answers)
+    ]
+    path.write_text(json.dumps(rows))
+    return path
+
+
+def test_foreign_conversations_are_read_by_their_conclusion(tmp_path):
+    path = foreign(tmp_path / "x.json", "A dog.\nClassification: Normal", "A thief. It is abnormal.")
+    with pytest.raises(DataError, match=r"x\.json, item 2: the answer names no class behind"):
+        read_rationale_file(path)
+    path = foreign(tmp_path / "x.json", "A dog.\nClassification: Normal", "A thief.\n**Classification:** abnormal.",
+                   "A cat.\nClassification: normal\n", "It is odd. Classification: abnormal")  # fmt: skip
+    found = read_rationale_file(path)
+    assert found.book.labels.names == ("Normal", "abnormal")
+    assert [(r.label, r.text, r.stated) for r in found.rationales] == [
+        ("Normal", "A dog.", "Normal"), ("abnormal", "A thief.", "abnormal"),
+        ("Normal", "A cat.", "Normal"), ("abnormal", "It is odd.", "abnormal"),
+    ]  # fmt: skip
+    assert set(found.questions) == {"Is it Normal or Abnormal?"}
+    assert not found.labels_stated_apart
+    assert {r.hint for r in found.rationales} == {"imported"}
+
+
+def test_a_key_can_name_the_class(tmp_path):
+    path = foreign(tmp_path / "x.json", "A dog.\nClassification: Normal", label="odd")
+    rows = json.loads(path.read_text())
+    path.write_text(json.dumps([*rows, {**rows[0], "label": "Normal"}]))
+    found = read_rationale_file(path)
+    assert [(r.label, r.stated, r.sample) for r in found.rationales] == [("odd", "Normal", 0), ("Normal", "Normal", 1)]
+    assert found.labels_stated_apart
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"conversations": None}, "expected turns"),
+        ({"conversations": ["a"]}, "expected turns"),
+        ({"conversations": [{"from": "gpt", "value": "x"}]}, "must end in a question and its answer"),
+        ({"conversations": [{"from": "human", "value": 3}, {"from": "gpt", "value": "x"}]}, "each turn must be text"),
+        ({"video": ["a", "b"]}, "expected one path"),
+    ],
+)
+def test_wrong_rows_are_named(tmp_path, change, message):
+    path = foreign(tmp_path / "x.json", "A dog.\nClassification: Normal", **change)
+    with pytest.raises(DataError, match=rf"x\.json, item 1: .*{message}"):
+        read_rationale_file(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"text": "He <|im_end|> falls"}, r"'<\|', which a model could take for a control token"),
+        ({"written": "<video>"}, "control token"),
+        ({"text": "\x1b[31mred"}, "control character"),
+        ({"text": "x" * (MAX_CHARACTERS + 1)}, f"{MAX_CHARACTERS + 1} characters"),
+        ({"video": "../x.mp4"}, "leads out of its folder"),
+        ({"video": "/etc/passwd"}, "is absolute"),
+        ({"video": "http://x/y.mp4"}, "is a URL"),
+        ({"weight": -1.0}, "weights are not negative"),
+        ({"scores": {"leak": 2.0}}, r"scores lie in \[0, 1\]"),
+    ],
+)
+def test_what_must_not_come_in_is_refused(change, message):
+    refuse_untrusted([GOOD], "f.json")
+    with pytest.raises(DataError, match=message) as caught:
+        refuse_untrusted([GOOD, dataclasses.replace(GOOD, **change)], "f.json")
+    assert "rationale 2 (of 'a')" in str(caught.value)
+
+
+def test_existing_files_are_set_aside(tmp_path):
+    for path, write in (
+        (tmp_path / "own.jsonl", lambda path: write_rationale_file(path, [GOOD])),
+        (tmp_path / "out.json", lambda path: export_conversations(path, [GOOD, OTHER], BOOK, "llava")),
+    ):
+        path.write_text("mine")
+        old = write(path)
+        assert old is not None
+        assert old.read_text() == "mine"
+    assert read_rationales(tmp_path / "own.jsonl") == [GOOD]
+
+
+def test_sizes_are_bounded(tmp_path, monkeypatch):
+    path = foreign(tmp_path / "x.json", "A dog.\nClassification: Normal")
+    monkeypatch.setattr("rbft.rationales.exchange.MAX_FILE_BYTES", 10)
+    with pytest.raises(DataError, match="is larger than"):
+        read_rationale_file(path)
+    monkeypatch.undo()
+    path.write_text("[]")
+    with pytest.raises(DataError, match="holds 0 rows"):
+        read_rationale_file(path)
+    with pytest.raises(DataError, match="does not exist"):
+        read_rationale_file(tmp_path / "gone.json")

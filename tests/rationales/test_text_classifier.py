@@ -1,0 +1,121 @@
+"""The text classifier: what it learns, that it never sees a text of the same group, and its gradient."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.optimize import check_grad
+
+from rbft.data.labels import LabelSet
+from rbft.errors import ConfigError
+from rbft.rationales.checks import text_classifier
+from rbft.rationales.checks.base import Material
+from rbft.rationales.checks.reconstruction import Reconstruction
+from rbft.rationales.checks.text_classifier import cross_validated, fit, vectors
+from rbft.rationales.prompts import PromptBook, Prompts
+from rbft.rationales.store import Rationale
+
+BOOK = PromptBook(Prompts(), LabelSet(("fall", "sit")))
+
+
+def texts(count: int, seed: int = 0) -> tuple[list[str], list[int]]:
+    """Texts that differ in the order of the same words."""
+    rng = np.random.default_rng(seed)
+    labels = [number % 2 for number in range(count)]
+    orders = ("he stands then lies", "he lies then stands")
+    return [f"{rng.choice(['a room', 'a hall', 'a yard'])} where {orders[label]} again" for label in labels], labels
+
+
+def test_rows_are_of_unit_length_and_lone_runs_are_left_out():
+    rows = vectors(["he walks home", "he walks on", "quite something else"])
+    assert rows.shape == (3, 3)  # he, walks, he walks
+    assert np.asarray(rows.multiply(rows).sum(1)).ravel().tolist() == pytest.approx([1, 1, 0])
+
+
+def test_the_order_of_words_is_told_apart():
+    said, labels = texts(60)
+    chances = cross_validated(said, labels, [str(i) for i in range(60)], 2, 5)
+    assert chances.sum(1).tolist() == pytest.approx([1.0] * 60)
+    assert chances.argmax(1).tolist() == labels
+
+
+def test_what_cannot_be_told_is_not_told():
+    rng = np.random.default_rng(1)
+    said, _ = texts(200)
+    labels = rng.integers(2, size=200).tolist()
+    right = (cross_validated(said, labels, [str(i) for i in range(200)], 2, 5).argmax(1) == labels).mean()
+    assert 0.35 < right < 0.65
+
+
+def test_samples_of_a_video_are_never_on_both_sides():
+    """Each video has words of its own: a classifier that saw its other sample would know the class."""
+    rng = np.random.default_rng(2)
+    groups = [str(i // 2) for i in range(80)]
+    labels = [int(label) for label in rng.integers(2, size=40) for _ in range(2)]
+    said = [f"video{group} word{group} only{group}" for group in groups]
+    alone = (cross_validated(said, labels, [str(i) for i in range(80)], 2, 5).argmax(1) == labels).mean()
+    together = (cross_validated(said, labels, groups, 2, 5).argmax(1) == labels).mean()
+    assert alone > 0.9
+    assert together < 0.7
+
+
+def test_classes_weigh_the_same():
+    """Nine in ten of one class, and nothing to tell them by: both are as likely."""
+    said = ["nothing to be told"] * 40
+    labels = [0] * 36 + [1] * 4
+    slopes, bias = fit(vectors(said), np.array(labels), 2)
+    scores = vectors(said) @ slopes + bias
+    assert scores[0, 0] == pytest.approx(scores[0, 1], abs=1e-3)
+
+
+def test_the_gradient_is_that_of_the_loss(monkeypatch):
+    said, labels = texts(12)
+    features, wanted = vectors(said), np.array(labels)
+    caught = {}
+    monkeypatch.setattr(
+        text_classifier, "minimize", lambda loss, start, **_: caught.update(loss=loss, size=len(start)) or _Found(start)
+    )
+    fit(features, wanted, 2)
+    point = np.random.default_rng(0).normal(size=caught["size"])
+    error = check_grad(lambda x: caught["loss"](x)[0], lambda x: caught["loss"](x)[1], point)
+    assert error < 1e-4
+
+
+class _Found:
+    def __init__(self, x):
+        self.x = x
+
+
+def rationales(said: list[str], labels: list[int]) -> tuple[Rationale, ...]:
+    return tuple(
+        Rationale(f"v{i}", 0, f"v{i}.mp4", BOOK.labels.names[label], "", "blind", "me", text, None, text, False)
+        for i, (text, label) in enumerate(zip(said, labels, strict=True))
+    )
+
+
+def test_the_check_finds_the_one_that_reads_like_the_other_class():
+    said, labels = texts(40)
+    labels[7] = 1 - labels[7]
+    scores = Reconstruction().scores(Material(rationales(said, labels), BOOK))
+    low = [place for place, score in enumerate(scores) if score is not None and score < Reconstruction().threshold]
+    assert low == [7]
+
+
+def test_the_names_of_classes_do_not_help():
+    rng = np.random.default_rng(3)
+    labels = rng.integers(2, size=100).tolist()
+    said = [f"someone seems to {BOOK.labels.names[label]} there" for label in labels]
+    guessed = Reconstruction().guessed(Material(rationales(said, labels), BOOK))
+    assert guessed is not None
+    assert 0.3 < np.mean(np.argmax(guessed, 1) == labels) < 0.7
+
+
+def test_too_few_videos_are_not_scored():
+    said, labels = texts(14)
+    assert Reconstruction().scores(Material(rationales(said, labels), BOOK)) == [None] * 14
+    assert None not in Reconstruction(min_videos=7).scores(Material(rationales(said, labels), BOOK))
+
+
+def test_wrong_settings_are_refused():
+    with pytest.raises(ConfigError, match="folds and min_videos of Reconstruction"):
+        Reconstruction(folds=1)
