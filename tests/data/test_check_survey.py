@@ -258,6 +258,30 @@ def test_plain_lines_without_a_terminal(root, monkeypatch):
     assert out.getvalue().splitlines() == ["decoding videos: 1 of 2", "decoding videos: 2 of 2"]
 
 
+def test_a_progress_bar_on_a_terminal(root):
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True, width=80)
+    survey(root, ["v0.mp4", "v1.mp4"], cache=root.parent / "cache", console=console, workers=1)
+    assert "decoding videos" in out.getvalue() and "100%" in out.getvalue()
+
+
+@pytest.mark.parametrize(("files", "processes"), [(4, 0), (9, 3), (40, 5)])
+def test_all_cores_decode_where_there_is_enough_to_do(root, monkeypatch, files, processes):
+    asked = []
+
+    def decode(root, jobs, workers, time_limit):
+        asked.append(workers)
+        return (VideoFacts(path, bytes=1, digest=digest) for path, digest in jobs)
+
+    monkeypatch.setattr(module, "decode_in_processes", decode)
+    monkeypatch.setattr(module, "_cores", lambda: 5)
+    for number in range(files):
+        shutil.copy(root / "v0.mp4", root / f"copy{number}.mp4")
+        (root / f"copy{number}.mp4").open("ab").write(bytes([number]))  # another content
+    look(root, *(f"copy{number}.mp4" for number in range(files)), workers=None)
+    assert asked == ([processes] if processes else [])
+
+
 def test_no_torch_in_decoding_processes():
     """It would cost every process seconds and half a gigabyte."""
     code = "import sys, rbft.data.survey, rbft.data.check; assert 'torch' not in sys.modules, 'torch'"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from rbft.data.sampler import Draw
 from rbft.errors import VideoError
 from rbft.video.clip import read_clip
 from rbft.video.sampling import FrameSampling
+from rbft.vlm.batch import Item
 from rbft.vlm.processing import ClipProcessor
 from rbft.vlm.prompt import Prompt
 
@@ -40,15 +42,21 @@ def examples() -> list[Example]:
     return [Example(records[0], PROMPT, "archery"), Example(records[1], PROMPT, "push up fast", weight=0.25)]
 
 
-def draw(example: int, seed: int = 0, weight: float = 1.0) -> Draw:
-    return Draw(example, (0, 0, seed), weight, 7.0)
+def one(dataset: ExampleDataset, number: int, seed: int = 0, weight: float = 1.0) -> Item:
+    """The row of a clip about which one thing is asked."""
+    (item,) = dataset[draw(number, seed, weight)]
+    return item
+
+
+def draw(clip: int, seed: int = 0, weight: float = 1.0) -> Draw:
+    return Draw(clip, (0, 0, seed), weight, 7.0)
 
 
 def test_rows_hold_the_clip_of_their_video(root, processor):
     dataset = ExampleDataset(examples(), root, UNIFORM, None, processor)
     assert len(dataset) == 2
     for number in range(2):
-        item = dataset[draw(number)]
+        item = one(dataset, number)
         expected = processor.prompt_inputs(PROMPT, read_clip(f"{number}.mp4", UNIFORM, root=root))
         assert item.index == number
         assert torch.equal(item.prompt.ids, expected.ids)
@@ -59,29 +67,48 @@ def test_rows_hold_the_clip_of_their_video(root, processor):
 
 def test_weights_multiply_and_fillers_weigh_nothing(root, processor):
     dataset = ExampleDataset(examples(), root, UNIFORM, None, processor)
-    assert [dataset[draw(0)].weight, dataset[draw(1)].weight, dataset[draw(1, weight=0.0)].weight] == [1.0, 0.25, 0.0]
+    assert [one(dataset, 0).weight, one(dataset, 1).weight, one(dataset, 1, weight=0.0).weight] == [1.0, 0.25, 0.0]
     lengths = [len(processor.target_ids(PROMPT, example.answer)) for example in examples()]
     assert dataset.supervised == [lengths[0], 0.25 * lengths[1]]
 
 
 def test_rows_without_an_answer_supervise_nothing(root, processor):
     dataset = ExampleDataset([Example(examples()[0].record, PROMPT)], root, UNIFORM, None, processor)
-    assert dataset[draw(0)].target.tolist() == []
+    assert one(dataset, 0).target.tolist() == []
     assert dataset.supervised == [0]
 
 
 def test_random_frames_follow_the_draw_alone(root, processor):
     dataset = ExampleDataset(examples(), root, FrameSampling(num_frames=4, mode="random"), None, processor)
-    pixels = [dataset[draw(0, seed)].prompt.vision["pixel_values_videos"] for seed in (1, 1, 2)]
+    pixels = [one(dataset, 0, seed).prompt.vision["pixel_values_videos"] for seed in (1, 1, 2)]
     assert torch.equal(pixels[0], pixels[1])
     assert not torch.equal(pixels[0], pixels[2])
+
+
+def test_all_that_is_asked_about_a_clip_comes_together(root, processor):
+    first, second = examples()
+    asked = [first, second, replace(first, prompt=Prompt("Why?"), answer="a door"), replace(first, answer="push")]
+    dataset = ExampleDataset(asked, root, UNIFORM, None, processor)
+    assert (len(dataset), dataset.clips) == (2, [[0, 2, 3], [1]])
+    lengths = [len(processor.target_ids(example.prompt, example.answer)) for example in asked]
+    assert dataset.supervised == [lengths[0] + lengths[2] + lengths[3], 0.25 * lengths[1]]
+    assert dataset.lengths == [lengths[0] + lengths[2] + lengths[3], lengths[1]]
+    items = dataset[draw(0, weight=0.5)]
+    clip = read_clip("0.mp4", UNIFORM, root=root)
+    for item, number in zip(items, (0, 2, 3), strict=True):
+        expected = processor.prompt_inputs(asked[number].prompt, clip)
+        assert (item.index, item.weight) == (number, 0.5)
+        assert torch.equal(item.prompt.ids, expected.ids)
+        assert torch.equal(item.prompt.types, expected.types)
+        assert item.prompt.vision is items[0].prompt.vision
+        assert item.target.tolist() == processor.target_ids(asked[number].prompt, asked[number].answer).tolist()
 
 
 @pytest.mark.parametrize("cells", [1, 2, 6])
 def test_max_pixels_bounds_the_visual_tokens(root, processor, cells):
     pixels = cells * processor.cell**2
-    item = ExampleDataset(examples(), root, UNIFORM, pixels, processor)[draw(0)]
-    full = ExampleDataset(examples(), root, UNIFORM, None, processor)[draw(0)]
+    item = one(ExampleDataset(examples(), root, UNIFORM, pixels, processor), 0)
+    full = one(ExampleDataset(examples(), root, UNIFORM, None, processor), 0)
     clip = read_clip("0.mp4", UNIFORM, max_pixels=pixels, root=root, multiple=processor.cell)
     expected = processor.prompt_inputs(PROMPT, clip, sized=True)
     assert torch.equal(item.prompt.vision["pixel_values_videos"], expected.vision["pixel_values_videos"])

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import get_args
 
 from rbft.data.check_report import CheckReport
 from rbft.data.findings import SIDES, Finding, Kind, Sides, some_of
-from rbft.data.labels import LabelSet
+from rbft.data.labels import LabelSet, folded
 from rbft.data.leaks import copies, crossing_groups, near_duplicates
 from rbft.data.records import VideoRecord
 from rbft.data.splits import Splits
@@ -70,12 +71,16 @@ def check_dataset(
         *_blank(used, facts),
         *([] if sampling is None else _frames(sides, facts, sampling)),
     ]
-    if isinstance(labels, LabelSet):
-        found += _too_few(sides, records, names, facts, shots)
-        found += _imbalance(sides, names, imbalance, shots)
-    else:
-        found += _labels(records, labels)
-        notes.append("classes were not compared by their number of videos, as there are labels to correct first.")
+    if isinstance(labels, DataError):
+        meant: dict[str, str] = {}
+        found += _labels(records, labels, meant)
+        # counted as what they will be once they are corrected; a label that stands for no other class is left out
+        names = tuple(dict.fromkeys(meant[name] for name in names if name in meant))
+        records = _as_meant(records, meant)
+        sides = {side: _as_meant(part, meant) for side, part in sides.items()}
+        notes.append("classes were compared by their number of videos as if the labels to correct were corrected.")
+    found += _too_few(sides, records, names, facts, shots)
+    found += _imbalance(sides, names, imbalance, shots)
     if isinstance(splits, DataError) and not _explained(found, sides, names, shots):
         found.append(Finding("splits", str(splits), ()))
     order = {kind: number for number, kind in enumerate(get_args(Kind))}
@@ -152,20 +157,28 @@ def _listed_twice(records: Sequence[VideoRecord]) -> Iterator[Finding]:
             )
 
 
-def _labels(records: Sequence[VideoRecord], refusal: DataError) -> Iterator[Finding]:
-    """Every label that is refused, not only the first one."""
+def _as_meant(records: Iterable[VideoRecord], meant: Mapping[str, str]) -> list[VideoRecord]:
+    return [replace(record, label=meant[record.label]) for record in records if record.label in meant]
+
+
+def _labels(records: Sequence[VideoRecord], refusal: DataError, meant: dict[str, str]) -> Iterator[Finding]:
+    """Every label that is refused, not only the first one; `meant` takes the class that each label stands for."""
     videos: dict[str, list[str]] = defaultdict(list)
     for record in records:
         videos[record.label].append(record.id)
     accepted = ["?"]  # a set has at least two classes, and the first name must be judged by itself
+    spellings: dict[str, str] = {}
     found = False
     # of two spellings the rarer one is more likely the mistake
     for name in sorted(videos, key=lambda name: (-len(videos[name]), name)):
         try:
             LabelSet((*accepted, name))
             accepted.append(name)
+            spellings[folded(name)] = meant[name] = name
         except DataError as error:
             found = True
+            if folded(name) in spellings:
+                meant[name] = spellings[folded(name)]
             yield Finding("label", str(error), tuple(videos[name]))
     if not found:
         yield Finding("label", str(refusal), ())

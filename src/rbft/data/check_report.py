@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import Any
+from typing import Any, get_args
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from rbft.data.findings import Finding, Severity
+from rbft.data.findings import Finding, Kind, Severity
 
 _SHOWN_OF_A_KIND = 10
 _CLASSES_SHOWN = 12
@@ -41,6 +41,12 @@ class CheckReport:
     def errors(self) -> tuple[Finding, ...]:
         """The findings for which training should not start."""
         return tuple(finding for finding in self.findings if finding.severity == "error")
+
+    def with_more(self, findings: Iterable[Finding], notes: Iterable[str] = ()) -> CheckReport:
+        """The same with what was found elsewhere, in order."""
+        order = {kind: number for number, kind in enumerate(get_args(Kind))}
+        found = sorted([*self.findings, *findings], key=lambda finding: order[finding.kind])
+        return replace(self, findings=tuple(found), notes=(*self.notes, *notes))
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""

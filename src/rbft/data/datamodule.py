@@ -23,8 +23,10 @@ from rbft.data.video_facts import VideoFacts
 from rbft.errors import ConfigError, DataError
 from rbft.video.clip import Clip, read_clip
 from rbft.video.clip_cache import ClipCache, default_folder
+from rbft.video.clip_control import ClipControl
 from rbft.video.sampling import FrameSampling
 from rbft.vlm.batch import collate
+from rbft.vlm.features import FeatureCache
 from rbft.vlm.processing import ClipProcessor, FrameBound
 
 Role = Literal["train", "val", "test", "predict"]
@@ -50,6 +52,11 @@ class VideoDataModule(L.LightningDataModule):
         frames: `uniform` takes the same frames always; `random` draws one from each segment when training.
         max_pixels: Most pixels (height x width) of a frame, and so of its visual tokens in families that take any frame
             size; None: what the model's processor makes of the source.
+        max_visual_tokens: Most visual tokens of a clip; None for no bound. In families that take any frame size, frames
+            are made smaller first, down to one token for each group of frames that shares its tokens, and only then
+            fewer; in the others they are made fewer.
+        clip_control: Takes something from every clip that a stage reads, for controls: `blank` makes all frames grey,
+            `reversed` runs them backwards, `shuffled` puts them out of order.
         batch_size: Clips of a training micro-batch on each device.
         eval_batch_size: Clips of a batch for writing and scoring.
         num_workers: Decoding processes of each loader.
@@ -61,6 +68,12 @@ class VideoDataModule(L.LightningDataModule):
         cache_dir: Folder of the kept clips; None: the one that the environment variable RBFT_CACHE names, else
             `~/.cache/rbft/clips`.
         cache_gb: Most gigabytes (1e9 bytes) of kept clips; a clip takes frames x height x width x 3 bytes.
+        cache_features: Whether the visual features of clips are kept on disk too, in the folder `features` of
+            `cache_dir`, so that no later epoch, stage or run with the same vision weights decodes or encodes them
+            again; results stay the same to the last bit. Has no effect where the vision tower or the projector is
+            trained, and on training clips with random frames.
+        feature_cache_gb: Most gigabytes of kept features; a clip takes visual tokens x width of the language model x
+            bytes of a number, in Qwen3-VL four times that.
     """
 
     def __init__(
@@ -78,6 +91,8 @@ class VideoDataModule(L.LightningDataModule):
         max_frames: int = 64,
         frames: Literal["uniform", "random"] = "uniform",
         max_pixels: int | None = None,
+        max_visual_tokens: int | None = None,
+        clip_control: ClipControl = "none",
         batch_size: int = 1,
         eval_batch_size: int = 8,
         num_workers: int = 0,
@@ -85,27 +100,38 @@ class VideoDataModule(L.LightningDataModule):
         cache_clips: bool = True,
         cache_dir: str | None = None,
         cache_gb: float = 20.0,
+        cache_features: bool = True,
+        feature_cache_gb: float = 20.0,
     ) -> None:
         super().__init__()
         for key, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
             if value < 1:
                 raise ConfigError(f"data.{key}: {value} must be at least 1.")
+        if max_visual_tokens is not None and max_visual_tokens < 1:
+            raise ConfigError(f"data.max_visual_tokens: {max_visual_tokens} must be at least 1.")
         if num_workers < 0:
             raise ConfigError(f"data.num_workers: {num_workers} must not be negative.")
         if not 0 < cache_gb < float("inf"):
             raise ConfigError(f"data.cache_gb: {cache_gb} must be above 0; data.cache_clips: false keeps no clips.")
+        if not 0 < feature_cache_gb < float("inf"):
+            raise ConfigError(f"data.feature_cache_gb: {feature_cache_gb} must be above 0; data.cache_features: false "
+                              "keeps no features.")  # fmt: skip
         self.root = Path(root).expanduser()
         self.format = format if format is not None else ClassFolders()
         self.shots, self.draw, self.nested, self.pool_shots = shots, draw, nested, pool_shots
         self.val_shots, self.val_fraction = val_shots, val_fraction
         self.sampling = FrameSampling(num_frames=num_frames, fps=fps, max_frames=max_frames)
         self.train_sampling = FrameSampling(num_frames=num_frames, fps=fps, max_frames=max_frames, mode=frames)
-        self.max_pixels = max_pixels
+        self.max_pixels, self.max_visual_tokens = max_pixels, max_visual_tokens
         self.batch_size, self.eval_batch_size, self.num_workers = batch_size, eval_batch_size, num_workers
+        self.clip_control = clip_control
         self.on_bad_video: Policy = on_bad_video
         self.unreadable: tuple[VideoRecord, ...] = ()
+        self.facts: Mapping[str, VideoFacts] = {}
         self.cache_folder = default_folder() if cache_dir is None else Path(cache_dir).expanduser()
         self.cache = ClipCache(self.cache_folder, int(cache_gb * 1e9), file_digest) if cache_clips else None
+        kept = FeatureCache(self.cache_folder / "features", int(feature_cache_gb * 1e9))
+        self.features = kept if cache_features else None
         self.seed = 0
         self.accumulate = 1
         self._datasets: dict[Role, ExampleDataset] = {}
@@ -151,14 +177,16 @@ class VideoDataModule(L.LightningDataModule):
         return [*splits.train, *splits.val, *splits.test, *spare]
 
     def take_out_bad(self, facts: Mapping[str, VideoFacts]) -> None:
-        """Apply `on_bad_video` to the splits; `unreadable` then holds the test videos that count as wrong.
+        """Apply `on_bad_video` to the splits.
+
+        `unreadable` then holds the test videos that count as wrong, and `facts` what is known of all videos by path.
 
         Raises:
             DataError: The policy does not allow to go on; names the videos and why they cannot be read.
         """
         bad = {r.id: facts[r.path].reason or "cannot be read" for r in self.used if not facts[r.path].readable}
         splits, self.unreadable = apply_policy(self.splits, self.labels, bad, self.on_bad_video, shots=self.shots)
-        self.splits = splits
+        self.splits, self.facts = splits, facts
 
     def fingerprint(self, *roles: Literal["train", "val", "test"]) -> str:
         """Of the videos of some splits, by content, and of the classes."""
@@ -167,9 +195,16 @@ class VideoDataModule(L.LightningDataModule):
 
     def clip(self, path: str, bound: FrameBound | None = None) -> Clip:
         """The frames of a video that scoring takes; for people to see, or as a model's processor bounds them."""
-        pixels, multiple = (self.max_pixels, 2) if bound is None else bound
+        bound = FrameBound(self.max_pixels, 2) if bound is None else bound
         read = read_clip if self.cache is None else self.cache.read
-        return read(path, self.sampling, max_pixels=pixels, root=self.root, multiple=multiple)
+        return read(
+            path,
+            self.sampling.at_most(bound.max_frames),
+            max_pixels=bound.max_pixels,
+            root=self.root,
+            multiple=bound.multiple,
+            budget=bound.budget,
+        )
 
     def connect(self, processor: ClipProcessor, seed: int, accumulate: int, **rows: Sequence[Example]) -> None:
         """Say what the loaders yield.
@@ -189,6 +224,9 @@ class VideoDataModule(L.LightningDataModule):
                 self.max_pixels,
                 processor,
                 self.cache,
+                self.max_visual_tokens,
+                self.features,
+                self.clip_control,
             )
             for role, examples in rows.items()
         }
@@ -196,6 +234,14 @@ class VideoDataModule(L.LightningDataModule):
     def dataset(self, role: Role) -> ExampleDataset:
         """The rows of a role."""
         return self._datasets[role]
+
+    def use_vision(self, digest: str | None) -> None:
+        """Take clips that were encoded as `digest` says from where they are kept; None: encode all.
+
+        To be said between `connect` and the making of loaders.
+        """
+        for dataset in self._datasets.values():
+            dataset.use_vision(digest)
 
     def steps_per_epoch(self, world_size: int) -> int:
         """Optimiser steps of an epoch."""
@@ -214,8 +260,10 @@ class VideoDataModule(L.LightningDataModule):
         self._train.set_epoch(epoch)
 
     def _train_sampler(self, rank: int, world_size: int) -> TrainSampler:
-        tokens = self._datasets["train"].supervised
-        return TrainSampler(tokens, self.batch_size, self.accumulate, rank, world_size, self.seed)
+        dataset = self._datasets["train"]
+        return TrainSampler(
+            dataset.supervised, dataset.lengths, self.batch_size, self.accumulate, rank, world_size, self.seed
+        )
 
     def _loader(self, role: Role) -> DataLoader[Any]:
         trainer = self.trainer

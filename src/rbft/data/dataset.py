@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from rbft.data.fingerprint import file_digest
 from rbft.data.records import VideoRecord
 from rbft.data.sampler import Draw
-from rbft.video.clip import read_clip
-from rbft.video.clip_cache import ClipCache
+from rbft.video.clip import Clip, read_clip
+from rbft.video.clip_cache import ClipCache, clip_key
+from rbft.video.clip_control import ClipControl, control_clip
+from rbft.video.container import resolve_inside
 from rbft.video.sampling import FrameSampling
-from rbft.vlm.batch import Item
+from rbft.vlm.batch import Item, PromptInputs
+from rbft.vlm.features import FeatureCache, feature_key
 from rbft.vlm.processing import ClipProcessor
 from rbft.vlm.prompt import Prompt
 
@@ -29,16 +33,18 @@ class Example:
         prompt: The question.
         answer: What the model shall answer; None where nothing is trained.
         weight: In the loss.
+        whole: Whether the weight is of the answer as a whole; else it is of each of its tokens.
     """
 
     record: VideoRecord
     prompt: Prompt
     answer: str | None = None
     weight: float = 1.0
+    whole: bool = False
 
 
-class ExampleDataset(Dataset[Item]):
-    """Rows of a stage.
+class ExampleDataset(Dataset[list[Item]]):
+    """Rows of a stage, by clip: all that is asked about a clip comes together, so that the clip is computed once.
 
     Args:
         examples: The rows' content.
@@ -47,6 +53,9 @@ class ExampleDataset(Dataset[Item]):
         max_pixels: Upper bound of height x width of a frame; None keeps the source size.
         processor: The model's processor.
         cache: Where decoded clips are kept; None decodes every time.
+        max_visual_tokens: Most visual tokens of a clip; None for no bound.
+        features: Where encoded clips are kept; None encodes every time.
+        control: What is taken from every clip.
     """
 
     def __init__(
@@ -57,11 +66,17 @@ class ExampleDataset(Dataset[Item]):
         max_pixels: int | None,
         processor: ClipProcessor,
         cache: ClipCache | None = None,
+        max_visual_tokens: int | None = None,
+        features: FeatureCache | None = None,
+        control: ClipControl = "none",
     ) -> None:
         self.examples = tuple(examples)
-        self.root, self.sampling, self.processor = root, sampling, processor
-        self._bound = processor.frame_bound(max_pixels)
+        self._bound = processor.frame_bound(max_pixels, max_visual_tokens)
+        self.root, self.sampling, self.processor = root, sampling.at_most(self._bound.max_frames), processor
         self._read = read_clip if cache is None else cache.read
+        self._features, self._control = features, control
+        self._pixels = processor.fingerprint()
+        self._vision: str | None = None
         self.targets = [
             torch.empty(0, dtype=torch.long)
             if example.answer is None
@@ -69,23 +84,93 @@ class ExampleDataset(Dataset[Item]):
             for example in self.examples
         ]
 
+        clips: dict[str, list[int]] = {}
+        for number, example in enumerate(self.examples):
+            clips.setdefault(example.record.path, []).append(number)
+        self.clips = list(clips.values())
+
     def __len__(self) -> int:
-        return len(self.examples)
+        return len(self.clips)
 
     @property
     def supervised(self) -> list[float]:
-        """Weight x supervised tokens of each example."""
-        return [example.weight * len(target) for example, target in zip(self.examples, self.targets, strict=True)]
+        """Weight x supervised tokens of each clip."""
+        return [sum(self._weight(i) * len(self.targets[i]) for i in clip) for clip in self.clips]
 
-    def __getitem__(self, draw: Draw) -> Item:
-        example = self.examples[draw.example]
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of all answers of each clip, whatever they weigh."""
+        return [sum(len(self.targets[i]) for i in clip) for clip in self.clips]
+
+    def _weight(self, number: int) -> float:
+        """Of each token of an example's answer."""
+        example = self.examples[number]
+        return example.weight / len(self.targets[number]) if example.whole else example.weight
+
+    def use_vision(self, digest: str | None) -> None:
+        """Take clips from where encoded ones are kept, and have those that are not there stored.
+
+        To be said before a loader is made: its workers have a copy of the data set.
+
+        Args:
+            digest: Of all that encodes clips; None where that is trained, so that features do not last.
+        """
+        self._vision = digest
+
+    def __getitem__(self, draw: Draw) -> list[Item]:
+        numbers = self.clips[draw.clip]
+        first = self._first(self.examples[numbers[0]], draw.seed)
+        items = []
+        for number in numbers:
+            example = self.examples[number]
+            prompt = first if number == numbers[0] else self.processor.another(example.prompt, first)
+            weight = self._weight(number) * draw.weight
+            items.append(Item(number, prompt, self.targets[number], weight, draw.normalizer))
+        return items
+
+    def _first(self, example: Example, seed: tuple[int, ...]) -> PromptInputs:
+        key = self._feature_key(example)
+        if key is not None and self._features is not None:
+            encoded = self._features.load(key)
+            if encoded is not None:
+                return self.processor.encoded_inputs(example.prompt, encoded)
+        clip = self._clip(example, seed)
+        prompt = self.processor.prompt_inputs(example.prompt, clip, sized=self._bound.sized)
+        # features of a video that was replaced while it was decoded are nobody's
+        return replace(prompt, key=key) if key == self._feature_key(example) else prompt
+
+    def _feature_key(self, example: Example) -> str | None:
+        """Under which the features of an example's clip are kept.
+
+        None where they are not: random frames hardly repeat and would only fill the disk.
+        """
+        if self._features is None or self._vision is None or self.sampling.mode == "random" or not example.prompt.video:
+            return None
+        # a video with stored features is refused for the same reasons as one to decode
+        resolve_inside(self.root, example.record.path)
+        clip = clip_key(
+            file_digest(self.root / example.record.path),
+            self.sampling,
+            max_pixels=self._bound.max_pixels,
+            multiple=self._bound.multiple,
+            budget=self._bound.budget,
+        )
+        return feature_key(clip, self._control, self._pixels, self._vision)
+
+    def blank(self) -> PromptInputs:
+        """The first example's question about a clip of that size that shows nothing: all frames are grey."""
+        clip = self._clip(self.examples[0], (0,))
+        blank = control_clip(clip, "blank")
+        return self.processor.prompt_inputs(self.examples[0].prompt, blank, sized=self._bound.sized)
+
+    def _clip(self, example: Example, seed: tuple[int, ...]) -> Clip:
         clip = self._read(
             example.record.path,
             self.sampling,
             max_pixels=self._bound.max_pixels,
             root=self.root,
-            rng=np.random.default_rng(draw.seed),
+            rng=np.random.default_rng(seed),
             multiple=self._bound.multiple,
+            budget=self._bound.budget,
         )
-        prompt = self.processor.prompt_inputs(example.prompt, clip, sized=self._bound.max_pixels is not None)
-        return Item(draw.example, prompt, self.targets[draw.example], example.weight * draw.weight, draw.normalizer)
+        return control_clip(clip, self._control)

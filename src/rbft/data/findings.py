@@ -11,7 +11,7 @@ from rbft.data.records import VideoRecord
 Kind = Literal[
     "missing", "empty", "unreadable", "damaged", "gave_up", "no_frame_rate",
     "duplicate_across_splits", "conflicting_labels", "group_across_splits",
-    "label", "listed_twice", "too_few", "splits",
+    "label", "unscorable", "listed_twice", "too_few", "splits", "model", "memory",
     "near_duplicate", "duplicate", "imbalance", "blank", "short",
 ]  # fmt: skip
 Severity = Literal["error", "warning"]

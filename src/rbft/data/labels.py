@@ -20,7 +20,7 @@ _JOINERS = "\u200c\u200d"
 _FORBIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
 # The shapes chat templates and tokenizers give their control tokens: <|im_end|>, <video>, </s>, <<SYS>>, [INST], [PAD].
-_SPECIAL = re.compile(r"<\||\|>|<</?\w+>>|</?[A-Za-z_][\w:.-]*/?>|\[/?[A-Z][A-Z_]+\d*\]")
+SPECIAL_TOKEN = re.compile(r"<\||\|>|<</?\w+>>|</?[A-Za-z_][\w:.-]*/?>|\[/?[A-Z][A-Z_]+\d*\]")
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,10 @@ class LabelSet:
                 raise DataError(f"the label {name!r} {trouble}. Rename the class in the data set.")
         seen: dict[str, str] = {}
         for name in self.names:
-            if other := seen.get(_folded(name)):
+            if other := seen.get(folded(name)):
                 how = "stands twice" if other == name else f"reads the same as {other!r}"
                 raise DataError(f"the label {name!r} {how}; give one class one spelling.")
-            seen[_folded(name)] = name
+            seen[folded(name)] = name
         if len(self.names) < 2:
             raise DataError(f"a classification needs at least two classes, the data set has {list(self.names)}.")
 
@@ -107,12 +107,12 @@ def _trouble(name: str) -> str | None:
         return f"has {len(name)} characters, {MAX_LENGTH} are the most"
     if any(unicodedata.category(char) in _FORBIDDEN and char not in _JOINERS for char in name):
         return "holds a line break, a control character or an invisible one"
-    if match := _SPECIAL.search(plain):
+    if match := SPECIAL_TOKEN.search(plain):
         return f"holds {match.group()!r}, which a model could take for a control token"
     return None
 
 
-def _folded(name: str) -> str:
+def folded(name: str) -> str:
     """What is left of a name when case and word separators are taken away; '1-2' stays apart from '12'."""
     text = re.sub(f"[{_JOINERS}]", "", unicodedata.normalize("NFKC", name)).casefold()
     return re.sub(r"(?<!\d)[\s_-]+|[\s_-]+(?!\d)", "", re.sub(r"[\s_-]+", "-", text))

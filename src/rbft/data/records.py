@@ -27,6 +27,7 @@ SPLIT_NAMES: dict[str, Split] = {
 """What data sets call their splits (in lower case), and what they are called here."""
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://|(file|concat|data|pipe):", re.IGNORECASE)
+_LONGEST_NAME, _LONGEST_PATH = 255, 4096  # bytes; what file systems take
 _DRIVE = re.compile(r"[A-Za-z]:")
 
 
@@ -65,7 +66,8 @@ def relative_path(text: str, where: str) -> str:
     """
     trouble = _path_trouble(text)
     if trouble:
-        raise DataError(f"{where}: the path {text!r} {trouble}. Write it relative to the data root, with '/'.")
+        shown = text if len(text) <= _LONGEST_NAME else f"{text[:_LONGEST_NAME]}..."
+        raise DataError(f"{where}: the path {shown!r} {trouble}. Write it relative to the data root, with '/'.")
     return str(PurePosixPath(text))
 
 
@@ -87,6 +89,8 @@ def _path_trouble(text: str) -> str | None:
         return "leads out of its folder ('..')"
     if not parts:
         return "names no file"
+    if max(len(part.encode()) for part in parts) > _LONGEST_NAME or len(text.encode()) > _LONGEST_PATH:
+        return "is longer than a file name can be"
     return None
 
 

@@ -1,4 +1,4 @@
-"""Which rows each rank computes at each step: a function of (seed, epoch, step) alone, so any step can be resumed."""
+"""Which clips each rank computes at each step: a function of (seed, epoch, step) alone, so any step can be resumed."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from torch.utils.data import Sampler
 
 
 class Draw(NamedTuple):
-    """One row to compute.
+    """One clip to compute, with all that is asked about it.
 
     Args:
-        example: Its position in the data set.
-        seed: For whatever is random about this row (frames, augmentation).
-        weight: 1, or 0 for a row that only fills up a rank's batch and counts nowhere.
+        clip: Its position in the data set.
+        seed: For whatever is random about it (frames, augmentation).
+        weight: 1, or 0 for a clip that only fills up a rank's batch and counts nowhere.
         normalizer: Sum of weight x supervised tokens over the whole optimiser step.
     """
 
-    example: int
+    clip: int
     seed: tuple[int, ...]
     weight: float
     normalizer: float
@@ -29,13 +29,15 @@ class Draw(NamedTuple):
 class TrainSampler(Sampler[list[Draw]]):
     """Micro-batches of one rank for training.
 
-    Each example stands once in each epoch. An optimiser step takes `batch_size x world_size x accumulate` examples of
-    a permutation drawn from (seed, epoch). The last step of an epoch may have fewer: its rows are spread over ranks
-    and micro-batches, and rows of weight 0 keep their number equal on every rank.
+    Each clip stands once in each epoch. An optimiser step takes `batch_size x world_size x accumulate` clips of a
+    permutation drawn from (seed, epoch). The last step of an epoch may have fewer: its clips are spread over ranks and
+    micro-batches, and clips of weight 0 keep their number equal on every rank. Within a step, clips with answers of
+    like length come into one micro-batch, which saves padding and changes no gradient.
 
     Args:
-        tokens: Weight x supervised tokens of each example.
-        batch_size: Rows of a micro-batch.
+        tokens: Weight x supervised tokens of each clip.
+        lengths: Tokens of each clip's answers.
+        batch_size: Clips of a micro-batch.
         accumulate: Micro-batches of an optimiser step on one rank.
         rank: Of this process.
         world_size: Number of processes.
@@ -43,9 +45,16 @@ class TrainSampler(Sampler[list[Draw]]):
     """
 
     def __init__(
-        self, tokens: Sequence[float], batch_size: int, accumulate: int, rank: int, world_size: int, seed: int
+        self,
+        tokens: Sequence[float],
+        lengths: Sequence[int],
+        batch_size: int,
+        accumulate: int,
+        rank: int,
+        world_size: int,
+        seed: int,
     ) -> None:
-        self.tokens = np.asarray(tokens, dtype=np.float64)
+        self.tokens, self.lengths = np.asarray(tokens, dtype=np.float64), np.asarray(lengths)
         self.batch_size, self.accumulate = batch_size, accumulate
         self.rank, self.world_size, self.seed = rank, world_size, seed
         self.epoch = 0
@@ -74,6 +83,7 @@ class TrainSampler(Sampler[list[Draw]]):
         for start in range(0, len(order), size):
             chosen = order[start : start + size]
             normalizer = float(self.tokens[chosen].sum())
+            chosen = chosen[np.argsort(self.lengths[chosen], kind="stable")]
             parts = np.array_split(chosen, self.world_size * self.accumulate)
             width = max(len(part) for part in parts)
             for micro in range(self.accumulate):
@@ -86,14 +96,14 @@ class TrainSampler(Sampler[list[Draw]]):
 
 
 class EvaluationSampler(Sampler[list[Draw]]):
-    """Batches of one rank for scoring or writing: each example once over all ranks, in order.
+    """Batches of one rank for scoring or writing: each clip once over all ranks, in order.
 
-    Every rank gets the same number of batches, filled up with rows of weight 0, so that no rank waits for a
-    collective that another never reaches.
+    Every rank gets the same number of batches of the same sizes, filled up with clips of weight 0, so that no rank
+    waits for a collective that another never reaches.
 
     Args:
-        size: Number of examples.
-        batch_size: Rows of a batch.
+        size: Number of clips.
+        batch_size: Clips of a batch.
         rank: Of this process.
         world_size: Number of processes.
     """
@@ -108,4 +118,5 @@ class EvaluationSampler(Sampler[list[Draw]]):
         for number in range(len(self)):
             start = (number * self.world_size + self.rank) * self.batch_size
             rows = [Draw(i, (0, 0, i), 1.0, 1.0) for i in range(start, min(start + self.batch_size, self.size))]
-            yield rows or [Draw(0, (0, 0, 0), 0.0, 1.0)]
+            first = number * self.world_size * self.batch_size  # where the first rank starts
+            yield rows + [Draw(0, (0, 0, 0), 0.0, 1.0)] * (min(self.batch_size, self.size - first) - len(rows))

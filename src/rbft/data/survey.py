@@ -214,10 +214,15 @@ class _Memory:
         if not file.exists():
             return
         with self._lock:
-            rows = [row for _, row in read_jsonl(file)]
-        for row in rows:
-            if row.get("schema") == SCHEMA:
+            rows = list(read_jsonl(file))
+        for number, row in rows:
+            if row.get("schema") != SCHEMA:
+                continue
+            try:
+                VideoFacts(path=row["file"], **row["facts"])
                 self._learn(row)
+            except (KeyError, TypeError, AttributeError) as error:
+                raise DataError(f"{file}, line {number}: holds no facts of a video. Delete that line.") from error
 
     def look_up(self, root: Path, path: str) -> VideoFacts | str:
         """The facts of a file, or its digest if they are unknown."""

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
@@ -14,6 +15,10 @@ from rbft.errors import VideoError
 from rbft.video.container import DEFAULT_LIMITS, Limits
 from rbft.video.reader import FrameMissingError, open_reader
 from rbft.video.sampling import FrameSampling
+
+if TYPE_CHECKING:
+    from rbft.video.budget import CellBudget
+    from rbft.video.convert import SizeRule
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +92,7 @@ def read_clip(
     limits: Limits = DEFAULT_LIMITS,
     rng: np.random.Generator | None = None,
     multiple: int = 2,
+    budget: CellBudget | None = None,
 ) -> Clip:
     """Reads a clip from a video that is there as a whole.
 
@@ -99,14 +105,20 @@ def read_clip(
         limits: What the file may cost.
         rng: Source of chance for random sampling.
         multiple: What both sides of a frame scaled by `max_pixels` are multiples of.
+        budget: Bound on all frames together, beside `max_pixels`; its cells take the place of `multiple`.
 
     Raises:
         VideoError: The file is refused, is cut short, or a sampled frame is damaged or cannot be converted.
-        ValueError: Both `max_pixels` and `size` are given.
+        ValueError: `size` is given beside `max_pixels` or `budget`, or the budget has no room for so many frames.
     """
-    if max_pixels is not None and size is not None:
-        raise ValueError("give max_pixels or size, not both")
-    rule = size if max_pixels is None else partial(fit_size, max_pixels=max_pixels, multiple=multiple)
+    if size is not None and (max_pixels is not None or budget is not None):
+        raise ValueError("give size, or max_pixels and budget, not both")
+
+    def rule(num_frames: int) -> tuple[int, int] | SizeRule | None:
+        if budget is not None:
+            return partial(budget.frame_size, num_frames, max_pixels=max_pixels)
+        return size if max_pixels is None else partial(fit_size, max_pixels=max_pixels, multiple=multiple)
+
     with open_reader(path, root, limits) as reader:
         index = reader.index
         if index.loss:
@@ -115,13 +127,15 @@ def read_clip(
             raise VideoError(path, "does not say its frame rate, which sampling by fps needs; set num_frames")
         total = index.num_frames
         try:
-            decoded = reader.read(sampling.indices(total, index.fps, rng), rule)
+            indices = sampling.indices(total, index.fps, rng)
+            decoded = reader.read(indices, rule(len(indices)))
         except FrameMissingError as short:
             # Without times the index counts packets, and those that say "nothing changed" display no frame.
             if index.timed or not short.num_frames:
                 raise
             total = short.num_frames
-            decoded = reader.read(sampling.indices(total, index.fps, rng), rule)
+            indices = sampling.indices(total, index.fps, rng)
+            decoded = reader.read(indices, rule(len(indices)))
     return Clip(
         frames=decoded.frames,
         timestamps=decoded.timestamps,

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import math
 import mmap
 import os
 import struct
-import time
-import warnings
 from collections.abc import Callable
 from dataclasses import asdict, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +18,9 @@ import av
 import numpy as np
 import torch
 
+from rbft.bounded_folder import BoundedFolder, DamagedEntryError, Wording
 from rbft.errors import ConfigError
-from rbft.files import write_atomic
+from rbft.video.budget import CellBudget
 from rbft.video.clip import Clip, read_clip
 from rbft.video.container import DEFAULT_LIMITS, Limits, resolve_inside
 from rbft.video.sampling import FrameSampling
@@ -32,12 +31,7 @@ _SUFFIX = ".clip"
 _MAGIC = b"rbftclip"
 _HEAD = struct.Struct("<8sI16s")  # magic, bytes of the JSON header behind it, their hash
 _ALIGNMENT = 64  # of the first frame in the file, as tensor code likes it
-_SHARE = 16
-_ABANDONED_SECONDS = 3600.0
-_NOT_THERE = (FileNotFoundError, NotADirectoryError)
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-
-_said: set[tuple[str, Path]] = set()  # warnings of this process, each given once a folder
+_WORDING = Wording("clip cache", "clips", "decoded", "data.cache_gb", "data.cache_clips")
 
 
 class ClipCache:
@@ -60,9 +54,8 @@ class ClipCache:
 
     def __init__(self, folder: Path, max_bytes: int, digest: Callable[[Path], str]) -> None:
         self.folder, self.max_bytes = folder, max_bytes
+        self._entries = BoundedFolder(folder, _SUFFIX, max_bytes, _WORDING)
         self._digest = digest
-        self._allowance = 0
-        self._storing = True
 
     def read(
         self,
@@ -74,6 +67,7 @@ class ClipCache:
         limits: Limits = DEFAULT_LIMITS,
         rng: np.random.Generator | None = None,
         multiple: int = 2,
+        budget: CellBudget | None = None,
     ) -> Clip:
         """Reads a clip from the cache, or from the video if it is not there.
 
@@ -88,116 +82,25 @@ class ClipCache:
             limits: What the file may cost.
             rng: Source of chance for random sampling.
             multiple: What both sides of a scaled frame are multiples of.
+            budget: Bound on all frames together.
 
         Raises:
             VideoError: As :func:`rbft.video.clip.read_clip`.
-            ValueError: Both `max_pixels` and `size` are given.
+            ValueError: As :func:`rbft.video.clip.read_clip`.
         """
         if sampling.mode == "random":
-            return read_clip(path, sampling, max_pixels, size, root, limits, rng, multiple)
+            return read_clip(path, sampling, max_pixels, size, root, limits, rng, multiple, budget)
         resolve_inside(root, path)  # a cached video is refused for the same reasons as one to decode
         # not what it resolves to: digests are remembered by name, and others ask for the file by this one
         file = Path(root or "") / path
         content = self._digest(file)
-        key = _key(content, sampling, max_pixels, size, limits, multiple)
-        clip = self._load(key, path)
+        key = clip_key(content, sampling, max_pixels, size, limits, multiple, budget)
+        clip = self._entries.load(key, partial(_read_entry, key=key, path=path))
         if clip is None:
-            clip = read_clip(path, sampling, max_pixels, size, root, limits, rng, multiple)
+            clip = read_clip(path, sampling, max_pixels, size, root, limits, rng, multiple, budget)
             if self._digest(file) == content:  # not replaced while it was decoded
-                self._store(key, clip)
+                self._entries.store(key, partial(_pack, key, clip))
         return clip
-
-    def _entry(self, key: str) -> Path:
-        return self.folder / f"{key}{_SUFFIX}"
-
-    def _load(self, key: str, path: str | Path) -> Clip | None:
-        entry = self._entry(key)
-        try:
-            with entry.open("rb") as stream:
-                # an empty file cannot be mapped
-                empty = os.fstat(stream.fileno()).st_size == 0
-                # copy on write: consumers get ordinary writable memory, and the file stays as it is
-                mapped = b"" if empty else mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
-            try:
-                return _unpack(mapped, key, path)
-            except _DamagedEntryError as error:
-                entry.unlink(missing_ok=True)
-                self._say_once("damaged", f"{entry} is damaged ({error}); it was removed and the video decoded again.")
-        except _NOT_THERE:
-            pass
-        except OSError as error:
-            self._say_once("unreadable", f"it cannot be read ({error}), so videos are decoded instead.")
-        return None
-
-    def _store(self, key: str, clip: Clip) -> None:
-        if not self._storing:
-            return
-        entry = self._entry(key)
-        try:
-            if entry.exists():  # another process was faster
-                return
-            data = _pack(key, clip)
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if self._has_room(len(data)):
-                write_atomic(entry, data)
-        except OSError as error:
-            if error.errno in _DISK_FULL:
-                self._stop(f"the disk is full ({error}). Make room, or name another folder with data.cache_dir.")
-            else:
-                self._stop(
-                    f"it cannot be written to ({error}). Name another folder with data.cache_dir, or set "
-                    "data.cache_clips to false."
-                )
-
-    def _has_room(self, size: int) -> bool:
-        """Whether `size` bytes more stay within the bound; says so if not.
-
-        Other processes fill the folder too. So after each look at it this process takes a small share of what is free,
-        and looks again when that is used up.
-        """
-        if size > self._allowance:
-            used = self._occupied()
-            if used + size > self.max_bytes:
-                self._stop(
-                    f"it holds {used / 1e9:.3g} GB and its limit is {self.max_bytes / 1e9:.3g} GB. Raise "
-                    "data.cache_gb, or delete the folder if it holds clips of data sets no longer in use."
-                )
-                return False
-            self._allowance = max(size, (self.max_bytes - used) // _SHARE)
-        self._allowance -= size
-        return True
-
-    def _occupied(self) -> int:
-        """Bytes of all entries, finished or being written; what killed processes left unfinished is removed."""
-        total = 0
-        with os.scandir(self.folder) as files:
-            for file in files:
-                unfinished = _SUFFIX in file.name and file.name.endswith(".tmp")
-                if not (unfinished or file.name.endswith(_SUFFIX)):
-                    continue
-                try:
-                    status = file.stat()
-                    if unfinished and time.time() - status.st_mtime > _ABANDONED_SECONDS:
-                        Path(file.path).unlink()
-                        continue
-                except FileNotFoundError:  # finished, or removed, by another process
-                    continue
-                total += status.st_size
-        return total
-
-    def _stop(self, why: str) -> None:
-        """Stores nothing more in this process; what is stored is still read."""
-        self._storing = False
-        self._say_once("stopped", f"nothing more is stored: {why} Videos that are not in it are decoded every time.")
-
-    def _say_once(self, kind: str, message: str) -> None:
-        if (kind, self.folder) not in _said:
-            _said.add((kind, self.folder))
-            warnings.warn(f"clip cache {self.folder}: {message}", stacklevel=2)
-
-
-class _DamagedEntryError(Exception):
-    """An entry is not as it was written; the message says in what."""
 
 
 def default_folder() -> Path:
@@ -219,17 +122,29 @@ def default_folder() -> Path:
         ) from error
 
 
-def _key(
+def clip_key(
     content: str,
     sampling: FrameSampling,
     max_pixels: int | None,
-    size: tuple[int, int] | None,
-    limits: Limits,
-    multiple: int,
+    size: tuple[int, int] | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+    multiple: int = 2,
+    budget: CellBudget | None = None,
 ) -> str:
-    """A hash of everything that a clip depends on, the version of the decoder included."""
+    """A hash of everything that a clip without random frames depends on, the version of the decoder included.
+
+    Args:
+        content: Hash of the video's content.
+        sampling: As for reading, like the others.
+        max_pixels: Most pixels of a frame.
+        size: Height and width to scale to.
+        limits: What the file may cost.
+        multiple: What both sides of a scaled frame are multiples of.
+        budget: Bound on all frames together.
+    """
     clip = [field.name for field in fields(Clip)]
-    request = [_SCHEMA, clip, av.__version__, content, asdict(sampling), max_pixels, size, asdict(limits), multiple]
+    request = [_SCHEMA, clip, av.__version__, content, asdict(sampling), max_pixels, size, asdict(limits), multiple,
+               None if budget is None else asdict(budget)]  # fmt: skip
     return _hash(json.dumps(request).encode()).hex()
 
 
@@ -250,24 +165,33 @@ def _pack(key: str, clip: Clip) -> bytes:
     return b"".join((start.ljust(_aligned(len(start)), b"\0"), clip.frames.contiguous().numpy().data))
 
 
+def _read_entry(entry: Path, key: str, path: str | Path) -> Clip:
+    with entry.open("rb") as stream:
+        # an empty file cannot be mapped
+        empty = os.fstat(stream.fileno()).st_size == 0
+        # copy on write: consumers get ordinary writable memory, and the file stays as it is
+        mapped = b"" if empty else mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
+    return _unpack(mapped, key, path)
+
+
 def _unpack(data: mmap.mmap | bytes, key: str, path: str | Path) -> Clip:
     """The clip of an entry; its frames are the memory of `data`, not a copy.
 
     Raises:
-        _DamagedEntryError: The entry is not whole, or its header is not what was written under `key`.
+        DamagedEntryError: The entry is not whole, or its header is not what was written under `key`.
     """
     if len(data) < _HEAD.size:
-        raise _DamagedEntryError(f"it has {len(data)} bytes")
+        raise DamagedEntryError(f"it has {len(data)} bytes")
     magic, size, check = _HEAD.unpack_from(data)
     header = data[_HEAD.size : _HEAD.size + size]
     if magic != _MAGIC or _hash(header) != check:
-        raise _DamagedEntryError("its header is not as it was written")
+        raise DamagedEntryError("its header is not as it was written")
     content = json.loads(header)
     if content["key"] != key:
-        raise _DamagedEntryError("it is the entry of another clip")
+        raise DamagedEntryError("it is the entry of another clip")
     start, shape = _aligned(_HEAD.size + size), content["shape"]
     if len(data) != start + math.prod(shape):
-        raise _DamagedEntryError(f"it has {len(data)} bytes instead of {start + math.prod(shape)}")
+        raise DamagedEntryError(f"it has {len(data)} bytes instead of {start + math.prod(shape)}")
     frames = torch.frombuffer(data, dtype=torch.uint8, offset=start).view(shape)
     values: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in content["values"].items()

@@ -16,6 +16,7 @@ from av.stream import Disposition, Stream
 from av.video.stream import VideoStream
 
 from rbft.errors import VideoError
+from rbft.video.mp4_tables import excess
 
 # Demuxers that read exactly the one file they are given. Playlists and scripts (hls, dash, concat, image2, ...)
 # would open other files or the network on behalf of whoever wrote the "video", so everything else stays out.
@@ -167,6 +168,8 @@ def open_video(path: str | Path, root: Path | None = None, limits: Limits = DEFA
         head = opened.read(_HEAD_BYTES)
     if not head:
         raise VideoError(path, "is empty (0 bytes)")
+    if too_much := excess(file):
+        raise VideoError(path, too_much)
     options = {
         "protocol_whitelist": "file",
         "format_whitelist": FORMATS,

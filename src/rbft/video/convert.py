@@ -76,7 +76,8 @@ class RGBConverter:
                 f"its colours cannot be converted to RGB (pixel format {frame.format.name}, colour space "
                 f"{frame.colorspace}): {brief(error)}",
             ) from error
+        planes = rgb.planes  # made anew every time they are asked for
         for channel, index in enumerate(_PLANE_OF_CHANNEL):
-            plane = rgb.planes[index]
+            plane = planes[index]
             pixels = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[:height, :width]
-            out[channel] = np.rot90(pixels, quarter_turns)
+            out[channel] = np.rot90(pixels, quarter_turns) if quarter_turns else pixels

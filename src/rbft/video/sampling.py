@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
 
@@ -43,6 +43,14 @@ class FrameSampling:
         if self.mode not in ("uniform", "random"):
             raise ConfigError(f'frame sampling: mode must be "uniform" or "random", not {self.mode!r}')
 
+    def at_most(self, frames: int | None) -> FrameSampling:
+        """The same with no more than so many frames of a clip; None leaves it as it is."""
+        if frames is None:
+            return self
+        if self.num_frames is not None:
+            return replace(self, num_frames=min(self.num_frames, frames))
+        return replace(self, max_frames=min(self.max_frames, frames))
+
     def indices(self, num_available: int, source_fps: float, rng: np.random.Generator | None = None) -> list[int]:
         """Chooses frames.
 
@@ -59,7 +67,7 @@ class FrameSampling:
         """
         if num_available < 1:
             raise ValueError(f"num_available must be at least 1, not {num_available}")
-        count = self._count(num_available, source_fps)
+        count = self.count(num_available, source_fps)
         if self.mode == "uniform":
             return [(2 * i + 1) * num_available // (2 * count) for i in range(count)]
         if rng is None:
@@ -67,7 +75,8 @@ class FrameSampling:
         starts = [i * num_available // count for i in range(count + 1)]
         return [int(rng.integers(lo, max(hi, lo + 1))) for lo, hi in pairwise(starts)]
 
-    def _count(self, num_available: int, source_fps: float) -> int:
+    def count(self, num_available: int, source_fps: float) -> int:
+        """Frames of a clip; the arguments and errors are those of `indices`."""
         if self.num_frames is not None:
             return self.num_frames
         if not source_fps > 0:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from rbft.data.records import VideoRecord, relative_path
-from rbft.errors import DataError
+from rbft.errors import DataError, printable
 
 VIDEO_SUFFIXES = frozenset(
     {".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".mpg", ".mpeg", ".ts", ".gif", ".3gp"}
@@ -120,8 +120,8 @@ def report_missing(missing: Sequence[tuple[str, str]], listed: int, source: str,
         )
     counts = ", ".join(f"{label} {count}" for label, count in sorted(Counter(label for _, label in missing).items()))
     warnings.warn(
-        f"{source}: {len(missing)} of {listed} listed videos are not on disk and are left out, by class: {counts}. "
-        "Results are not comparable with those on the whole data set.",
+        f"{source}: {len(missing)} of {listed} listed videos are not on disk and are left out, by class: "
+        f"{printable(counts)}. Results are not comparable with those on the whole data set.",
         stacklevel=3,
     )
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from rbft.data.records import relative_path
 from rbft.errors import DataError
+from rbft.files import NOT_JSON
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,8 @@ def read_json(path: Path) -> Any:
         return json.loads(read_text(path))
     except json.JSONDecodeError as error:
         raise DataError(f"{path}, row {error.lineno}: not valid JSON ({error.msg}).") from error
+    except NOT_JSON as error:
+        raise DataError(f"{path}: not valid JSON ({error}).") from error
 
 
 def read_json_objects(path: Path) -> list[Row]:
@@ -178,8 +181,8 @@ def _jsonl_rows(path: Path) -> Iterator[Row]:
         where = f"{path}, row {number}"
         try:
             item = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{where}: not valid JSON ({error.msg}).") from error
+        except NOT_JSON as error:
+            raise DataError(f"{where}: not valid JSON ({getattr(error, 'msg', error)}).") from error
         yield _object(item, where)
 
 
