@@ -150,7 +150,7 @@ VALUES = [
     ({"data": {"num_workers": 1.5}}, r"data\.num_workers.*1\.5"),
     ({"model": {"prompts": {"hint": "blnd"}}}, r"model\.prompts\.hint.*'blind', 'hint_stripped', 'hint_kept'.*blnd"),
     ({"model": {"dtype": "float8"}}, r"model\.dtype.*bfloat16.*float8"),
-    ({"model": {"max_score_rows": 0}}, r"^model\.max_score_rows: 0 must be at least 1"),
+    ({"model": {"scoring": {"max_tokens": 0}}}, r"model\.scoring\.max_tokens: 0 must be at least 1"),
     (
         {"model": {"objective": {"class_path": "JointObjective", "init_args": {"alpha": 3}}}},
         r"^model\.objective\.alpha: 3",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,8 +14,13 @@ import yaml
 from tests.support.scenes import write_scene
 
 from rbft.__main__ import main
+from rbft.cli import StageCLI
+from rbft.experiment import read_experiment
+from rbft.sweep.grid import read_sweep
 
-EXPERIMENTS = sorted((Path(__file__).parents[1] / "experiments").rglob("*.yaml"))
+FOLDER = Path(__file__).parents[1] / "experiments"
+SWEEPS = sorted((FOLDER / "sweeps").glob("*.yaml"))
+EXPERIMENTS = sorted(set(FOLDER.rglob("*.yaml")) - set(SWEEPS))
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +82,10 @@ def _fights(root: Path, clips: list[Path]) -> None:
 FABRICATE: dict[str, tuple[Callable[[Path, list[Path]], None] | None, list[str]]] = {
     "quickstart": (None, ["--data.format.test_per_class", "1", "--data.format.val_per_class", "1",
                           "--data.format.train_per_class", "4"]),
+    "unions": (None, ["--data.format.test_per_class", "1", "--data.format.val_per_class", "2", "--data.val_shots", "2",
+                      "--data.format.train_per_class", "2"]),
+    "controls": (None, ["--data.format.test_per_class", "1", "--data.format.val_per_class", "1",
+                        "--data.format.train_per_class", "4"]),
     "fights_lowdata": (_fights, []),
     "ucf_lowdata": (_ucf101, []),
     "smarthome_lowdata": (_smarthome, []),
@@ -91,6 +101,25 @@ def test_header_says_how_to_launch_it(path: Path):
     head = [line for line in path.read_text().splitlines() if line.startswith("#")]
     assert any(f"rbft fit --config experiments/{path.name}" in line for line in head)
     assert any("Needs:" in line for line in head)
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
+def test_sweeps_expand_to_runs_of_an_experiment_that_is_tested(path: Path):
+    head = [line for line in path.read_text().splitlines() if line.startswith("#")]
+    assert any(f"rbft sweep --config experiments/sweeps/{path.name}" in line for line in head)
+    assert any("Needs:" in line for line in head)
+    sweep = read_sweep(str(path), [], {})
+    experiment = read_experiment(sweep.runs[0].args)
+    assert Path(experiment.files[0]).stem in FABRICATE
+    parsed: set[str] = set()
+    for run in sweep.runs:
+        experiment = read_experiment(run.args)
+        if experiment.method not in parsed:  # with the real parser: a misspelt key ends here
+            parsed.add(experiment.method)
+            for stage in experiment.stages:
+                StageCLI(experiment.arguments(stage))
+    if (count := re.search(r"(\d+) runs\.", path.read_text())) is not None:
+        assert int(count.group(1)) == len(sweep.runs)
 
 
 @pytest.mark.filterwarnings("ignore:.*not on disk.*")
@@ -119,4 +148,18 @@ def test_runs_to_its_end(
     metrics = json.loads((run / "metrics.json").read_text())
     assert 0 <= metrics["test/accuracy"] <= 1
     assert metrics["test/num_videos"] == len((run / "predictions.jsonl").read_text().splitlines()) > 0
-    assert "zero_shot/accuracy" in metrics
+    assert ("zero_shot/accuracy" in metrics) is ("zero_shot" in content["methods"]["rbft"])
+
+
+@pytest.mark.parametrize("path", [p for p in EXPERIMENTS if p.stem in FABRICATE], ids=lambda path: path.stem)
+def test_every_method_parses(path: Path):
+    content = yaml.safe_load(path.read_text())
+    seen: set[str] = set()
+    for method in content.get("methods") or {}:
+        experiment = read_experiment(["--config", str(path), "--method", method])
+        for stage in experiment.stages:
+            if stage.name not in seen:  # with the real parser: a misspelt key ends here
+                seen.add(stage.name)
+                StageCLI(experiment.arguments(stage))
+    if len(content["methods"]) > 3:
+        assert seen == set(content["stages"]), "a stage that no method has"

@@ -16,10 +16,10 @@ LINES = 320
 
 # What each room may import of the package beside itself; `worlds` makes videos and knows nothing of models.
 ALLOWED = {
-    "video": {"errors", "files"},
-    "data": {"errors", "files", "video", "worlds", "vlm.batch", "vlm.processing", "vlm.prompt"},
+    "video": {"bounded_folder", "errors", "files"},
+    "data": {"errors", "files", "video", "worlds", "vlm.batch", "vlm.features", "vlm.processing", "vlm.prompt"},
     "worlds": {"errors", "files"},
-    "vlm": {"errors", "files", "video", "worlds"},
+    "vlm": {"bounded_folder", "errors", "files", "video", "worlds"},
     "rationales": {"errors", "files", "data", "vlm"},
     "objectives": {"errors", "files", "data", "vlm", "rationales"},
     "evaluation": {"errors", "files", "data"},
@@ -27,7 +27,10 @@ ALLOWED = {
     "report": {"", "errors", "files", "video", "data", "rationales", "evaluation", "experiment"},
     "errors": set(),
     "files": {"errors"},
+    "bounded_folder": {"files"},
     "lineage": {"errors", "files", "data.fingerprint"},
+    "sweep": {"", "errors", "files", "evaluation", "experiment", "lineage", "pipeline", "__main__"},
+    "estimate": {"errors", "data", "vlm", "rationales", "experiment", "training.module"},
     "experiment": {"errors"},
     "ranks": set(),
 }

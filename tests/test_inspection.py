@@ -73,6 +73,53 @@ def test_labels_that_collide_are_a_finding(command, dataset, tmp_path):
     assert "label" in findings(tmp_path)
 
 
+def test_what_a_run_will_cost_is_reported(command, tmp_path, capsys):
+    assert command("check", "--data.max_visual_tokens", "5") == 0
+    document = json.loads((tmp_path / "runs/small/sft/seed0/check.json").read_text())["estimate"]
+    assert [stage["name"] for stage in document["stages"]] == ["classification", "test"]
+    assert document["stages"][0]["memory"]["training"] > 0
+    assert document["clips"]["ranges"]["visual tokens"]["max"] == document["clips"]["most_tokens"] <= 5
+    said = capsys.readouterr().out
+    assert "most visual tokens: " in said and "estimate for CPU" in said
+
+
+def unscorable(tmp_path: Path) -> list[tuple[str, int, str]]:
+    report = json.loads((tmp_path / "runs/small/sft/seed0/check.json").read_text())
+    assert report["estimate"]["stages"] == []
+    return [(finding["kind"], len(finding["ids"]), finding["message"]) for finding in report["findings"]]
+
+
+def test_a_label_with_a_special_token_of_the_model_is_a_finding(command, tmp_path):
+    assert command("check", "--model.prompts.label_texts", '{"run": "run <|im_end|>", "walk": "<|im_end|>"}') == 1
+    (first, videos, message), (second, *_) = unscorable(tmp_path)
+    assert (first, second, videos) == ("unscorable", "unscorable", 9)
+    assert "'run'" in message and "'<|im_end|>'" in message and "model.prompts.label_texts" in message
+
+
+def test_labels_that_are_the_same_for_the_model_are_a_finding(command, dataset, tmp_path):
+    for side in ("train", "val", "test"):
+        (dataset / side / "run").rename(dataset / side / "日")
+        (dataset / side / "walk").rename(dataset / side / "月")
+    # words that the built-in model does not know
+    assert command("check", "--model.vlm", "builtin/tiny") == 1
+    ((kind, videos, message),) = unscorable(tmp_path)
+    assert (kind, videos) == ("unscorable", 18)
+    assert "'日', '月' as the same tokens" in message
+
+
+def test_labels_of_one_text_are_a_finding(command, tmp_path):
+    assert command("check", "--model.prompts.label_texts", '{"run": "go", "walk": "Go"}') == 1
+    ((kind, _, message),) = unscorable(tmp_path)
+    assert kind == "unscorable" and "model.prompts.label_texts" in message
+
+
+def test_a_model_that_cannot_be_had_is_a_finding_beside_the_others(command, dataset, tmp_path):
+    (dataset / "train/run/0.mp4").write_bytes(b"")
+    assert command("check", "--model.vlm", "nobody/nothing") == 1
+    kinds = [kind for kind, *_ in unscorable(tmp_path)]
+    assert kinds[0] == "empty" and kinds[-1] == "model"
+
+
 def test_a_leak_stops_a_run(command, dataset, capsys):
     shutil.copy(dataset / "train/walk/2.mp4", dataset / "test/walk/2.mp4")
     assert command("fit") == 1

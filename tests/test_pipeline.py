@@ -75,7 +75,8 @@ def test_figures_and_predictions(finished: Run, clips: Path) -> None:
         path.relative_to(clips).as_posix() for path in clips.glob("test/*/*.mp4")
     )
     for row in predictions:
-        assert set(row) == {"id", "video", "label", "predicted", "probabilities", "log_likelihoods", "rationale"}
+        keys = {"id", "video", "label", "predicted", "probabilities", "log_likelihoods", "rationale", "answers"}
+        assert set(row) == keys
         assert row["label"] == Path(row["video"]).parent.name
         assert sum(row["probabilities"]) == pytest.approx(1, abs=1e-9)
         assert row["predicted"] == CLASSES[row["probabilities"].index(max(row["probabilities"]))]

@@ -22,7 +22,7 @@ def test_there_are_commands():
 
 
 @pytest.mark.parametrize(("command", "needs_data"), COMMANDS)
-def test_command_runs(command: str, needs_data: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_command_runs(command: str, needs_data: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
     words = shlex.split(command)
     if words[0] == "make":
         assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE), f"no target {words[1]}"
@@ -30,7 +30,17 @@ def test_command_runs(command: str, needs_data: bool, tmp_path: Path, monkeypatc
     assert words[0] == "rbft"
     monkeypatch.chdir(tmp_path)
     (tmp_path / "experiments").symlink_to(ROOT / "experiments")
-    if needs_data:
+    if words[1] == "rationales":
+        file = tmp_path / words[3]
+        file.parent.mkdir(parents=True)
+        file.write_text((ROOT / "tests" / "support" / "rationales.jsonl").read_text())
+        assert main(words[1:]) == 0
+    elif words[1] == "predict":
+        assert main(words[1:]) == 1  # understood, but there are no such videos here
+        assert "does not exist" in capsys.readouterr().err
+    elif words[1] == "sweep":
+        assert main(words[1:]) == 0
+    elif needs_data:
         assert read_experiment(words[2:]).stages
     else:
         small = ["--data.format.train_per_class", "4", "--data.format.test_per_class", "1"]

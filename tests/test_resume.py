@@ -9,7 +9,17 @@ from pathlib import Path
 
 import lightning as L
 import pytest
-from tests.support.runs import Run, digests, fit, fit_elsewhere, rows, run_experiment, signal_once, write_experiment
+from tests.support.runs import (
+    ALLOW,
+    Run,
+    digests,
+    fit,
+    fit_elsewhere,
+    rows,
+    run_experiment,
+    signal_once,
+    write_experiment,
+)
 
 pytest_plugins = ["tests.support.run_fixtures"]
 
@@ -99,7 +109,10 @@ def test_stopped_in_stage_1(
     flags = ("--data.num_workers", str(workers), "--stage", "rationale")
     result = copy.again(*flags)
     assert result.code == code, result.err
-    assert f"To continue: rbft fit --config {copy.config} --run_root {copy.root} {' '.join(flags)}\n" in result.err
+    assert (
+        f"To continue: rbft fit --config {copy.config} --run_root {copy.root} {' '.join((*flags, *ALLOW))}\n"
+        in result.err
+    )
     assert result.err.count("rbft: ") == 1
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
     assert not (copy.folder / "rationale" / "stage.json").exists()

@@ -18,9 +18,14 @@ commands:
       --stage NAME         one stage alone, with what the pipeline would have given it
       --restart            do finished work anew; what was there is set aside
       --dry_run            print the plan and stop
+      --profile            say where the time of each stage goes
+      --allow-class NAME   let the experiment file name a class that is not of rbft, lightning, torch and the like
       --KEY VALUE          override any key of the file, for example --data.root videos --seed_everything 1
   fit --help             every key
   check --config FILE    look at the experiment's data set: every video decoded once, damage, copies, leaks, counts
+  predict --run RUN VIDEOS  classify videos, folders of them or a table with a finished run; --to FILE.jsonl or .csv
+  rationales audit FILE  what a set of rationales is worth; rationales import, export: from and to other tools
+  sweep --config FILE    run an experiment over a grid of settings, several runs at once; sweep --help says more
 
 options:
   --help, --version
@@ -52,6 +57,10 @@ def main(args: Sequence[str] | None = None) -> int:
                     from rbft.pipeline import run
 
                     run(experiment, ["rbft", *args])
+            case "predict":
+                from rbft.predict import command as predict
+
+                return 0 if predict(args[1:]) else 1
             case "check":
                 from rbft.experiment import read_experiment
 
@@ -60,6 +69,14 @@ def main(args: Sequence[str] | None = None) -> int:
                 from rbft.inspection import check
 
                 return 0 if check(experiment) else 1
+            case "sweep":
+                from rbft.sweep.command import sweep
+
+                return sweep(args[1:])
+            case "rationales":
+                from rbft.rationale_tools import run_rationales
+
+                run_rationales(args[1:])
             case _:
                 print(f"rbft: unknown command {command!r}\n\n{HELP}", end="", file=sys.stderr)
                 return 2

@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
+import unicodedata
+
+# Zero-width joiners belong to the spelling of names in some scripts; other format characters hide or reorder text.
+_HARMLESS = "\n\t\u200c\u200d"
+
+
+def printable(text: str) -> str:
+    r"""`text` with the characters written out (`\x1b`) that would drive a terminal or disguise what stands there.
+
+    File names, labels and what a model wrote reach messages; they are data of others.
+    """
+    return "".join(
+        repr(char)[1:-1] if unicodedata.category(char) in ("Cc", "Cf", "Cs") and char not in _HARMLESS else char
+        for char in text
+    )
+
 
 class RBFTError(Exception):
     """A failure with a message for the person who runs the command (exit code 1)."""
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class ConfigError(RBFTError):

@@ -78,6 +78,7 @@ class Experiment:
         flags: The remaining command line, which overrides files and layers.
         restart: Whether finished work is done anew.
         dry_run: Whether to stop after the plan.
+        profile: Whether to report where each stage's time goes.
     """
 
     name: str
@@ -90,6 +91,7 @@ class Experiment:
     flags: tuple[str, ...]
     restart: bool
     dry_run: bool
+    profile: bool = False
 
     def arguments(self, stage: Stage) -> list[str]:
         """The command line of one stage: files, then its layer, then the flags."""
@@ -211,6 +213,7 @@ def parse_arguments(args: Sequence[str]) -> tuple[argparse.Namespace, list[str]]
     parser.add_argument("--stage")
     parser.add_argument("--restart", action="store_true")
     parser.add_argument("--dry_run", "--dry-run", action="store_true")
+    parser.add_argument("--profile", action="store_true")
     return parser.parse_known_args(list(args))
 
 
@@ -255,5 +258,6 @@ def read_experiment(args: Sequence[str]) -> Experiment:
         raise ConfigError(f"seed_everything: {seed!r} must be a whole number of at least 0.")
     run_dir = Path(str(setting("run_root", "runs"))) / name / variant / f"seed{seed}"
     return Experiment(
-        name, method, variant, stages, own.stage, run_dir, tuple(own.config), tuple(flags), own.restart, own.dry_run
+        name, method, variant, stages, own.stage, run_dir, tuple(own.config), tuple(flags), own.restart, own.dry_run,
+        own.profile,
     )  # fmt: skip

@@ -11,6 +11,9 @@ from typing import Any
 
 from rbft.errors import DataError
 
+NOT_JSON = (ValueError, RecursionError)
+"""What `json` raises on text that it cannot read: bytes that are no text and endless numbers are ValueErrors too."""
+
 
 def sync_folder(folder: Path) -> None:
     """Make a rename inside `folder` durable (POSIX: the directory entry is data of its own)."""
@@ -55,7 +58,7 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except NOT_JSON as error:
         raise DataError(f"{path} is not valid JSON ({error}). Remove it or restore it.") from error
 
 
@@ -96,7 +99,7 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             continue
         try:
             row = json.loads(line)
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        except NOT_JSON as error:
             raise DataError(f"{path}, line {number}: not valid JSON ({error}). Fix or delete that line.") from error
         if not isinstance(row, dict):
             raise DataError(f"{path}, line {number}: expected a JSON object, found {type(row).__name__}.")

@@ -18,9 +18,11 @@ from rbft.data.splits import Splits
 from rbft.data.survey import survey
 from rbft.data.video_facts import VideoFacts
 from rbft.errors import DataError
+from rbft.estimate.report import print_clips, print_estimates, to_json
 from rbft.experiment import Experiment
 from rbft.files import write_json
-from rbft.terminal import make_console
+from rbft.model_check import ModelCheck, check_models
+from rbft.terminal import make_console, quieten
 
 _SHOWN = 5
 _BAD_FILES = ("missing", "empty", "unreadable", "damaged", "gave_up")
@@ -73,15 +75,17 @@ def inspect_videos(datas: Sequence[VideoDataModule], console: Console) -> None:
 
 
 def check(experiment: Experiment) -> bool:
-    """`rbft check`: report everything that is wrong with an experiment's data set; nothing is trained.
+    """`rbft check`: report everything that is wrong with an experiment's data set, and what a run will cost.
 
-    The report goes to the terminal and to `check.json` in the run folder.
+    Nothing is trained and no weights are loaded. The report goes to the terminal and to `check.json` in the run folder.
 
     Returns:
         Whether a run may start.
     """
     console = make_console()
-    data: VideoDataModule = StageCLI(experiment.arguments(experiment.stages[-1])).datamodule
+    quieten()
+    clis = [StageCLI(experiment.arguments(stage)) for stage in experiment.stages]
+    data: VideoDataModule = clis[-1].datamodule
     records = data.records
     labels: LabelSet | DataError
     splits: Splits | DataError
@@ -96,8 +100,21 @@ def check(experiment: Experiment) -> bool:
             splits = error
     facts = _survey(data, records, console)
     report = check_dataset(data.root, records, splits, labels, facts, shots=data.shots, sampling=data.sampling)
+    model: ModelCheck | None = None
+    if isinstance(splits, Splits):
+        for cli in clis:
+            # survey remembers: a stage over the same videos costs nothing
+            cli.datamodule.facts = _survey(cli.datamodule, cli.datamodule.used, console)
+        model = check_models(experiment, clis)
+        report = report.with_more(model.findings, model.notes)
+    else:
+        report = report.with_more((), ["what a run will cost was not estimated, as there are no splits yet."])
     print_report(report, console)
+    if model is not None and model.clips is not None:
+        print_clips(model.clips, console)
+        print_estimates(model.estimates, model.device, console)
     path = experiment.run_dir / "check.json"
-    write_json(path, report.to_json())
+    cost = None if model is None else to_json(model.clips, model.estimates, model.device)
+    write_json(path, report.to_json() | {"estimate": cost})
     console.print(f"written to {escape(str(path))}")
     return not report.errors

@@ -76,9 +76,14 @@ def read_record(folder: Path) -> StageRecord | None:
         return None
     content = read_json(path)
     try:
-        return StageRecord(**content)
+        record = StageRecord(**content)
     except TypeError as error:
         raise StageError(f"{path} is not a stage record of this version ({error}); run with --restart.") from error
+    whole = isinstance(record.inputs, dict) and isinstance(record.outputs, dict)
+    texts = (record.stage, record.kind, record.fingerprint, *(record.outputs.values() if whole else ()))
+    if not whole or not all(isinstance(text, str) for text in texts):
+        raise StageError(f"{path} is not a stage record of this version; run with --restart.")
+    return record
 
 
 def hash_outputs(folder: Path, names: Sequence[str]) -> dict[str, str]:

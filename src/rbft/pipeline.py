@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import lightning as L
 import torch
@@ -13,7 +13,6 @@ import yaml
 from rich.console import Console
 from rich.markup import escape
 
-from rbft import stages
 from rbft.cli import StageCLI
 from rbft.environment import describe_environment
 from rbft.errors import StageError
@@ -31,10 +30,24 @@ from rbft.lineage import (
 from rbft.plan import print_plan
 from rbft.preparation import Prepared, prepare
 from rbft.ranks import first_rank, wait_for_all
+from rbft.reuse import writing_once
+from rbft.stages.conclude import LABELS, PUBLISHED, conclude
+from rbft.stages.score import score
+from rbft.stages.train import train
+from rbft.stages.work import Outcome, Work, author_of
+from rbft.stages.write import write
 from rbft.terminal import make_console, quieten
 from rbft.training.callbacks import GracefulStop
 
-_STARTED = "started.json"
+STARTED = "started.json"
+
+_RUNS: dict[str, Callable[[Work], Outcome]] = {
+    "write": write,
+    "rationale": train,
+    "classification": train,
+    "joint": train,
+    "test": score,
+}
 
 
 def print_help() -> None:
@@ -58,17 +71,17 @@ def _clear(experiment: Experiment, entry: Prepared, console: Console) -> None:
     if not first_rank() or not folder.exists():
         return
     record = read_record(folder)
-    started = read_json(folder / _STARTED)["inputs"] if (folder / _STARTED).is_file() else None
-    inputs = record.inputs if record is not None else started
+    started = read_json(folder / STARTED) if (folder / STARTED).is_file() else None
+    inputs = record.inputs if record is not None else started.get("inputs") if isinstance(started, dict) else None
     if experiment.restart:
         reason = "starting anew"
-    elif inputs is not None and fingerprint(inputs) == entry.fingerprint:
+    elif not isinstance(inputs, dict):
+        reason = "the folder holds something that no stage of this version left"
+    elif fingerprint(inputs) == entry.fingerprint:
         console.print(f"{escape(name)}: continuing where it stopped")
         return
-    elif inputs is not None:
-        reason = f"{', '.join(changed_keys(inputs, entry.inputs)) or 'the version'} changed; running again"
     else:
-        reason = "the folder holds something that no stage of this version left"
+        reason = f"{', '.join(changed_keys(inputs, entry.inputs)) or 'the version'} changed; running again"
     console.print(f"{escape(name)}: {escape(reason)}; what was there is now {escape(str(set_aside(folder)))}")
 
 
@@ -98,21 +111,22 @@ def _require(experiment: Experiment, entry: Prepared, finished: dict[str, Prepar
 def _run_stage(experiment: Experiment, entry: Prepared, command: Sequence[str], console: Console) -> None:
     folder = experiment.run_dir / entry.stage.name
     if first_rank():
-        write_json(folder / _STARTED, {"inputs": entry.inputs})
+        write_json(folder / STARTED, {"inputs": entry.inputs})
         # resolved: what this stage ran with, whatever the files say later
         write_atomic(folder / "config.yaml", yaml.safe_dump(entry.config, sort_keys=False, allow_unicode=True))
     L.seed_everything(int(entry.config["seed_everything"]), workers=True, verbose=False)
     start = time.monotonic()
-    work = stages.Work(
+    work = Work(
         entry=entry,
         folder=folder,
         run_dir=experiment.run_dir,
         console=console,
+        profile=experiment.profile,
         stop=GracefulStop(
             folder / "checkpoints" / "last.ckpt", again=shlex.join(part for part in command if part != "--restart")
         ),
     )
-    outcome = stages.RUNS[entry.stage.kind](work)
+    outcome = _RUNS[entry.stage.kind](work)
     if first_rank():
         record = StageRecord(
             stage=entry.stage.name,
@@ -159,16 +173,19 @@ def run(experiment: Experiment, command: Sequence[str]) -> None:
         if ran == 0 and first_rank():
             _write_run_files(experiment, prepared)
         _clear(experiment, entry, console)
-        # no rank looks for a place to continue from before the old one is set aside
-        wait_for_all()
-        console.print(f"[bold]{escape(entry.stage.name)}[/]")
-        _run_stage(experiment, entry, command, console)
         ran += 1
+        with writing_once(experiment, entry, author_of(entry), console):
+            # no rank looks for a place to continue from before the old one is set aside
+            wait_for_all()
+            if _is_done(experiment, entry):
+                continue
+            console.print(f"[bold]{escape(entry.stage.name)}[/]")
+            _run_stage(experiment, entry, command, console)
     if first_rank():
-        publish = ran > 0 or not all((experiment.run_dir / name).is_file() for name in stages.PUBLISHED)
+        publish = ran > 0 or not all((experiment.run_dir / name).is_file() for name in PUBLISHED)
         if publish and ran == 0:
             _write_run_files(experiment, prepared)
-        stages.conclude(experiment, prepared, console, publish=publish)
+        conclude(experiment, prepared, console, publish=publish)
         if ran == 0:
             console.print("everything was done already; --restart does it anew")
 
@@ -179,7 +196,7 @@ def _write_run_files(experiment: Experiment, prepared: Sequence[Prepared]) -> No
     Figures of an earlier run in the same folder would pass for this one's until it ends; they are set aside.
     """
     root = experiment.run_dir
-    for name in stages.PUBLISHED:
+    for name in PUBLISHED:
         set_aside(root / name)
     bare = StageCLI([part for file in experiment.files for part in ("--config", file)] + list(experiment.flags))
     # named as it is here, whatever the file is called: run again, it finds this folder
@@ -191,3 +208,4 @@ def _write_run_files(experiment: Experiment, prepared: Sequence[Prepared]) -> No
         describe_environment() | {"data_fingerprint": data.fingerprint("train", "val", "test")},
     )
     write_json(root / "splits.json", data.splits.to_json())
+    write_json(root / LABELS, list(data.labels.names))

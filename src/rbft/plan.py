@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from functools import cache
+from typing import TYPE_CHECKING
 
-import torch
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+from rbft.estimate.clip_costs import KnownCosts, Range, StageParts, describe_clips
+from rbft.estimate.device import device_of, measure_speed
+from rbft.estimate.estimate import estimate, steps_of
+from rbft.estimate.report import refuse_certain, summary
+from rbft.ranks import first_rank
+from rbft.vlm.cost import UnknownCostError
 
 if TYPE_CHECKING:
     from rbft.experiment import Experiment
@@ -19,40 +25,25 @@ if TYPE_CHECKING:
 _CLASSES_SHOWN = 12
 
 
-def device_of(trainer: dict[str, Any]) -> tuple[str, int]:
-    """Accelerator and number of processes that the trainer's settings will give."""
-    accelerator, devices = trainer["accelerator"], trainer["devices"]
-    gpus = torch.cuda.device_count() if accelerator in ("auto", "gpu", "cuda") else 0
-    name = torch.cuda.get_device_name(0) if gpus else "CPU"
-    if isinstance(devices, list):
-        count = len(devices)
-    elif str(devices).lstrip("-").isdigit() and int(devices) > 0:
-        count = int(devices)
-    else:
-        count = max(1, gpus)
-    return name, count * int(trainer["num_nodes"])
-
-
-def steps_of(prepared: Prepared, processes: int) -> tuple[int, int]:
-    """Rows of an epoch and optimiser steps of a training stage."""
-    config, data = prepared.config, prepared.datamodule
-    videos = len(data.splits.train)
-    samples = prepared.rationale_samples
-    rows = {"rationale": videos * samples, "classification": videos, "joint": videos * (samples + 1)}[
+def rows_of(prepared: Prepared) -> int:
+    """Rows of an epoch of a training stage."""
+    videos, samples = len(prepared.datamodule.splits.train), prepared.rationale_samples
+    return {"rationale": videos * samples, "classification": videos, "joint": videos * (samples + 1)}[
         prepared.stage.kind
     ]
-    trainer = config["trainer"]
-    per_step = data.batch_size * processes * trainer["accumulate_grad_batches"]
-    steps = math.ceil(rows / per_step) * (trainer["max_epochs"] or 1)
-    return rows, min(steps, trainer["max_steps"]) if trainer["max_steps"] > 0 else steps
 
 
 def print_plan(experiment: Experiment, prepared: Sequence[Prepared], console: Console) -> None:
-    """Print the plan; decodes one clip to count its visual tokens."""
+    """Print the plan.
+
+    Raises:
+        ModelError: The run cannot work: a stage's weights and optimiser alone are more than the device's memory, or a
+            clip breaks the bound on visual tokens.
+    """
     first = prepared[0]
     data, labels = first.datamodule, first.datamodule.labels
     console.print(f"[bold]{escape(experiment.name)}[/] / {escape(experiment.variant)}: "
-                  f"{' -> '.join(p.stage.name for p in prepared)}")  # fmt: skip
+                  f"{escape(' -> '.join(p.stage.name for p in prepared))}")  # fmt: skip
     table = Table(title=None, box=None, pad_edge=False)
     table.add_column("videos")
     splits = {"train": data.splits.train, "val": data.splits.val, "test": data.splits.test}
@@ -67,26 +58,48 @@ def print_plan(experiment: Experiment, prepared: Sequence[Prepared], console: Co
     console.print(table)
     if data.splits.unused:
         console.print(f"{len(data.splits.unused)} labelled videos stay unused under this low-data protocol.")
-    record = (data.splits.train or data.splits.test)[0]
-    clip = data.clip(record.path, first.processor.frame_bound(data.max_pixels))
-    inputs = first.processor.prompt_inputs(first.book.label_prompt(), clip, sized=data.max_pixels is not None)
-    height, width = clip.frames.shape[-2:]
-    device, processes = device_of(first.config["trainer"])
-    console.print(
-        f"clips: {len(clip.frames)} frames of {width}x{height}, "
-        f"{first.processor.count_visual_tokens(inputs.ids)} visual tokens of a {len(inputs.ids)}-token label prompt "
-        f"(first training video)\nmodel: {escape(first.module.name)} on {device}"
-        + (f" x {processes}" if processes > 1 else "")
-    )
+    parts = [
+        StageParts(entry.stage, entry.module, entry.datamodule, entry.config, entry.book, entry.processor)
+        for entry in prepared
+    ]
+    device = device_of(first.config["trainer"])
+    known: KnownCosts = {}
+    clips = describe_clips(parts[0], known)
+    if clips is not None:
+        frames, width, height = (_span(clips.ranges[name]) for name in ("frames", "width", "height"))
+        tokens = _span(clips.ranges["visual tokens"])
+        console.print(
+            f"clips: {frames} frames, {width} wide and {height} high, {tokens} visual tokens "
+            f"(most: {escape(clips.most_video)})"
+        )
+    processes = device.processes
+    console.print(f"model: {escape(first.module.name)} on {device.name}" + (f" x {processes}" if processes > 1 else ""))
     for entry in prepared:
         splits_of = entry.datamodule.splits
         if entry.stage.trains:
-            rows, steps = steps_of(entry, processes)
+            rows, trainer = rows_of(entry), entry.config["trainer"]
+            per_step = entry.datamodule.batch_size * processes * trainer["accumulate_grad_batches"]
+            steps = steps_of(len(splits_of.train), per_step, trainer)  # answers about one clip are computed together
             say = f"{rows} rows an epoch, {steps} steps"
         elif entry.stage.kind == "write":
             say = f"{len(splits_of.train)} videos, {entry.module.writer.samples} rationale(s) each"
         else:
             say = f"{len(splits_of.test)} videos against {len(labels)} labels"
         start = "" if entry.stage.kind == "write" else f", from {entry.stage.weights_from or 'the base model'}"
-        console.print(f"  {escape(entry.stage.name)}: {say}{start}")
+        console.print(f"  {escape(entry.stage.name)}: {say}{escape(start)}")
+    # one process measures, and only it speaks
+    speed = cache(lambda dtype: measure_speed(device, dtype, seconds=0.3)) if first_rank() else None
+    try:
+        estimates = estimate(parts, device, speed, known)
+    except UnknownCostError as error:
+        console.print(f"estimate: none; {escape(str(error))}")
+    else:
+        refuse_certain(estimates, device)
+        if estimates:
+            console.print(escape(summary(estimates)))
     console.print(f"run folder: {escape(str(experiment.run_dir))}\n")
+
+
+def _span(values: Range) -> str:
+    low, _, high = values
+    return f"{low:g}" if low == high else f"{low:g} to {high:g}"

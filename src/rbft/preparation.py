@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from rich.console import Console
 
 from rbft.cli import StageCLI
@@ -15,16 +16,18 @@ from rbft.experiment import Experiment, Stage
 from rbft.inspection import inspect_videos
 from rbft.lineage import fingerprint
 from rbft.rationales.prompts import PromptBook
+from rbft.stages.writing_elsewhere import require_elsewhere
 from rbft.training.module import VLMFineTuner
 from rbft.vlm.processing import ClipProcessor
+from rbft.vlm.quantize import require_quantizable
 
 # Of Lightning's settings those that leave batches as they are; weights in half precision are loaded so by model.dtype.
 _PRECISIONS = ("None", "32", "32-true", "16", "16-mixed", "bf16", "bf16-mixed")
 # What of the configuration shapes a stage's result, by what the stage does. Learning rates do not shape rationales,
 # and the number of devices shapes nothing that a finished stage would have to be repeated for.
-_MODEL_KEYS = ("vlm", "revision", "dtype", "attn_implementation", "prompts")
-_SAMPLING_KEYS = ("num_frames", "fps", "max_frames", "max_pixels")
-_TRAINING_MODEL_KEYS = ("tuning", "objective", "optim")
+_MODEL_KEYS = ("vlm", "revision", "dtype", "quantize", "attn_implementation", "prompts")
+_SAMPLING_KEYS = ("num_frames", "fps", "max_frames", "max_pixels", "max_visual_tokens", "clip_control")
+_TRAINING_MODEL_KEYS = ("tuning", "objective", "optim", "selection", "control")
 _TRAINING_DATA_KEYS = ("frames", "batch_size")
 _TRAINING_TRAINER_KEYS = ("max_epochs", "max_steps", "accumulate_grad_batches", "gradient_clip_val",
                           "gradient_clip_algorithm", "limit_train_batches")  # fmt: skip
@@ -67,20 +70,27 @@ class Prepared:
         return data
 
 
-def _inputs(stage: Stage, config: dict[str, Any], data: VideoDataModule, done: dict[str, str]) -> dict[str, Any]:
+def _inputs(stage: Stage, cli: StageCLI, config: dict[str, Any], done: dict[str, str]) -> dict[str, Any]:
     """Everything a stage's result depends on, as plain values."""
+    data: VideoDataModule = cli.datamodule
     model, trainer = config["model"], config["trainer"]
     keys = {"model": list(_MODEL_KEYS), "data": list(_SAMPLING_KEYS), "trainer": ["precision"]}
     if stage.kind == "write":
-        keys["model"].append("writer")
+        keys["model"] += ["writer", "checks", "keep"]
         videos = data.fingerprint("train")
     elif stage.trains:
         keys["model"] += _TRAINING_MODEL_KEYS
         keys["data"] += _TRAINING_DATA_KEYS
         keys["trainer"] += _TRAINING_TRAINER_KEYS
-        videos = data.fingerprint("train")
+        chosen = cli.model.selection.weights == "best"
+        videos = data.fingerprint("train", "val") if chosen else data.fingerprint("train")
     else:
+        # its bound on memory changes no score
+        model = model | {"scoring": {key: model["scoring"][key] for key in ("normalize", "prior")}}
+        keys["model"] += ["scoring", "answering"]
         videos = data.fingerprint("train", "test")
+        if cli.model.answering.needs_validation:
+            videos += ":" + data.fingerprint("val")
         # they count as wrong, so a test without them is another test
         videos += "".join(f":{record.id}" for record in data.unreadable)
     return {
@@ -101,6 +111,15 @@ def _check_precision(cli: StageCLI) -> None:
                           " For weights in half precision set model.dtype, for example to bfloat16.")  # fmt: skip
 
 
+def _check_quantize(cli: StageCLI) -> None:
+    config = cli.config["trainer"]
+    on_gpu = config["accelerator"] in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    require_quantizable(cli.model.quantize, on_gpu=on_gpu)
+    if cli.model.quantize != "none" and config["strategy"] == "fsdp2":
+        raise ConfigError("model.quantize and trainer.strategy fsdp2 exclude each other: weights in 4 bits are not "
+                          "spread over processes; use trainer.strategy ddp.")  # fmt: skip
+
+
 def prepare(experiment: Experiment, console: Console) -> list[Prepared]:
     """Read and check all stages before any model is loaded.
 
@@ -114,6 +133,8 @@ def prepare(experiment: Experiment, console: Console) -> list[Prepared]:
     for stage, cli in zip(experiment.stages, clis, strict=True):
         data: VideoDataModule = cli.datamodule
         _check_precision(cli)
+        _check_quantize(cli)
+        require_elsewhere(stage, cli.model.writer)
         books.append(PromptBook(cli.model.prompts, data.labels))
         splits = data.splits
         if stage.kind != "test" and not splits.train:
@@ -121,6 +142,14 @@ def prepare(experiment: Experiment, console: Console) -> list[Prepared]:
         if stage.kind == "test" and not splits.test:
             raise DataError(f"the stage {stage.name!r} needs test videos, and this split has none; "
                             "give the data set a test split or lower data.shots and data.val_fraction.")  # fmt: skip
+        if stage.trains and cli.model.selection.weights == "best" and not splits.val:
+            raise DataError(f"the stage {stage.name!r} keeps the weights that validate best (model.selection), and "
+                            "there are no validation videos; set data.val_shots or data.val_fraction.")  # fmt: skip
+        if stage.kind == "test" and cli.model.answering.needs_validation and not splits.val:
+            raise DataError(
+                f"the stage {stage.name!r} lets validation videos decide (model.answering), and there are "
+                "none; set data.val_shots or data.val_fraction, or state mode, mixture_weight and strength."
+            )
     inspect_videos([cli.datamodule for cli in clis], console)
     done: dict[str, str] = {}
     samples: dict[str, int] = {}
@@ -132,7 +161,7 @@ def prepare(experiment: Experiment, console: Console) -> list[Prepared]:
         config = cli.resolved()
         seed = int(config["seed_everything"])
         module.connect(processors[key], book, seed)
-        inputs = _inputs(stage, config, cli.datamodule, done)
+        inputs = _inputs(stage, cli, config, done)
         done[stage.name] = fingerprint(inputs)
         if stage.kind == "write":
             samples[stage.name] = module.writer.samples

@@ -4,15 +4,48 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress, TaskID
+from rich.text import Text
 
+from rbft.errors import printable
 from rbft.ranks import first_rank
+
+
+class _Terminal(Console):
+    """Lets no text through that could drive the terminal, wherever it comes from."""
+
+    def render_str(self, text: str, **style: Any) -> Text:
+        """As of rich; every string and table cell that is printed comes by here."""
+        return super().render_str(printable(text), **style)
 
 
 def make_console() -> Console:
     """The terminal of the first process; the others are silent."""
-    return Console(quiet=not first_rank(), highlight=False, soft_wrap=True)
+    # emoji: a file that is called :x:.mp4 is called so
+    return _Terminal(quiet=not first_rank(), highlight=False, soft_wrap=True, emoji=False)
+
+
+@contextmanager
+def steps_shown(console: Console) -> Iterator[Callable[[str, int, int], None]]:
+    """A function to call with (what, done, total) as work goes on: a bar for each `what`, or a line at its end."""
+    with Progress(
+        *Progress.get_default_columns(), MofNCompleteColumn(), console=console, disable=not console.is_terminal
+    ) as progress:
+        bars: dict[str, TaskID] = {}
+
+        def show(what: str, done: int, total: int) -> None:
+            if what not in bars:
+                bars[what] = progress.add_task(f"  {what}", total=total)
+            progress.update(bars[what], completed=done)
+            if done == total and not console.is_terminal:
+                console.print(f"  {what}: {done} done", markup=False)
+
+        yield show
 
 
 def quieten() -> None:
@@ -30,6 +63,7 @@ def quieten() -> None:
         ".*predict returned None.*",  # rationales go to the store
         ".*your dataloader is not resumable.*",  # the sampler skips what was computed
         ".*in eval mode at the start of training.*",  # the module sets modes when an epoch starts
+        ".*returned a view tensor.*",  # nothing changes the features of a sharded model in place
         ".*Glyph .* missing from font.*",
     ):
         warnings.filterwarnings("ignore", message=message)

@@ -159,4 +159,7 @@ def test_confusion_counts_true_classes_in_rows():
 def test_validation_figures_are_those_of_a_test():
     found = metrics.validation_metrics(predictions(ROWS), LABELS)
     whole = metrics.test_metrics(predictions(ROWS), LABELS, TRAIN)
-    assert found == pytest.approx({"val/accuracy": whole["test/accuracy"], "val/macro_f1": whole["test/macro_f1"]})
+    right = [row.probabilities[LABELS.index(row.label)] for row in predictions(ROWS)]
+    nll = -sum(math.log(chance) for chance in right) / len(right)
+    same = {"val/accuracy": whole["test/accuracy"], "val/macro_f1": whole["test/macro_f1"]}
+    assert found == pytest.approx({"val/nll": nll, **same})

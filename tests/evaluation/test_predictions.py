@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -19,10 +20,17 @@ def test_predictions_round_trip(tmp_path):
     assert read_predictions(tmp_path / "predictions.jsonl") == [ROW, unread]
     first = json.loads((tmp_path / "predictions.jsonl").read_text().splitlines()[0])
     assert first["log_likelihoods"] == [-1.5, -2.5986122886681098]
-    assert set(first) == {"id", "video", "label", "predicted", "probabilities", "log_likelihoods", "rationale"}
+    keys = {"id", "video", "label", "predicted", "probabilities", "log_likelihoods", "rationale", "answers"}
+    assert set(first) == keys
 
 
-@pytest.mark.parametrize("change", [{"more": 1}, {"probabilities": None}])
+def test_answers_of_several_kinds_round_trip(tmp_path):
+    both = replace(ROW, rationale="it goes left", answers={"direct": (0.75, 0.25), "rationale": (0.5, 0.5)})
+    write_predictions(tmp_path / "predictions.jsonl", [both])
+    assert read_predictions(tmp_path / "predictions.jsonl") == [both]
+
+
+@pytest.mark.parametrize("change", [{"more": 1}, {"probabilities": None}, {"answers": [1]}])
 def test_wrong_lines_are_named(tmp_path, change):
     path = tmp_path / "predictions.jsonl"
     write_predictions(path, [ROW, ROW])

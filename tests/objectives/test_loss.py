@@ -14,6 +14,8 @@ from rbft.data.sampler import Draw, TrainSampler
 from rbft.objectives.base import language_model_loss
 from rbft.objectives.classification import ClassificationObjective
 from rbft.vlm.batch import Batch, Item, PromptInputs, collate
+from rbft.vlm.model import VLM
+from rbft.vlm.prompt import Prompt
 from rbft.vlm.tuning import LoRA, trained_state
 
 QUESTION = "Which action?"
@@ -52,17 +54,11 @@ def targets(loaded: Loaded) -> list[Tensor]:
     return [loaded.target(QUESTION, answer) for answer in ANSWERS]
 
 
-def batch_of(rows: list[Draw], prompts, targets) -> Batch:
+def batch_of(draws: list[Draw], prompts, targets) -> Batch:
     return collate(
         [
-            Item(
-                row.example,
-                prompts[row.example],
-                targets[row.example],
-                WEIGHTS[row.example] * row.weight,
-                row.normalizer,
-            )
-            for row in rows
+            [Item(draw.clip, prompts[draw.clip], targets[draw.clip], WEIGHTS[draw.clip] * draw.weight, draw.normalizer)]
+            for draw in draws
         ]
     )
 
@@ -80,7 +76,8 @@ def gradients(loaded: Loaded, batches: list[Batch]) -> tuple[float, dict[str, Te
 def cut(targets, batch_size: int, accumulate: int, world: int) -> list[list[Draw]]:
     """The micro-batches of the one step that takes all rows, over all ranks."""
     supervised = [weight * len(target) for weight, target in zip(WEIGHTS, targets, strict=True)]
-    samplers = [TrainSampler(supervised, batch_size, accumulate, rank, world, seed=1) for rank in range(world)]
+    lengths = [len(target) for target in targets]
+    samplers = [TrainSampler(supervised, lengths, batch_size, accumulate, rank, world, seed=1) for rank in range(world)]
     assert samplers[0].steps == 1
     return [rows for sampler in samplers for rows in sampler]
 
@@ -131,3 +128,30 @@ def test_objectives_share_this_loss(loaded, prompts, targets):
     batch = batch_of([Draw(0, (0,), 1.0, 3.0)], prompts, targets)
     with torch.no_grad():
         assert torch.equal(ClassificationObjective().loss(loaded.vlm, batch), language_model_loss(loaded.vlm, batch))
+
+
+@pytest.mark.parametrize("kernel", [True, False], ids=["tree", "rows"])
+def test_answers_about_one_clip_weigh_what_they_would_alone(loaded, monkeypatch, kernel):
+    """Also where questions differ already before the clip, as they do when one has a system turn of its own."""
+    monkeypatch.setattr(VLM, "takes_tree_masks", kernel)
+    asked = [
+        (0, Prompt(QUESTION), "push"),
+        (0, Prompt(QUESTION), "push up"),
+        (0, Prompt("Why?"), "a wooden door"),
+        (1, Prompt(QUESTION), "a"),
+        (2, Prompt(QUESTION), "push"),
+        (2, Prompt(QUESTION, system="Be brief."), "a door"),
+    ]
+    weights = (1.0, 0.5, 2.0, 1.0, 0.25, 3.0)
+    items: dict[int, list[Item]] = {}
+    for index, (number, prompt, answer) in enumerate(asked):
+        target = loaded.processor.target_ids(prompt, answer)
+        rows = items.setdefault(number, [])
+        inputs = loaded.processor.another(prompt, rows[0].prompt) if rows else None
+        inputs = inputs or loaded.processor.prompt_inputs(prompt, make_clip(number))
+        rows.append(Item(index, inputs, target, weights[index], 20.0))
+    together = gradients(loaded, [collate(list(items.values()))])
+    alone = gradients(loaded, [collate([[item]]) for rows in items.values() for item in rows])
+    assert together[0] == pytest.approx(alone[0], rel=1e-6)
+    for name, value in alone[1].items():
+        assert float((together[1][name] - value).abs().max()) < 1e-6, name

@@ -24,24 +24,54 @@ FAMILIES: tuple[str, ...] = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "smolvlm", "l
 
 PATCH = 8  # pixels; two by two patches make one visual token in every family
 TOKEN = (2 * PATCH) ** 2  # pixels of one visual token
-IMAGE = 32  # pixels, the frame side of the families that resize every frame to one square
-FRAME_TOKENS = IMAGE**2 // TOKEN
-HIDDEN = 64
 INIT_STD = 0.2
 
 
-def build_family(name: str, folder: Path, seed: int = 0) -> Path:
+@dataclass(frozen=True)
+class Size:
+    """Sizes of a model.
+
+    Args:
+        hidden: Width of the language model.
+        layers: Of the language model.
+        vision_hidden: Width of the vision tower.
+        vision_layers: Of the vision tower.
+        image: Frame side in pixels in the families that resize every frame to one square.
+        most_tokens: Visual tokens of a frame at most in the families with a free frame size.
+        shuffle: Patches that make one token, along each side, where a family leaves it open (SmolVLM).
+    """
+
+    hidden: int = 64
+    layers: int = 2
+    vision_hidden: int = 32
+    vision_layers: int = 2
+    image: int = 32
+    most_tokens: int = 8
+    shuffle: int = 2
+
+    @property
+    def frame_tokens(self) -> int:
+        """Visual tokens of a square frame."""
+        return (self.image // (PATCH * self.shuffle)) ** 2
+
+
+TINY = Size()
+IMAGE, FRAME_TOKENS, HIDDEN = TINY.image, TINY.frame_tokens, TINY.hidden
+
+
+def build_family(name: str, folder: Path, seed: int = 0, size: Size = TINY) -> Path:
     """Writes a tiny random model of one family with its processor and generation config.
 
     Args:
         name: One of `FAMILIES`.
         folder: Where to save; created when missing.
         seed: Seed of the weights; the global random state is left as it was.
+        size: Of the model.
 
     Returns:
         `folder`, loadable by AutoConfig, AutoProcessor and AutoModelForImageTextToText.
     """
-    family = _RECIPES[name]()
+    family = _RECIPES[name](size)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = family.model_class(family.config)
@@ -65,14 +95,14 @@ class _Family:
     tokenizer: hf.PreTrainedTokenizerFast
 
 
-def _qwen2_vl() -> _Family:
+def _qwen2_vl(size: Size) -> _Family:
     tokenizer = _qwen_tokenizer()
     config = hf.Qwen2VLConfig(
-        text_config=_text_config(tokenizer, rope_parameters=_rope(mrope_section=[2, 3, 3])),
+        text_config=_text_config(tokenizer, size, rope_parameters=_rope(mrope_section=_sections(size))),
         vision_config={
-            "depth": 2,
-            "embed_dim": 32,
-            "hidden_size": HIDDEN,
+            "depth": size.vision_layers,
+            "embed_dim": size.vision_hidden,
+            "hidden_size": size.hidden,
             "num_heads": 2,
             "mlp_ratio": 2,
             "patch_size": PATCH,
@@ -81,19 +111,21 @@ def _qwen2_vl() -> _Family:
         **_qwen_ids(tokenizer),
     )
     # Bounds of one frame; two frames share their tokens.
-    videos = hf.Qwen2VLVideoProcessor(**_qwen_patches(most_tokens=8))
-    return _Family(hf.Qwen2VLForConditionalGeneration, config, _qwen(hf.Qwen2VLProcessor, tokenizer, videos), tokenizer)
+    videos = hf.Qwen2VLVideoProcessor(**_qwen_patches(most_tokens=size.most_tokens))
+    return _Family(
+        hf.Qwen2VLForConditionalGeneration, config, _qwen(hf.Qwen2VLProcessor, tokenizer, videos, size), tokenizer
+    )
 
 
-def _qwen2_5_vl() -> _Family:
+def _qwen2_5_vl(size: Size) -> _Family:
     tokenizer = _qwen_tokenizer()
     config = hf.Qwen2_5_VLConfig(
-        text_config=_text_config(tokenizer, rope_parameters=_rope(mrope_section=[2, 3, 3])),
+        text_config=_text_config(tokenizer, size, rope_parameters=_rope(mrope_section=_sections(size))),
         vision_config={
-            "depth": 2,
-            "hidden_size": 32,
-            "intermediate_size": 64,
-            "out_hidden_size": HIDDEN,
+            "depth": size.vision_layers,
+            "hidden_size": size.vision_hidden,
+            "intermediate_size": 2 * size.vision_hidden,
+            "out_hidden_size": size.hidden,
             "num_heads": 2,
             "patch_size": PATCH,
             "window_size": 4 * PATCH,  # two by two tokens: smaller than a frame, so that windows matter
@@ -103,21 +135,21 @@ def _qwen2_5_vl() -> _Family:
         },
         **_qwen_ids(tokenizer),
     )
-    videos = hf.Qwen2VLVideoProcessor(**_qwen_patches(most_tokens=8))
-    processor = _qwen(hf.Qwen2_5_VLProcessor, tokenizer, videos)
+    videos = hf.Qwen2VLVideoProcessor(**_qwen_patches(most_tokens=size.most_tokens))
+    processor = _qwen(hf.Qwen2_5_VLProcessor, tokenizer, videos, size)
     return _Family(hf.Qwen2_5_VLForConditionalGeneration, config, processor, tokenizer)
 
 
-def _qwen3_vl() -> _Family:
+def _qwen3_vl(size: Size) -> _Family:
     tokenizer = _qwen_tokenizer()
     rope = _rope(mrope_section=[4, 2, 2], mrope_interleaved=True)
     config = hf.Qwen3VLConfig(
-        text_config=_text_config(tokenizer, head_dim=16, rope_parameters=rope),
+        text_config=_text_config(tokenizer, size, head_dim=16, rope_parameters=rope),
         vision_config={
-            "depth": 2,
-            "hidden_size": 32,
-            "intermediate_size": 64,
-            "out_hidden_size": HIDDEN,
+            "depth": size.vision_layers,
+            "hidden_size": size.vision_hidden,
+            "intermediate_size": 2 * size.vision_hidden,
+            "out_hidden_size": size.hidden,
             "num_heads": 2,
             "patch_size": PATCH,
             "num_position_embeddings": 16,
@@ -127,12 +159,12 @@ def _qwen3_vl() -> _Family:
         **_qwen_ids(tokenizer),
     )
     # Unlike its elders, this family bounds the sum over all frames.
-    videos = hf.Qwen3VLVideoProcessor(**_qwen_patches(most_tokens=64))
-    processor = _qwen(hf.Qwen3VLProcessor, tokenizer, videos)
+    videos = hf.Qwen3VLVideoProcessor(**_qwen_patches(most_tokens=8 * size.most_tokens))
+    processor = _qwen(hf.Qwen3VLProcessor, tokenizer, videos, size)
     return _Family(hf.Qwen3VLForConditionalGeneration, config, processor, tokenizer)
 
 
-def _smolvlm() -> _Family:
+def _smolvlm(size: Size) -> _Family:
     named = {
         "image_token": "<image>",
         "fake_image_token": "<fake_token_around_image>",
@@ -141,45 +173,45 @@ def _smolvlm() -> _Family:
     }
     tokenizer = train_tokenizer([], pad=END, eos="<end_of_utterance>", named=named)
     config = hf.SmolVLMConfig(
-        text_config=_text_config(tokenizer, model_type="llama"),
-        vision_config=_vit(),
-        scale_factor=2,
+        text_config=_text_config(tokenizer, size, model_type="llama"),
+        vision_config=_vit(size),
+        scale_factor=size.shuffle,
         image_token_id=_id(tokenizer, "<image>"),
     )
-    frame = {"longest_edge": IMAGE}
+    frame = {"longest_edge": size.image}
     processor = hf.SmolVLMProcessor(
         SmolVLMImageProcessor(size=frame, max_image_size=frame, do_image_splitting=False),
         tokenizer,
-        hf.SmolVLMVideoProcessor(size={"longest_edge": 2 * IMAGE}, max_image_size=frame, fps=1, num_frames=8),
-        image_seq_len=FRAME_TOKENS,
+        hf.SmolVLMVideoProcessor(size={"longest_edge": 2 * size.image}, max_image_size=frame, fps=1, num_frames=8),
+        image_seq_len=size.frame_tokens,
         chat_template=SMOLVLM_TEMPLATE,
     )
     return _Family(hf.SmolVLMForConditionalGeneration, config, processor, tokenizer)
 
 
-def _llava_onevision() -> _Family:
+def _llava_onevision(size: Size) -> _Family:
     tokenizer = train_tokenizer(["<image>", "<video>"], pad="<|endoftext|>", eos=END)
-    tiles = [[IMAGE, IMAGE], [IMAGE, 2 * IMAGE]]
+    tiles = [[size.image, size.image], [size.image, 2 * size.image]]
     config = hf.LlavaOnevisionConfig(
-        text_config=_text_config(tokenizer, model_type="qwen2"),
-        vision_config=_vit(model_type="siglip_vision_model", vision_use_head=False),
+        text_config=_text_config(tokenizer, size, model_type="qwen2"),
+        vision_config=_vit(size, model_type="siglip_vision_model", vision_use_head=False),
         image_token_index=_id(tokenizer, "<image>"),
         video_token_index=_id(tokenizer, "<video>"),
         image_grid_pinpoints=tiles,
     )
-    frame = {"height": IMAGE, "width": IMAGE}
+    frame = {"height": size.image, "width": size.image}
     processor = hf.LlavaOnevisionProcessor(
         LlavaOnevisionImageProcessor(size=frame, image_grid_pinpoints=tiles),
         tokenizer,
         hf.LlavaOnevisionVideoProcessor(size=frame),
-        num_image_tokens=(IMAGE // PATCH) ** 2,  # before the pooling that every frame of a video goes through
+        num_image_tokens=(size.image // PATCH) ** 2,  # before the pooling that every frame of a video goes through
         vision_feature_select_strategy="full",
         chat_template=chatml(video="<video>\n", image="<image>\n"),
     )
     return _Family(hf.LlavaOnevisionForConditionalGeneration, config, processor, tokenizer)
 
 
-def _internvl() -> _Family:
+def _internvl(size: Size) -> _Family:
     named = {
         "start_image_token": "<img>",
         "end_image_token": "</img>",
@@ -188,24 +220,24 @@ def _internvl() -> _Family:
     }
     tokenizer = train_tokenizer([], pad="<|endoftext|>", eos=END, named=named)
     config = hf.InternVLConfig(
-        text_config=_text_config(tokenizer, model_type="qwen2"),
-        vision_config=_vit(),
+        text_config=_text_config(tokenizer, size, model_type="qwen2"),
+        vision_config=_vit(size),
         image_token_id=_id(tokenizer, "<IMG_CONTEXT>"),
-        image_seq_length=FRAME_TOKENS,
+        image_seq_length=size.frame_tokens,
         tie_word_embeddings=False,
     )
-    frame = {"height": IMAGE, "width": IMAGE}
+    frame = {"height": size.image, "width": size.image}
     processor = hf.InternVLProcessor(
         GotOcr2ImageProcessor(size=frame, max_patches=2),
         tokenizer,
         hf.InternVLVideoProcessor(size=frame),
-        image_seq_length=FRAME_TOKENS,
+        image_seq_length=size.frame_tokens,
         chat_template=chatml(video="<video>\n", image="<IMG_CONTEXT>\n"),
     )
     return _Family(hf.InternVLForConditionalGeneration, config, processor, tokenizer)
 
 
-_RECIPES: dict[str, Callable[[], _Family]] = {
+_RECIPES: dict[str, Callable[[Size], _Family]] = {
     "qwen2_vl": _qwen2_vl,
     "qwen2_5_vl": _qwen2_5_vl,
     "qwen3_vl": _qwen3_vl,
@@ -213,6 +245,9 @@ _RECIPES: dict[str, Callable[[], _Family]] = {
     "llava_onevision": _llava_onevision,
     "internvl": _internvl,
 }
+
+
+_HEADS = 4  # of the language model
 
 
 def _qwen_tokenizer() -> hf.PreTrainedTokenizerFast:
@@ -230,39 +265,39 @@ def _qwen_ids(tokenizer: hf.PreTrainedTokenizerFast) -> dict[str, Any]:
 
 
 def _qwen_patches(most_tokens: int) -> dict[str, Any]:
-    size = {"shortest_edge": 4 * TOKEN, "longest_edge": most_tokens * TOKEN}
-    return {"patch_size": PATCH, "temporal_patch_size": 2, "merge_size": 2, "size": size}
+    bounds = {"shortest_edge": 4 * TOKEN, "longest_edge": most_tokens * TOKEN}
+    return {"patch_size": PATCH, "temporal_patch_size": 2, "merge_size": 2, "size": bounds}
 
 
-def _qwen(processor_class: Any, tokenizer: hf.PreTrainedTokenizerFast, videos: Any) -> hf.ProcessorMixin:
+def _qwen(processor_class: Any, tokenizer: hf.PreTrainedTokenizerFast, videos: Any, size: Size) -> hf.ProcessorMixin:
     template = chatml(
         video="<|vision_start|><|video_pad|><|vision_end|>",
         image="<|vision_start|><|image_pad|><|vision_end|>",
     )
-    images = Qwen2VLImageProcessor(**_qwen_patches(most_tokens=8))
+    images = Qwen2VLImageProcessor(**_qwen_patches(most_tokens=size.most_tokens))
     return processor_class(images, tokenizer, videos, chat_template=template)
 
 
-def _vit(**extra: Any) -> dict[str, Any]:
+def _vit(size: Size, **extra: Any) -> dict[str, Any]:
     return {
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
+        "hidden_size": size.vision_hidden,
+        "intermediate_size": 2 * size.vision_hidden,
+        "num_hidden_layers": size.vision_layers,
         "num_attention_heads": 2,
-        "image_size": IMAGE,
+        "image_size": size.image,
         "patch_size": PATCH,
         "initializer_range": INIT_STD,
         **extra,
     }
 
 
-def _text_config(tokenizer: hf.PreTrainedTokenizerFast, **extra: Any) -> dict[str, Any]:
+def _text_config(tokenizer: hf.PreTrainedTokenizerFast, size: Size, **extra: Any) -> dict[str, Any]:
     return {
         "vocab_size": len(tokenizer),
-        "hidden_size": HIDDEN,
-        "intermediate_size": 2 * HIDDEN,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
+        "hidden_size": size.hidden,
+        "intermediate_size": 2 * size.hidden,
+        "num_hidden_layers": size.layers,
+        "num_attention_heads": _HEADS,
         "num_key_value_heads": 2,
         "max_position_embeddings": 4096,
         "initializer_range": INIT_STD,
@@ -271,6 +306,12 @@ def _text_config(tokenizer: hf.PreTrainedTokenizerFast, **extra: Any) -> dict[st
         "pad_token_id": tokenizer.pad_token_id,
         **extra,
     }
+
+
+def _sections(size: Size) -> list[int]:
+    """Half of a head's size, shared by time, height and width."""
+    half = size.hidden // _HEADS // 2
+    return [half - 2 * (3 * half // 8), 3 * half // 8, 3 * half // 8]
 
 
 def _rope(**extra: Any) -> dict[str, Any]:

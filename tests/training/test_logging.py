@@ -42,7 +42,7 @@ def test_rationales_stand_under_the_frames_they_are_about(tmp_path):
     assert found.Tags()["images"] == ["rationales/0", "rationales/1"]
     assert found.Images("rationales/0")[0].encoded_image_string.startswith(b"\x89PNG")
     text = found.Tensors("rationales/0/text_summary")[0].tensor_proto.string_val[0].decode()
-    assert "&lt;script&gt;$x_1$" in text
+    assert "&lt;script&gt;$x\\_1$" in text
     assert "<script>" not in text
     assert "1.mp4" in text
 

@@ -22,7 +22,7 @@ from rbft.rationales.store import RationaleStore
 from rbft.rationales.writer import RationaleWriter
 from rbft.training.module import VLMFineTuner
 from rbft.training.optim import OptimSettings
-from rbft.vlm.label_scorer import LabelScorer
+from rbft.vlm.label_scorer import LabelScorer, Scoring
 from rbft.vlm.processing import ClipProcessor
 from rbft.vlm.tuning import LoRA, save_trained, trained_state
 
@@ -160,9 +160,10 @@ def test_validation_and_test_score_every_video_in_order(build, data, tmp_path):
     run.test(module, datamodule=data, verbose=False)
     names = data.labels.names
     assert [p.id for p in module.predictions] == [record.id for record in data.splits.test]
-    scorer = LabelScorer(module.scorer.label_ids)
+    scorer = LabelScorer(module.scoring.scorer.label_ids)
     for number, prediction in enumerate(module.predictions):
-        row = scorer(module.ready, [data.dataset("test")[Draw(number, (0,), 1.0, 1.0)].prompt])[0].double().tolist()
+        (item,) = data.dataset("test")[Draw(number, (0,), 1.0, 1.0)]
+        row = scorer(module.ready, [item.prompt])[0].double().tolist()
         assert prediction.log_likelihoods == pytest.approx(row, abs=1e-4)
         assert prediction.predicted == names[row.index(max(row))]
         assert prediction.label == data.splits.test[number].label
@@ -171,6 +172,18 @@ def test_validation_and_test_score_every_video_in_order(build, data, tmp_path):
     right = sum(p.predicted == p.label for p in module.predictions)
     assert len(module.predictions) == len(data.splits.val)
     assert metrics["val/accuracy"] == pytest.approx(right / len(data.splits.val))
+
+
+def test_scores_can_be_taken_relative_to_a_blank_clip(build, data, tmp_path):
+    plain, corrected = build(), build(scoring=Scoring(prior="blank"))
+    for module in (plain, corrected):
+        trainer(tmp_path).test(module, datamodule=data, verbose=False)
+    blank = data.dataset("test").blank()
+    prior = LabelScorer(plain.scoring.scorer.label_ids)(plain.ready, [blank])[0].double().tolist()
+    assert max(prior) - min(prior) > 0.1
+    for found, before in zip(corrected.predictions, plain.predictions, strict=True):
+        expected = [score - base for score, base in zip(before.log_likelihoods, prior, strict=True)]
+        assert found.log_likelihoods == pytest.approx(expected, abs=1e-4)
 
 
 def test_figures_of_a_part_never_pass_for_the_whole(build, data, tmp_path):
@@ -240,8 +253,3 @@ def test_classes_that_are_the_same_tokens_are_refused(model_folder, processor, d
     monkeypatch.setattr(ClipProcessor, "target_ids", lambda *_: torch.tensor([40, 6]))
     with pytest.raises(ConfigError, match=r"reads the classes .* as the same tokens; set model\.prompts\.label_texts"):
         module.connect(processor, PromptBook(Prompts(), data.labels), 0)
-
-
-def test_wrong_settings_are_refused():
-    with pytest.raises(ConfigError, match=r"^model\.max_score_rows: 0 must be at least 1"):
-        VLMFineTuner(max_score_rows=0)

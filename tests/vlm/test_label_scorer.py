@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,9 @@ import torch
 from tests.support.models import Loaded, Plain, make_clip
 from torch import Tensor
 
-from rbft.vlm.label_scorer import LabelScorer
+from rbft.errors import ConfigError
+from rbft.vlm.label_scorer import LabelScorer, Scoring
+from rbft.vlm.loading import load_model
 from rbft.vlm.model import VLM
 
 QUESTION = "Which action does this video show?"
@@ -42,14 +45,32 @@ def test_labels_differ_as_meant(loaded, labels):
     assert all(int(ids[-1]) in loaded.vlm.end_ids for ids in labels)
 
 
-# one clip at a time though there are more labels than rows; two, which does not divide three; all at once
-@pytest.mark.parametrize("max_rows", [1, 3, 5, 12, 256])
-def test_scores_are_those_of_full_passes(loaded, labels, naive, max_rows):
+# one clip and label at a time; two, which does not divide three; all at once
+BOUNDS = [1, 3, 9, 30, 4096]
+
+
+@pytest.fixture(params=[True, False], ids=["tree", "rows"])
+def kernel(request, monkeypatch) -> bool:
+    """Attention that takes a mask of its own for each token, and attention that does not."""
+    if not request.param:
+        monkeypatch.setattr(VLM, "takes_tree_masks", False)
+    return request.param
+
+
+@pytest.mark.parametrize("max_tokens", BOUNDS)
+def test_scores_are_those_of_full_passes(loaded, labels, naive, max_tokens, kernel):
     prompts = [loaded.inputs(QUESTION, clip) for clip in CLIPS]
-    check(LabelScorer(labels, max_rows)(loaded.vlm, prompts), naive)
+    check(LabelScorer(labels, max_tokens=max_tokens)(loaded.vlm, prompts), naive)
 
 
-def test_scores_do_not_depend_on_company_or_order(loaded, labels, naive):
+def test_scores_are_those_of_full_passes_with_plain_attention(folder, loaded, labels, naive):
+    model = load_model(str(folder), None, "float32", "eager")
+    vlm = VLM(model, loaded.processor.pad_id, loaded.processor.end_ids).eval()
+    assert vlm.takes_tree_masks
+    check(LabelScorer(labels)(vlm, [loaded.inputs(QUESTION, clip) for clip in CLIPS]), naive)
+
+
+def test_scores_do_not_depend_on_company_or_order(loaded, labels, naive, kernel):
     scorer = LabelScorer(labels)
     prompts = [loaded.inputs(QUESTION, clip) for clip in CLIPS]
     for row, prompt in enumerate(prompts):
@@ -70,26 +91,73 @@ def test_labels_of_a_single_id_need_no_second_pass(folder, loaded, labels, monke
     check(LabelScorer(ids)(loaded.vlm, prompts), Plain(folder).scores(QUESTION, CLIPS, ids))
 
 
+def test_labels_of_one_and_of_more_ids_stand_together(folder, loaded, labels):
+    ids = (labels[3][:1], labels[4])
+    prompts = [loaded.inputs(QUESTION, clip) for clip in CLIPS]
+    expected = Plain(folder).scores(QUESTION, CLIPS, ids)
+    for max_tokens in (1, 4096):
+        check(LabelScorer(ids, max_tokens=max_tokens)(loaded.vlm, prompts), expected)
+
+
 def test_the_prompt_is_read_once_and_its_pixels_are_seen_once(loaded, labels, monkeypatch):
     read, encoded = [], []
     prefix, encode_one = VLM.prefix, VLM._encode_one
     monkeypatch.setattr(VLM, "prefix", lambda self, prompts: (read.append(len(prompts)), prefix(self, prompts))[1])
     monkeypatch.setattr(VLM, "_encode_one", lambda self, vision: (encoded.append(1), encode_one(self, vision))[1])
-    LabelScorer(labels, max_rows=10)(loaded.vlm, [loaded.inputs(QUESTION, clip) for clip in CLIPS])
-    assert read == [2, 1]
+    nodes = sum(len(ids) - 1 for ids in labels)  # more than the tree has, and less than twice as many
+    LabelScorer(labels, max_tokens=2 * nodes)(loaded.vlm, [loaded.inputs(QUESTION, clip) for clip in CLIPS])
+    assert sum(read) == 3 and len(read) <= 2
     assert len(encoded) == 3
 
 
-@pytest.mark.parametrize("max_rows", [1, 2, 3, 5, 8])
-def test_no_more_rows_than_allowed_are_computed_at_once(loaded, labels, max_rows, monkeypatch):
-    rows: list[int] = []
+@pytest.mark.parametrize("max_tokens", BOUNDS)
+def test_no_more_tokens_than_allowed_are_read_at_once(loaded, labels, max_tokens, monkeypatch, kernel):
+    sizes: list[int] = []
     original = VLM.continue_prefix
 
     def counted(self: VLM, cache, mask: Tensor, ids: Tensor, positions: Tensor) -> Tensor:
-        rows.append(len(ids))
+        sizes.append(ids.numel())
         return original(self, cache, mask, ids, positions)
 
     monkeypatch.setattr(VLM, "continue_prefix", counted)
-    LabelScorer(labels, max_rows)(loaded.vlm, [loaded.inputs(QUESTION, clip) for clip in CLIPS])
-    assert max(rows) <= max_rows
-    assert sum(rows) == len(CLIPS) * len(labels)
+    LabelScorer(labels, max_tokens=max_tokens)(loaded.vlm, [loaded.inputs(QUESTION, clip) for clip in CLIPS])
+    # a label is never cut
+    assert max(sizes) <= max(max_tokens, max(len(ids) for ids in labels) - 1)
+
+
+def test_a_shared_beginning_is_read_once(loaded, labels, monkeypatch):
+    read: list[Tensor] = []
+    original = VLM.continue_prefix
+
+    def kept(self: VLM, cache, mask: Tensor, ids: Tensor, positions: Tensor) -> Tensor:
+        read.append(ids)
+        return original(self, cache, mask, ids, positions)
+
+    monkeypatch.setattr(VLM, "continue_prefix", kept)
+    LabelScorer(labels)(loaded.vlm, [loaded.inputs(QUESTION, CLIPS[0])])
+    beginnings = {tuple(ids[:end].tolist()) for ids in labels for end in range(1, len(ids))}
+    assert [tuple(ids.shape) for ids in read] == [(1, len(beginnings))]
+    assert len(beginnings) < sum(len(ids) - 1 for ids in labels)
+
+
+@pytest.mark.parametrize("normalize", ["token", "byte"])
+def test_scores_are_divided_by_what_was_asked_for(loaded, labels, naive, normalize):
+    prompts = [loaded.inputs(QUESTION, clip) for clip in CLIPS]
+    scorer = LabelScorer.of(labels, LABELS, Scoring(normalize=normalize))
+    by = [len(ids) for ids in labels] if normalize == "token" else [len(label.encode()) for label in LABELS]
+    check(scorer(loaded.vlm, prompts), naive / torch.tensor(by))
+
+
+def test_the_prior_is_what_the_labels_score_behind_a_blank_clip(folder, loaded, labels, naive):
+    blank = replace(CLIPS[0], frames=torch.full_like(CLIPS[0].frames, 128))
+    prompts = [loaded.inputs(QUESTION, clip) for clip in CLIPS]
+    scorer = LabelScorer.of(labels, LABELS, Scoring()).corrected(loaded.vlm, loaded.inputs(QUESTION, blank))
+    expected = naive - Plain(folder).scores(QUESTION, [blank], labels)
+    check(scorer(loaded.vlm, prompts), expected)
+    again = scorer.corrected(loaded.vlm, loaded.inputs(QUESTION, blank))
+    check(again(loaded.vlm, prompts), expected)
+
+
+def test_a_bound_that_reads_nothing_is_refused():
+    with pytest.raises(ConfigError, match=r"model\.scoring\.max_tokens: 0"):
+        Scoring(max_tokens=0)

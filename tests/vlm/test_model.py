@@ -10,6 +10,7 @@ from tests.support.models import Loaded, Plain, load, make_clip
 from torch import Tensor
 
 from rbft.vlm.batch import PromptInputs
+from rbft.vlm.generation import generate
 from rbft.vlm.prompt import Prompt
 from rbft.vlm.tuning import FullFineTuning, LoRA
 
@@ -86,7 +87,7 @@ def test_order_of_frames_matters(loaded, targets):
 def test_long_times_between_frames_keep_log_probs(loaded, plain, targets):
     # beside a short clip, after generation and after a pass over other rows: what a model remembers must not leak
     prompts = [loaded.inputs(QUESTIONS[0], CLIPS[0]), loaded.inputs(QUESTIONS[1], SLOW)]
-    loaded.vlm.generate(prompts[:1], max_new_tokens=2)
+    generate(loaded.vlm, prompts[:1], max_new_tokens=2)
     log_probs, rows = loaded.vlm.target_log_probs(prompts, targets[:2])
     expected = plain.log_probs(QUESTIONS[1], SLOW, targets[1])
     assert log_probs[rows == 1].tolist() == pytest.approx(expected.tolist(), abs=1e-4)
@@ -107,78 +108,13 @@ def test_prefix_and_continuation_are_a_full_pass(loaded, plain, targets):
         assert found == pytest.approx(plain.log_probs(QUESTIONS[0], clip, target).tolist(), abs=1e-4)
 
 
-def test_greedy_answers_are_the_likeliest_tokens_of_full_passes(loaded, plain):
-    banned = [i for i in loaded.processor.special_ids if i not in loaded.vlm.end_ids]
-    prompt = loaded.inputs(QUESTIONS[0], SLOW)
-    answer = loaded.vlm.generate([prompt], max_new_tokens=5, banned_ids=loaded.processor.special_ids)[0][0]
-    for position, token in enumerate(answer.tolist()):
-        log_probs = plain.next_log_probs(QUESTIONS[0], SLOW, answer[:position])
-        log_probs[banned] = -torch.inf
-        assert token == int(log_probs.argmax()), f"token {position}"
-
-
-def test_a_batch_writes_what_single_prompts_do(loaded, prompts):
-    together = loaded.vlm.generate(prompts, max_new_tokens=6, banned_ids=loaded.processor.special_ids)
-    alone = [
-        loaded.vlm.generate([prompt], max_new_tokens=6, banned_ids=loaded.processor.special_ids)[0]
-        for prompt in prompts
-    ]
-    assert [[ids.tolist() for ids in row] for row in together] == [[ids.tolist() for ids in row] for row in alone]
-
-
-def test_banned_tokens_never_appear(loaded, prompts):
-    vlm = loaded.vlm
-    free = vlm.generate(prompts, max_new_tokens=4)
-    banned = sorted({int(ids[0]) for row in free for ids in row})
-    answers = vlm.generate(prompts, max_new_tokens=12, banned_ids=banned, temperature=3.0, samples=4)
-    written = {int(i) for row in answers for ids in row for i in ids}
-    assert not written & (set(banned) - set(vlm.end_ids))
-    again = vlm.generate(prompts, max_new_tokens=4, banned_ids=banned)
-    assert [int(row[0][0]) for row in again] != [int(row[0][0]) for row in free]
-
-
 def test_every_special_token_is_banned_but_the_end(loaded):
     ids = loaded.processor.special_ids
-    words = loaded.processor._processor.tokenizer.convert_ids_to_tokens(list(ids))
-    assert set(words) >= set(loaded.processor.special_tokens)
+    tokenizer = loaded.processor._processor.tokenizer
+    # what a processor puts frames in the place of need be no token (SmolVLM's <video>)
+    tokens = set(loaded.processor.special_tokens) & set(tokenizer.get_vocab())
+    assert set(tokenizer.convert_ids_to_tokens(list(ids))) >= tokens
     assert set(loaded.processor.visual_ids) <= set(ids)
-
-
-def test_sampling_gives_several_answers_and_is_repeatable(loaded, prompts):
-    def write(seed: int, samples: int = 3) -> list[list[list[int]]]:
-        answers = loaded.vlm.generate(prompts[:2], max_new_tokens=8, temperature=1.5, samples=samples, seed=seed)
-        return [[ids.tolist() for ids in row] for row in answers]
-
-    before = torch.get_rng_state()
-    first = write(seed=1)
-    assert torch.equal(before, torch.get_rng_state()), "sampling must not disturb training's random state"
-    assert [len(row) for row in first] == [3, 3]
-    assert len({tuple(ids) for ids in first[0]}) > 1
-    assert write(seed=1) == first
-    assert write(seed=2) != first
-
-
-def test_top_p_narrows_sampling_to_the_likeliest(loaded, prompts):
-    greedy = loaded.vlm.generate(prompts, max_new_tokens=4)
-    narrow = loaded.vlm.generate(prompts, max_new_tokens=4, temperature=0.7, top_p=1e-6, seed=5)
-    assert [row[0].tolist() for row in narrow] == [row[0].tolist() for row in greedy]
-
-
-def test_answers_end_with_the_first_end_token(folder, prompts):
-    loaded = load(folder)
-    free = loaded.vlm.generate(prompts[:1], max_new_tokens=6)[0][0]
-    loaded.vlm.end_ids = (int(free[2]),)
-    cut = loaded.vlm.generate(prompts[:1], max_new_tokens=6)[0][0]
-    first = free.tolist().index(int(free[2]))
-    assert cut.tolist() == free[: first + 1].tolist()
-
-
-def test_checkpoint_defaults_do_not_slip_into_generation(folder, prompts):
-    loaded = load(folder)
-    plainly = loaded.vlm.generate(prompts[:1], max_new_tokens=6)[0][0].tolist()
-    settings = loaded.vlm.base.generation_config
-    settings.do_sample, settings.temperature, settings.top_k, settings.num_beams = True, 5.0, 3, 2
-    assert loaded.vlm.generate(prompts[:1], max_new_tokens=6)[0][0].tolist() == plainly
 
 
 @torch.no_grad()
@@ -188,7 +124,7 @@ def test_text_only_prompts_need_no_clip(loaded):
     assert loaded.processor.count_visual_tokens(prompt.ids) == 0
     log_probs, _ = loaded.vlm.target_log_probs([prompt], [loaded.target("Which action?", "archery")])
     assert log_probs.isfinite().all()
-    assert len(loaded.vlm.generate([prompt], max_new_tokens=2)[0][0]) > 0
+    assert len(generate(loaded.vlm, [prompt], max_new_tokens=2)[0][0]) > 0
 
 
 @pytest.mark.parametrize(

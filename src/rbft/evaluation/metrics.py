@@ -67,6 +67,7 @@ def test_metrics(predictions: Sequence[Prediction], labels: LabelSet, train_labe
     top5 = multiclass_accuracy(scores, truth, classes, average="micro", top_k=min(5, classes)) if read else 0.0
     present = sorted(set(truth.tolist()))
     auroc = float(multiclass_auroc(scores, truth, classes, average=None)[present].mean()) if len(present) > 1 else None
+    modes = sorted({mode for prediction in predictions for mode in prediction.answers})
     return {
         "test/accuracy": correct / total,
         "test/balanced_accuracy": sum(hits[name] / count for name, count in per_class.items()) / len(per_class),
@@ -79,13 +80,23 @@ def test_metrics(predictions: Sequence[Prediction], labels: LabelSet, train_labe
         "test/num_unreadable": unreadable,
         "chance/accuracy": 1 / classes,
         "majority/accuracy": per_class[frequent] / total,
+        **{f"test/accuracy_{mode}": _accuracy_of(mode, predictions, labels) for mode in modes},
     }
 
 
+def _accuracy_of(mode: str, predictions: Sequence[Prediction], labels: LabelSet) -> float:
+    """Accuracy of one way of answering; a video that it gives no answer for counts as wrong."""
+    answers = [(prediction.answers.get(mode, ()), prediction.label) for prediction in predictions]
+    right = sum(len(chances) > 0 and labels.names[chances.index(max(chances))] == label for chances, label in answers)
+    return right / len(predictions)
+
+
 def validation_metrics(predictions: Sequence[Prediction], labels: LabelSet) -> dict[str, float]:
-    """The two figures that are followed while training."""
+    """What is followed while training: accuracy, macro-F1, and the mean negative log-probability of the right class."""
     scores, truth = _tensors(predictions, labels)
+    right = scores.gather(1, truth.unsqueeze(1)).clamp(min=1e-300).log()
     return {
+        "val/nll": float(-right.mean()),
         "val/accuracy": float(multiclass_accuracy(scores, truth, len(labels), average="micro")),
         "val/macro_f1": float(multiclass_f1_score(scores, truth, len(labels), average="macro")),
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from rbft.errors import DataError
@@ -21,8 +21,10 @@ class Prediction:
         label: Its class.
         predicted: The likeliest class; None for a video that could not be read, which counts as wrong.
         probabilities: One per label, in the order of the label set; they sum to 1.
-        log_likelihoods: Of each label's text, in the same order.
-        rationale: The model's own words, if asked for.
+        log_likelihoods: The labels' scores in the same order: log-likelihoods of their texts as `model.scoring` says,
+            and the logarithm of the probabilities where these are of several answers.
+        rationale: The model's own words, if asked for; several are separated by empty lines.
+        answers: Probabilities by the way of answering, where there was more than one.
     """
 
     id: str
@@ -32,6 +34,7 @@ class Prediction:
     probabilities: tuple[float, ...]
     log_likelihoods: tuple[float, ...]
     rationale: str | None = None
+    answers: dict[str, tuple[float, ...]] = field(default_factory=dict)
 
 
 def probabilities(log_likelihoods: Sequence[float]) -> tuple[float, ...]:
@@ -60,7 +63,8 @@ def read_predictions(path: Path) -> list[Prediction]:
                 tuple(row["probabilities"]),
                 tuple(row["log_likelihoods"]),
             )
+            row["answers"] = {mode: tuple(chances) for mode, chances in row.get("answers", {}).items()}
             found.append(Prediction(**row))
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, AttributeError) as error:
             raise DataError(f"{path}, line {number}: not a prediction ({error}).") from error
     return found

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Sequence
+from typing import Literal
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from rbft.data.dataset import Example
 from rbft.data.records import VideoRecord
+from rbft.errors import ConfigError
 from rbft.rationales.prompts import PromptBook
 from rbft.rationales.store import Rationale
 from rbft.vlm.batch import Batch
 from rbft.vlm.model import VLM
+from rbft.vlm.shared_prefix import answer_logits
+
+ClassWeights = Literal["none", "balanced"]
 
 
 class Objective(ABC):
     """One per stage; knows nothing of Lightning."""
+
+    anchor: float = 0.0
 
     @abstractmethod
     def examples(
@@ -32,17 +42,59 @@ class Objective(ABC):
 
     def loss(self, vlm: VLM, batch: Batch) -> Tensor:
         """This batch's share of the step's loss: summed over batches and ranks it is the weighted token mean."""
-        return language_model_loss(vlm, batch)
+        return language_model_loss(vlm, batch, self.anchor)
 
 
-def language_model_loss(vlm: VLM, batch: Batch) -> Tensor:
+def class_weights(records: Sequence[VideoRecord], how: ClassWeights) -> dict[str, float]:
+    """Weight of a video of each class; the mean over all videos is 1.
+
+    Args:
+        records: The training videos.
+        how: `balanced` gives all classes the same weight together, whatever their number of videos.
+    """
+    counts = Counter(record.label for record in records)
+    if how == "none":
+        return dict.fromkeys(counts, 1.0)
+    return {name: len(records) / (len(counts) * count) for name, count in counts.items()}
+
+
+def check_anchor(anchor: float) -> float:
+    """A weight of the divergence from the base model.
+
+    Raises:
+        ConfigError: It is negative or no number.
+    """
+    if not 0 <= anchor < float("inf"):
+        raise ConfigError(f"model.objective.anchor: {anchor} must be at least 0.")
+    return anchor
+
+
+def language_model_loss(vlm: VLM, batch: Batch, anchor: float = 0.0) -> Tensor:
     """Weighted cross-entropy of the answers' tokens over the normaliser of the whole optimiser step.
 
     Dividing by the step's own token count, not the batch's, makes gradients independent of how a step is cut into
     micro-batches and ranks.
 
+    Args:
+        vlm: The model.
+        batch: Questions and answers.
+        anchor: Weight of the Kullback-Leibler divergence of the base model's next-token distribution from the model's,
+            at each supervised token (as the penalty that keeps a policy near its start in Ziegler et al., arXiv
+            1909.08593, but of the base model's side): what the base model knows beyond the few labels is kept.
+
     Returns:
         A scalar in float32.
     """
-    log_probs, rows = vlm.target_log_probs(batch.prompts, batch.targets)
-    return -(log_probs * batch.weights.to(log_probs.device)[rows]).sum() / batch.normalizer
+    base = None
+    if anchor > 0:
+        assert vlm.reference is not None, "the base model's weights were not kept"
+        with torch.no_grad(), vlm.reference.active():
+            base = answer_logits(vlm, batch).logits.float().log_softmax(-1)
+    found = answer_logits(vlm, batch)
+    weights = batch.weights[found.rows]
+    loss = -(found.log_probs() * weights).sum()
+    if base is not None:
+        tuned = found.logits.float().log_softmax(-1)
+        divergence = F.kl_div(tuned, base, reduction="none", log_target=True).sum(-1)
+        loss = loss + anchor * (divergence[found.sources] * weights).sum()
+    return loss / batch.normalizer

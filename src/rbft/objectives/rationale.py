@@ -7,13 +7,21 @@ from collections.abc import Sequence
 from rbft.data.dataset import Example
 from rbft.data.records import VideoRecord
 from rbft.errors import StageError
-from rbft.objectives.base import Objective
+from rbft.objectives.base import ClassWeights, Objective, check_anchor, class_weights
 from rbft.rationales.prompts import PromptBook
 from rbft.rationales.store import Rationale
 
 
 class RationaleObjective(Objective):
-    """Language-model loss on the kept rationales of the training videos."""
+    """Language-model loss on the kept rationales of the training videos.
+
+    Args:
+        class_weights: `balanced` weighs clips so that all classes count the same.
+        anchor: Weight of the divergence from the base model; 0 for none.
+    """
+
+    def __init__(self, class_weights: ClassWeights = "none", anchor: float = 0.0) -> None:
+        self.class_weights, self.anchor = class_weights, check_anchor(anchor)
 
     def examples(
         self, records: Sequence[VideoRecord], book: PromptBook, rationales: Sequence[Rationale]
@@ -23,6 +31,7 @@ class RationaleObjective(Objective):
         Raises:
             StageError: A rationale is of no training video, or a class has none left.
         """
+        weights = class_weights(records, self.class_weights)
         by_id = {record.id: record for record in records}
         rows: list[Example] = []
         for rationale in rationales:
@@ -34,7 +43,8 @@ class RationaleObjective(Objective):
             if rationale.kept and rationale.weight > 0:
                 record = by_id[rationale.id]
                 answer = book.rationale_target(rationale.text, record.label)
-                rows.append(Example(record, book.training_prompt(record.label), answer, rationale.weight))
+                weight = rationale.weight * weights[record.label]
+                rows.append(Example(record, book.training_prompt(record.label), answer, weight))
         covered = {row.record.label for row in rows}
         if lost := sorted({record.label for record in records} - covered):
             raise StageError(f"no rationale is left for the class {lost[0]!r}; write them again or keep more of them.")

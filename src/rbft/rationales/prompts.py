@@ -26,6 +26,7 @@ class Prompts:
         hinted_question: Asked for a rationale of a known answer; must name `{label}` (RB-FT section 3, stage I).
         conclusion: The sentence that states the class behind a rationale; must end in `{label}`.
         separator: What stands between rationale and conclusion.
+        judge_question: Asked without the video: which class does a `{rationale}` argue for? For checks.
         system: System turn of every prompt; None leaves it to the model's chat template.
         label_texts: How a class is written in prompts and answers, where the readable form of its name is not right.
         criteria: What makes a video belong to a class, by class name.
@@ -47,6 +48,10 @@ class Prompts:
     )
     conclusion: str = "Classification: {label}"
     separator: str = "\n"
+    judge_question: str = (
+        "Somebody watched a video and wrote:\n{rationale}\n\nWhich of these classes does that text describe best: "
+        "{labels}? Answer with the class only."
+    )
     system: str | None = None
     label_texts: dict[str, str] = field(default_factory=dict)
     criteria: dict[str, str] = field(default_factory=dict)
@@ -59,6 +64,8 @@ class Prompts:
         label = frozenset({"label"})
         check_template("model.prompts.hinted_question", self.hinted_question, _SHARED | label, label)
         check_template("model.prompts.conclusion", self.conclusion, {"label"}, label)
+        rationale = frozenset({"rationale"})
+        check_template("model.prompts.judge_question", self.judge_question, _SHARED | rationale, rationale)
         if not self.conclusion.endswith("{label}") or self.conclusion.strip() == "{label}":
             raise ConfigError(
                 f"model.prompts.conclusion: {self.conclusion!r} must be some words and then {{label}} at the end, "
@@ -121,22 +128,29 @@ class PromptBook:
         """The question that is answered by a class."""
         return Prompt(fill(self.prompts.label_question, self._shared), self.prompts.system)
 
+    def blind_prompt(self) -> Prompt:
+        """The question for a rationale that does not name the answer."""
+        return Prompt(fill(self.prompts.rationale_question, self._shared), self.prompts.system)
+
+    def judge_prompt(self, rationale: str) -> Prompt:
+        """The question, without a video, which class a rationale argues for."""
+        question = fill(self.prompts.judge_question, {**self._shared, "rationale": rationale})
+        return Prompt(question, self.prompts.system, video=False)
+
     def writing_prompt(self, label: str) -> Prompt:
         """The question a rationale is written for; names the label unless the policy is blind."""
-        if self.prompts.hint == "blind":
-            return Prompt(fill(self.prompts.rationale_question, self._shared), self.prompts.system)
-        return self._hinted(label)
+        return self.blind_prompt() if self.prompts.hint == "blind" else self._hinted(label)
 
     def training_prompt(self, label: str) -> Prompt:
         """The question stage 1 trains on; names the label only under `hint_kept`."""
-        if self.prompts.hint == "hint_kept":
-            return self._hinted(label)
-        return Prompt(fill(self.prompts.rationale_question, self._shared), self.prompts.system)
+        return self._hinted(label) if self.prompts.hint == "hint_kept" else self.blind_prompt()
 
     def rationale_target(self, body: str, label: str) -> str:
         """The answer stage 1 learns for a rationale."""
-        if self.prompts.target_order == "rationale":
-            return body
+        return body if self.prompts.target_order == "rationale" else self.concluded(body, label)
+
+    def concluded(self, body: str, label: str) -> str:
+        """A rationale with the sentence that states a class behind it."""
         conclusion = fill(self.prompts.conclusion, {"label": self.text(label)})
         return f"{body}{self.prompts.separator}{conclusion}" if body else conclusion
 

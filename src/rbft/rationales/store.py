@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +35,7 @@ class Rationale:
         scores: Verification scores in [0, 1] by check.
         weight: Its weight in the stage-1 loss.
         kept: Whether stage 1 uses it.
-        reason: Why it was dropped, empty if kept.
+        reason: Why it was dropped, or kept all the same; else empty.
     """
 
     id: str
@@ -59,22 +60,42 @@ class Rationale:
         return self.id, self.sample
 
 
+_KINDS: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("id", "video", "label", "prompt_hash", "hint", "model", "text", "written", "reason"), (str,)),
+    "sample": (int,),
+    "stated": (str, type(None)),
+    "truncated": (bool,),
+    "scores": (dict,),
+    "weight": (int, float),
+    "kept": (bool,),
+}
+
+
 def prompt_hash(prompt: Prompt) -> str:
     """A short stable name of a prompt."""
     text = "\x1e".join([prompt.system or "", prompt.question])
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
-def _parse(path: Path, number: int, row: dict[str, Any]) -> Rationale:
+def parse_rationale(where: str, row: dict[str, Any]) -> Rationale:
+    """The rationale of one object of a file.
+
+    Raises:
+        DataError: A key is missing, unknown or of the wrong kind; begins with `where`.
+    """
     names = {field.name for field in dataclasses.fields(Rationale)}
     if unknown := sorted(set(row) - names):
-        raise DataError(f"{path}, line {number}: unknown key {unknown[0]!r}; keys are {', '.join(sorted(names))}.")
+        raise DataError(f"{where}: unknown key {unknown[0]!r}; keys are {', '.join(sorted(names))}.")
     try:
         rationale = Rationale(**row)
     except TypeError as error:
-        raise DataError(f"{path}, line {number}: {error}. Keys are {', '.join(sorted(names))}.") from error
-    if not isinstance(rationale.text, str) or not isinstance(rationale.id, str):
-        raise DataError(f"{path}, line {number}: 'id' and 'text' must be text.")
+        raise DataError(f"{where}: {error}. Keys are {', '.join(sorted(names))}.") from error
+    for name, kinds in _KINDS.items():
+        value = getattr(rationale, name)
+        if not isinstance(value, kinds) or (isinstance(value, bool) and kinds != (bool,)):
+            raise DataError(f"{where}: {name!r} cannot be {value!r}.")
+    if not 0 <= rationale.weight < math.inf:
+        raise DataError(f"{where}: 'weight' must be a number of at least 0, found {rationale.weight!r}.")
     return rationale
 
 
@@ -89,7 +110,7 @@ def read_rationales(path: Path) -> list[Rationale]:
         raise StageError(f"{path} does not exist; run the stage that writes the rationales first.")
     rationales: dict[tuple[str, int], Rationale] = {}
     for number, row in read_jsonl(path):
-        rationale = _parse(path, number, row)
+        rationale = parse_rationale(f"{path}, line {number}", row)
         rationales.setdefault(rationale.key, rationale)
     return list(rationales.values())
 
@@ -134,5 +155,9 @@ class RationaleStore:
         if missing := [key for key in wanted if key not in found]:
             raise StageError(f"{self.folder}: {len(missing)} rationales are missing, first for {missing[0][0]!r}.")
         rationales = [found[key] for key in wanted]
-        write_jsonl(self.path, [dataclasses.asdict(r) for r in rationales])
+        self.save(rationales)
         return rationales
+
+    def save(self, rationales: Sequence[Rationale]) -> None:
+        """Write `rationales.jsonl`, whole or not at all."""
+        write_jsonl(self.path, [dataclasses.asdict(r) for r in rationales])

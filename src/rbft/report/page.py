@@ -7,15 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
-
-from rbft import __version__
 from rbft.data.datamodule import VideoDataModule
 from rbft.evaluation.metrics import accuracy_interval, confusion
 from rbft.evaluation.predictions import Prediction
 from rbft.files import write_atomic
 from rbft.rationales.store import Rationale, spread
 from rbft.report.figures import as_png, confusion_figure, frames_figure
+from rbft.report.templates import render
 
 if TYPE_CHECKING:
     from rbft.experiment import Experiment
@@ -70,14 +68,6 @@ def write_page(
         predictions: One per test video.
         rationales: What the write stage wrote; may be empty.
     """
-    environment = Environment(
-        loader=PackageLoader("rbft", "report"),
-        autoescape=select_autoescape(default=True, default_for_string=True),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["percent"] = lambda value: "not defined" if value is None else f"{value:.1%}"
     names = data.labels.names
     errors = [
         {
@@ -90,7 +80,8 @@ def write_page(
     figure = confusion_figure(confusion(predictions, data.labels), names, "test videos")
     others = {key.removesuffix("/accuracy"): value for key, value in metrics.items()
               if key.endswith("/accuracy") and not key.startswith("test/")}  # fmt: skip
-    page = environment.get_template("page.html.j2").render(
+    page = render(
+        "page.html.j2",
         title=f"{experiment.name} / {experiment.variant} / {experiment.run_dir.name}",
         stages=[stage.name for stage in experiment.stages],
         metrics=metrics,
@@ -100,6 +91,5 @@ def write_page(
         rationales=[{"rationale": r, "frames": _frames(data, r.video)} for r in spread(rationales)],
         errors=errors,
         wrong=sum(prediction.predicted != prediction.label for prediction in predictions),
-        version=__version__,
     )
     write_atomic(path, page)

@@ -13,6 +13,12 @@ from rbft.errors import StageError
 from rbft.files import write_atomic
 
 
+def not_sharded(how: str, strategy: str) -> StageError:
+    """The refusal to go on from a place that another trainer.strategy saved."""
+    return StageError(f"this stage was interrupted under {how} and cannot go on; set trainer.strategy {strategy}, "
+                      "or add --restart.")  # fmt: skip
+
+
 class AtomicCheckpointIO(CheckpointIO):
     """Saves through a temporary file in the same folder; loads with weights_only.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +20,14 @@ from rbft.report.figures import confusion_figure, strip_figure
 from rbft.training.module import VLMFineTuner
 
 
+def _as_text(text: str) -> str:
+    """TensorBoard renders text as Markdown with HTML in it: what the model or a file name says is data.
+
+    Without brackets Markdown has neither links nor pictures, which would be fetched from wherever they point to.
+    """
+    return html.escape(re.sub(r"([\\`*_\[\]])", r"\\\1", text))
+
+
 def log_rationales(folder: Path, data: VideoDataModule, rationales: Sequence[Rationale]) -> None:
     """Sample rationales as text, and as figures under the frames they are about."""
     with SummaryWriter(str(folder)) as writer:
@@ -26,8 +35,7 @@ def log_rationales(folder: Path, data: VideoDataModule, rationales: Sequence[Rat
             clip = data.clip(rationale.video)
             title = f"{rationale.video}  [{rationale.label}]"
             writer.add_figure(f"rationales/{number}", strip_figure(clip.frames, title, rationale.text))
-            # TensorBoard renders text as Markdown with HTML in it: what the model or a file name says is data
-            writer.add_text(f"rationales/{number}", f"**{html.escape(title)}**\n\n{html.escape(rationale.text)}")
+            writer.add_text(f"rationales/{number}", f"**{_as_text(title)}**\n\n{_as_text(rationale.text)}")
 
 
 def log_confusion(folder: Path, predictions: Sequence[Prediction], labels: LabelSet) -> None:

@@ -5,27 +5,38 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NoReturn
 
 import lightning as L
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from rbft.data.dataset import Example
 from rbft.errors import ConfigError, ModelError, StageError
+from rbft.evaluation.answering import Answering
 from rbft.evaluation.metrics import validation_metrics
-from rbft.evaluation.predictions import Prediction, probabilities
+from rbft.evaluation.predictions import Prediction
 from rbft.objectives.base import Objective
+from rbft.rationales.checks.base import Check
+from rbft.rationales.controls import Control
 from rbft.rationales.prompts import PromptBook, Prompts
+from rbft.rationales.quality import Keep, KeepAll, require_distinct, text_checks
 from rbft.rationales.store import RationaleStore
 from rbft.rationales.writer import RationaleWriter
+from rbft.training.best import Selection
+from rbft.training.checkpoint import not_sharded
 from rbft.training.optim import OptimSettings, configure
+from rbft.training.scoring import ClosedSetScoring
+from rbft.training.sharding import ShardedStrategy, shard
 from rbft.vlm.batch import Batch
-from rbft.vlm.label_scorer import LabelScorer
+from rbft.vlm.features import hardware
+from rbft.vlm.label_scorer import Scoring
 from rbft.vlm.loading import DType, load_model
 from rbft.vlm.model import VLM
 from rbft.vlm.processing import ClipProcessor
+from rbft.vlm.quantize import Quantize
+from rbft.vlm.reference import Reference, base_state
+from rbft.vlm.strength import TuningStrength
 from rbft.vlm.tuning import LoRA, Tuning, load_trained, trained_state
 
 
@@ -36,14 +47,21 @@ class VLMFineTuner(L.LightningModule):
         vlm: `builtin/tiny`, a local folder, or a hub id.
         revision: Of a hub id; state it, so that the weights cannot change under you.
         dtype: Of the weights; `auto` is the checkpoint's own.
+        quantize: `4bit` keeps the language model's linear layers in 4 bits, to train adapters in little memory; needs
+            an NVIDIA GPU and the extra `quantize`.
         attn_implementation: Of transformers (sdpa, eager, flash_attention_2); None lets it choose.
         activation_checkpointing: Recompute activations in the backward pass: less memory, about a third more time.
         tuning: What is trained; None: LoRA with its defaults.
         prompts: The wording of questions and answers.
         objective: What a training stage learns; set by the stage.
         writer: How rationales are written.
+        checks: What scores them; None: the checks that need no model.
+        keep: Which of them stage 1 is trained on; None: all that are not empty.
+        control: What is taken from them before, to find out whether the words matter; None: nothing.
         optim: How weights are updated.
-        max_score_rows: Rows (clips x labels) scored at a time; bounds memory.
+        scoring: How labels are scored.
+        answering: How test videos are answered.
+        selection: Which weights a training stage hands on.
     """
 
     def __init__(
@@ -51,52 +69,69 @@ class VLMFineTuner(L.LightningModule):
         vlm: str = "builtin/tiny",
         revision: str | None = None,
         dtype: DType = "auto",
+        quantize: Quantize = "none",
         attn_implementation: str | None = None,
         activation_checkpointing: bool = False,
         tuning: Tuning | None = None,
         prompts: Prompts = Prompts(),  # noqa: B008 - frozen
         objective: Objective | None = None,
         writer: RationaleWriter = RationaleWriter(),  # noqa: B008 - frozen
+        checks: list[Check] | None = None,
+        keep: Keep | None = None,
+        control: Control | None = None,
         optim: OptimSettings = OptimSettings(),  # noqa: B008 - frozen
-        max_score_rows: int = 256,
+        scoring: Scoring = Scoring(),  # noqa: B008 - frozen
+        answering: Answering = Answering(),  # noqa: B008 - frozen
+        selection: Selection = Selection(),  # noqa: B008 - frozen
     ) -> None:
         super().__init__()
-        if max_score_rows < 1:
-            raise ConfigError(f"model.max_score_rows: {max_score_rows} must be at least 1.")
         self.name, self.revision, self.dtype_, self.attention = vlm, revision, dtype, attn_implementation
         self.activation_checkpointing = activation_checkpointing
         self.tuning = tuning if tuning is not None else LoRA()
+        self.quantize = quantize
+        if quantize != "none" and not isinstance(self.tuning, LoRA):
+            raise ConfigError(f"model.quantize: {quantize} weights cannot be trained; set model.tuning to LoRA.")
         self.prompts, self.objective, self.writer, self.optim = prompts, objective, writer, optim
-        self.max_score_rows = max_score_rows
+        self._scoring, self.answering, self.selection = scoring, answering, selection
+        self.checks = checks if checks is not None else text_checks()
+        self.control = control
+        self.keep = keep if keep is not None else KeepAll()
+        require_distinct(self.checks)
         # adapters and trained parts only are saved; the base model is read from its own files
         self.strict_loading = False
         self.vlm: VLM | None = None
         self.author = vlm
         self.seed = 0
         self.predictions: list[Prediction] = []
-        self._scored: list[tuple[int, list[float]]] = []
+        self.strength = 1.0
+        self._tuning: TuningStrength | None = None
+        self._keep_base = False
         self._weights: Path | None = None
         self._store: RationaleStore | None = None
         self._epoch_batches = 0
+
+    @classmethod
+    def load_from_checkpoint(cls, *args: Any, **kwargs: Any) -> NoReturn:
+        """Refused: a checkpoint holds a place in a run and no model, and Lightning would run code in one from a URL."""
+        raise NotImplementedError("a checkpoint only resumes its own stage; load the weights of the stage's adapter "
+                                  "folder with rbft.vlm.tuning.load_trained")  # fmt: skip
 
     # -- what the pipeline says before a trainer runs
 
     def connect(self, processor: ClipProcessor, book: PromptBook, seed: int) -> None:
         """Say which processor and prompts the stage works with."""
         self.processor, self.book, self.seed = processor, book, seed
-        prompt = book.label_prompt()
-        targets = tuple(processor.target_ids(prompt, text) for text in book.texts)
-        seen: dict[tuple[int, ...], str] = {}
-        for name, ids in zip(book.labels.names, targets, strict=True):
-            other = seen.setdefault(tuple(ids.tolist()), name)
-            if other != name:
-                raise ConfigError(f"the model reads the classes {other!r} and {name!r} as the same tokens; "
-                                  "set model.prompts.label_texts for one of them.")  # fmt: skip
-        self.scorer = LabelScorer(targets, self.max_score_rows)
+        self.scoring = ClosedSetScoring(processor, book, self._scoring, self.answering, seed)
 
-    def start_from(self, folder: Path | None, author: str) -> None:
-        """Start from the weights an earlier stage left in `folder`; None: the base model."""
-        self._weights, self.author = folder, author
+    def start_from(self, folder: Path | None, author: str, *, keep_base: bool = False) -> None:
+        """Start from the weights an earlier stage left in `folder`; None: the base model.
+
+        Args:
+            folder: What the stage left.
+            author: Name of the model and of its weights.
+            keep_base: Whether the weights are to be scored at a `strength` between the base model's and these.
+        """
+        self._weights, self.author, self._keep_base = folder, author, keep_base
 
     def write_to(self, store: RationaleStore) -> None:
         """Where predict puts the rationales it writes."""
@@ -105,16 +140,40 @@ class VLMFineTuner(L.LightningModule):
     # -- model
 
     def configure_model(self) -> None:
-        """Load the model once, set up what is trained, and take over earlier weights."""
-        if self.vlm is not None:
-            return
-        model = load_model(self.name, self.revision, self.dtype_, self.attention)
+        """Load the model once, set up what is trained, and take over earlier weights.
+
+        Called before loaders are made, so this is also where they learn which stored features are of this model.
+        """
+        if self.vlm is None:
+            self.vlm = self._load()
+        if self._trainer is not None:
+            self._share_features(self.vlm)
+
+    def _load(self) -> VLM:
+        anchored = self.objective is not None and self.objective.anchor > 0
+        if anchored and self.device_mesh is not None:
+            raise ConfigError("model.objective.anchor: trainer.strategy fsdp2 keeps no second model; set it to 0, or "
+                              "train with trainer.strategy ddp.")  # fmt: skip
+        model = load_model(self.name, self.revision, self.dtype_, self.attention, self.quantize)
         if self.activation_checkpointing:
             model.activation_checkpointing_enable({"use_reentrant": False})
         tuned = self.tuning.apply(model)
+        base = base_state(tuned) if anchored or self._keep_base else {}
         if self._weights is not None:
             load_trained(tuned, self._weights)
-        self.vlm = VLM(tuned, self.processor.pad_id, self.processor.end_ids)
+            self._tuning = TuningStrength(tuned, base) if self._keep_base else None
+        vlm = VLM(tuned, self.processor.pad_id, self.processor.end_ids)
+        vlm.reference = Reference(tuned, base) if anchored else None
+        if self.device_mesh is not None:
+            shard(vlm, self.device_mesh["data_parallel"])
+        return vlm
+
+    def _share_features(self, vlm: VLM) -> None:
+        """Keep clips encoded while nothing that encodes them is trained."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        vlm.features = data.features if vlm.vision_frozen else None
+        computing = [self.trainer.precision, *hardware(self.trainer.strategy.root_device)]
+        data.use_vision(None if vlm.features is None else vlm.vision_digest(*computing))
 
     @property
     def ready(self) -> VLM:
@@ -174,9 +233,12 @@ class VLMFineTuner(L.LightningModule):
         """Skip the batches that were computed.
 
         Raises:
-            StageError: They were computed by another number of processes, which cut the epoch in another way.
+            StageError: They were computed by another number of processes, which cut the epoch in another way, or under
+                another strategy.
         """
         place = checkpoint["rbft"]
+        if "shards" in checkpoint and not isinstance(self.trainer.strategy, ShardedStrategy):
+            raise not_sharded("trainer.strategy fsdp2", "as it was")
         if place["processes"] != self.trainer.world_size:
             raise StageError(
                 f"this stage was interrupted on {place['processes']} processes and cannot go on with "
@@ -188,12 +250,11 @@ class VLMFineTuner(L.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Score with dropout off."""
-        self._scored = []
-        self.ready.eval()
+        self._start_scoring("val")
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Score a batch."""
-        self._score(batch)
+        self._score(batch, "val")
 
     def on_validation_epoch_end(self) -> None:
         """Log accuracy and macro-F1 of all ranks together."""
@@ -204,41 +265,31 @@ class VLMFineTuner(L.LightningModule):
 
     def on_test_epoch_start(self) -> None:
         """Score with dropout off."""
-        self._scored = []
-        self.ready.eval()
+        self._start_scoring("test")
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Score a batch."""
-        self._score(batch)
+        self._score(batch, "test")
 
     def on_test_epoch_end(self) -> None:
         """Collect the predictions of all ranks."""
         self.predictions = self._gather("test")
 
-    def _score(self, batch: Batch) -> None:
-        scores = self.scorer(self.ready, batch.prompts).double().cpu().tolist()
-        for index, weight, row in zip(batch.indices, batch.weights.tolist(), scores, strict=True):
-            if weight > 0:
-                self._scored.append((index, row))
+    def _start_scoring(self, role: Literal["val", "test"]) -> None:
+        self.ready.eval()
+        if self._tuning is not None:
+            self._tuning.set(self.strength)
+        relative = self._scoring.prior == "blank"
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        self.scoring.start(self.ready, data.dataset(role).blank().to(self.device) if relative else None)
+
+    def _score(self, batch: Batch, role: str) -> None:
+        examples = self._examples(role)
+        self.scoring.add(self.ready, batch, [examples[i] for i in batch.indices])
 
     def _gather(self, role: str) -> list[Prediction]:
-        """One prediction for each video of a role, in order, the same on every rank."""
-        parts: list[Any] = [self._scored]
-        if self.trainer.world_size > 1:
-            parts = [None] * self.trainer.world_size
-            dist.all_gather_object(parts, self._scored)
-        rows = dict(row for part in parts for row in part)
-        examples = self._examples(role)
-        if not self.trainer.sanity_checking and sorted(rows) != list(range(len(examples))):
-            raise ModelError(f"{len(rows)} of {len(examples)} {role} videos were scored; trainer.limit_{role}_batches "
-                             "must not be set, because a figure of a part would pass for the whole.")  # fmt: skip
-        names, found = self.book.labels.names, []
-        for index in sorted(rows):
-            record, scores = examples[index].record, rows[index]
-            chances = probabilities(scores)
-            predicted = names[chances.index(max(chances))]
-            found.append(Prediction(record.id, record.path, record.label, predicted, chances, tuple(scores)))
-        return found
+        partly = self.trainer.sanity_checking
+        return self.scoring.gather(self._examples(role), role, self.trainer.world_size, partly=partly)
 
     # -- writing rationales (predict)
 
@@ -250,10 +301,7 @@ class VLMFineTuner(L.LightningModule):
         """Write the rationales of a batch and store them at once."""
         assert self._store is not None, "write_to has not been called"
         examples = [self._examples("predict")[i] for i in batch.indices]
-        # seeded by the batch's first video, so that a resumed run writes what an undisturbed one would have
-        place = f"{self.seed}:{examples[0].record.id}"
-        seed = int.from_bytes(hashlib.blake2b(place.encode(), digest_size=6).digest(), "big")
-        rationales = self.writer.write(self.ready, self.processor, self.book, batch, examples, self.author, seed)
+        rationales = self.writer.write(self.ready, self.processor, self.book, batch, examples, self.author, self.seed)
         real = {example.record.id for example, w in zip(examples, batch.weights.tolist(), strict=True) if w > 0}
         self._store.append([r for r in rationales if r.id in real], self.global_rank)
 

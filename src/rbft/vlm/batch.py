@@ -11,23 +11,70 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
+class EncodedClip:
+    """A clip as the language model is fed it: its visual features, and what any prompt about it needs of it.
+
+    Args:
+        modality: What the family takes the features for.
+        features: (N, H), one row for each visual token.
+        deepstack: The features (N, H) of each further level, in families that feed several.
+        joined: Whether the family takes the features of all clips as one tensor (1, sum of N, H).
+        positions: Grids and time steps that token positions are made of, by the processor's own names.
+        text: What stands for the clip in the text of a prompt.
+    """
+
+    modality: Literal["image", "video"]
+    features: Tensor
+    deepstack: tuple[Tensor, ...]
+    joined: bool
+    positions: dict[str, Tensor]
+    text: str
+
+    def to(self, device: torch.device | str) -> EncodedClip:
+        """A copy on `device`."""
+        return replace(
+            self,
+            features=self.features.to(device, non_blocking=True),
+            deepstack=tuple(level.to(device, non_blocking=True) for level in self.deepstack),
+            positions={name: value.to(device) for name, value in self.positions.items()},
+        )
+
+
+@dataclass(frozen=True)
 class PromptInputs:
-    """One prompt with its clip, as the processor gave it.
+    """One prompt with its clip, as the processor gave it or with visual features that were computed before.
 
     Args:
         ids: Token ids (P,), visual placeholders included.
         types: Modality of each token (P,): 0 text, 1 image, 2 video; None where the processor gives none.
-        vision: What the vision tower needs, by the processor's own names; empty for a text-only prompt.
+        vision: What the vision tower needs, by the processor's own names; empty for a text-only prompt, and where
+            `encoded` is there instead.
+        text: What stands for the clip in the prompt's text.
+        encoded: The clip's visual features, if they need not be computed.
+        key: Under which the features are to be stored once they are computed; None where they are not kept.
     """
 
     ids: Tensor
     types: Tensor | None
     vision: dict[str, Tensor]
+    text: str = ""
+    encoded: EncodedClip | None = None
+    key: str | None = None
+
+    @property
+    def has_clip(self) -> bool:
+        """Whether the prompt is about a clip."""
+        return bool(self.vision) or self.encoded is not None
 
     def to(self, device: torch.device | str) -> PromptInputs:
         """A copy on `device`."""
-        vision = {name: value.to(device, non_blocking=True) for name, value in self.vision.items()}
-        return PromptInputs(self.ids.to(device), None if self.types is None else self.types.to(device), vision)
+        return replace(
+            self,
+            ids=self.ids.to(device),
+            types=None if self.types is None else self.types.to(device),
+            vision={name: value.to(device, non_blocking=True) for name, value in self.vision.items()},
+            encoded=None if self.encoded is None else self.encoded.to(device),
+        )
 
 
 @dataclass(frozen=True)
@@ -54,11 +101,12 @@ class Batch:
     """Rows that are computed together; padding happens where they meet the model.
 
     Args:
-        indices: Position of each example in its data set.
+        indices: Position of each row's example in its data set.
         prompts: One per row.
         targets: Token ids of each answer.
         weights: (B,) weight of each row in the loss.
         normalizer: Sum of weight x supervised tokens over the whole optimiser step, all ranks and micro-batches.
+        clips: For each row the number of its clip in the batch; rows of one clip stand together.
     """
 
     indices: tuple[int, ...]
@@ -66,28 +114,38 @@ class Batch:
     targets: tuple[Tensor, ...]
     weights: Tensor
     normalizer: float
+    clips: tuple[int, ...]
 
     def __len__(self) -> int:
         return len(self.prompts)
 
     def to(self, device: torch.device | str) -> Batch:
-        """A copy on `device`."""
+        """A copy on `device`, in which rows of one clip share its inputs as they do here."""
+        prompts: list[PromptInputs] = []
+        for row, prompt in enumerate(self.prompts):
+            if row and self.clips[row] == self.clips[row - 1]:
+                bare = replace(prompt, vision={}, encoded=None).to(device)
+                prompts.append(replace(bare, vision=prompts[-1].vision, encoded=prompts[-1].encoded))
+            else:
+                prompts.append(prompt.to(device))
         return replace(
             self,
-            prompts=tuple(prompt.to(device) for prompt in self.prompts),
+            prompts=tuple(prompts),
             targets=tuple(target.to(device) for target in self.targets),
             weights=self.weights.to(device),
         )
 
 
-def collate(items: Sequence[Item]) -> Batch:
-    """Put rows together."""
+def collate(clips: Sequence[Sequence[Item]]) -> Batch:
+    """Put the rows of several clips together."""
+    items = [item for clip in clips for item in clip]
     return Batch(
         indices=tuple(item.index for item in items),
         prompts=tuple(item.prompt for item in items),
         targets=tuple(item.target for item in items),
         weights=torch.tensor([item.weight for item in items], dtype=torch.float32),
         normalizer=items[0].normalizer,
+        clips=tuple(number for number, clip in enumerate(clips) for _ in clip),
     )
 
 
@@ -108,13 +166,8 @@ class Rows:
     lengths: Tensor
 
 
-def pad_rows(
-    prompts: Sequence[PromptInputs],
-    targets: Sequence[Tensor] | None,
-    pad_id: int,
-    side: Literal["left", "right"],
-) -> Rows:
-    """Pad prompts, each followed by its target if there are any, to one length."""
+def pad_rows(prompts: Sequence[PromptInputs], targets: Sequence[Tensor] | None, pad_id: int) -> Rows:
+    """Pad prompts, each followed by its target if there are any, on the right to one length."""
     tails = targets if targets is not None else [prompt.ids[:0] for prompt in prompts]
     lengths = [len(prompt.ids) + len(tail) for prompt, tail in zip(prompts, tails, strict=True)]
     width, device = max(lengths), prompts[0].ids.device
@@ -122,11 +175,10 @@ def pad_rows(
     mask = torch.zeros((len(prompts), width), dtype=torch.long, device=device)
     types = None if prompts[0].types is None else torch.zeros((len(prompts), width), dtype=torch.int, device=device)
     for row, (prompt, tail) in enumerate(zip(prompts, tails, strict=True)):
-        start = width - lengths[row] if side == "left" else 0
-        end = start + len(prompt.ids)
-        ids[row, start:end] = prompt.ids
+        end = len(prompt.ids)
+        ids[row, :end] = prompt.ids
         ids[row, end : end + len(tail)] = tail
-        mask[row, start : start + lengths[row]] = 1
+        mask[row, : lengths[row]] = 1
         if types is not None and prompt.types is not None:
-            types[row, start:end] = prompt.types
+            types[row, :end] = prompt.types
     return Rows(ids, mask, types, torch.tensor(lengths, device=device))

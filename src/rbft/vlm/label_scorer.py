@@ -4,47 +4,121 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from rbft.vlm.batch import PromptInputs
+from rbft.errors import ConfigError
+from rbft.vlm.batch import PromptInputs, Rows
 from rbft.vlm.model import VLM
+from rbft.vlm.tree import TokenTree, split_by_size
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How a label's score is made from the log-probabilities of its tokens.
+
+    Args:
+        normalize: `sum` is the log-likelihood of the label's text; `token` and `byte` divide it by the number of its
+            tokens or of the bytes of its text, which takes from long labels the disadvantage of being long (length
+            normalisation as in GPT-3, Brown et al., arXiv 2005.14165, section 2.4).
+        prior: `blank` subtracts what the label scores behind a blank clip, and so what the model expects before it
+            has seen anything (contextual calibration and pointwise mutual information: Zhao et al., arXiv 2102.09690;
+            Holtzman et al., arXiv 2104.08315).
+        max_tokens: Tokens of labels (clips x nodes of the label tree) read at a time; bounds memory.
+    """
+
+    normalize: Literal["sum", "token", "byte"] = "sum"
+    prior: Literal["none", "blank"] = "none"
+    max_tokens: int = 4096
+
+    def __post_init__(self) -> None:
+        if self.max_tokens < 1:
+            raise ConfigError(f"model.scoring.max_tokens: {self.max_tokens} must be at least 1.")
 
 
 @dataclass(frozen=True)
 class LabelScorer:
     """Scores a closed set of labels.
 
-    The prompt is read once into a key-value cache; the cache is repeated for the labels, and all labels of a clip
-    are read in one pass behind it. A label's score is the sum of the log-probabilities of its tokens and of the end
-    of turn, so a label that is a prefix of another does not win for being shorter.
+    The prompt is read once into a key-value cache. Behind it all labels are read in one row, in which a beginning
+    that labels share stands once and each token sees its own label only. Attention kernels that take no such mask
+    read a row for each label. The end of turn counts as a token, so a label that is a prefix of another does not win
+    for being shorter.
 
     Args:
         label_ids: Token ids of each label, end of turn included.
-        max_rows: Rows (clips x labels) computed at a time; bounds memory.
+        lengths: What each label's log-likelihood is divided by; 1 for none.
+        max_tokens: Tokens of labels read at a time.
+        prior: (C,) subtracted from the scores.
     """
 
     label_ids: tuple[Tensor, ...]
-    max_rows: int = 256
+    lengths: tuple[float, ...] = ()
+    max_tokens: int = Scoring.max_tokens
+    prior: Tensor | None = field(default=None, compare=False)
+
+    @classmethod
+    def of(cls, label_ids: tuple[Tensor, ...], texts: Sequence[str], scoring: Scoring) -> LabelScorer:
+        """A scorer of labels, `texts` being what their ids say."""
+        lengths = {
+            "sum": tuple(1.0 for _ in label_ids),
+            "token": tuple(float(len(ids)) for ids in label_ids),
+            "byte": tuple(float(len(text.encode())) for text in texts),
+        }
+        return cls(label_ids, lengths[scoring.normalize], scoring.max_tokens)
+
+    def corrected(self, vlm: VLM, blank: PromptInputs) -> LabelScorer:
+        """The same with the scores behind a blank clip subtracted."""
+        return replace(self, prior=replace(self, prior=None)(vlm, [blank])[0])
 
     @torch.no_grad()
     def __call__(self, vlm: VLM, prompts: Sequence[PromptInputs]) -> Tensor:
-        """Log-likelihoods (B, C) in float32."""
-        step = max(1, self.max_rows // len(self.label_ids))
+        """Scores (B, C) in float32."""
+        widest = max(len(tree) for _, tree in self._trees)
+        step = max(1, self.max_tokens // max(1, widest))
         parts = [self._score(vlm, prompts[start : start + step]) for start in range(0, len(prompts), step)]
-        return torch.cat(parts)
+        scores = torch.cat(parts)
+        if self.lengths:
+            scores = scores / torch.tensor(self.lengths, device=scores.device)
+        return scores if self.prior is None else scores - self.prior.to(scores.device)
+
+    @cached_property
+    def _trees(self) -> list[tuple[list[int], TokenTree]]:
+        # a tree's mask grows with its square, so many labels are read in several trees behind the same prompt
+        groups = split_by_size(self.label_ids, min(self.max_tokens, _TREE))
+        return [(group, TokenTree.of([self.label_ids[i] for i in group])) for group in groups]
 
     def _score(self, vlm: VLM, prompts: Sequence[PromptInputs]) -> Tensor:
-        device, classes = vlm.device, len(self.label_ids)
+        """Log-likelihoods (B, C)."""
         cache, first, positions, rows = vlm.prefix(prompts)
-        lead = torch.tensor([int(ids[0]) for ids in self.label_ids], device=device)
-        scores = first[:, lead]
+        if all(len(ids) == 1 for ids in self.label_ids):
+            return first[:, torch.cat(list(self.label_ids)).to(first.device)]
+        if not vlm.takes_tree_masks:
+            return self._score_rows(vlm, cache, first, positions, rows)
+        scores = first.new_empty((len(prompts), len(self.label_ids)))
+        for group, tree in self._trees:
+            found = first.new_zeros((len(prompts), len(group)))
+            behind = vlm.continue_tree(cache, rows.mask, positions, tree) if len(tree) else None
+            log_totals = None if behind is None else _log_totals(behind)
+            for column, index in enumerate(group):
+                ids, sources = self.label_ids[index].to(first.device), tree.sources[column].to(first.device)
+                found[:, column] = first[:, ids[0]]
+                if behind is not None and log_totals is not None and len(ids) > 1:
+                    logits = behind[:, sources[1:], ids[1:]].float()
+                    found[:, column] += (logits - log_totals[:, sources[1:]]).sum(1)
+            scores[:, group] = found
+            if len(tree):
+                cache.crop(-len(tree))
+        return scores
+
+    def _score_rows(self, vlm: VLM, cache: Any, first: Tensor, positions: Tensor, rows: Rows) -> Tensor:
+        """The same by a row for each label and clip."""
+        device, classes = first.device, len(self.label_ids)
         rest = max(len(ids) for ids in self.label_ids) - 1
-        if rest == 0:
-            return scores
         # what is fed is a label without its last token; what is scored is the label without its first
         fed = torch.full((classes, rest), vlm.pad_id, dtype=torch.long, device=device)
         scored = fed.clone()
@@ -54,22 +128,38 @@ class LabelScorer:
             scored[row, : len(ids) - 1] = ids[1:].to(device)
             real[row, : len(ids) - 1] = 1
         behind = []
-        for start in range(0, classes, self.max_rows):
-            part = slice(start, start + self.max_rows)
-            last = start + self.max_rows >= classes
+        step = max(1, self.max_tokens // (rest * len(first)))
+        for start in range(0, classes, step):
+            part = slice(start, start + step)
             # expanding works in place, so all but the last part take a copy
-            mine = cache if last else copy.deepcopy(cache)
-            behind.append(self._continue(vlm, mine, positions, rows.mask, fed[part], scored[part], real[part]))
-        return scores + torch.cat(behind, dim=1)
+            mine = cache if start + step >= classes else copy.deepcopy(cache)
+            behind.append(_continue(vlm, mine, positions, rows.mask, fed[part], scored[part], real[part]))
+        lead = torch.tensor([int(ids[0]) for ids in self.label_ids], device=device)
+        return first[:, lead] + torch.cat(behind, dim=1)
 
-    def _continue(
-        self, vlm: VLM, cache: Any, positions: Tensor, mask: Tensor, fed: Tensor, scored: Tensor, real: Tensor
-    ) -> Tensor:
-        """Log-likelihood of the labels' tokens behind the first (B, C') for C' of the labels."""
-        clips, (classes, rest) = len(mask), fed.shape
-        cache.batch_repeat_interleave(classes)
-        mask = torch.cat([mask.repeat_interleave(classes, 0), real.repeat(clips, 1)], dim=1)
-        steps = positions.repeat_interleave(classes).unsqueeze(1) + torch.arange(rest, device=mask.device)
-        logits = vlm.continue_prefix(cache, mask, fed.repeat(clips, 1), steps)
-        log_probs = logits.float().log_softmax(-1).gather(2, scored.repeat(clips, 1).unsqueeze(2)).squeeze(2)
-        return (log_probs * real.repeat(clips, 1)).sum(1).reshape(clips, classes)
+
+_TREE = 256
+"""Nodes of a tree at most; of 256, 512 and 4096 on a CPU the fastest and smallest (benchmarks/score_labels.py)."""
+
+
+def _continue(
+    vlm: VLM, cache: Any, positions: Tensor, mask: Tensor, fed: Tensor, scored: Tensor, real: Tensor
+) -> Tensor:
+    """Log-likelihood of the labels' tokens behind the first (B, C') for C' of the labels."""
+    clips, (classes, rest) = len(mask), fed.shape
+    cache.batch_repeat_interleave(classes)
+    mask = torch.cat([mask.repeat_interleave(classes, 0), real.repeat(clips, 1)], dim=1)
+    steps = positions.repeat_interleave(classes).unsqueeze(1) + torch.arange(rest, device=mask.device)
+    logits = vlm.continue_prefix(cache, mask, fed.repeat(clips, 1), steps)
+    log_probs = logits.float().log_softmax(-1).gather(2, scored.repeat(clips, 1).unsqueeze(2)).squeeze(2)
+    return (log_probs * real.repeat(clips, 1)).sum(1).reshape(clips, classes)
+
+
+def _log_totals(logits: Tensor, rows: int = 256) -> Tensor:
+    """Log of the summed exponentials over the vocabulary (B, N).
+
+    A few rows at a time: a copy of all logits in float32 would be the largest tensor of the whole pass.
+    """
+    flat = logits.flatten(0, 1)
+    parts = [flat[start : start + rows].float().logsumexp(-1) for start in range(0, len(flat), rows)]
+    return torch.cat(parts).reshape(logits.shape[:2])

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from rbft.errors import ModelError
+from rbft.vlm.quantize import Quantize, quantized
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -50,9 +51,10 @@ def load_config(vlm: str, revision: str | None) -> PretrainedConfig:
     """
     from transformers import AutoConfig
 
+    source = model_source(vlm)
     try:
-        return AutoConfig.from_pretrained(model_source(vlm), revision=revision, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
+        return AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
+    except Exception as error:  # whatever the libraries trip over in these files
         raise _explain(vlm, error) from error
 
 
@@ -75,7 +77,7 @@ def load_processor(vlm: str, revision: str | None) -> Any:
         )
     try:
         processor = AutoProcessor.from_pretrained(model_source(vlm), revision=revision, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except Exception as error:  # of a damaged tokenizer.json a plain Exception
         raise _explain(vlm, error) from error
     if getattr(processor, "video_processor", None) is None:
         raise ModelError(f"model.vlm: {vlm!r} has no video processor, so it takes no video. Choose a video model.")
@@ -114,8 +116,17 @@ def load_end_ids(vlm: str, revision: str | None, config: Any, tokenizer: Any) ->
     return tuple(ends) if isinstance(ends, (list, tuple)) else (int(ends),)
 
 
-def load_model(vlm: str, revision: str | None, dtype: DType, attn_implementation: str | None) -> PreTrainedModel:
+def load_model(
+    vlm: str, revision: str | None, dtype: DType, attn_implementation: str | None, quantize: Quantize = "none"
+) -> PreTrainedModel:
     """Load the weights; remote code is never run.
+
+    Args:
+        vlm: Built-in name, local folder or hub id.
+        revision: Of a hub id.
+        dtype: Of the weights that are not quantised.
+        attn_implementation: Of transformers; None lets it choose.
+        quantize: What of the language model is; see `rbft.vlm.quantize`.
 
     Raises:
         ModelError: They cannot be had, the files are damaged, or some weights are missing from them.
@@ -128,6 +139,8 @@ def load_model(vlm: str, revision: str | None, dtype: DType, attn_implementation
     options["ignore_mismatched_sizes"] = True
     if attn_implementation is not None:
         options["attn_implementation"] = attn_implementation
+    if quantize != "none":
+        options["quantization_config"] = quantized(load_config(vlm, revision))
     try:
         loaded: Any = AutoModelForImageTextToText.from_pretrained(
             model_source(vlm), revision=revision, output_loading_info=True, **options

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -11,10 +12,11 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from rbft.vlm.batch import PromptInputs, Rows, pad_rows
-
-# What of a processor's visual output the model's forward needs for positions; the rest goes to the encoder only.
-_POSITION_KEYS = ("image_grid_thw", "video_grid_thw", "second_per_grid_ts")
+from rbft.vlm.batch import EncodedClip, PromptInputs, Rows, pad_rows
+from rbft.vlm.encoding import POSITION_KEYS, encoded_clip, modality_of, together
+from rbft.vlm.features import FeatureCache, weights_digest
+from rbft.vlm.reference import Reference
+from rbft.vlm.tree import TokenTree
 
 
 class VLM(nn.Module):
@@ -34,6 +36,8 @@ class VLM(nn.Module):
         self.model = model
         self.pad_id = pad_id
         self.end_ids = end_ids
+        self.features: FeatureCache | None = None
+        self.reference: Reference | None = None
 
     @property
     def base(self) -> PreTrainedModel:
@@ -47,40 +51,92 @@ class VLM(nn.Module):
         return self.base.device
 
     @property
+    def visual_ids(self) -> tuple[int, ...]:
+        """Placeholders of visual features among token ids."""
+        found = [getattr(self.base.config, f"{kind}_token_id", None) for kind in ("video", "image")]
+        return tuple(int(i) for i in found if i is not None)
+
+    @property
     def vision_frozen(self) -> bool:
         """Whether nothing that turns pixels into features is trained."""
-        language = {id(p) for p in self.base.get_decoder().parameters()}
-        head = self.base.get_output_embeddings()
-        language |= {id(p) for p in head.parameters()} if head is not None else set()
-        return not any(p.requires_grad and id(p) not in language for p in self.base.parameters())
+        return not any(value.requires_grad for value in self._vision_state().values())
+
+    def vision_parameters(self) -> list[nn.Parameter]:
+        """All weights that turn pixels into features."""
+        return [value for value in self._vision_state().values() if isinstance(value, nn.Parameter)]
 
     # -- vision
+
+    def _vision_state(self) -> dict[str, Tensor]:
+        """Parameters and buffers of all that turns pixels into features, by name."""
+        head = self.base.get_output_embeddings()
+        parts = [self.base.get_decoder(), *([] if head is None else [head])]
+        language = {id(value) for part in parts for value in (*part.parameters(), *part.buffers())}
+        state = (*self.base.named_parameters(), *self.base.named_buffers())
+        return {name: value for name, value in state if id(value) not in language}
+
+    def vision_digest(self, *computing: object) -> str:
+        """A hash of all that decides what features pixels become: weights as they are now, and settings.
+
+        Args:
+            computing: What the caller knows of how they are computed, as plain values.
+        """
+        settings = self.base.config.to_dict()
+        for foreign in ("text_config", "use_cache", "_name_or_path", "transformers_version"):
+            settings.pop(foreign, None)
+        language = set(self.base.get_decoder().modules())
+        kernels = {
+            name: module.config._attn_implementation
+            for name, module in self.base.named_modules()
+            if isinstance(module, PreTrainedModel) and module not in language
+        }
+        return weights_digest(self._vision_state(), [settings, kernels, torch.__version__, computing])
 
     def encode(self, prompts: Sequence[PromptInputs]) -> dict[str, Any]:
         """Visual features of the clips of `prompts`, in the form that forward and generate take.
 
+        Features that come with a prompt are taken; those that are computed are stored where the prompt has a key.
+
+        Args:
+            prompts: One per row.
+
         Returns:
             The keyword arguments `mm_encoder_outputs` and the position grids; empty for text-only prompts.
         """
-        with_video = [prompt.vision for prompt in prompts if prompt.vision]
-        if not with_video:
+        # rows about one clip share its inputs, so it is encoded once
+        unique = {id(prompt.vision or prompt.encoded): prompt for prompt in prompts if prompt.has_clip}
+        encoded = {key: self._encoded(prompt) for key, prompt in unique.items()}
+        clips = [encoded[id(prompt.vision or prompt.encoded)] for prompt in prompts if prompt.has_clip]
+        if not clips:
             return {}
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.vision_frozen):
-            outputs = [self._encode_one(vision) for vision in with_video]
-        modality = "video" if "pixel_values_videos" in with_video[0] else "image"
-        arguments: dict[str, Any] = {"mm_encoder_outputs": {modality: _concatenate(outputs)}}
-        for key in _POSITION_KEYS:
-            if key in with_video[0]:
-                arguments[key] = torch.cat([vision[key] for vision in with_video])
+        arguments: dict[str, Any] = {"mm_encoder_outputs": {clips[0].modality: together(clips)}}
+        for key in clips[0].positions:
+            arguments[key] = torch.cat([clip.positions[key] for clip in clips])
         return arguments
 
-    def _encode_one(self, vision: dict[str, Tensor]) -> Any:
-        inputs = {key: value for key, value in vision.items() if key != "second_per_grid_ts"}
-        if "pixel_values_videos" in inputs:
-            return self.base.model.get_video_features(**inputs, return_dict=True)
-        return self.base.model.get_image_features(**inputs, return_dict=True)
+    @torch.no_grad()
+    def with_features(self, prompts: Sequence[PromptInputs]) -> list[PromptInputs]:
+        """The prompts with the visual features of their clips, to be read more than once without gradients."""
+        return [
+            replace(prompt, vision={}, encoded=self._encoded(prompt)) if prompt.has_clip else prompt
+            for prompt in prompts
+        ]
 
-    def _arguments(self, rows: Rows, visual: dict[str, Any]) -> dict[str, Any]:
+    def _encoded(self, prompt: PromptInputs) -> EncodedClip:
+        return self._encode_one(prompt) if prompt.encoded is None else prompt.encoded
+
+    def _encode_one(self, prompt: PromptInputs) -> EncodedClip:
+        inputs = {key: value for key, value in prompt.vision.items() if key != "second_per_grid_ts"}
+        model: Any = self.base
+        encoder = model.get_video_features if modality_of(inputs) == "video" else model.get_image_features
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.vision_frozen):
+            output = encoder(**inputs, return_dict=True)
+        clip = encoded_clip(output, prompt.vision, prompt.text)
+        if prompt.key is not None and self.features is not None:
+            self.features.store(prompt.key, clip)
+        return clip
+
+    def arguments(self, rows: Rows, visual: dict[str, Any]) -> dict[str, Any]:
         """Keyword arguments of generate, or but for positions of a forward pass, over whole rows."""
         # a fresh dict: some families write the encoder outputs they computed back into it
         arguments: dict[str, Any] = {"input_ids": rows.ids, "attention_mask": rows.mask, **visual}
@@ -90,25 +146,25 @@ class VLM(nn.Module):
                 arguments["mm_token_type_ids"] = rows.types
         return arguments
 
-    def _positions(self, rows: Rows, arguments: dict[str, Any]) -> Tensor | None:
+    def positions(self, rows: Rows, visual: dict[str, Any]) -> Tensor | None:
         """Position of each token in the models that count time, height and width apart (3, B, L); None elsewhere.
 
         Given explicitly, because what those models infer depends on an offset they keep from their last call.
         """
-        if not hasattr(self.base.model, "get_rope_index") or "mm_token_type_ids" not in arguments:
+        if not hasattr(self.base.model, "get_rope_index") or not visual or rows.types is None:
             return None
-        grids = {key: arguments[key] for key in _POSITION_KEYS if key in arguments}
+        grids = {key: visual[key] for key in POSITION_KEYS if key in visual}
         positions: Tensor = self.base.model.get_rope_index(
-            rows.ids, mm_token_type_ids=arguments["mm_token_type_ids"], attention_mask=rows.mask, **grids
+            rows.ids, mm_token_type_ids=rows.types, attention_mask=rows.mask, **grids
         )[0]
         return positions
 
     # -- language
 
-    def target_log_probs(
+    def target_logits(
         self, prompts: Sequence[PromptInputs], targets: Sequence[Tensor], visual: dict[str, Any] | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Log-probability of each target token behind its prompt.
+        """Logits about each target token behind its prompt.
 
         The language-model head runs only where a token is supervised (`logits_to_keep`).
 
@@ -118,21 +174,30 @@ class VLM(nn.Module):
             visual: What `encode` gave for these prompts, if it was called already.
 
         Returns:
-            Log-probabilities (N,) in float32 and the row of each (N,), N the number of target tokens.
+            Logits (N, V) and the row of each (N,), N the number of target tokens.
         """
         visual = self.encode(prompts) if visual is None else visual
-        rows = pad_rows(prompts, targets, self.pad_id, "right")
+        rows = pad_rows(prompts, targets, self.pad_id)
         keep = torch.zeros_like(rows.ids, dtype=torch.bool)
         for row, (prompt, target) in enumerate(zip(prompts, targets, strict=True)):
             # the logits at a position are about the token behind it
             keep[row, len(prompt.ids) - 1 : len(prompt.ids) - 1 + len(target)] = True
-        arguments = self._arguments(rows, visual)
-        output = self.base(
-            **arguments, position_ids=self._positions(rows, arguments), use_cache=False, logits_to_keep=keep
-        )
-        wanted = torch.cat(list(targets)).to(output.logits.device)
-        log_probs = -F.cross_entropy(output.logits.float(), wanted, reduction="none")
-        return log_probs, keep.nonzero()[:, 0]
+        arguments = self.arguments(rows, visual)
+        output = self.base(**arguments, position_ids=self.positions(rows, visual), use_cache=False, logits_to_keep=keep)
+        logits: Tensor = output.logits
+        return logits, keep.nonzero()[:, 0]
+
+    def target_log_probs(
+        self, prompts: Sequence[PromptInputs], targets: Sequence[Tensor], visual: dict[str, Any] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Log-probability of each target token behind its prompt, as `target_logits`.
+
+        Returns:
+            Log-probabilities (N,) in float32 and the row of each (N,), N the number of target tokens.
+        """
+        logits, rows = self.target_logits(prompts, targets, visual)
+        wanted = torch.cat(list(targets)).to(logits.device)
+        return -F.cross_entropy(logits.float(), wanted, reduction="none"), rows
 
     def prefix(
         self, prompts: Sequence[PromptInputs], visual: dict[str, Any] | None = None
@@ -144,21 +209,54 @@ class VLM(nn.Module):
             token (B,) and the rows read (right-padded).
         """
         visual = self.encode(prompts) if visual is None else visual
-        rows = pad_rows(prompts, None, self.pad_id, "right")
-        arguments = self._arguments(rows, visual)
-        positions = self._positions(rows, arguments)
+        rows = pad_rows(prompts, None, self.pad_id)
+        arguments = self.arguments(rows, visual)
+        positions = self.positions(rows, visual)
         last = (rows.lengths - 1).unsqueeze(1)
         output = self.base(**arguments, position_ids=positions, use_cache=True, logits_to_keep=last)
         # text goes on behind the last token's position, which is not the row's length where a clip spans few positions
         following = rows.lengths if positions is None else positions[0].gather(1, last).squeeze(1) + 1
         return output.past_key_values, output.logits[:, 0].float().log_softmax(-1), following, rows
 
+    @property
+    def takes_tree_masks(self) -> bool:
+        """Whether attention can be told for each token which others it sees; fused kernels know causal rows only."""
+        config = self.base.config.get_text_config()
+        kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+        return kinds == {"full_attention"} and config._attn_implementation in ("sdpa", "eager")
+
+    def attention_mask(self, visible: Tensor) -> Tensor:
+        """What attention takes for (B, Q, K) bool: whether a query sees a key."""
+        if self.base.config.get_text_config()._attn_implementation == "sdpa":
+            return visible.unsqueeze(1)
+        mask = torch.zeros(visible.shape, dtype=self.base.dtype, device=visible.device)
+        return mask.masked_fill(~visible, torch.finfo(mask.dtype).min).unsqueeze(1)
+
+    def continue_tree(self, cache: Any, mask: Tensor, following: Tensor, tree: TokenTree) -> Tensor:
+        """Logits behind each node of a tree that stands behind each prompt of a cached prefix.
+
+        Args:
+            cache: From `prefix`; the nodes are appended to it.
+            mask: (B, P) 1 for real tokens of the prefix.
+            following: (B,) position of the token behind each prefix.
+            tree: The nodes.
+
+        Returns:
+            (B, N, V) logits.
+        """
+        clips, nodes = len(mask), len(tree)
+        lineage = tree.lineage().to(mask.device).expand(clips, -1, -1)
+        visible = torch.cat([mask.bool().unsqueeze(1).expand(-1, nodes, -1), lineage], dim=2)
+        positions = following.unsqueeze(1) + tree.depths.to(mask.device)
+        ids = tree.ids.to(mask.device).expand(clips, -1)
+        return self.continue_prefix(cache, self.attention_mask(visible), ids, positions)
+
     def continue_prefix(self, cache: Any, mask: Tensor, ids: Tensor, positions: Tensor) -> Tensor:
         """Logits behind more tokens after a cached prefix.
 
         Args:
             cache: From `prefix`, expanded to the rows of `ids`.
-            mask: (R, P + T) 1 for real tokens of prefix and continuation.
+            mask: (R, P + T) 1 for real tokens of prefix and continuation, or as `attention_mask` gives it.
             ids: (R, T) the continuation.
             positions: (R, T) position of each of its tokens.
 
@@ -176,81 +274,3 @@ class VLM(nn.Module):
             use_cache=True,
         )
         return output.logits
-
-    @torch.no_grad()
-    def generate(
-        self,
-        prompts: Sequence[PromptInputs],
-        *,
-        max_new_tokens: int,
-        temperature: float = 0.0,
-        top_p: float = 1.0,
-        samples: int = 1,
-        banned_ids: Sequence[int] = (),
-        seed: int = 0,
-    ) -> list[list[Tensor]]:
-        """Write answers.
-
-        Args:
-            prompts: One per row.
-            max_new_tokens: Length limit of an answer.
-            temperature: 0 picks the likeliest token; above, tokens are sampled.
-            top_p: Sampling keeps the likeliest tokens that sum to this probability.
-            samples: Answers for each prompt.
-            banned_ids: Tokens that never appear (visual placeholders and other special tokens).
-            seed: Of the sampling.
-
-        Returns:
-            For each prompt, `samples` sequences of token ids, the end token included if it was reached.
-        """
-        rows = pad_rows(prompts, None, self.pad_id, "left")
-        sampling: dict[str, Any] = {
-            "do_sample": temperature > 0,
-            "num_return_sequences": samples,
-            "num_beams": 1,
-        }
-        # the checkpoint's own sampling defaults must not slip in
-        sampling |= {"temperature": temperature, "top_p": top_p, "top_k": 0} if temperature > 0 else {}
-        sampling |= {} if temperature > 0 else {"temperature": None, "top_p": None, "top_k": None}
-        banned = sorted(set(banned_ids) - set(self.end_ids))
-        devices = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(seed)
-            output = cast(Any, self.base).generate(
-                **self._arguments(rows, self.encode(prompts)),
-                **sampling,
-                max_new_tokens=max_new_tokens,
-                pad_token_id=self.pad_id,
-                eos_token_id=list(self.end_ids),
-                suppress_tokens=banned or None,
-            )
-        written = output[:, rows.ids.shape[1] :]
-        answers = [self._cut(row) for row in written]
-        return [answers[start : start + samples] for start in range(0, len(answers), samples)]
-
-    def _cut(self, row: Tensor) -> Tensor:
-        """The ids up to and with the first end token."""
-        ends = torch.isin(row, torch.tensor(self.end_ids, device=row.device)).nonzero()
-        return row[: int(ends[0]) + 1] if len(ends) else row
-
-
-def _concatenate(outputs: Sequence[Any]) -> Any:
-    """Features of several clips as those of one call.
-
-    The one difference between families: pooled features are a tensor in LLaVA-OneVision and InternVL, and a tuple
-    of tensors elsewhere.
-    """
-    first = outputs[0]
-    merged: dict[str, Any] = {}
-    if isinstance(first.pooler_output, Tensor):
-        flat = [output.pooler_output.reshape(-1, output.pooler_output.shape[-1]) for output in outputs]
-        merged["pooler_output"] = torch.cat(flat).unsqueeze(0)
-    else:
-        merged["pooler_output"] = tuple(feature for output in outputs for feature in output.pooler_output)
-    if (deepstack := getattr(first, "deepstack_features", None)) is not None:
-        # one tuple of clips for each level
-        merged["deepstack_features"] = [
-            tuple(feature for output in outputs for feature in output.deepstack_features[level])
-            for level in range(len(deepstack))
-        ]
-    return type(first)(**merged)

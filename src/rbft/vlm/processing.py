@@ -2,36 +2,33 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import unicodedata
-from typing import Any, NamedTuple
+from dataclasses import replace
+from importlib.metadata import version
+from typing import Any
 
 import torch
-from jinja2 import TemplateError
 from torch import Tensor
+from transformers.utils import logging
 
 from rbft.errors import ConfigError, ModelError
+from rbft.video.budget import CellBudget
 from rbft.video.clip import Clip
-from rbft.vlm.batch import PromptInputs
+from rbft.vlm.batch import EncodedClip, PromptInputs
+from rbft.vlm.clip_bounds import ClipCost, FrameBound
 from rbft.vlm.loading import load_config, load_end_ids, load_processor
 from rbft.vlm.prompt import Prompt
 
-_TEXT_KEYS = ("input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids")
+_TEXT_KEYS = ("input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids", "text_replacement_offsets")
 _NO_VIDEO = (
     "the model's processor put no visual token into the prompt, so it would see no video; its chat template has no "
     "place for one. Choose a video model."
 )
 
 
-class FrameBound(NamedTuple):
-    """Bounds of decoded frames.
-
-    Args:
-        max_pixels: Most pixels of a frame; None for no bound.
-        multiple: What both sides are multiples of.
-    """
-
-    max_pixels: int | None
-    multiple: int
+_ANY = Prompt("?")
 
 
 class ClipProcessor:
@@ -57,7 +54,9 @@ class ClipProcessor:
         special = dict(zip(tokenizer.all_special_ids, map(str, tokenizer.all_special_tokens), strict=True))
         # tokens that are special without a role of their own stand only here
         special |= {number: str(token) for number, token in tokenizer.added_tokens_decoder.items() if token.special}
-        self.special_tokens: tuple[str, ...] = tuple(sorted(set(special.values())))
+        # what a processor puts pictures in the place of need be no token at all (SmolVLM's <video>)
+        places = {getattr(self._processor, f"{kind}_token", None) for kind in ("video", "image")} - {None}
+        self.special_tokens: tuple[str, ...] = tuple(sorted({*special.values(), *map(str, places)}))
         self.special_ids: tuple[int, ...] = tuple(sorted({*special, *self.visual_ids}))
         video = self._processor.video_processor
         if getattr(video, "cap_pixels_per_frame", False) is None:
@@ -71,15 +70,77 @@ class ClipProcessor:
         self.end_ids: tuple[int, ...] = load_end_ids(vlm, revision, config, tokenizer)
         self.pad_id: int = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
 
-    def frame_bound(self, max_pixels: int | None) -> FrameBound:
-        """How frames are to be decoded under a bound of `max_pixels`.
+    def frame_bound(self, max_pixels: int | None, max_visual_tokens: int | None = None) -> FrameBound:
+        """How frames are to be decoded under bounds of pixels a frame and visual tokens a clip.
 
         Where the family takes any frame size, frames are decoded to a whole number of cells at once, and the processor
         resizes nothing: it would enlarge frames below its own least size, and so cost more tokens than the bound says.
+        There a bound of tokens makes frames smaller before it makes them fewer; in the others only fewer.
+
+        Raises:
+            ConfigError: Not even a clip of one frame keeps to `max_visual_tokens`.
         """
-        if max_pixels is None or self.cell is None:
-            return FrameBound(max_pixels, 2)
-        return FrameBound(min(max_pixels, self._largest or max_pixels), self.cell)
+        if self.cell is None:
+            return FrameBound(max_pixels, 2, max_frames=self._most_frames(max_visual_tokens))
+        if max_pixels is None and max_visual_tokens is None:
+            return FrameBound(None, 2)
+        pixels = min((bound for bound in (max_pixels, self._largest) if bound is not None), default=None)
+        if max_visual_tokens is None:
+            return FrameBound(pixels, self.cell)
+        group = getattr(self._processor.video_processor, "temporal_patch_size", None) or 1
+        budget = CellBudget(max_visual_tokens, self.cell, group)
+        return FrameBound(pixels, self.cell, budget, budget.max_frames)
+
+    def _most_frames(self, max_visual_tokens: int | None) -> int | None:
+        """Most frames within a bound of tokens, where each costs the same whatever its size."""
+        if max_visual_tokens is None:
+            return None
+        one, two = (self.clip_cost(frames, 64, 64).visual_tokens for frames in (1, 2))
+        if one > max_visual_tokens:
+            raise ConfigError(f"data.max_visual_tokens: a clip of one frame costs this model {one} visual tokens; "
+                              f"{max_visual_tokens} are too few.")  # fmt: skip
+        return None if one == two else 1 + (max_visual_tokens - one) // (two - one)
+
+    def clip_cost(
+        self,
+        frames: int,
+        height: int,
+        width: int,
+        *,
+        prompt: Prompt = _ANY,
+        seconds: float | None = None,
+        sized: bool = False,
+    ) -> ClipCost:
+        """What a clip costs, without its pixels: the processor runs on tensors that have a shape only.
+
+        Args:
+            frames: Frames of the clip.
+            height: Of a frame as it is decoded, in pixels.
+            width: Of a frame as it is decoded, in pixels.
+            prompt: The question about the clip.
+            seconds: Length of the clip; some families write the times of frames into the prompt. None: 1 s a frame.
+            sized: As for `prompt_inputs`.
+
+        Raises:
+            ModelError: The processor refuses such a clip.
+        """
+        shape = torch.empty((1, 3, height, width), dtype=torch.uint8, device="meta").expand(frames, -1, -1, -1)
+        step = (seconds or frames) / frames
+        times = tuple((number + 0.5) * step for number in range(frames))
+        clip = Clip(shape, times, tuple(range(frames)), 1 / step, frames * step, frames, "a blank clip")
+        verbosity = logging.get_verbosity()
+        logging.set_verbosity_error()  # of the filter that tensors without pixels are resized with
+        try:
+            inputs = self.prompt_inputs(prompt, clip, sized=sized)
+        except ValueError as error:
+            raise ModelError(
+                f"the model's processor refuses a clip of {frames} frames of {width}x{height} pixels: {error}"
+            ) from error
+        finally:
+            logging.set_verbosity(verbosity)
+        visual = self.count_visual_tokens(inputs.ids)
+        pixels = [value.numel() for key, value in inputs.vision.items() if key.startswith("pixel_values")]
+        return ClipCost(visual, len(inputs.ids) - visual, sum(pixels))
 
     def check_plain(self, text: str, what: str) -> None:
         """Refuse text from data or configuration that would be read as a special token.
@@ -106,7 +167,7 @@ class ClipProcessor:
                 add_generation_prompt=answer is None,
                 chat_template=self._processor.chat_template,
             )
-        except TemplateError as error:
+        except Exception as error:  # a template is code of the model's authors, and fails as any code does
             raise ModelError(f"the model's chat template cannot render a conversation: {error}") from error
         return text
 
@@ -137,7 +198,8 @@ class ClipProcessor:
             videos=[[clip.frames]],
             video_metadata=[[clip.metadata()]],
             do_sample_frames=False,
-            **({"do_resize": False} if sized and self._whole_cells(clip) else {}),
+            **({"do_resize": False} if sized and self.whole_cells(clip) else {}),
+            return_text_replacement_offsets=True,
             return_tensors="pt",
         )
         ids = output["input_ids"][0]
@@ -145,10 +207,41 @@ class ClipProcessor:
         vision = {key: torch.as_tensor(value) for key, value in output.items() if key not in _TEXT_KEYS}
         if not vision or self.count_visual_tokens(ids) == 0:
             raise ModelError(_NO_VIDEO)
-        return PromptInputs(ids, types, vision)
+        (replaced,) = output["text_replacement_offsets"][0]
+        return PromptInputs(ids, types, vision, text=replaced["replacement"])
 
-    def _whole_cells(self, clip: Clip) -> bool:
-        """A frame smaller than a cell is left to the processor to enlarge."""
+    def encoded_inputs(self, prompt: Prompt, clip: EncodedClip) -> PromptInputs:
+        """What `prompt_inputs` gives, for a clip whose visual features are there: no pixels are needed.
+
+        Args:
+            prompt: A question about the clip, any one.
+            clip: Its features.
+        """
+        ids, types = self._ids(prompt, clip.text)
+        return PromptInputs(ids, types, {}, clip.text, clip)
+
+    def another(self, prompt: Prompt, first: PromptInputs) -> PromptInputs:
+        """Another question about the clip of `first`, whose visual inputs it shares."""
+        if not prompt.video:
+            return self.prompt_inputs(prompt, None)
+        ids, types = self._ids(prompt, first.text)
+        return replace(first, ids=ids, types=types)
+
+    def _ids(self, prompt: Prompt, clip: str) -> tuple[Tensor, Tensor | None]:
+        """Token ids and their modality of a question about a clip that `clip` stands for in text."""
+        texts, _ = self._processor.get_text_with_replacements([self.render(prompt)], videos_replacements=[clip])
+        ids = self._processor.tokenizer(texts, return_tensors="pt")["input_ids"]
+        typed = self._processor.return_mm_token_type_ids
+        return ids[0], torch.tensor(self._processor.create_mm_token_type_ids(ids)[0]) if typed else None
+
+    def fingerprint(self) -> str:
+        """A hash of everything here that pixels depend on: settings, and the libraries that act on them."""
+        libraries = {name: version(name) for name in ("transformers", "torchvision", "torch")}
+        settings = [self._processor.to_json_string(), libraries]
+        return hashlib.blake2b(json.dumps(settings).encode(), digest_size=16).hexdigest()
+
+    def whole_cells(self, clip: Clip) -> bool:
+        """Whether frames can be taken as they are; one smaller than a cell is left to the processor to enlarge."""
         height, width = clip.frames.shape[-2:]
         return self.cell is not None and height % self.cell == 0 and width % self.cell == 0
 

@@ -8,14 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from peft.utils import get_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 from rbft.errors import ConfigError, StageError
+from rbft.files import read_json
 
 Part = Literal["language", "projector", "vision"]
 Training = Literal["frozen", "train"]
@@ -121,23 +123,33 @@ def trained_state(model: nn.Module) -> dict[str, Tensor]:
     return {name: parameter.detach() for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
-def save_trained(model: PreTrainedModel | PeftModel, folder: Path) -> None:
-    """Write what was trained as safetensors: the adapter in PEFT's format, whole parameters beside it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    adapter: dict[str, Tensor] = {}
+def save_trained(model: PreTrainedModel | PeftModel, folder: Path, *, write: bool = True) -> None:
+    """Write what was trained as safetensors: the adapter in PEFT's format, whole parameters beside it.
+
+    Args:
+        model: May be spread over processes; then all of them call this together.
+        folder: Where to.
+        write: Whether this process writes; of one that is spread, all others only give their parts.
+    """
+    if write:
+        folder.mkdir(parents=True, exist_ok=True)
     if isinstance(model, PeftModel):
-        model.peft_config["default"].inference_mode = True
-        model.peft_config["default"].save_pretrained(str(folder))
-        model.peft_config["default"].inference_mode = False
-        adapter = get_peft_model_state_dict(model)
-        _save(adapter, folder / "adapter_model.safetensors")
+        if write:
+            model.peft_config["default"].inference_mode = True
+            model.peft_config["default"].save_pretrained(str(folder))
+            model.peft_config["default"].inference_mode = False
+        _save(get_peft_model_state_dict(model), folder / "adapter_model.safetensors", write)
     whole = {name: value for name, value in trained_state(model).items() if "lora_" not in name}
     if whole:
-        _save(whole, folder / _TRAINED)
+        _save(whole, folder / _TRAINED, write)
 
 
-def _save(state: dict[str, Tensor], path: Path) -> None:
-    save_file({name: value.detach().cpu().contiguous() for name, value in state.items()}, str(path))
+def _save(state: dict[str, Tensor], path: Path, write: bool) -> None:
+    # one parameter after the other, so that no device holds more than one whole
+    gathered = ((name, value.full_tensor() if isinstance(value, DTensor) else value) for name, value in state.items())
+    kept = {name: value.detach().cpu().contiguous() for name, value in gathered if write}
+    if write:
+        save_file(kept, str(path))
 
 
 def load_trained(model: PreTrainedModel | PeftModel, folder: Path) -> None:
@@ -179,11 +191,15 @@ def load_trained(model: PreTrainedModel | PeftModel, folder: Path) -> None:
 
 def _check_adapter(model: PeftModel, folder: Path) -> None:
     """Refuse an adapter of another scale: its weights fit, and would act more or less than they were trained to."""
-    saved, mine = PeftConfig.from_pretrained(str(folder)), model.peft_config["default"]
+    # read as plain data: peft's own loader asks the hub for a file that is not there
+    path, mine = folder / "adapter_config.json", model.peft_config["default"]
+    saved = read_json(path) if path.is_file() else None
+    if not isinstance(saved, dict):
+        raise StageError(f"{path} is missing or no adapter's configuration; run the stage that wrote it again.")
     for key in ("r", "lora_alpha"):
-        if getattr(saved, key) != getattr(mine, key):
+        if saved.get(key) != getattr(mine, key):
             raise StageError(
-                f"{folder} was trained with {key} {getattr(saved, key)}, model.tuning says {getattr(mine, key)}; "
+                f"{folder} was trained with {key} {saved.get(key)}, model.tuning says {getattr(mine, key)}; "
                 "use the same model.tuning in all stages."
             )
 

@@ -1,0 +1,1 @@
+"""What a run will cost in tokens, memory and time, before anything is loaded."""

@@ -1,0 +1,158 @@
+"""The clips of a run as its model sees them: frames, sizes and tokens, known without decoding."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from rbft.data.clip_shapes import ClipShape, clip_shape
+from rbft.errors import ModelError
+from rbft.vlm.clip_bounds import ClipCost, FrameBound
+from rbft.vlm.processing import ClipProcessor
+from rbft.vlm.prompt import Prompt
+
+if TYPE_CHECKING:
+    from rbft.data.datamodule import VideoDataModule
+    from rbft.data.records import VideoRecord
+    from rbft.experiment import Stage
+    from rbft.rationales.prompts import PromptBook
+    from rbft.training.module import VLMFineTuner
+
+KnownCosts = dict[tuple[ClipProcessor, Prompt, FrameBound, ClipShape], ClipCost]
+Range = tuple[float, float, float]
+"""Least, median and largest value."""
+
+
+@dataclass(frozen=True)
+class StageParts:
+    """What a stage's cost depends on.
+
+    Args:
+        stage: Which.
+        module: Its model's settings, connected to processor and prompts.
+        data: Its videos, with their facts.
+        config: Its resolved configuration.
+        book: Its prompts.
+        processor: The model's processor.
+    """
+
+    stage: Stage
+    module: VLMFineTuner
+    data: VideoDataModule
+    config: dict[str, Any]
+    book: PromptBook
+    processor: ClipProcessor
+
+
+@dataclass(frozen=True)
+class Clips:
+    """The clips of all readable videos of the splits.
+
+    Args:
+        ranges: Of frames, width, height, visual tokens and text tokens of the question about the class.
+        most_tokens: The most visual tokens a clip has.
+        most_video: A video whose clip has them.
+    """
+
+    ranges: dict[str, Range]
+    most_tokens: int
+    most_video: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        ranges = {
+            name: dict(zip(("min", "median", "max"), values, strict=True)) for name, values in self.ranges.items()
+        }
+        return asdict(self) | {"ranges": ranges}
+
+
+class ClipCosts:
+    """What the clips of a stage's videos cost its model; clips of one shape are looked at once.
+
+    Args:
+        parts: The stage.
+        known: What was found for stages before; what is found is added.
+
+    Raises:
+        ModelError: A clip breaks the bound on visual tokens, or the processor refuses it.
+    """
+
+    def __init__(self, parts: StageParts, known: KnownCosts) -> None:
+        self._data, self._processor = parts.data, parts.processor
+        self._prompt = parts.book.label_prompt()
+        self._bound = parts.processor.frame_bound(parts.data.max_pixels, parts.data.max_visual_tokens)
+        self._known, self._mine = known, dict[ClipShape, ClipCost]()
+        self._lengths: dict[Prompt, int] = {}
+
+    def shape(self, record: VideoRecord) -> ClipShape:
+        """Frames and their size."""
+        return clip_shape(self._data.facts[record.path], self._data.sampling, self._bound)
+
+    def cost(self, record: VideoRecord) -> ClipCost:
+        """Tokens with the question about the class."""
+        shape = self.shape(record)
+        if shape in self._mine:
+            return self._mine[shape]
+        key = (self._processor, self._prompt, self._bound, shape)
+        if key not in self._known:
+            seconds = self._data.facts[record.path].duration or None
+            self._known[key] = self._processor.clip_cost(
+                *shape, prompt=self._prompt, seconds=seconds, sized=self._bound.sized
+            )
+        cost, most = self._known[key], self._data.max_visual_tokens
+        if most is not None and cost.visual_tokens > most:
+            raise ModelError(
+                f"data.max_visual_tokens is {most}, and {record.path} costs {cost.visual_tokens} visual tokens: "
+                "how they grow with a clip is not known of this model. Lower data.num_frames instead."
+            )
+        self._mine[shape] = cost
+        return cost
+
+    def prompt_tokens(self, record: VideoRecord, prompt: Prompt) -> int:
+        """Tokens of another question about a video's clip, visual ones included."""
+        cost = self.cost(record)
+        return cost.visual_tokens + cost.text_tokens + self._length(prompt) - self._length(self._prompt)
+
+    def seconds_a_row(self) -> float:
+        """Time that the processor takes to make a row's tokens, measured on the clip that costs most."""
+        shape = max(self._mine, key=lambda shape: self._mine[shape].visual_tokens)
+        times = []
+        for _ in range(3):
+            start = time.perf_counter()
+            self._processor.clip_cost(*shape, prompt=self._prompt, sized=self._bound.sized)
+            times.append(time.perf_counter() - start)
+        return min(times)
+
+    def _length(self, prompt: Prompt) -> int:
+        """Tokens of the question without a clip."""
+        if prompt not in self._lengths:
+            self._lengths[prompt] = len(self._processor.prompt_inputs(replace(prompt, video=False), None).ids)
+        return self._lengths[prompt]
+
+
+def readable(data: VideoDataModule, records: Sequence[VideoRecord]) -> list[VideoRecord]:
+    """Those videos that clips can be read from."""
+    return [record for record in records if data.facts[record.path].readable]
+
+
+def describe_clips(parts: StageParts, known: KnownCosts) -> Clips | None:
+    """The clips of all readable videos of the splits, None if there is none; `known` is as for `ClipCosts`."""
+    splits, costs = parts.data.splits, ClipCosts(parts, known)
+    records = readable(parts.data, [*splits.train, *splits.val, *splits.test])
+    if not records:
+        return None
+    shapes = [costs.shape(record) for record in records]
+    tokens = [costs.cost(record).visual_tokens for record in records]
+    most = max(tokens)
+    ranges: dict[str, Sequence[float]] = {
+        "frames": [shape.frames for shape in shapes],
+        "width": [shape.width for shape in shapes],
+        "height": [shape.height for shape in shapes],
+        "visual tokens": tokens,
+        "text tokens of the label question": [costs.cost(record).text_tokens for record in records],
+    }
+    found = {name: (min(values), median(values), max(values)) for name, values in ranges.items()}
+    return Clips(found, most, records[tokens.index(most)].path)

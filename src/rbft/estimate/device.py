@@ -1,0 +1,99 @@
+"""The device a run will use: its name and memory, and how fast it is, measured in a moment."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import torch
+
+_CONTEXT = 600_000_000
+"""Bytes that a process takes of a GPU before its first tensor: driver context and libraries."""
+_RUNS = 4
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where a run computes.
+
+    Args:
+        name: For people.
+        kind: As torch calls it.
+        processes: How many of them work together, on all nodes.
+        memory: Bytes that tensors may take on each; None where it is not looked at (the memory of a CPU is shared with
+            everything else, and can be swapped).
+    """
+
+    name: str
+    kind: Literal["cpu", "cuda"]
+    processes: int
+    memory: int | None
+
+
+def device_of(trainer: dict[str, Any]) -> Device:
+    """What the trainer's settings will give on this machine."""
+    accelerator, devices = trainer["accelerator"], trainer["devices"]
+    gpus = torch.cuda.device_count() if accelerator in ("auto", "gpu", "cuda") else 0
+    if isinstance(devices, list):
+        count = len(devices)
+    elif str(devices).lstrip("-").isdigit() and int(devices) > 0:
+        count = int(devices)
+    else:
+        count = max(1, gpus)
+    count *= int(trainer["num_nodes"])
+    if not gpus:
+        return Device("CPU", "cpu", count, None)
+    about = torch.cuda.get_device_properties(0)
+    return Device(about.name, "cuda", count, about.total_memory - _CONTEXT)
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How fast a device is.
+
+    Args:
+        flops: Floating-point operations a second, in a large matrix product.
+        bytes: Bytes a second that are read of its memory.
+        launch: Seconds that an operation on a small tensor takes.
+    """
+
+    flops: float
+    bytes: float
+    launch: float
+
+
+def measure_speed(device: Device, dtype: torch.dtype, seconds: float = 0.5) -> Speed:
+    """Measure this very device.
+
+    Args:
+        device: Which.
+        dtype: Of the matrices.
+        seconds: How long it may take; about, and more on a device that is busy with something else.
+    """
+    start = time.perf_counter()
+    large = torch.ones(16_000_000, dtype=torch.float32, device=device.kind)
+    read = _best_time(large.sum, device)
+    small = torch.ones(64, dtype=torch.float32, device=device.kind)
+    launch = _best_time(lambda: [small + small for _ in range(100)], device) / 100
+    size, fastest = 320, 0.0
+    # each product is four times the work of the one before
+    while not fastest or time.perf_counter() - start < seconds / 2:
+        one = torch.ones((size, size), dtype=dtype, device=device.kind)
+        fastest = max(fastest, 2 * size**3 / _best_time(partial(torch.mm, one, one), device))
+        size = size * 8 // 5
+    return Speed(fastest, large.numel() * 4 / read, launch)
+
+
+def _best_time(work: Callable[[], object], device: Device) -> float:
+    """Shortest of a few runs behind a first one, which may have to set things up."""
+    times = []
+    for _ in range(_RUNS):
+        start = time.perf_counter()
+        work()
+        if device.kind == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - start)
+    return min(times[1:])

@@ -1,0 +1,267 @@
+"""What each stage of a run will cost, before it runs: tokens of its rows, memory, and its time roughly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from rbft.estimate.clip_costs import ClipCosts, KnownCosts, Range, StageParts, readable
+from rbft.estimate.device import Device, Speed
+from rbft.estimate.stage_cost import (
+    Memory,
+    Row,
+    Work,
+    scoring_memory,
+    scoring_work,
+    training_memory,
+    training_work,
+    writing_memory,
+    writing_work,
+)
+from rbft.vlm.cost import ModelSize, model_size
+from rbft.vlm.prompt import Prompt
+
+if TYPE_CHECKING:
+    from rbft.data.records import VideoRecord
+
+_UTILISATION = 0.4
+"""Part of its fastest matrix product that a device reaches in a model; published figures lie between 0.3 and 0.5."""
+
+
+@dataclass(frozen=True)
+class StageEstimate:
+    """What a stage will cost.
+
+    Args:
+        name: Of the stage.
+        kind: What it does.
+        rows: Clips, each with all questions and answers about it; in an epoch where it trains.
+        steps: Of the optimiser; batches where it does not train.
+        tokens: Of a row with its answer; those of rationales that are not written yet are taken at their most.
+        memory: On each device.
+        seconds: Order of magnitude, without decoding videos and loading the model; None where no speed is known.
+    """
+
+    name: str
+    kind: str
+    rows: int
+    steps: int
+    tokens: Range
+    memory: Memory
+    seconds: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self) | {"memory": asdict(self.memory) | {"total": self.memory.total}}
+
+
+def steps_of(rows: int, per_step: int, trainer: dict[str, Any]) -> int:
+    """Optimiser steps of a training stage."""
+    steps = -(-rows // per_step) * (trainer["max_epochs"] or 1)
+    return min(steps, trainer["max_steps"]) if trainer["max_steps"] > 0 else steps
+
+
+def estimate(
+    stages: Sequence[StageParts],
+    device: Device,
+    speed_of: Callable[[torch.dtype], Speed] | None,
+    known: KnownCosts,
+) -> list[StageEstimate]:
+    """What each stage will cost; those without readable videos are left out.
+
+    Args:
+        stages: All stages of a run, in order.
+        device: Where they run.
+        speed_of: How fast that device is; None leaves times out.
+        known: Costs of clips that are known already; what is found is added.
+
+    Raises:
+        UnknownCostError: A model is of a family whose cost is not known.
+        ModelError: A clip breaks the bound on visual tokens, or the processor refuses it.
+    """
+    by_name = {parts.stage.name: parts for parts in stages}
+    encoded: set[tuple[Any, ...]] = set()
+    found = []
+    for parts in stages:
+        one = _Stage(parts, by_name.get(parts.stage.rationales_from or ""), device, encoded, known)
+        if one.rows:
+            found.append(one.estimate(speed_of))
+    return found
+
+
+class _Stage:
+    """The rows of a stage and their cost.
+
+    Args:
+        parts: The stage.
+        writer: The stage that writes its rationales.
+        device: Where it runs.
+        encoded: Clips whose features earlier stages leave; its own are added.
+        known: Costs of clips.
+    """
+
+    def __init__(
+        self,
+        parts: StageParts,
+        writer: StageParts | None,
+        device: Device,
+        encoded: set[tuple[Any, ...]],
+        known: KnownCosts,
+    ) -> None:
+        self._parts, self._writer, self._device, self._encoded = parts, writer, device, encoded
+        self._config, self._module, self._data = parts.config, parts.module, parts.data
+        self._mixed = str(self._config["trainer"]["precision"]).endswith("mixed")
+        self._costs = ClipCosts(parts, known)
+        self._size: ModelSize = model_size(
+            self._module.name, self._module.revision, self._module.dtype_, self._module.attention,
+            self._module.tuning, mixed=self._mixed,
+        )  # fmt: skip
+        trainer = self._config["trainer"]
+        self.epochs = float(trainer["max_epochs"] or 1)
+        prompt = parts.book.label_prompt()
+        self._labels = [len(parts.processor.target_ids(prompt, text)) for text in parts.book.texts]
+        self.rows = self._rows()
+
+    def _rows(self) -> list[Row]:
+        splits, book, stage = self._data.splits, self._parts.book, self._parts.stage
+        records = readable(self._data, splits.test if stage.kind == "test" else splits.train)
+        if stage.kind == "test":
+            return [self._row(record, book.label_prompt()) for record in records]
+        if stage.kind == "write":
+            most = self._module.writer.max_new_tokens
+            return [self._row(record, book.writing_prompt(record.label), most) for record in records]
+        return [self._training_row(record) for record in records]
+
+    def _training_row(self, record: VideoRecord) -> Row:
+        """A video's clip with all that is learned about it: questions and answers are laid behind it in one row."""
+        book, stage = self._parts.book, self._parts.stage
+        question, answers = book.label_prompt(), 0
+        if stage.kind in ("classification", "joint"):
+            answers += self._labels[book.labels.index(record.label)]
+        between = 0
+        if stage.kind in ("rationale", "joint"):
+            assert self._writer is not None, f"the stage {stage.name!r} has no stage that writes its rationales"
+            writer, conclusion = self._writer.module.writer, book.rationale_target("", record.label)
+            behind = len(self._parts.processor.target_ids(question, conclusion)) if conclusion else 0
+            answers += writer.samples * (writer.max_new_tokens + behind)
+            if stage.kind == "joint":
+                between = self._costs.cost(record).text_tokens
+            question = book.training_prompt(record.label)
+        row = self._row(record, question, answers)
+        return replace(row, prompt=row.prompt + between)
+
+    def _row(self, record: VideoRecord, prompt: Prompt, answer: int = 0) -> Row:
+        cost = self._costs.cost(record)
+        return Row(self._costs.prompt_tokens(record, prompt), cost.visual_tokens, cost.pixel_values, answer,
+                   self._times_encoded(record))  # fmt: skip
+
+    def _times_encoded(self, record: VideoRecord) -> float:
+        trains = self._parts.stage.trains
+        random = trains and self._data.train_sampling.mode == "random"
+        times = self.epochs if trains else 1.0
+        if self._data.features is None or random or (trains and self._size.vision_trained):
+            return times
+        # features of a tower that was trained are not those of the stages before
+        tower = self._parts.stage.weights_from if self._size.vision_trained else None
+        key = (self._module.name, self._module.revision, tower, record.path, self._costs.shape(record))
+        if key in self._encoded:
+            return 0.0
+        self._encoded.add(key)
+        return 1.0
+
+    def estimate(self, speed_of: Callable[[torch.dtype], Speed] | None) -> StageEstimate:
+        kind, data = self._parts.stage.kind, self._data
+        processes = self._device.processes
+        if self._parts.stage.trains:
+            per_step = data.batch_size * processes * self._config["trainer"]["accumulate_grad_batches"]
+            steps = steps_of(len(self.rows), per_step, self._config["trainer"])
+            epochs = min(self.epochs, steps * per_step / len(self.rows))
+            memory, work = self._training(steps, epochs)
+            prepared = epochs * (len(self.rows) + len(readable(data, data.splits.val)))
+        else:
+            steps, prepared = -(-len(self.rows) // (data.eval_batch_size * processes)), len(self.rows)
+            if kind == "write":
+                samples = self._module.writer.samples
+                memory = writing_memory(self._size, self.rows, data.eval_batch_size, samples)
+                work = writing_work(self._size, self.rows, data.eval_batch_size, samples)
+            else:
+                memory, work = self._testing()
+        memory = self._held(memory)
+        lengths = [row.length for row in self.rows]
+        seconds = None
+        if speed_of is not None:
+            speed = speed_of(self._dtype())
+            seconds = work.flops / (speed.flops * _UTILISATION) + work.bytes / speed.bytes
+            seconds += work.launches * speed.launch
+            seconds += prepared * self._costs.seconds_a_row() / max(1, data.num_workers)
+            seconds /= processes
+        return StageEstimate(self._parts.stage.name, kind, len(self.rows), steps,
+                             (min(lengths), median(lengths), max(lengths)), memory, seconds)  # fmt: skip
+
+    def _held(self, memory: Memory) -> Memory:
+        """What one device holds of it: its shard under fsdp2, 4-bit weights, nothing where another program writes."""
+        weights, training = memory.weights, memory.training
+        if self._parts.stage.kind == "write" and self._module.writer.vllm is not None:
+            return Memory(0)
+        if self._module.quantize == "4bit":
+            # half a byte and the scale of each block of 64
+            weights -= int(self._size.language.linear * (self._size.element - 0.52))
+        if self._config["trainer"]["strategy"] == "fsdp2":
+            # a frozen vision tower stays whole, which is little beside the rest
+            weights, training = weights // self._device.processes, training // self._device.processes
+        return replace(memory, weights=weights, training=training)
+
+    def _training(self, steps: int, epochs: float) -> tuple[Memory, Work]:
+        """With the validation behind each epoch."""
+        size, data, checkpointing = self._size, self._data, self._module.activation_checkpointing
+        memory = training_memory(
+            size, self.rows, data.batch_size, checkpointing=checkpointing, mixed=self._mixed,
+            processes=self._device.processes, kind=self._device.kind,
+        )  # fmt: skip
+        work = training_work(
+            size, self.rows, epochs, steps, data.batch_size, checkpointing=checkpointing, kind=self._device.kind
+        )
+        val = readable(data, data.splits.val)
+        if val:
+            prompt = self._parts.book.label_prompt()
+            scoring, validation = self._scoring([self._row(record, prompt) for record in val])
+            work += validation * epochs
+            memory = replace(memory, activations=max(memory.activations, scoring.activations + scoring.cache))
+        return memory, work
+
+    def _testing(self) -> tuple[Memory, Work]:
+        """Directly, behind rationales where they are asked for, and on validation videos where those decide."""
+        answering, splits = self._module.answering, self._data.splits
+        memory, work = self._answering(readable(self._data, splits.test))
+        if answering.needs_validation and (val := readable(self._data, splits.val)):
+            tuned = self._parts.stage.weights_from is not None
+            work += self._answering(val)[1] * len(answering.tried_strengths(tuned=tuned))
+        return memory, work
+
+    def _answering(self, records: Sequence[VideoRecord]) -> tuple[Memory, Work]:
+        answering, book, batch = self._module.answering, self._parts.book, self._data.eval_batch_size
+        direct = self._scoring([self._row(record, book.label_prompt()) for record in records])
+        if not answering.writes:
+            return direct
+        rows = [self._row(record, book.blind_prompt(), answering.max_new_tokens) for record in records]
+        written = writing_memory(self._size, rows, batch, answering.samples)
+        behind = self._scoring([replace(row, prompt=row.length, answer=0) for row in rows])
+        work = direct[1] + writing_work(self._size, rows, batch, answering.samples) + behind[1] * answering.samples
+        return max(direct[0], written, behind[0], key=lambda memory: memory.total), work
+
+    def _scoring(self, rows: Sequence[Row]) -> tuple[Memory, Work]:
+        batch, most = self._data.eval_batch_size, int(self._config["model"]["scoring"]["max_tokens"])
+        tree = not str(self._module.attention).startswith("flash")
+        memory = scoring_memory(self._size, rows, batch, self._labels, most, tree=tree)
+        return memory, scoring_work(self._size, rows, batch, self._labels)
+
+    def _dtype(self) -> torch.dtype:
+        """Of the large matrix products."""
+        precision = str(self._config["trainer"]["precision"])
+        if self._mixed:
+            return torch.bfloat16 if precision.startswith("bf16") else torch.float16
+        return torch.float32 if self._size.element == 4 else torch.bfloat16

@@ -1,0 +1,229 @@
+"""Memory and arithmetic of training, writing and scoring, from a model's size and the tokens of its rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rbft.vlm.cost import ModelSize
+
+# Operations of a transformer layer as transformers writes it, and how many times the cost of an operation alone the
+# Python around it makes of each: 3.4 to 6.5 in small models of six families; backward takes three times forward.
+_LAYER_OPERATIONS = 60
+_PYTHON = 5
+_BACKWARD_LAUNCHES = 3
+# Of AdamW for each tensor; on a GPU many tensors share one.
+_UPDATE_OPERATIONS = {"cpu": 12, "cuda": 1}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a stage: a clip with what is asked and answered about it.
+
+    Args:
+        prompt: Tokens of its prompt or prompts, visual ones included.
+        visual: The visual ones.
+        pixel_values: Numbers of its clip that the vision tower is fed.
+        answer: Tokens of the answers, at most.
+        encode: Times its clip is encoded anew over the stage; 0 where its features are kept from before.
+    """
+
+    prompt: int
+    visual: int
+    pixel_values: int
+    answer: int = 0
+    encode: float = 1.0
+
+    @property
+    def length(self) -> int:
+        """All its tokens."""
+        return self.prompt + self.answer
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes on each device.
+
+    Args:
+        weights: The model's, adapters included.
+        training: Gradients and the optimiser's moments.
+        activations: What passes through the model, at its most; logits included.
+        cache: Keys and values of prompts and answers.
+    """
+
+    weights: int
+    training: int = 0
+    activations: int = 0
+    cache: int = 0
+
+    @property
+    def certain(self) -> int:
+        """What is needed whatever the batch."""
+        return self.weights + self.training
+
+    @property
+    def total(self) -> int:
+        """All together."""
+        return self.certain + self.activations + self.cache
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a stage has to compute.
+
+    Args:
+        flops: Floating-point operations.
+        bytes: Of weights that are read for one token at a time.
+        launches: Of small operations.
+    """
+
+    flops: float = 0.0
+    bytes: float = 0.0
+    launches: float = 0.0
+
+    def __add__(self, other: Work) -> Work:
+        return Work(self.flops + other.flops, self.bytes + other.bytes, self.launches + other.launches)
+
+    def __mul__(self, times: float) -> Work:
+        return Work(self.flops * times, self.bytes * times, self.launches * times)
+
+
+def training_memory(
+    size: ModelSize,
+    rows: Sequence[Row],
+    batch_size: int,
+    *,
+    checkpointing: bool,
+    mixed: bool,
+    processes: int,
+    kind: str,
+) -> Memory:
+    """Of a training stage, if its longest rows meet in one micro-batch.
+
+    Args:
+        size: The model.
+        rows: Of an epoch.
+        batch_size: Rows of a micro-batch.
+        checkpointing: Whether activations are computed anew in the backward pass.
+        mixed: Whether a copy of the language model's weights in half precision stands beside them.
+        processes: How many devices share a step; more than one keep gradients once more, to exchange them.
+        kind: Of the device; on a GPU the optimiser works on all weights at once, with copies.
+    """
+    batch = min(batch_size, len(rows))
+    longest, answer = max(row.length for row in rows), max(row.answer for row in rows)
+    pixels, visual = max(row.pixel_values for row in rows), max(row.visual for row in rows)
+    activations = (
+        size.training_activations(batch, longest, answer, checkpointing=checkpointing)
+        + size.vision_activations(pixels, batch, training=True, checkpointing=checkpointing)
+        + size.features(batch * visual)
+        + (2 * size.language.linear if mixed else 0)
+    )
+    return Memory(
+        size.weight_bytes,
+        size.training_state + (size.trained_bytes if processes > 1 else 0),
+        max(activations, size.trained_bytes if kind == "cuda" else 0),
+    )
+
+
+def training_work(
+    size: ModelSize, rows: Sequence[Row], epochs: float, steps: int, batch_size: int, *, checkpointing: bool, kind: str
+) -> Work:
+    """Of a training stage, by all devices together.
+
+    A forward pass; as much for gradients of activations; as much again for gradients of whole weights; and another
+    forward pass where activations are computed anew.
+
+    Args:
+        size: The model.
+        rows: Of an epoch.
+        epochs: How often each row is computed.
+        steps: Of the optimiser, in all.
+        batch_size: Rows of a micro-batch.
+        checkpointing: Whether activations are computed anew in the backward pass.
+        kind: Of the device.
+    """
+    again = 1 if checkpointing else 0
+    language = (3 if size.whole_language else 2) + again
+    vision = 3 + again if size.vision_trained else 1
+    flops = 0.0
+    for row in rows:
+        flops += epochs * language * (size.read_flops(row.length) + size.head_flops(row.answer))
+        flops += row.encode * vision * size.vision_flops(row.pixel_values, row.visual)
+    encoded = sum(row.encode for row in rows)
+    batches = epochs * len(rows) / batch_size
+    passes = 1 + _BACKWARD_LAUNCHES + again
+    launches = _launches(size.language.layers * batches * passes)
+    launches += _launches(size.vision.layers * encoded * (passes if size.vision_trained else 1))
+    launches += steps * size.trained_tensors * _UPDATE_OPERATIONS[kind]
+    return Work(flops, 0.0, launches)
+
+
+def writing_memory(size: ModelSize, rows: Sequence[Row], batch_size: int, samples: int) -> Memory:
+    """Of writing `samples` answers to each prompt, all of full length."""
+    batch = min(batch_size, len(rows))
+    prompt, answer = max(row.prompt for row in rows), max(row.answer for row in rows)
+    # the cache of the prompts lives on while it is repeated for the samples
+    tokens = batch * (samples * (prompt + answer) + (prompt if samples > 1 else 0))
+    return Memory(
+        size.weight_bytes,
+        activations=_reading(size, rows, batch) + size.logits(batch * samples),
+        cache=size.kv_cache(tokens),
+    )
+
+
+def writing_work(size: ModelSize, rows: Sequence[Row], batch_size: int, samples: int) -> Work:
+    """Of writing `samples` answers to each prompt, all of full length: each token reads all weights once a batch."""
+    flops = 0.0
+    for row in rows:
+        flops += size.read_flops(row.prompt) + row.encode * size.vision_flops(row.pixel_values, row.visual)
+        flops += samples * row.answer * (2.0 * size.language.linear + size.head_flops(1))
+    steps = max(row.answer for row in rows) * len(rows) / batch_size
+    layers = size.language.layers * (steps + len(rows) / batch_size) + size.vision.layers * sum(r.encode for r in rows)
+    return Work(flops, steps * size.weight_bytes, _launches(layers))
+
+
+def scoring_memory(
+    size: ModelSize, rows: Sequence[Row], batch_size: int, labels: Sequence[int], max_tokens: int, *, tree: bool
+) -> Memory:
+    """Of scoring all labels behind each prompt.
+
+    Args:
+        size: The model.
+        rows: The prompts.
+        batch_size: Prompts of a batch.
+        labels: Tokens of each label.
+        max_tokens: Tokens of labels read at a time.
+        tree: Whether all labels stand in one row behind a prompt; else each has a row and a copy of the prompt's cache.
+    """
+    batch = min(batch_size, len(rows))
+    prompt = max(row.prompt for row in rows)
+    fed = min(max_tokens, batch * sum(tokens - 1 for tokens in labels))
+    cached = batch * prompt + fed
+    if not tree and (longest := max(labels) - 1):
+        cached += min(batch * len(labels), max(batch, max_tokens // longest)) * prompt
+    logits = size.logits(batch + fed)
+    return Memory(size.weight_bytes, activations=_reading(size, rows, batch) + logits, cache=size.kv_cache(cached))
+
+
+def scoring_work(size: ModelSize, rows: Sequence[Row], batch_size: int, labels: Sequence[int]) -> Work:
+    """Of scoring all labels behind each prompt; `labels` are their tokens."""
+    tail = sum(tokens - 1 for tokens in labels)
+    flops = 0.0
+    for row in rows:
+        flops += size.read_flops(row.prompt) + row.encode * size.vision_flops(row.pixel_values, row.visual)
+        flops += tail * 2.0 * size.language.linear + size.head_flops(1 + tail)
+    layers = 2 * size.language.layers * len(rows) / batch_size + size.vision.layers * sum(row.encode for row in rows)
+    return Work(flops, 0.0, _launches(layers))
+
+
+def _reading(size: ModelSize, rows: Sequence[Row], batch: int) -> int:
+    pixels, visual = max(row.pixel_values for row in rows), max(row.visual for row in rows)
+    return (
+        size.reading_activations(batch, max(row.prompt for row in rows))
+        + size.vision_activations(pixels, batch, training=False)
+        + size.features(batch * visual)
+    )
+
+
+def _launches(layers: float) -> float:
+    return layers * _LAYER_OPERATIONS * _PYTHON

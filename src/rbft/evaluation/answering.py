@@ -1,0 +1,150 @@
+"""How a test video's class is found: asked for directly, behind the model's own rationale, or in both ways."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from rbft.errors import ConfigError
+from rbft.evaluation.predictions import Prediction
+
+Mode = Literal["direct", "rationale", "mixture"]
+
+MIXTURES = tuple(tenth / 10 for tenth in range(1, 10))
+"""Weights of the answer behind a rationale that are tried where validation decides on the mixture."""
+
+
+@dataclass(frozen=True)
+class Answering:
+    """How test videos are answered.
+
+    Args:
+        mode: `direct` scores the labels behind the label question; `rationale` has the model write a rationale first
+            and scores the labels behind it (chain of thought, Wei et al., arXiv 2201.11903); `mixture` is the weighted
+            mean of both probabilities; `validation` takes what is right most often on the validation videos. All but
+            `direct` report all modes.
+        samples: Rationales written for each video; their probabilities are averaged (self-consistency over a closed
+            set, Wang et al., arXiv 2203.11171).
+        temperature: 0 writes the likeliest text; more than one sample needs a temperature above 0.
+        top_p: Sampling keeps the likeliest tokens that sum to this probability.
+        max_new_tokens: Length limit of a rationale, in tokens.
+        mixture_weight: Weight of the answer behind the rationale; None: chosen on validation.
+        strength: How far the weights go from the base model (0) to the tuned one (1), on a straight line between both
+            (WiSE-FT, Wortsman et al., arXiv 2109.01903); for LoRA it scales the adapter. None: chosen on validation.
+        strengths: What is tried where validation chooses.
+    """
+
+    mode: Literal["direct", "rationale", "mixture", "validation"] = "direct"
+    samples: int = 1
+    temperature: float = 0.0
+    top_p: float = 1.0
+    max_new_tokens: int = 256
+    mixture_weight: float | None = None
+    strength: float | None = 1.0
+    strengths: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
+
+    def __post_init__(self) -> None:
+        if self.samples < 1 or self.max_new_tokens < 1:
+            raise ConfigError("model.answering: samples and max_new_tokens must be at least 1.")
+        if self.temperature < 0 or not 0 < self.top_p <= 1:
+            raise ConfigError("model.answering: temperature must not be negative, and top_p lies in (0, 1].")
+        if self.samples > 1 and self.temperature == 0:
+            raise ConfigError(f"model.answering: {self.samples} samples at temperature 0 would all be the same text; "
+                              "set model.answering.temperature, for example to 0.7.")  # fmt: skip
+        if self.mixture_weight is not None and not 0 <= self.mixture_weight <= 1:
+            raise ConfigError(f"model.answering.mixture_weight: {self.mixture_weight} must lie in [0, 1].")
+        if self.strength is not None and not 0 <= self.strength <= 1:
+            raise ConfigError(f"model.answering.strength: {self.strength} must lie in [0, 1].")
+        if not self.strengths or any(not 0 <= value <= 1 for value in self.strengths):
+            raise ConfigError(f"model.answering.strengths: {list(self.strengths)} must be numbers in [0, 1].")
+
+    @property
+    def writes(self) -> bool:
+        """Whether a rationale is written for each test video."""
+        return self.mode != "direct"
+
+    @property
+    def needs_validation(self) -> bool:
+        """Whether validation videos decide on something."""
+        mixed = self.mode == "mixture" and self.mixture_weight is None
+        return self.mode == "validation" or self.strength is None or mixed
+
+    def tried_strengths(self, *, tuned: bool) -> tuple[float, ...]:
+        """Strengths to compare; there is nothing between the base model and itself."""
+        if not tuned:
+            return (1.0,)
+        return self.strengths if self.strength is None else (self.strength,)
+
+    @property
+    def candidates(self) -> list[tuple[Mode, float]]:
+        """Modes with the weight of the answer behind the rationale, the simplest first."""
+        weights = MIXTURES if self.mixture_weight is None else (self.mixture_weight,)
+        mixtures: list[tuple[Mode, float]] = [("mixture", weight) for weight in weights]
+        direct: tuple[Mode, float] = ("direct", 0.0)
+        rationale: tuple[Mode, float] = ("rationale", 1.0)
+        return {
+            "direct": [direct],
+            "rationale": [rationale],
+            "mixture": mixtures,
+            "validation": [direct, rationale, *mixtures],
+        }[self.mode]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What test videos are answered with.
+
+    Args:
+        mode: How.
+        mixture_weight: Weight of the answer behind the rationale.
+        strength: Of the tuning.
+        validation_accuracy: What it reached on the validation videos; None where nothing had to be chosen.
+        validation_nll: Mean negative log-probability of the right class there.
+    """
+
+    mode: Mode
+    mixture_weight: float
+    strength: float
+    validation_accuracy: float | None = None
+    validation_nll: float | None = None
+
+
+def mix(prediction: Prediction, weight: float) -> tuple[float, ...]:
+    """Probabilities of both modes, `weight` on the answer behind the rationale."""
+    pairs = zip(prediction.answers["direct"], prediction.answers["rationale"], strict=True)
+    return tuple((1 - weight) * direct + weight * reasoned for direct, reasoned in pairs)
+
+
+def answer(prediction: Prediction, mode: Mode, weight: float, names: Sequence[str]) -> Prediction:
+    """The prediction as a mode gives it; the answers of all modes stay beside it, the mixture by halves if need be."""
+    if not prediction.answers:
+        return prediction
+    answers = prediction.answers | {"mixture": mix(prediction, weight if mode == "mixture" else 0.5)}
+    if mode == "direct":
+        return replace(prediction, answers=answers)
+    chances = answers[mode]
+    scores = tuple(math.log(max(chance, 1e-300)) for chance in chances)
+    predicted = names[max(range(len(chances)), key=chances.__getitem__)]
+    return replace(prediction, predicted=predicted, probabilities=chances, log_likelihoods=scores, answers=answers)
+
+
+def choose(settings: Answering, validation: Mapping[float, Sequence[Prediction]], names: Sequence[str]) -> Choice:
+    """The candidate that is right most often on validation; of equals the one that gives the right class most.
+
+    Args:
+        settings: What may be chosen from.
+        validation: The validation videos' predictions, by strength.
+        names: The classes.
+    """
+    found: list[Choice] = []
+    for strength, predictions in validation.items():
+        for mode, weight in settings.candidates:
+            answers = [answer(prediction, mode, weight, names) for prediction in predictions]
+            right = sum(prediction.predicted == prediction.label for prediction in answers)
+            likely = [prediction.probabilities[names.index(prediction.label)] for prediction in answers]
+            nll = -sum(math.log(max(chance, 1e-300)) for chance in likely) / len(answers)
+            found.append(Choice(mode, weight, strength, right / len(answers), nll))
+    # of what is equal in both, the first: the simplest mode and the least strength
+    return max(found, key=lambda choice: (choice.validation_accuracy or 0.0, -(choice.validation_nll or 0.0)))

@@ -1,0 +1,56 @@
+"""Stage 2 as a classifier: the right label's text is to score higher than the other labels' texts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rbft.data.dataset import Example
+from rbft.data.records import VideoRecord
+from rbft.objectives.base import ClassWeights, Objective, class_weights
+from rbft.rationales.prompts import PromptBook
+from rbft.rationales.store import Rationale
+from rbft.vlm.batch import Batch
+from rbft.vlm.model import VLM
+from rbft.vlm.shared_prefix import answer_logits
+
+
+class ClosedSetObjective(Objective):
+    """Cross-entropy over the closed set: a softmax of the labels' log-likelihoods, just as they are scored at test.
+
+    The language-model loss raises the right label; this one also pushes the wrong ones down (as the choice losses of
+    T-Few, Liu et al., arXiv 2205.05638, section 3.2). All labels of a clip are read in one row.
+
+    Args:
+        class_weights: `balanced` weighs clips so that all classes count the same.
+    """
+
+    def __init__(self, class_weights: ClassWeights = "none") -> None:
+        self.class_weights = class_weights
+
+    def examples(
+        self, records: Sequence[VideoRecord], book: PromptBook, rationales: Sequence[Rationale]
+    ) -> list[Example]:
+        """A row for each label of each training video, the right one first; it carries the weight of the clip."""
+        prompt, weights = book.label_prompt(), class_weights(records, self.class_weights)
+        rows: list[Example] = []
+        for record in records:
+            others = [name for name in book.labels.names if name != record.label]
+            rows.append(Example(record, prompt, book.text(record.label), weights[record.label], whole=True))
+            rows += [Example(record, prompt, book.text(name), 0.0) for name in others]
+        return rows
+
+    def loss(self, vlm: VLM, batch: Batch) -> Tensor:
+        """This batch's share of the step's loss: summed over batches and ranks it is the weighted mean over clips."""
+        found = answer_logits(vlm, batch)
+        scores = torch.zeros(len(batch), device=found.logits.device).index_add(0, found.rows, found.log_probs())
+        clips = len(set(batch.clips))
+        scores = scores.reshape(clips, -1)
+        tokens = torch.tensor([len(target) for target in batch.targets], device=scores.device)
+        # a whole answer's weight was spread over its tokens
+        weights = (batch.weights * tokens).reshape(clips, -1)[:, 0]
+        right = torch.zeros(clips, dtype=torch.long, device=scores.device)
+        return (F.cross_entropy(scores, right, reduction="none") * weights).sum() / batch.normalizer

@@ -1,0 +1,1 @@
+"""What each kind of stage does with a trainer, and what it leaves in its folder."""

@@ -1,0 +1,59 @@
+"""The stages that fine-tune: on rationales, on labels, or on both."""
+
+from __future__ import annotations
+
+import shutil
+
+from lightning.pytorch.callbacks import LearningRateMonitor
+
+from rbft.data.dataset import Example
+from rbft.ranks import first_rank
+from rbft.rationales.store import read_rationales
+from rbft.stages.work import Outcome, Work, connect, make_trainer, start
+from rbft.training.best import KeepBest
+from rbft.training.callbacks import SavePlace
+from rbft.training.logging import ConfusionLogger
+from rbft.training.profile import profiled
+from rbft.vlm.tuning import save_trained
+
+
+def train(work: Work) -> Outcome:
+    """Fine-tune on what the stage's objective asks for."""
+    entry, module, data = work.entry, work.entry.module, work.entry.datamodule
+    source = entry.stage.rationales_from
+    rationales = [] if source is None else read_rationales(work.run_dir / source / "rationales.jsonl")
+    if module.control is not None and rationales:
+        rationales = module.control.apply([r for r in rationales if r.kept], module.seed)
+        work.console.print(f"  trained on a control: {type(module.control).__name__}")
+    assert module.objective is not None
+    rows = module.objective.examples(data.splits.train, entry.book, rationales)
+    prompt = entry.book.label_prompt()
+    place = work.stop.path
+    best = KeepBest(place.parent / "best", module.selection.patience, write=first_rank())
+    choosing = [best] if module.selection.weights == "best" else []
+    # in this order: the place that is saved behind an epoch holds what was best up to then
+    extra = [*choosing, SavePlace(place, entry.config["save_every"]), LearningRateMonitor("step"), ConfusionLogger()]
+    trainer = make_trainer(work, extra)
+    start(work)
+    connect(work, trainer, train=rows, val=[Example(record, prompt) for record in data.splits.val])
+    with work.stop, profiled(trainer, work.entry.stage.name, work.folder, work.console):
+        trainer.fit(module, datamodule=data, ckpt_path=str(place) if place.is_file() else None, weights_only=True)
+    loss = trainer.callback_metrics.get("train/loss")
+    summary = {
+        "rows": len(rows),
+        "steps": trainer.global_step,
+        "train/loss": None if loss is None else float(loss),
+    }
+    summary |= {key: float(value) for key, value in trainer.callback_metrics.items() if key.startswith("val/")}
+    if choosing:
+        summary["best_epoch"] = best.epoch + 1
+    else:
+        save_trained(module.ready.model, work.folder / "adapter", write=first_rank())
+    if first_rank():
+        if choosing:
+            shutil.copytree(best.folder, work.folder / "adapter", dirs_exist_ok=True)
+        # the place in the run is of no use once the stage is done, and with full fine-tuning it is the largest file
+        shutil.rmtree(place.parent, ignore_errors=True)
+        figures = "".join(f", {key} {value:.3f}" for key, value in summary.items() if isinstance(value, float))
+        work.console.print(f"  {summary['rows']} rows, {summary['steps']} steps{figures}")
+    return Outcome(("adapter",), summary)

@@ -1,0 +1,69 @@
+"""Keeping the weights of the best epoch on validation, and stopping when it gets no better."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning as L
+
+from rbft.errors import ConfigError
+from rbft.vlm.tuning import save_trained
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which weights a training stage hands on.
+
+    Args:
+        weights: `last`, or `best`: those of the epoch that validated best. With a handful of validation videos the
+            best epoch is chosen by little; `last` needs none.
+        patience: With `best`: epochs without a better one after which the stage ends; None: it runs to its end.
+    """
+
+    weights: Literal["last", "best"] = "last"
+    patience: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.patience is not None and (self.patience < 1 or self.weights == "last"):
+            raise ConfigError(f"model.selection.patience: {self.patience} must be at least 1, and is of use only with "
+                              "model.selection.weights: best.")  # fmt: skip
+
+
+class KeepBest(L.Callback):
+    """After each validation, writes the trained weights if they are the best so far.
+
+    Best is what is right most often on the validation videos; of equals what gives the right class the highest
+    probability, and of equals in both the earlier epoch.
+
+    Args:
+        folder: Where the weights go.
+        patience: Epochs without a better one after which training stops; None trains to the end.
+        write: Whether this process writes; all take part.
+    """
+
+    def __init__(self, folder: Path, patience: int | None, *, write: bool = True) -> None:
+        self.folder, self.patience, self.write = folder, patience, write
+        self.best: tuple[float, float] | None = None
+        self.epoch = -1
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Compare with the best so far; on all ranks alike."""
+        figures = trainer.callback_metrics
+        found = (float(figures["val/accuracy"]), -float(figures["val/nll"]))
+        if self.best is None or found > self.best:
+            self.best, self.epoch = found, trainer.current_epoch
+            model: Any = pl_module
+            save_trained(model.ready.model, self.folder, write=self.write)
+        elif self.patience is not None and trainer.current_epoch - self.epoch >= self.patience:
+            trainer.should_stop = True
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run has to know."""
+        return {"best": None if self.best is None else list(self.best), "epoch": self.epoch}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from what was best before the interruption."""
+        self.best = None if state_dict["best"] is None else (float(state_dict["best"][0]), float(state_dict["best"][1]))
+        self.epoch = int(state_dict["epoch"])

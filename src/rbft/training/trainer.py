@@ -1,0 +1,59 @@
+"""The trainer of a stage: the configuration's, with what every stage adds to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import lightning as L
+from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.loggers import TensorBoardLogger
+from rich.console import Console
+
+from rbft.training.callbacks import PlainProgress
+from rbft.training.checkpoint import AtomicCheckpointIO
+from rbft.training.profile import StageProfile, require_no_other_profiler
+
+
+def stage_trainer(
+    make: Callable[..., L.Trainer],
+    configured_profiler: object,
+    stage: str,
+    folder: Path,
+    console: Console,
+    callbacks: Sequence[L.Callback],
+    *,
+    profile: bool,
+) -> L.Trainer:
+    """Make the trainer of a stage.
+
+    Args:
+        make: Makes the configuration's trainer with callbacks and settings on top.
+        configured_profiler: The configuration's `trainer.profiler`.
+        stage: The stage's name.
+        folder: Its folder.
+        console: Where to speak.
+        callbacks: Of the stage.
+        profile: Whether to take the time of its parts; see `rbft.training.profile.profiled`.
+
+    Raises:
+        ConfigError: There is a profiler already.
+    """
+    progress: L.Callback = RichProgressBar(leave=True) if console.is_terminal else PlainProgress(stage)
+    settings: dict[str, object] = {}
+    if profile:
+        require_no_other_profiler(configured_profiler)
+        profiler = StageProfile()
+        settings, callbacks = {"profiler": profiler}, [profiler.callback, *callbacks]
+    return make(
+        callbacks=[progress, *callbacks],
+        logger=TensorBoardLogger(save_dir=folder, name="", version="tensorboard", default_hp_metric=False),
+        default_root_dir=str(folder),
+        plugins=[AtomicCheckpointIO()],
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+        log_every_n_steps=1,
+        **settings,
+    )

@@ -1,0 +1,286 @@
+"""What a model costs in memory and arithmetic, from its configuration alone: no weights are loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoModelForImageTextToText
+
+from rbft.errors import ModelError
+from rbft.vlm.loading import DType, load_config
+from rbft.vlm.tuning import LoRA, Part, Tuning, part_of
+
+
+@dataclass(frozen=True)
+class Tower:
+    """A stack of equal transformer layers.
+
+    Args:
+        layers: How many.
+        heads: Query heads.
+        width: Features of a token between layers.
+        inner: Features of a token inside the feed-forward part.
+        query: Features of all query heads together.
+        key: Features of all key heads together; values have as many.
+        gated: Whether the feed-forward part multiplies two branches.
+        linear: Parameters that each token is multiplied with, embeddings and head left out.
+    """
+
+    layers: int
+    heads: int
+    width: int
+    inner: int
+    query: int
+    key: int
+    gated: bool
+    linear: int
+
+    def kept(self, element: int, trained: bool, scores: int = 0) -> int:
+        """Bytes that one layer keeps of each token for its backward pass, without any adapters'.
+
+        Counted over the layer as transformers computes it: two norms (in float32 whatever the weights are), queries,
+        keys and values with keys and values repeated for all query heads, the attention's result twice, and the
+        feed-forward part's branches. Trained linear layers keep their inputs too. After Korthikanti et al.
+        (arXiv 2205.05198, section 4) with fused attention, which keeps no score.
+
+        Args:
+            element: Bytes of a number.
+            trained: Whether the layer's own weights are trained.
+            scores: Tokens of a row where attention is not fused (`eager`) and keeps a score for each; else 0.
+        """
+        kept_scores = self.heads * scores * (element + 4)
+        norms = 2 * self.width * (element + (4 if element < 4 else 0))
+        repeated = 2 * self.query if self.key < self.query else 0
+        attention = (3 * self.query + 2 * self.key + repeated) * element
+        forward = (3 if self.gated else 2) * self.inner * element
+        inputs = (2 * self.width + self.inner) * element if trained else 0
+        return norms + attention + kept_scores + forward + inputs
+
+
+@dataclass(frozen=True)
+class ModelSize:
+    """A model as it will be loaded and set up for training.
+
+    Args:
+        language: Its language model.
+        vision: Its vision tower.
+        projector: Parameters of what stands between the two.
+        vocabulary: Tokens it knows.
+        patch_values: Numbers that the vision tower makes one token of.
+        parameters: Of the whole model, adapters included.
+        weight_bytes: Of those.
+        trained_parameters: Those that are trained.
+        trained_bytes: Of those.
+        trained_tensors: How many tensors they are.
+        trained_parts: Where they are.
+        element: Bytes of a number between the layers of the language model.
+        adapted: Input features of all adapted linear layers, over the whole language model.
+        dropout: Whether adapters drop inputs.
+        eager: Whether attention is computed step by step, with all its scores in memory.
+    """
+
+    language: Tower
+    vision: Tower
+    projector: int
+    vocabulary: int
+    patch_values: int
+    parameters: int
+    weight_bytes: int
+    trained_parameters: int
+    trained_bytes: int
+    trained_tensors: int
+    trained_parts: frozenset[Part]
+    element: int
+    adapted: int
+    dropout: bool
+    eager: bool
+
+    @property
+    def vision_trained(self) -> bool:
+        """Whether gradients flow through anything that turns pixels into features."""
+        return bool(self.trained_parts & {"vision", "projector"})
+
+    @property
+    def whole_language(self) -> bool:
+        """Whether the language model's own weights are trained, not adapters in it."""
+        return "language" in self.trained_parts and not self.adapted
+
+    @property
+    def training_state(self) -> int:
+        """Bytes of gradients and of AdamW's two moments; all are of the weights' own type."""
+        return 3 * self.trained_bytes
+
+    # -- memory
+
+    def training_activations(self, rows: int, row: int, supervised: int, *, checkpointing: bool) -> int:
+        """Most bytes of activations of the language model in a training step, logits included.
+
+        What all layers keep, and then the larger of the logits with their gradients and one layer's gradients, which
+        are about as large as what it kept. With checkpointing each layer keeps its input, and one at a time computes
+        the rest anew.
+
+        Args:
+            rows: Of a micro-batch.
+            row: Tokens of each, padding included.
+            supervised: Tokens of each that the loss is about.
+            checkpointing: Whether activations are computed anew in the backward pass.
+        """
+        tower = self.language
+        adapters = self.adapted * (4 + (1 if self.dropout else 0)) // tower.layers
+        layer = tower.kept(self.element, self.whole_language, row if self.eager else 0) + adapters
+        ends = 3 * tower.width * self.element  # embeddings without and with features, and the last norm
+        kept = tower.layers * (tower.width * self.element if checkpointing else layer) + ends
+        working = 2 * layer if checkpointing else layer
+        half = self.element if self.element < 4 else 0
+        logits = rows * supervised * self.vocabulary * (3 * 4 + half)  # log-softmax and two gradients
+        return rows * row * kept + max(logits, rows * row * working)
+
+    def reading_activations(self, rows: int, row: int) -> int:
+        """Most bytes of activations of the language model while rows are read without a backward pass: of one layer."""
+        layer = self.language.kept(self.element, False, row if self.eager else 0)
+        return rows * row * (layer + 2 * self.language.width * self.element)
+
+    def vision_activations(self, pixel_values: int, clips: int, *, training: bool, checkpointing: bool = False) -> int:
+        """Most bytes of pixels and activations of the vision tower for a batch of equal clips.
+
+        Clips are encoded one by one, so that a frozen tower holds one layer of one clip at a time.
+        """
+        patches = pixel_values // self.patch_values
+        pixels = 4 * clips * pixel_values + self.element * pixel_values
+        if not (training and "vision" in self.trained_parts):
+            return pixels + patches * self.vision.kept(self.element, False)
+        layer = self.vision.kept(self.element, True)
+        kept = self.vision.width * self.element if checkpointing else layer
+        return pixels + patches * (clips * self.vision.layers * kept + (2 if checkpointing else 1) * layer)
+
+    def features(self, visual_tokens: int) -> int:
+        """Bytes of encoded clips, once as features and once among the embeddings."""
+        return 2 * visual_tokens * self.language.width * self.element
+
+    def logits(self, positions: int) -> int:
+        """Bytes of logits at some positions, as computed and in float32."""
+        return positions * self.vocabulary * (self.element + 4)
+
+    def kv_cache(self, tokens: int) -> int:
+        """Bytes of keys and values of `tokens`, of all rows together."""
+        return tokens * self.language.layers * 2 * self.language.key * self.element
+
+    # -- arithmetic
+
+    def read_flops(self, row: int) -> float:
+        """Floating-point operations of a forward pass over a row of `row` tokens, without the head.
+
+        Two for each weight and token (Kaplan et al., arXiv 2001.08361, section 2.1), and causal attention.
+        """
+        return row * (2.0 * self.language.linear + 2.0 * self.language.layers * row * self.language.query)
+
+    def vision_flops(self, pixel_values: int, visual_tokens: int) -> float:
+        """Of encoding a clip, whose frames each attend to themselves."""
+        patches = pixel_values // self.patch_values
+        return 2.0 * (patches * self.vision.linear + visual_tokens * self.projector)
+
+    def head_flops(self, positions: int) -> float:
+        """Of the language-model head at some positions."""
+        return 2.0 * positions * self.vocabulary * self.language.width
+
+
+class UnknownCostError(ModelError):
+    """The configuration of a model does not say what its cost is computed from."""
+
+
+def model_size(
+    vlm: str,
+    revision: str | None,
+    dtype: DType,
+    attn_implementation: str | None,
+    tuning: Tuning,
+    *,
+    mixed: bool = False,
+) -> ModelSize:
+    """Build a model without memory for its weights, set it up for training, and count.
+
+    Args:
+        vlm: Built-in name, local folder or hub id.
+        revision: Of a hub id.
+        dtype: Of the weights.
+        attn_implementation: Of transformers; None is its own choice.
+        tuning: What of it is trained.
+        mixed: Whether it computes in half precision beside weights of another (Lightning's mixed precision).
+
+    Raises:
+        UnknownCostError: Its configuration is unlike that of the families this knows.
+        ModelError: Its configuration cannot be had.
+        ConfigError: `tuning` does not go with it.
+    """
+    config: Any = load_config(vlm, revision)
+    text = config.get_text_config()
+    if dtype == "auto":
+        number = getattr(config, "dtype", None) or getattr(text, "dtype", None) or torch.float32
+    else:
+        number = getattr(torch, dtype)
+    with torch.device("meta"):
+        model: Any = AutoModelForImageTextToText.from_config(config, dtype=number)
+        linear = _linear_parameters(model)
+        tuned: Any = tuning.apply(model)
+    parameters = dict(tuned.named_parameters())
+    trained = {name: value for name, value in parameters.items() if value.requires_grad}
+    gates = {part_of(f".{name}.") for name, _ in model.named_modules() if name.endswith("gate_proj")}
+    try:
+        language = _language(text, linear["language"], "language" in gates)
+        vision, patch_values = _vision(config.vision_config, linear["vision"], "vision" in gates)
+    except AttributeError as error:
+        raise UnknownCostError(f"the cost of a {config.model_type!r} model is not known: {error}.") from error
+    return ModelSize(
+        language=language,
+        vision=vision,
+        projector=linear["projector"],
+        vocabulary=text.vocab_size,
+        patch_values=patch_values,
+        parameters=sum(value.numel() for value in parameters.values()),
+        weight_bytes=_bytes(parameters),
+        trained_parameters=sum(value.numel() for value in trained.values()),
+        trained_bytes=_bytes(trained),
+        trained_tensors=len(trained),
+        trained_parts=frozenset(part_of(f".{name}") for name in trained),
+        element=2 if mixed else number.itemsize,
+        adapted=sum(module.in_features for name, module in tuned.named_modules() if name.endswith("lora_A.default")),
+        dropout=isinstance(tuning, LoRA) and tuning.dropout > 0,
+        eager=attn_implementation == "eager",
+    )
+
+
+def _language(text: Any, linear: int, gated: bool) -> Tower:
+    heads = text.num_attention_heads
+    size = getattr(text, "head_dim", None) or text.hidden_size // heads
+    key = size * (getattr(text, "num_key_value_heads", None) or heads)
+    return Tower(
+        text.num_hidden_layers, heads, text.hidden_size, text.intermediate_size, size * heads, key, gated, linear
+    )
+
+
+def _vision(sight: Any, linear: int, gated: bool) -> tuple[Tower, int]:
+    """The tower, and how many numbers it makes a token of; each family has words of its own for them."""
+    width = getattr(sight, "embed_dim", None) or sight.hidden_size
+    layers = getattr(sight, "depth", None) or sight.num_hidden_layers
+    heads = getattr(sight, "num_heads", None) or sight.num_attention_heads
+    inner = getattr(sight, "intermediate_size", None) or int(width * sight.mlp_ratio)
+    side = sight.patch_size if isinstance(sight.patch_size, int) else sight.patch_size[0]
+    values = 3 * side * side * (getattr(sight, "temporal_patch_size", None) or 1)
+    return Tower(layers, heads, width, inner, width, width, gated, linear), values
+
+
+def _bytes(parameters: dict[str, nn.Parameter]) -> int:
+    return sum(value.numel() * value.element_size() for value in parameters.values())
+
+
+def _linear_parameters(model: nn.Module) -> dict[Part, int]:
+    """Weights that tokens are multiplied with, by part of the model; the head is counted where it is used."""
+    found: dict[Part, int] = {"language": 0, "projector": 0, "vision": 0}
+    head = getattr(model, "lm_head", None)
+    for name, module in model.named_modules():
+        if isinstance(module, (nn.Linear, nn.Conv2d, nn.Conv3d)) and module is not head:
+            found[part_of(f".{name}.")] += module.weight.numel()
+    return found

@@ -1,0 +1,105 @@
+"""Writing answers: each prompt is read once, however many answers are drawn behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rbft.vlm.batch import PromptInputs
+from rbft.vlm.model import VLM
+from rbft.vlm.spread import go_on
+
+
+@torch.no_grad()
+def generate(
+    vlm: VLM,
+    prompts: Sequence[PromptInputs],
+    *,
+    max_new_tokens: int,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    samples: int = 1,
+    banned_ids: Sequence[int] = (),
+    seeds: Sequence[int] | None = None,
+) -> list[list[Tensor]]:
+    """Write answers.
+
+    Every row draws from a random state of its own, so an answer does not depend on which others are written with it,
+    and the process's random state stays as it was. A row that is done is no longer computed.
+
+    Args:
+        vlm: The model.
+        prompts: What is to be answered.
+        max_new_tokens: Length limit of an answer.
+        temperature: 0 takes the likeliest token; above, tokens are sampled.
+        top_p: Sampling keeps the likeliest tokens that sum to this probability (Holtzman et al., arXiv 1904.09751).
+        samples: Answers for each prompt.
+        banned_ids: Tokens that never appear (visual placeholders and other special tokens); those that end an answer
+            are never banned.
+        seeds: Of the sampling, one for each prompt; None: 0 for all.
+
+    Returns:
+        For each prompt, `samples` sequences of token ids, the end token included if it was reached.
+    """
+    device = vlm.device
+    cache, first, positions, read = vlm.prefix(prompts)
+    if samples > 1:
+        cache.batch_repeat_interleave(samples)
+    logits = first.repeat_interleave(samples, 0)
+    positions = positions.repeat_interleave(samples)
+    mask = torch.nn.functional.pad(read.mask, (0, max_new_tokens), value=1).repeat_interleave(samples, 0)
+    banned = torch.tensor(sorted(set(banned_ids) - set(vlm.end_ids)), dtype=torch.long, device=device)
+    ends = torch.tensor(vlm.end_ids, device=device)
+    total, width = len(logits), read.mask.shape[1]
+    written = torch.full((total, max_new_tokens), vlm.pad_id, dtype=torch.long, device=device)
+    chances = None
+    if temperature > 0:
+        chances = _uniform(seeds or [0] * len(prompts), samples, max_new_tokens).to(device)
+    rows = torch.arange(total, device=device)  # those that are still computed
+    done = torch.zeros(total, dtype=torch.bool, device=device)
+    for step in range(max_new_tokens):
+        logits = logits.index_fill(1, banned, -torch.inf)
+        tokens = logits.argmax(-1) if chances is None else _sample(logits, temperature, top_p, chances[rows, step])
+        written[rows, step] = tokens
+        done = done | torch.isin(tokens, ends)
+        left = len(rows) - int(done.sum())
+        if step + 1 == max_new_tokens or not go_on(vlm, left > 0):
+            break
+        # leaving rows out copies the cache, so that is done when it saves a quarter of the work
+        if max(left, 1) <= 0.75 * len(rows):
+            # one is kept where other processes are still writing and need this one
+            keep = (~done).nonzero()[:, 0] if left else torch.zeros(1, dtype=torch.long, device=device)
+            cache.batch_select_indices(keep)
+            rows, tokens, positions, mask, done = rows[keep], tokens[keep], positions[keep], mask[keep], done[keep]
+        fed, seen = tokens.unsqueeze(1), mask[:, : width + step + 1]
+        logits = vlm.continue_prefix(cache, seen, fed, (positions + step).unsqueeze(1))[:, 0].float()
+    # a row that ended and was still computed went on behind its end
+    answers = [_cut(row, ends) for row in written]
+    return [answers[start : start + samples] for start in range(0, total, samples)]
+
+
+def _uniform(seeds: Sequence[int], samples: int, steps: int) -> Tensor:
+    """A number in [0, 1) for each token of each answer (R, T), drawn from the seed of its row alone."""
+    rows = [np.random.default_rng((seed, sample)).random(steps) for seed in seeds for sample in range(samples)]
+    return torch.from_numpy(np.stack(rows)).float()
+
+
+def _sample(logits: Tensor, temperature: float, top_p: float, chances: Tensor) -> Tensor:
+    """The token at a given place of each row's cumulative distribution, its likeliest tokens first (R,)."""
+    ordered, tokens = (logits / temperature).softmax(-1).sort(-1, descending=True)
+    cumulative = ordered.cumsum(-1)
+    # the token that reaches top_p is the last one kept
+    kept = (cumulative < top_p).sum(-1, keepdim=True).clamp(max=ordered.shape[1] - 1)
+    place = chances.unsqueeze(1) * cumulative.gather(1, kept)
+    # rounding may put the place on the total itself
+    chosen = torch.searchsorted(cumulative, place, right=True).minimum(kept)
+    return tokens.gather(1, chosen).squeeze(1)
+
+
+def _cut(row: Tensor, ends: Tensor) -> Tensor:
+    """The ids up to and with the first end token."""
+    over = torch.isin(row, ends).nonzero()
+    return row[: int(over[0]) + 1] if len(over) else row
