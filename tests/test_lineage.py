@@ -78,3 +78,8 @@ def test_outputs_are_verified_file_by_file(tmp_path):
             verify_outputs(tmp_path, done)
         (tmp_path / name).write_bytes(content)
     verify_outputs(tmp_path, done)
+
+
+def test_a_name_that_can_be_no_file_is_missing(tmp_path):
+    with pytest.raises(StageError, match="is missing, though the stage 'test' finished"):
+        verify_outputs(tmp_path, record(outputs={"x" * 300: "0"}))

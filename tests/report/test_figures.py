@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from rbft.report.figures import as_png, confusion_figure, frames_figure, strip_figure
+from rbft.report.figures import as_png, confusion_figure, frames_png, strip_figure
 
 
 def picture(figure) -> np.ndarray:
@@ -55,7 +55,8 @@ def test_frames_stand_in_order_from_left_to_right():
     frames = torch.zeros((3, 3, 10, 20), dtype=torch.uint8)
     for channel in range(3):
         frames[channel, channel] = 255
-    shown = picture(frames_figure(frames))
+    shown = np.asarray(Image.open(io.BytesIO(frames_png(frames))))
+    assert shown.shape == (60, 3 * 120 + 2 * 2, 3), "as high as wide frames are, with a gap between them"
     height, width = shown.shape[:2]
     middles = [shown[height // 2, int(width * (i + 0.5) / 3)].tolist() for i in range(3)]
     assert middles == [[255, 0, 0], [0, 255, 0], [0, 0, 255]]
@@ -63,8 +64,8 @@ def test_frames_stand_in_order_from_left_to_right():
 
 @pytest.mark.parametrize("count", [1, 7, 8, 9, 16, 64])
 def test_at_most_eight_frames_are_shown(count):
-    figure = frames_figure(torch.zeros((count, 3, 8, 8), dtype=torch.uint8))
-    assert len(figure.axes) == min(count, 8)
+    shown = Image.open(io.BytesIO(frames_png(torch.zeros((count, 3, 8, 8), dtype=torch.uint8))))
+    assert shown.width == 122 * min(count, 8) - 2
 
 
 def test_strips_carry_their_words():

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
+from PIL import Image
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 _INK, _PAPER = "#1f2933", "#ffffff"
-_FRAMES, _FRAME_WIDTH = 8, 1.5
+_FRAMES, _FRAME_WIDTH = 8, 1.5  # inches
+_PIXELS, _GAP = 120, 2
 
 
 def _plain(text: str) -> str:
@@ -64,16 +66,21 @@ def _shown(frames: Tensor) -> tuple[Tensor, float]:
     return shown, _FRAME_WIDTH * shown.shape[-2] / shown.shape[-1]
 
 
-def frames_figure(frames: Tensor) -> Figure:
-    """Frames of a clip side by side.
+def frames_png(frames: Tensor) -> bytes:
+    """Frames of a clip side by side, as a PNG file; no figure is laid out for it, because a page has many.
 
     Args:
         frames: (T, C, H, W) uint8.
     """
-    shown, height = _shown(frames)
-    figure = Figure(figsize=(_FRAME_WIDTH * len(shown), height), dpi=80, facecolor=_PAPER)
-    _lay_out(figure, shown, 0, 1)
-    return figure
+    shown, _ = _shown(frames)
+    height = max(1, round(_PIXELS * shown.shape[-2] / shown.shape[-1]))
+    strip = Image.new("RGB", ((_PIXELS + _GAP) * len(shown) - _GAP, height), _PAPER)
+    for number, frame in enumerate(shown):
+        picture = Image.fromarray(frame.permute(1, 2, 0).numpy()).resize((_PIXELS, height), Image.Resampling.BILINEAR)
+        strip.paste(picture, (number * (_PIXELS + _GAP), 0))
+    buffer = io.BytesIO()
+    strip.save(buffer, format="png")
+    return buffer.getvalue()
 
 
 def strip_figure(frames: Tensor, title: str, text: str) -> Figure:

@@ -12,7 +12,7 @@ from rbft.evaluation.metrics import accuracy_interval, confusion
 from rbft.evaluation.predictions import Prediction
 from rbft.files import write_atomic
 from rbft.rationales.store import Rationale, spread
-from rbft.report.figures import as_png, confusion_figure, frames_figure
+from rbft.report.figures import as_png, confusion_figure, frames_png
 from rbft.report.templates import render
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def _picture(png: bytes) -> str:
 
 def _frames(data: VideoDataModule, video: str) -> str:
     clip = data.clip(video)
-    return _picture(as_png(frames_figure(clip.frames)))
+    return _picture(frames_png(clip.frames))
 
 
 def _per_class(predictions: Sequence[Prediction], names: Sequence[str]) -> list[dict[str, Any]]:
