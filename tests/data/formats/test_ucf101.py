@@ -87,3 +87,30 @@ def test_missing_files(put):
         UCF101().read(root)
     with pytest.raises(DataError, match=r"trainlist02.txt does not exist"):
         UCF101(split=2).read(root)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("off", "told"), [(0, None), (1, r"9,536 train videos \(official: 9,537\), 3,783 test videos")]
+)
+def test_lists_of_all_classes_are_compared_with_the_official_numbers(put, off, told):
+    """At full size, in the layout of the real lists: 101 classes, groups 8 to 25 train and 1 to 7 test."""
+    names = [f"Class{number:03d}" for number in range(101)]
+    train, test = 9537 - off, 3783
+
+    def listed(count, groups):
+        return [f"{names[i % 101]}/v_{names[i % 101]}_g{groups[i // 101 % len(groups)]:02d}_c{i // 101:03d}.avi"
+                for i in range(count)]  # fmt: skip
+
+    sides = {"train": listed(train, range(8, 26)), "test": listed(test, range(1, 8))}
+    files = {"ucfTrainTestlist/classInd.txt": "".join(f"{i + 1} {name}\n" for i, name in enumerate(names))}
+    files |= {f"ucfTrainTestlist/{side}list01.txt": "\n".join(paths) for side, paths in sides.items()}
+    root = put(*sides["train"], *sides["test"], **files)
+    if told is None:
+        records = UCF101().read(root)
+        assert len(records) == 9537 + 3783
+        groups = [{record.group for record in records if record.split == side} for side in ("train", "test")]
+        assert not groups[0] & groups[1]
+    else:
+        with pytest.raises(UserWarning, match=told):
+            UCF101().read(root)

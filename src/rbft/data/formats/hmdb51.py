@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Literal
 
 from rbft.data.formats.base import DatasetFormat
-from rbft.data.formats.on_disk import VideoIndex, report_missing
+from rbft.data.formats.on_disk import VideoIndex, report_missing, warn_if_not_official
 from rbft.data.formats.rows import annotation_file, read_lines
 from rbft.data.records import Split, VideoRecord, relative_path
 from rbft.errors import DataError
@@ -64,4 +65,7 @@ class HMDB51(DatasetFormat):
                 group = f"{label}/{_PROPERTIES.sub('', clip)}"
                 records.append(VideoRecord(id=f"{label}/{clip}", path=found, label=label, split=side, group=group))
         report_missing(missing, len(records) + len(missing), str(folder), "error")
+        if len(lists) == 51:  # fewer classes are a choice
+            counts = Counter(str(record.split) for record in records)
+            warn_if_not_official(f"{folder}, split {self.split}", counts, {"train": 51 * 70, "test": 51 * 30})
         return records

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -135,3 +135,18 @@ def require_on_disk(root: Path, records: Sequence[VideoRecord], source: str) -> 
     require_folder(root)
     missing = [(record.path, record.label) for record in records if not (root / record.path).is_file()]
     report_missing(missing, len(records), source, "error")
+
+
+def warn_if_not_official(where: str, listed: Mapping[str, int], official: Mapping[str, int]) -> None:
+    """Say that lists do not hold as many videos as the official ones: cut short, edited, or of another release.
+
+    Args:
+        where: The lists, for the message.
+        listed: Videos by split.
+        official: The same of the official lists.
+    """
+    if dict(listed) != dict(official):
+        told = ", ".join(
+            f"{listed.get(side, 0):,} {side} videos (official: {count:,})" for side, count in official.items()
+        )
+        warnings.warn(f"{where}: {told}; results cannot stand beside published ones.", stacklevel=2)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from rbft.data.formats.base import DatasetFormat
-from rbft.data.formats.on_disk import VideoIndex, report_missing
+from rbft.data.formats.on_disk import VideoIndex, report_missing, warn_if_not_official
 from rbft.data.formats.rows import annotation_file, read_lines
 from rbft.data.records import Split, VideoRecord, relative_path
 from rbft.errors import DataError
+
+# Training and test videos of the official lists, by split; no (class, group) stands on both sides of any.
+OFFICIAL = {1: (9537, 3783), 2: (9586, 3734), 3: (9624, 3696)}
 
 _GROUP = re.compile(r"_(g\d+)_c\d+$")
 
@@ -67,6 +71,10 @@ class UCF101(DatasetFormat):
                 group = f"{label}_{_group(clip, where)}"
                 records.append(VideoRecord(id=clip, path=path, label=label, split=side, group=group))
         report_missing(missing, len(records) + len(missing), str(root / self.lists), "error")
+        if len(names) == 101:  # fewer classes are a choice
+            counts = Counter(str(record.split) for record in records)
+            train, test = OFFICIAL[self.split]
+            warn_if_not_official(f"{root / self.lists}, split {self.split}", counts, {"train": train, "test": test})
         return records
 
 
