@@ -123,7 +123,16 @@ def test_sweeps_expand_to_runs_of_an_experiment_that_is_tested(path: Path):
 
 
 @pytest.mark.filterwarnings("ignore:.*not on disk.*")
-@pytest.mark.parametrize("path", [p for p in EXPERIMENTS if p.stem in FABRICATE], ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [
+        # the others are made of the same parts
+        pytest.param(p, marks=() if p.stem in ("quickstart", "ucf_lowdata", "fights_lowdata") else pytest.mark.slow)
+        for p in EXPERIMENTS
+        if p.stem in FABRICATE
+    ],
+    ids=lambda path: path.stem,
+)
 def test_runs_to_its_end(
     path: Path, tmp_path: Path, clips: list[Path], family_folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ):

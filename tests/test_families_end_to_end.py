@@ -52,7 +52,13 @@ def assert_predictions(run: Run, videos: Path) -> None:
         assert all(value < 0 for value in row["log_likelihoods"])
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+# one family of each kind of visual input always; the others with the slow tests
+QUICK = ("qwen2_5_vl", "smolvlm")
+
+
+@pytest.mark.parametrize(
+    "family", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in FAMILIES]
+)
 def test_all_stages(family: str, run_family: Callable[..., Run], few: Path) -> None:
     run = run_family(family)
     assert len(rows(run.folder / "write" / "rationales.jsonl")) == 2

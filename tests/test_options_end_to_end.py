@@ -59,11 +59,14 @@ def test_without_strength_the_tuned_model_is_the_base_model(finished: Run, tmp_p
     [
         ["--model.objective", "ClosedSetObjective"],
         ["--model.objective", "ClassificationObjective", "--model.objective.anchor", "0.5"],
-        ["--model.objective", "ClassificationObjective", "--model.objective.class_weights", "balanced"],
         ["--model.selection.weights", "best", "--model.selection.patience", "1"],
-        ["--model.scoring.prior", "blank", "--model.scoring.normalize", "byte"],
+        pytest.param(
+            ["--model.objective", "ClassificationObjective", "--model.objective.class_weights", "balanced"],
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(["--model.scoring.prior", "blank", "--model.scoring.normalize", "byte"], marks=pytest.mark.slow),
     ],
-    ids=["closed set", "anchor", "balanced", "best", "scoring"],
+    ids=["closed set", "anchor", "best", "balanced", "scoring"],
 )
 def test_options_run_to_the_end(finished: Run, tmp_path: Path, flags: list[str]) -> None:
     run = run_experiment(finished.config, tmp_path, *flags, method="sft")

@@ -77,7 +77,7 @@ def test_runs_of_a_worker_that_has_imported_before(tmp_path):
     assert journal(tmp_path, "started") == dict.fromkeys(names(6), 1) | {"zero_shot-seed2": 2}
 
 
-@pytest.mark.parametrize("per_process", [1, 3])
+@pytest.mark.parametrize("per_process", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_a_failure_costs_its_own_run_and_is_tried_again_if_it_may_pass(per_process, tmp_path, capsys):
     behaviour = {1: "killed once", 2: "raises", 3: "configuration", 4: "explained"}
     path = write_sweep(tmp_path, {"seconds": 0.05, "at_seed": behaviour}, **grid(6, per_process=per_process))
@@ -129,7 +129,7 @@ def test_the_driver_is_killed_again_and_again_and_each_run_is_completed_once(tmp
     assert [record(tmp_path, seed)["status"] for seed in range(12)] == ["finished"] * 12
 
 
-@pytest.mark.parametrize("per_process", [1, 2])
+@pytest.mark.parametrize("per_process", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_everything_is_killed_at_once(per_process, tmp_path):
     path = write_sweep(tmp_path, {"seconds": 1.0}, **grid(3, per_process=per_process))
     process = start(path)
@@ -161,8 +161,8 @@ def test_a_run_without_its_worker_is_waited_for_and_not_started_beside(tmp_path,
     assert journal(tmp_path, "finished") == {"zero_shot-seed0": 2}
 
 
-@pytest.mark.parametrize("per_process", [1, 2])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("per_process", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_signals_are_passed_on_and_the_same_command_continues(number, per_process, tmp_path):
     path = write_sweep(tmp_path, {"seconds": 2.0}, **grid(3, per_process=per_process))
     process = start(path)

@@ -20,6 +20,7 @@ from rbft.worlds.scenes import general_scenes
 from rbft.worlds.shapes import render
 
 
+@pytest.mark.slow
 def test_a_few_seconds_lower_both_losses_and_leave_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     losses = pretrain(tmp_path / "model", minutes=0.3, seed=0, checkpoints=True)
     assert statistics.mean(losses[-3:]) < 0.85 * statistics.mean(losses[:3])
