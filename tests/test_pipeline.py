@@ -43,7 +43,7 @@ def events(folder: Path) -> EventAccumulator:
 def test_run_folder(finished: Run, clips: Path) -> None:
     folder = finished.folder
     assert {path.name for path in folder.iterdir()} == {
-        "experiment.yaml", "environment.json", "splits.json", *PUBLISHED, *STAGES
+        "experiment.yaml", "environment.json", "splits.json", "labels.json", *PUBLISHED, *STAGES
     }  # fmt: skip
     for stage in STAGES:
         assert record(finished, stage)["stage"] == stage
