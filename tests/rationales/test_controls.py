@@ -6,8 +6,16 @@ from collections import Counter
 
 import pytest
 
+from rbft.data.records import VideoRecord
 from rbft.errors import ConfigError, DataError
-from rbft.rationales.controls import GenericText, NoDescription, RandomDrop, ShuffledVideos, ShuffledWords
+from rbft.rationales.controls import (
+    GenericText,
+    HumanText,
+    NoDescription,
+    RandomDrop,
+    ShuffledVideos,
+    ShuffledWords,
+)
 from rbft.rationales.store import Rationale
 
 
@@ -97,3 +105,25 @@ def test_wrong_settings_are_refused():
         GenericText(" ")
     with pytest.raises(ConfigError, match=r"^model\.control\.keep"):
         RandomDrop(0.0)
+
+
+def videos(text: str = "people saw {}") -> list[VideoRecord]:
+    return [VideoRecord(f"v{i}", f"{i}.mp4", "push" if i % 2 else "pull", text={"seen": text.format(i)})
+            for i in range(8)]  # fmt: skip
+
+
+def test_human_text_takes_the_place_of_all_rationales_of_its_video():
+    found = HumanText("seen").apply(ROWS, 0, videos())
+    assert [(r.id, r.label, r.text) for r in found] == [(v.id, v.label, v.text["seen"]) for v in videos()]
+    assert {r.sample for r in found} == {0}
+
+
+def test_what_people_wrote_is_part_of_what_a_stage_is_made_from():
+    control = HumanText("seen")
+    assert control.takes(videos()) == control.takes(videos()[::-1])
+    assert control.takes(videos()) != control.takes(videos("somebody saw {}"))
+    assert NoDescription().takes(videos()) == ""
+    with pytest.raises(DataError, match=r"0\.mp4 has no text in the column 'told'; it has 'seen'"):
+        HumanText("told").takes(videos())
+    with pytest.raises(DataError, match="has no text in the column 'seen'"):
+        HumanText("seen").takes(videos("  "))

@@ -11,7 +11,7 @@ import pytest
 from rbft.errors import ConfigError, DataError
 from rbft.worlds import domain as domain_module
 from rbft.worlds.domain import write_domain
-from rbft.worlds.events import TARGETS
+from rbft.worlds.events import RULES, TARGETS, Domain
 from rbft.worlds.language import meaning
 
 SETTINGS = {
@@ -146,3 +146,29 @@ def test_decoded_clips_show_the_truth(written: Path):
                 assert seen.sum() >= 4
             else:
                 assert seen.all(), (row, seen)
+
+
+@pytest.mark.parametrize("domain", RULES)
+def test_clips_of_a_rule_follow_it_with_two_objects(domain: Domain, tmp_path: Path):
+    write_domain(tmp_path / "rules", **SETTINGS | {"domain": domain})
+    rows = truth(tmp_path / "rules")
+    assert {row["label"] for row in rows} == set(RULES[domain])
+    for row in rows:
+        one, other = ((thing["first"], thing["second"]) for thing in row["objects"])
+        assert RULES[domain][row["label"]][row["event"]] == (one, other)
+    assert len({row["description"] for row in rows}) == len(rows)
+
+
+def test_labelled_clips_can_show_some_of_a_unions_events_only(tmp_path: Path):
+    write_domain(tmp_path / "some", **SETTINGS | {"domain": "unions", "train_per_class": 5, "val_per_class": 3,
+                                                  "test_per_class": 4, "events_shown": 2})  # fmt: skip
+    shown = {split: {row["event"] for row in truth(tmp_path / "some") if row["split"] == split}
+             for split in ("train", "val", "test")}  # fmt: skip
+    assert shown == {"train": {0, 1}, "val": {0, 1}, "test": {0, 1, 2, 3}}
+    with pytest.raises(ConfigError, match="events_shown"):
+        write_domain(tmp_path / "none", **SETTINGS | {"events_shown": 0})
+
+
+def test_a_domain_written_before_there_was_a_choice_of_events_is_still_known(written: Path):
+    settings = json.loads((written / "world.json").read_text())["settings"]
+    assert "events_shown" not in settings

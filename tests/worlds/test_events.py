@@ -7,7 +7,8 @@ from collections import Counter
 
 import numpy as np
 
-from rbft.worlds.events import ACTIONS, GENERAL, MEANINGS, PAIRS, SEEN, UNIONS, UNNAMED, phrase
+from rbft.worlds.events import ACTIONS, GENERAL, MEANINGS, PAIRS, RULES, SEEN, UNIONS, UNNAMED, phrase
+from rbft.worlds.language import vocabulary
 from rbft.worlds.scenes import general_scenes
 
 UNION_EVENTS = [event for events in UNIONS.values() for event in events]
@@ -61,3 +62,21 @@ def test_a_second_object_beside_a_named_event_has_none():
 def test_phrase():
     assert phrase("left", "grow") == "goes left then grows"
     assert phrase("wait", "wait") == "waits"
+
+
+def test_rules_are_what_they_say_and_about_events_that_pre_training_shows():
+    moves = {"left", "right", "up", "down"}
+    count = {name: {sum(action in moves for event in scene for action in event) for scene in scenes}
+             for name, scenes in RULES["majority"].items()}  # fmt: skip
+    assert count == {"roam": {3, 4}, "even": {2}, "settle": {0, 1}}
+    relations = RULES["relations"]
+    assert all(one == other for one, other in relations["twin"])
+    assert all(one == other[::-1] for one, other in relations["swap"])
+    assert all(len({*one, *other}) == 4 for one, other in relations["apart"])
+    assert all(len({*one, *other}) == 3 and (one[1] == other[0]) != (other[1] == one[0])
+               for one, other in relations["relay"])  # fmt: skip
+    for names in RULES.values():
+        scenes = [scene for some in names.values() for scene in some]
+        assert len(scenes) == len(set(scenes))
+        assert {event for scene in scenes for event in scene} <= set(SEEN)
+        assert not set(names) & set(vocabulary()), "the built-in model knows none of these words"

@@ -6,6 +6,8 @@ its words, its content, or all of it.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +15,7 @@ from typing import Literal
 
 import numpy as np
 
+from rbft.data.records import VideoRecord
 from rbft.errors import ConfigError, DataError
 from rbft.rationales.store import Rationale
 
@@ -26,13 +29,22 @@ class Control(ABC):
     """Changes the kept rationales before stage 1 is trained on them; the store stays as it is."""
 
     @abstractmethod
-    def apply(self, rationales: Sequence[Rationale], seed: int) -> list[Rationale]:
+    def apply(self, rationales: Sequence[Rationale], seed: int, records: Sequence[VideoRecord] = ()) -> list[Rationale]:
         """The texts to train on instead.
 
         Args:
             rationales: The kept ones.
             seed: Of whatever is drawn.
+            records: The training videos.
         """
+
+    def takes(self, records: Sequence[VideoRecord]) -> str:
+        """What it takes from the training videos' records, as a hash; nothing unless it says otherwise.
+
+        Raises:
+            DataError: What it takes is not there.
+        """
+        return ""
 
 
 @dataclass(frozen=True)
@@ -46,7 +58,7 @@ class ShuffledVideos(Control):
 
     within: Literal["class", "all"] = "class"
 
-    def apply(self, rationales: Sequence[Rationale], seed: int) -> list[Rationale]:
+    def apply(self, rationales: Sequence[Rationale], seed: int, records: Sequence[VideoRecord] = ()) -> list[Rationale]:
         """Exchange the texts.
 
         Raises:
@@ -84,7 +96,7 @@ class ShuffledVideos(Control):
 class ShuffledWords(Control):
     """Every text keeps its words and loses their order."""
 
-    def apply(self, rationales: Sequence[Rationale], seed: int) -> list[Rationale]:
+    def apply(self, rationales: Sequence[Rationale], seed: int, records: Sequence[VideoRecord] = ()) -> list[Rationale]:
         """Shuffle the words of each text."""
         found = []
         for number, rationale in enumerate(rationales):
@@ -108,7 +120,7 @@ class GenericText(Control):
         if not self.text.split():
             raise ConfigError("model.control.text: must be some words.")
 
-    def apply(self, rationales: Sequence[Rationale], seed: int) -> list[Rationale]:
+    def apply(self, rationales: Sequence[Rationale], seed: int, records: Sequence[VideoRecord] = ()) -> list[Rationale]:
         """Replace the texts."""
         words = self.text.split()
         return [
@@ -121,7 +133,7 @@ class GenericText(Control):
 class NoDescription(Control):
     """The class alone under the rationale question: as much practice of that question, and not a word of rationale."""
 
-    def apply(self, rationales: Sequence[Rationale], seed: int) -> list[Rationale]:
+    def apply(self, rationales: Sequence[Rationale], seed: int, records: Sequence[VideoRecord] = ()) -> list[Rationale]:
         """Leave out the texts."""
         return [replace(rationale, text="") for rationale in rationales]
 
@@ -140,7 +152,7 @@ class RandomDrop(Control):
         if not 0 < self.keep <= 1:
             raise ConfigError(f"model.control.keep: {self.keep} must lie in (0, 1].")
 
-    def apply(self, rationales: Sequence[Rationale], seed: int) -> list[Rationale]:
+    def apply(self, rationales: Sequence[Rationale], seed: int, records: Sequence[VideoRecord] = ()) -> list[Rationale]:
         """Draw those that stay, in their order."""
         chosen: set[int] = set()
         for name in sorted({rationale.label for rationale in rationales}):
@@ -149,3 +161,35 @@ class RandomDrop(Control):
             rng = np.random.default_rng((seed, *name.encode()))
             chosen |= {places[i] for i in rng.permutation(len(places))[:count]}
         return [rationale for place, rationale in enumerate(rationales) if place in chosen]
+
+
+@dataclass(frozen=True)
+class HumanText(Control):
+    """Every video gets what people wrote about it, a column of the data set: what rationales could be at their best.
+
+    Args:
+        column: Name of the column: one of the format's `text_columns`, or `description` of `ShapesWorld`.
+    """
+
+    column: str = "description"
+
+    def apply(self, rationales: Sequence[Rationale], seed: int, records: Sequence[VideoRecord] = ()) -> list[Rationale]:
+        """Replace the texts; of several rationales of a video the first stays."""
+        texts = self._texts(records)
+        first = {rationale.id: rationale for rationale in reversed(rationales)}
+        # nobody wrote about an unlabelled video
+        return [replace(r, text=texts[r.id]) for r in reversed(first.values()) if r.labelled]
+
+    def takes(self, records: Sequence[VideoRecord]) -> str:
+        """The texts of the column."""
+        told = json.dumps(sorted(self._texts(records).items()))
+        return hashlib.blake2b(told.encode(), digest_size=16).hexdigest()
+
+    def _texts(self, records: Sequence[VideoRecord]) -> dict[str, str]:
+        for record in records:
+            if not record.text.get(self.column, "").strip():
+                raise DataError(
+                    f"model.control: {record.path} has no text in the column {self.column!r}; it has "
+                    f"{', '.join(map(repr, sorted(record.text))) or 'none'}. Name another column, or fill it."
+                )
+        return {record.id: record.text[self.column].strip() for record in records}

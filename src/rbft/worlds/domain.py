@@ -15,11 +15,12 @@ from filelock import FileLock
 from rbft.errors import ConfigError, DataError
 from rbft.files import read_json, write_json, write_jsonl
 from rbft.worlds.encode import write_mp4
-from rbft.worlds.events import TARGETS, Domain
+from rbft.worlds.events import CLASSES, TARGETS, Domain
 from rbft.worlds.language import actions_of, description
 from rbft.worlds.scenes import COLOURS, SHAPES, Scenes, Style, frame_times, target_scenes
 from rbft.worlds.shapes import render
 
+ALL_EVENTS = 4  # a union has so many
 #: Raise it with any change that gives other clips or other texts for the same settings.
 GENERATOR_VERSION = 1
 SPLITS = ("train", "val", "test")
@@ -39,6 +40,7 @@ class _Settings:
     train_per_class: int
     val_per_class: int
     test_per_class: int
+    events_shown: int
 
     def __post_init__(self) -> None:
         for name, value, choices in (("domain", self.domain, Domain), ("style", self.style, Style)):
@@ -47,6 +49,10 @@ class _Settings:
         for name in ("seed", *(f"{split}_per_class" for split in SPLITS)):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must not be negative.")
+        if self.events_shown < 1:
+            raise ConfigError(
+                f"events_shown is {self.events_shown}; labelled clips show at least one event of a class."
+            )
 
 
 def write_domain(
@@ -58,6 +64,7 @@ def write_domain(
     train_per_class: int,
     val_per_class: int,
     test_per_class: int,
+    events_shown: int = ALL_EVENTS,
 ) -> None:
     """Writes `root/{train,val,test}/<class>/<class>_<nnnn>.mp4`, `root/truth.jsonl` and `root/world.json`.
 
@@ -71,18 +78,20 @@ def write_domain(
     Args:
         root: Folder to make. If it holds the same domain already, nothing is done.
         domain: "pairs": eight events that the built-in model was never shown. "unions": four names that each stand for
-            four events. The built-in model knows the names of both in words only.
+            four events. The built-in model knows the names of both in words only. "relations", "majority": rules about
+            two objects, of which it knows neither the rules nor the words; see `rbft.worlds.events.RULES`.
         style: "plain": backgrounds as in pre-training. "textured": others.
         seed: Fixes every clip; clips of another seed are other clips.
         train_per_class: Clips of each class in `train`.
         val_per_class: In `val`.
         test_per_class: In `test`.
+        events_shown: How many of a union's four events the clips of `train` and `val` show; `test` shows all.
 
     Raises:
         ConfigError: An unknown domain or style, or a negative number.
         DataError: `root` holds something else, or is damaged; nothing is changed.
     """
-    settings = _Settings(domain, style, seed, train_per_class, val_per_class, test_per_class)
+    settings = _Settings(domain, style, seed, train_per_class, val_per_class, test_per_class, events_shown)
     root = root.absolute()
     root.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(root.with_name(f".{root.name}.lock")):
@@ -99,7 +108,11 @@ def write_domain(
 
 
 def _identity(settings: _Settings) -> dict[str, Any]:
-    return {"generator": GENERATOR_VERSION, "settings": asdict(settings)}
+    wanted = asdict(settings)
+    # a domain that was written before there was a choice is the one that shows all
+    if settings.events_shown >= ALL_EVENTS:
+        del wanted["events_shown"]
+    return {"generator": GENERATOR_VERSION, "settings": wanted}
 
 
 def _is_written(root: Path, settings: _Settings) -> bool:
@@ -136,27 +149,35 @@ def _digest(root: Path) -> str:
 
 def _write_clips(root: Path, settings: _Settings) -> Iterator[dict[str, Any]]:
     for split_id, split in enumerate(SPLITS):
-        for label, (name, events) in enumerate(TARGETS[settings.domain].items()):
+        for label, name in enumerate(CLASSES[settings.domain]):
             folder = root / split / name
             folder.mkdir(parents=True)
             for number in range(getattr(settings, f"{split}_per_class")):
                 # Each clip has a generator of its own: more clips of one split leave all others as they are.
                 kind = (get_args(Domain).index(settings.domain), get_args(Style).index(settings.style))
                 rng = np.random.default_rng([settings.seed, *kind, split_id, label, number])
-                event = number % len(events)
+                event = _event(settings, split, name, number)
                 path = folder / f"{name}_{number:04d}.mp4"
                 scenes = _write_clip(path, rng, settings, label, event)
                 yield {
                     "path": path.relative_to(root).as_posix(),
                     "label": name,
                     "split": split,
-                    "event": event,
+                    "event": int(scenes.event[0]),
                     "objects": [_object(scenes, slot) for slot in range(scenes.num_objects[0])],
                     "description": description(scenes, 0),
                 }
 
 
-def _write_clip(path: Path, rng: np.random.Generator, settings: _Settings, label: int, event: int) -> Scenes:
+def _event(settings: _Settings, split: str, name: str, number: int) -> int | None:
+    """Which of its class's events a clip shows; None where any scene that follows a rule will do."""
+    if settings.domain not in TARGETS:
+        return None
+    events = len(TARGETS[settings.domain][name])
+    return number % (events if split == "test" else min(events, settings.events_shown))
+
+
+def _write_clip(path: Path, rng: np.random.Generator, settings: _Settings, label: int, event: int | None) -> Scenes:
     count = int(rng.integers(_FRAMES[0], _FRAMES[1] + 1))
     size, fps = int(rng.choice(_SIZES)), int(rng.choice(_FRAME_RATES))
     crf = int(rng.integers(_CRF[0], _CRF[1] + 1))
@@ -165,7 +186,7 @@ def _write_clip(path: Path, rng: np.random.Generator, settings: _Settings, label
         np.array([label]),
         settings.domain,
         style=settings.style,
-        events=np.array([event]),
+        events=None if event is None else np.array([event]),
         times=frame_times(np.arange(count), count)[None],
     )
     write_mp4(path, render(scenes, rng, size)[0], fps, crf)

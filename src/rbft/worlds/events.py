@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-Domain = Literal["pairs", "unions"]
+Domain = Literal["pairs", "unions", "relations", "majority"]
 IntArray = npt.NDArray[np.int64]
 
 VERBS: dict[str, str] = {
@@ -22,6 +24,7 @@ VERBS: dict[str, str] = {
 }
 ACTIONS: tuple[str, ...] = tuple(VERBS)
 Event = tuple[str, str]  # first action, second action
+Scene = tuple[Event, Event]  # of the first object, of the second
 
 # The 56 ordered pairs of two different actions fall into four sets. In each set every action comes first equally
 # often, and second equally often, so that no single action gives away whether an event has a name, or which.
@@ -83,6 +86,7 @@ UNNAMED: tuple[Event, ...] = (
     ("blink", "shrink"),
 )
 
+#: Domains in which a class is an event, or any of some events, of one object.
 TARGETS: dict[Domain, dict[str, tuple[Event, ...]]] = {
     "pairs": {name: (event,) for name, event in PAIRS.items()},
     "unions": UNIONS,
@@ -97,6 +101,45 @@ SEEN: tuple[Event, ...] = (
     *(event for events in UNIONS.values() for event in events),
     *UNNAMED,
 )
+
+_MOVES = ("left", "right", "up", "down")
+
+
+def _relation(one: Event, other: Event) -> str | None:
+    if one == other:
+        return "twin"
+    if one == other[::-1]:
+        return "swap"
+    actions = {*one, *other}
+    if len(actions) == 4:
+        return "apart"
+    follows = one[1] == other[0] or other[1] == one[0]
+    return "relay" if follows and len(actions) == 3 else None
+
+
+def _majority(one: Event, other: Event) -> str:
+    moves = sum(action in _MOVES for action in (*one, *other))
+    return "roam" if moves > 2 else "even" if moves == 2 else "settle"
+
+
+def _sorted_by(rule: Callable[[Event, Event], str | None], names: tuple[str, ...]) -> dict[str, tuple[Scene, ...]]:
+    both = list(itertools.product(SEEN, repeat=2))
+    return {name: tuple((one, other) for one, other in both if rule(one, other) == name) for name in names}
+
+
+#: Domains in which a class is a rule about what two objects do, each an event that pre-training shows; the built-in
+#: model knows neither the rules nor the words. `relations`: both do the same; each does what the other does, in the
+#: other order; one goes on with what the other ended with; four different actions. `majority`: of the four actions,
+#: more than half are movements from place to place, half, or fewer.
+RULES: dict[Domain, dict[str, tuple[Scene, ...]]] = {
+    "relations": _sorted_by(_relation, ("twin", "swap", "relay", "apart")),
+    "majority": _sorted_by(_majority, ("roam", "even", "settle")),
+}
+#: The classes of every domain, in their order.
+CLASSES: dict[Domain, tuple[str, ...]] = {
+    **{domain: tuple(names) for domain, names in TARGETS.items()},
+    **{domain: tuple(names) for domain, names in RULES.items()},
+}
 
 
 def action_ids(events: tuple[Event, ...]) -> IntArray:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from rbft.worlds.events import (
     ACTIONS,
     GENERAL,
+    RULES,
     SEEN,
     TARGETS,
     UNNAMED,
@@ -252,17 +253,25 @@ def target_scenes(
     events: IntArray | None = None,
     times: FloatArray | None = None,
 ) -> Scenes:
-    """Clips of a target domain: object 0 has the label's event, object 1 (in half of them) an unnamed one.
+    """Clips of a target domain.
+
+    In `TARGETS` object 0 has the label's event, object 1 (in half of the clips) an unnamed one; in `RULES` there are
+    always two objects, whose events follow the label's rule.
 
     Args:
         rng: Source of randomness.
-        labels: (N,) indices into `TARGETS[domain]`.
+        labels: (N,) indices into `CLASSES[domain]`.
         domain: Which names.
         style: See `sample_scenes`.
         events: (N,) which of a label's events; default any. Kept as `Scenes.event`.
         times: See `sample_scenes`.
     """
     n = len(labels)
+    if domain in RULES:
+        pools = [np.stack([action_ids(scene) for scene in scenes]) for scenes in RULES[domain].values()]
+        events = rng.integers(0, np.array([len(pool) for pool in pools])[labels]) if events is None else events
+        actions = np.stack([pools[label][event] for label, event in zip(labels, events, strict=True)])
+        return sample_scenes(rng, actions, np.full(n, 2), style=style, times=times, event=events)
     meanings = np.stack([action_ids(pairs) for pairs in TARGETS[domain].values()])  # (labels, events, 2)
     events = rng.integers(0, meanings.shape[1], n) if events is None else events
     unnamed = action_ids(UNNAMED)

@@ -15,29 +15,41 @@ from rbft.vlm.tiny.architecture import build_model
 from rbft.vlm.tiny.dense import NUM_COLOURS, DenseHeads, dense_targets
 from rbft.vlm.tiny.fast_forward import encode, to_patches
 from rbft.vlm.tiny.pretrain import pretrain, save
+from rbft.vlm.tiny.progress import Budget
 from rbft.vlm.tiny.vision_phase import train_vision
 from rbft.worlds.scenes import general_scenes
 from rbft.worlds.shapes import render
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_few_seconds_lower_both_losses_and_leave_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    losses = pretrain(tmp_path / "model", minutes=0.3, seed=0, checkpoints=True)
+    losses = pretrain(tmp_path / "model", minutes=1, steps=40, seed=0, checkpoints=(0.3, 0.6))
     assert statistics.mean(losses[-3:]) < 0.85 * statistics.mean(losses[:3])
     assert "'present'" in capsys.readouterr().out
-    for folder in (tmp_path / "model", tmp_path / "model" / "after-vision", tmp_path / "model" / "after-language"):
+    for folder in (tmp_path / "model", *(tmp_path / "model" / name for name in ("after-vision", "at-30", "at-60"))):
         assert AutoModelForImageTextToText.from_pretrained(folder).dtype == torch.float32
         AutoProcessor.from_pretrained(folder)
 
 
 def test_vision_learns_and_its_tokens_have_the_size_the_language_model_expects():
     model = build_model(0)
-    losses = train_vision(model, 0.15, 0)
+    losses = train_vision(model, Budget("vision", 24, "steps"), 0)
     assert statistics.mean(losses[-3:]) < 0.9 * statistics.mean(losses[:3])
     rng = np.random.default_rng(9)
     with torch.no_grad():
         tokens, _ = encode(model, to_patches(torch.from_numpy(render(general_scenes(rng, 100), rng))))
     assert 0.6 < tokens.pow(2).mean().sqrt() < 0.8
+
+
+def test_a_budget_of_time_counts_time_and_one_of_steps_counts_steps():
+    time, steps = Budget("time", 0.002), Budget("steps", 4, "steps")
+    assert time.progress < 1 and steps.progress == 0
+    steps.count(1.0)
+    assert steps.progress == 0.25 and steps.losses == [1.0]
+    while time.progress < 1:
+        time.count(1.0)
+    assert len(time.losses) > 4
 
 
 def test_saved_weights_come_back_rounded_to_bfloat16(tmp_path: Path):
@@ -63,6 +75,8 @@ def test_folders_in_use_and_no_time_are_refused(tmp_path: Path):
         pretrain(tmp_path, minutes=1, seed=0)
     with pytest.raises(ConfigError, match="--minutes"):
         pretrain(tmp_path / "new", minutes=0, seed=0)
+    with pytest.raises(ConfigError, match="--checkpoints"):
+        pretrain(tmp_path / "new", minutes=1, seed=0, checkpoints=(1.5,))
 
 
 def test_dense_targets_tell_the_truth():

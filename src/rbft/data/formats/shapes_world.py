@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from rbft.data.formats.base import DatasetFormat
 from rbft.data.formats.class_folders import ClassFolders
 from rbft.data.records import VideoRecord
+from rbft.files import read_jsonl
 
 
 @dataclass(frozen=True)
@@ -16,20 +17,23 @@ class ShapesWorld(DatasetFormat):
     """Moving shapes as `root/{train,val,test}/<class>/*.mp4`, written on first use; the same settings, the same bytes.
 
     Args:
-        domain: `pairs`: a class is one ordered pair of actions; `unions`: a class is any of four events.
+        domain: `pairs`: a class is one ordered pair of actions; `unions`: a class is any of four events; `relations`: a
+            class is how the doings of two objects relate; `majority`: a class is what most of their doings are.
         style: `plain` backgrounds, or `textured` ones.
         seed: Of the clips.
         train_per_class: Training videos of a class, from which the shots are drawn.
         val_per_class: Validation videos of a class.
         test_per_class: Test videos of a class.
+        events_shown: How many of the four events of a union training and validation videos show; test videos show all.
     """
 
-    domain: Literal["pairs", "unions"] = "pairs"
+    domain: Literal["pairs", "unions", "relations", "majority"] = "pairs"
     style: Literal["plain", "textured"] = "plain"
     seed: int = 0
     train_per_class: int = 16
     val_per_class: int = 8
     test_per_class: int = 40
+    events_shown: int = 4
 
     def prepare(self, root: Path) -> None:
         """Write the videos if they are not there.
@@ -47,8 +51,12 @@ class ShapesWorld(DatasetFormat):
             train_per_class=self.train_per_class,
             val_per_class=self.val_per_class,
             test_per_class=self.test_per_class,
+            events_shown=self.events_shown,
         )
 
     def read(self, root: Path) -> list[VideoRecord]:
-        """The videos, sorted by split, class and path."""
-        return ClassFolders().read(root)
+        """The videos, sorted by split, class and path, each with the true `description` of what it shows."""
+        from rbft.worlds.domain import TRUTH_FILE
+
+        told = {row["path"]: row["description"] for _, row in read_jsonl(root / TRUTH_FILE)}
+        return [replace(record, text={"description": told[record.path]}) for record in ClassFolders().read(root)]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from rbft.vlm.tiny.conversations import EVERYTHING, QUESTIONS_FIRST, ask
-from rbft.vlm.tiny.fast_forward import encode, loss, to_patches
+from rbft.vlm.tiny.fast_forward import autocast, encode, loss, to_patches
 from rbft.vlm.tiny.optim import Optimisers, decay
 from rbft.vlm.tiny.packing import VISUAL_TOKENS, Packer
 from rbft.vlm.tiny.progress import Budget
@@ -29,19 +29,19 @@ SYSTEM_SHARE, SYSTEM_TEXTS = 0.1, ("you are a helpful assistant .", "you describ
 
 def train_language(
     model: Qwen2_5_VLForConditionalGeneration,
-    frozen_minutes: float,
-    joint_minutes: float,
+    frozen: Budget,
+    joint: Budget,
     seed: int,
-    before_joint: Callable[[], None] | None = None,
+    at: Mapping[float, Callable[[], None]] | None = None,
 ) -> list[float]:
     """Trains the language model, then all of the model, in place; returns the loss of every step.
 
     Args:
         model: With a trained vision tower.
-        frozen_minutes: CPU minutes with the vision tower as it is.
-        joint_minutes: CPU minutes in which it learns along, at a lower rate.
+        frozen: For the phase with the vision tower as it is.
+        joint: For the phase in which it learns along, at a lower rate; in the unit of `frozen`.
         seed: Fixes clips and questions.
-        before_joint: Called between the two.
+        at: What to call once this share of both budgets is used.
     """
     rng = np.random.default_rng([seed, 3])
     packer = Packer(build_tokenizer())
@@ -49,14 +49,16 @@ def train_language(
     words = [(name, p) for name, p in model.named_parameters() if not name.startswith("model.visual.")]
     optimisers = Optimisers(words, RATE, OTHER_RATE)
     visual_optimisers = Optimisers(visual, JOINT_RATE, JOINT_OTHER_RATE)
-    share = frozen_minutes / (frozen_minutes + joint_minutes)
+    share = frozen.amount / (frozen.amount + joint.amount)
+    due = dict(sorted((at or {}).items()))
     losses: list[float] = []
-    for joint, minutes in ((False, frozen_minutes), (True, joint_minutes)):
-        if joint and before_joint is not None:
-            before_joint()
-        budget = Budget("joint" if joint else "language", minutes)
+    for budget in (frozen, joint):
+        both = budget is joint
         while (progress := budget.progress) < 1:
-            at_first = not joint and progress < QUESTIONS_UNTIL
+            overall = share + (1 - share) * progress if both else share * progress
+            while due and overall >= next(iter(due)):
+                due.pop(next(iter(due)))()
+            at_first = not both and progress < QUESTIONS_UNTIL
             weights, single = (QUESTIONS_FIRST, SINGLE_AT_FIRST) if at_first else (EVERYTHING, SINGLE)
             scenes = general_scenes(rng, BANK, single=single, empty=0.06)
             frames = torch.from_numpy(render(scenes, rng))
@@ -64,16 +66,18 @@ def train_language(
                 clips = range(start, start + BATCH)
                 system = str(rng.choice(SYSTEM_TEXTS)) if rng.random() < SYSTEM_SHARE else None
                 packed = packer.pack([ask(scenes, clip, rng, weights, TURNS) for clip in clips], system=system)
-                with torch.autocast("cpu", torch.bfloat16):
-                    with torch.set_grad_enabled(joint):
+                with autocast():
+                    with torch.set_grad_enabled(both):
                         tokens, _ = encode(model, to_patches(frames[start : start + BATCH]))
                     value = loss(model, packed, tokens.unflatten(0, (BATCH, VISUAL_TOKENS)))
-                overall = share + (1 - share) * budget.progress if joint else share * budget.progress
+                overall = share + (1 - share) * budget.progress if both else share * budget.progress
                 factor = decay(overall, hold=0.55, floor=0.03)
                 value.backward()
                 optimisers.step(factor)
-                if joint:
+                if both:
                     visual_optimisers.step(factor)
                 budget.count(value.item())
         losses += budget.losses
+    for act in due.values():
+        act()
     return losses

@@ -8,7 +8,7 @@ from torch import nn
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from rbft.vlm.tiny.dense import DenseHeads, dense_targets
-from rbft.vlm.tiny.fast_forward import encode, to_patches
+from rbft.vlm.tiny.fast_forward import autocast, encode, to_patches
 from rbft.vlm.tiny.optim import Optimisers, decay
 from rbft.vlm.tiny.progress import Budget
 from rbft.worlds.scenes import FIELD, NUM_STEPS, general_scenes
@@ -19,8 +19,8 @@ BATCH, BANK = 64, 256  # clips; a bank is drawn at once and used once
 FEATURE_RMS = 0.7
 
 
-def train_vision(model: Qwen2_5_VLForConditionalGeneration, minutes: float, seed: int) -> list[float]:
-    """Trains `model.model.visual` in place for so many CPU minutes; returns the loss of every step.
+def train_vision(model: Qwen2_5_VLForConditionalGeneration, budget: Budget, seed: int) -> list[float]:
+    """Trains `model.model.visual` in place until the budget is spent; returns the loss of every step.
 
     Captions alone are too weak a signal to train the tower from nothing in the time there is: shape and action do not
     get bound to an object. Position, shape and action of every object as targets do that.
@@ -32,7 +32,6 @@ def train_vision(model: Qwen2_5_VLForConditionalGeneration, minutes: float, seed
         RATE,
         OTHER_RATE,
     )
-    budget = Budget("vision", minutes)
     while (progress := budget.progress) < 1:
         single = max(0.3, 0.8 - 1.5 * progress)  # one object at first
         scenes = general_scenes(rng, BANK, single=single, empty=0.05)
@@ -40,7 +39,7 @@ def train_vision(model: Qwen2_5_VLForConditionalGeneration, minutes: float, seed
         for start in range(0, BANK, BATCH):
             clips = slice(start, start + BATCH)
             pairs = torch.arange(NUM_STEPS // 2 * start, NUM_STEPS // 2 * (start + BATCH))
-            with torch.autocast("cpu", torch.bfloat16):
+            with autocast():
                 tokens, patches = encode(model, to_patches(frames[clips]))
                 losses = heads(tokens, patches, targets.take(pairs))
             total = torch.stack(list(losses.values())).sum()
