@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.support.videos import write_video
+from tests.support.clip_caches import two_classes
 from tests.support.watch import count_opens, entries, no_warning
 
 from rbft.data.datamodule import VideoDataModule
@@ -19,13 +19,7 @@ from rbft.vlm.prompt import Prompt
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two classes of two videos; every class needs its own."""
-    folder = tmp_path_factory.mktemp("root")
-    for number, label in enumerate(("archery", "fencing")):
-        for copy in range(2):
-            (folder / label).mkdir(exist_ok=True)
-            write_video(folder / label / f"{copy}.mp4", num_frames=20 + 2 * number + copy, size=(48, 64))
-    return folder
+    return two_classes(tmp_path_factory.mktemp("root"))
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +68,15 @@ def test_no_epoch_and_no_stage_decodes_a_second_time(root, processor, tmp_path, 
     assert equal(pixels(decoded.train_dataloader()), epoch)
     assert equal(pixels(decoded.train_dataloader()), epoch)
     assert len(opens) == 8
+
+
+def test_people_see_the_frames_that_were_scored_and_nothing_is_decoded_for_them(root, processor, tmp_path, opens):
+    data = connected(root, processor, cache_dir=str(tmp_path))
+    pixels(data.test_dataloader())
+    opens.clear()
+    seen = data.clip(data.records[0].path)
+    assert opens == []
+    assert torch.equal(seen.frames, data.clip(data.records[0].path, data.dataset("test").bound).frames)
 
 
 def test_worker_processes_share_the_folder(root, processor, tmp_path):

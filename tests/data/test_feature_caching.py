@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.support.clip_caches import two_classes
 from tests.support.models import Loaded, load
 from tests.support.videos import write_video
 from tests.support.watch import count_opens, entries, no_warning
@@ -26,13 +27,7 @@ QUESTION = Prompt("Which action?")
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two classes of two videos."""
-    folder = tmp_path_factory.mktemp("root")
-    for number, label in enumerate(("archery", "fencing")):
-        for copy in range(2):
-            (folder / label).mkdir(exist_ok=True)
-            write_video(folder / label / f"{copy}.mp4", num_frames=20 + 2 * number + copy, size=(48, 64))
-    return folder
+    return two_classes(tmp_path_factory.mktemp("root"))
 
 
 @pytest.fixture(scope="module")
