@@ -52,7 +52,8 @@ def import_into_run(
     entry = next(entry for entry in prepare(experiment, console) if entry.stage.name == stage.name)
     file = read_rationale_file(path, label_key=label_key, conclusion=conclusion)
     train = entry.datamodule.splits.train
-    found = assign(file, train, entry.book, entry.module.writer.samples, str(path))
+    most = entry.module.writer.samples * len(entry.module.writer.attempts(entry.book.prompts.hint))
+    found = assign(file, train, entry.book, most, str(path))
     folder = experiment.run_dir / stage.name
     if old := set_aside(folder):
         console.print(f"{escape(stage.name)}: what was there is now {escape(str(old))}")
@@ -95,7 +96,7 @@ def assign(
         file: What was read.
         train: The training videos.
         book: The run's prompts.
-        samples: Rationales of each video that the run wants; fewer are completed, more are refused.
+        samples: Rationales of each video that the run writes at most; fewer are completed, more are refused.
         where: The file, for messages.
 
     Raises:
@@ -132,6 +133,7 @@ def assign(
                 weight=1.0,
                 kept=bool(rationale.text),
                 reason="" if rationale.text else "empty",
+                labelled=True,
             )
         )
         seen[record.id] += 1

@@ -8,12 +8,14 @@ import pytest
 
 from rbft.data.labels import LabelSet
 from rbft.data.records import VideoRecord
+from rbft.data.splits import Splits
 from rbft.errors import ConfigError, StageError
 from rbft.objectives.classification import ClassificationObjective
 from rbft.objectives.joint import JointObjective
 from rbft.objectives.rationale import RationaleObjective
 from rbft.rationales.prompts import PromptBook, Prompts
 from rbft.rationales.store import Rationale
+from rbft.stages.train import refuse_held_out
 
 RECORDS = [
     VideoRecord("1", "1.mp4", "PushUp"),
@@ -101,3 +103,44 @@ def test_joint_shares_the_loss_between_both_tasks(alpha):
 def test_joint_refuses_shares_that_leave_a_task_out(alpha):
     with pytest.raises(ConfigError, match=r"^model\.objective\.alpha: .* must lie between 0 and 1"):
         JointObjective(alpha)
+
+
+UNLABELLED = [
+    rationale("u/1.mp4", "A bow.", label="Archery", labelled=False, weight=0.5),
+    rationale("u/2.mp4", "Arms.", label="PushUp", labelled=False, kept=False),
+]
+
+
+@pytest.mark.parametrize("hint", ["blind", "hint_kept"])
+def test_unlabelled_videos_are_learned_from_under_their_own_words(hint):
+    own = book(hint=hint)
+    rows = RationaleObjective("balanced").examples(RECORDS, own, [*UNLABELLED, *WRITTEN])
+    new, *known = rows
+    assert [row.record.id for row in known] == ["1", "2", "1", "3"]
+    assert (new.record.id, new.record.path) == ("u/1.mp4", "u/1.mp4.mp4")
+    assert new.answer == "A bow.\nClassification: archery"
+    assert new.prompt == own.blind_prompt(), "never a question that names a class"
+    # as a video of that class would weigh: Archery is the rarer one
+    assert new.weight == pytest.approx(0.5 * 1.5)
+
+
+def test_labels_are_never_learned_of_them():
+    rows = JointObjective(alpha=0.25).examples(RECORDS, book(), [*UNLABELLED, *WRITTEN])
+    asked = [row.prompt == book().label_prompt() for row in rows if row.record.id.startswith("u/")]
+    assert asked == [False]
+    assert [r.record for r in ClassificationObjective().examples(RECORDS, book(), UNLABELLED)] == RECORDS
+
+
+def test_they_do_not_stand_in_for_a_class_without_rationales():
+    own = [dataclasses.replace(UNLABELLED[0], label="PushUp")]
+    with pytest.raises(StageError, match="no rationale is left for the class 'PushUp'"):
+        RationaleObjective().examples(RECORDS, book(), [*own, WRITTEN[1]])
+
+
+def test_texts_about_held_out_videos_are_refused_whatever_they_call_themselves():
+    splits = Splits(tuple(RECORDS), (VideoRecord("v", "v.mp4", "PushUp"),), (VideoRecord("t", "t.mp4", "PushUp"),), ())
+    refuse_held_out([*WRITTEN, *UNLABELLED], splits)
+    for id, video, side in (("t", "else.mp4", "test"), ("else", "v.mp4", "val")):
+        smuggled = rationale(id, "x", video=video, labelled=False)
+        with pytest.raises(StageError, match=rf"is a {side} video of this run"):
+            refuse_held_out([*WRITTEN, smuggled], splits)

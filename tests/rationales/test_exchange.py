@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 
 from rbft.data.formats.conversations import Conversations
 from rbft.data.labels import LabelSet
+from rbft.data.records import VideoRecord
 from rbft.errors import DataError
+from rbft.rationale_import import assign
 from rbft.rationales.exchange import (
     MAX_CHARACTERS,
     Format,
@@ -206,3 +208,25 @@ def test_sizes_are_bounded(tmp_path, monkeypatch):
         read_rationale_file(path)
     with pytest.raises(DataError, match="does not exist"):
         read_rationale_file(tmp_path / "gone.json")
+
+
+def test_an_unlabelled_video_is_told_apart_and_one_without_class_left_out(tmp_path):
+    known = Rationale("1", 0, "1.mp4", "fall", "00", "blind", "me", "He falls.", "fall", "He falls.", False)
+    own = dataclasses.replace(known, id="u", video="u.mp4", label="sit", stated="sit", labelled=False)
+    mute = dataclasses.replace(own, id="m", video="m.mp4", label="", stated=None, kept=False, reason="unstated class")
+    write_rationale_file(tmp_path / "r.jsonl", [known, own, mute])
+    file = read_rationale_file(tmp_path / "r.jsonl", Prompts(hint="hint_kept"))
+    assert file.rationales == (known, own)
+    assert "known to show: fall" in str(file.questions[0]) and "known to show" not in str(file.questions[1])
+
+
+def test_what_is_imported_is_of_labelled_videos_whatever_it_says(tmp_path):
+    names = ("fall", "sit")
+    claims = [
+        Rationale(n, 7, f"{n}.mp4", n, "00", "blind", "me", "He.", n, "He.", False, labelled=False) for n in names
+    ]
+    write_rationale_file(tmp_path / "r.jsonl", claims)
+    train = [VideoRecord(name, f"{name}.mp4", name) for name in names]
+    book = PromptBook(Prompts(), LabelSet(names))
+    found = assign(read_rationale_file(tmp_path / "r.jsonl"), train, book, 1, "r.jsonl")
+    assert [(r.labelled, r.sample) for r in found] == [(True, 0)] * 2

@@ -46,6 +46,7 @@ HINTS = {"rationale_question": "Blind?", "hinted_question": "It is {label}. Why?
         ("blind", "Blind?", "Blind?"),
         ("hint_stripped", "It is horse riding. Why?", "Blind?"),
         ("hint_kept", "It is horse riding. Why?", "It is horse riding. Why?"),
+        ("blind_then_hint", "Blind?", "Blind?"),
     ],
 )
 def test_the_label_stands_only_where_the_policy_lets_it(hint, writing, training):
@@ -54,7 +55,16 @@ def test_the_label_stands_only_where_the_policy_lets_it(hint, writing, training)
     assert one.training_prompt("HorseRiding").question == training
 
 
-@pytest.mark.parametrize("hint", ["blind", "hint_stripped"])
+def test_a_later_attempt_may_ask_in_the_other_way():
+    for hint in ("blind", "hint_stripped", "blind_then_hint"):
+        one = book(hint=hint, **HINTS)
+        assert one.writing_prompt("Push", hinted=True).question == "It is push. Why?"
+        assert one.writing_prompt("Push", hinted=False).question == "Blind?"
+        assert one.hinted_as == "hint_stripped"
+    assert book(hint="hint_kept").hinted_as == "hint_kept"
+
+
+@pytest.mark.parametrize("hint", ["blind", "hint_stripped", "blind_then_hint"])
 def test_default_training_prompts_are_the_same_for_every_class(hint):
     one = book(hint=hint)
     assert len({one.training_prompt(name) for name in LABELS.names}) == 1
@@ -106,6 +116,43 @@ def test_what_is_trained_is_read_back():
         one = book(separator=separator, conclusion=conclusion)
         for name in LABELS.names:
             assert one.parse(one.rationale_target("Some body.", name)) == ParsedRationale("Some body.", name)
+
+
+def test_the_class_may_be_learned_first():
+    first = book(target_order="label_then_rationale")
+    assert first.rationale_target("A rider.", "HorseRiding") == "Classification: horse riding\nA rider."
+    assert first.rationale_target("", "HorseRiding") == "Classification: horse riding"
+    for separator, conclusion in (
+        ("\n", "Classification: {label}"),
+        (" ", "so it is {label}"),
+        (". ", "It is {label}"),
+    ):
+        one = book(separator=separator, conclusion=conclusion, target_order="label_then_rationale")
+        for name in LABELS.names:
+            for body in ("Some body.", '"Stop", he says.', "(He) pushes - hard", "so he goes"):
+                assert one.parse(one.rationale_target(body, name)) == ParsedRationale(body, name)
+
+
+@pytest.mark.parametrize(
+    ("written", "body", "stated"),
+    [
+        ("Classification: push up. He bends.", "He bends.", "PushUp"),
+        ("\n**Classification: Push**\nHe pushes.", "He pushes.", "Push"),
+        ("# Classification: push\nHe pushes.", "He pushes.", "Push"),
+        ("classification:  **push up**\n\nHe bends.", "He bends.", "PushUp"),
+        ("Classification: swimming\nHe swims.", "He swims.", None),
+        ("Classification: push", "", "Push"),
+        ("Classification: push\nHe pushes.\nClassification: horse riding", "He pushes.", "HorseRiding"),
+        # a model that was not taught so yet concludes at the end, as it is asked to
+        ("He pushes.\nClassification: push", "He pushes.", "Push"),
+    ],
+)
+def test_parse_reads_the_class_a_text_begins_with(written, body, stated):
+    assert book(target_order="label_then_rationale").parse(written) == ParsedRationale(body, stated)
+
+
+def test_elsewhere_nothing_stands_before_a_leading_class():
+    assert book().parse("Classification: push\nHe pushes.") == ParsedRationale("", "Push")
 
 
 def test_letters_that_change_length_in_small_print_do_not_shift_the_cut():

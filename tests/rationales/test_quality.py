@@ -11,7 +11,17 @@ from rbft.errors import ConfigError, StageError
 from rbft.rationales.checks.base import Check, Material
 from rbft.rationales.checks.leak import Leak
 from rbft.rationales.prompts import PromptBook, Prompts
-from rbft.rationales.quality import BestOf, Filter, Keep, KeepAll, SoftWeights, require_distinct, score, verify
+from rbft.rationales.quality import (
+    BestOf,
+    Filter,
+    Keep,
+    KeepAll,
+    SoftWeights,
+    require_distinct,
+    score,
+    unusable,
+    verify,
+)
 from rbft.rationales.store import Rationale
 
 BOOK = PromptBook(Prompts(), LabelSet(("fall", "sit")))
@@ -118,6 +128,75 @@ def test_or_keeps_the_best_of_each_of_its_videos_and_says_so():
 def test_a_class_without_any_text_cannot_be_rescued():
     with pytest.raises(StageError, match=r"1 of 1 rationales of the class 'fall' are dropped \(empty: 1\)"):
         decide(Filter("keep_best"), rationale("x", ""))
+
+
+STAR = PromptBook(Prompts(hint="blind_then_hint"), BOOK.labels)
+
+
+@pytest.mark.parametrize(
+    ("book", "changes", "reason"),
+    [
+        (STAR, {"stated": "fall"}, ""),
+        (STAR, {"stated": "sit"}, "misstated class: sit"),
+        (STAR, {"stated": None}, "unstated class"),
+        # with the label the model repeats it or not; the checks look at that
+        (STAR, {"stated": "sit", "hint": "hint_stripped"}, ""),
+        (STAR, {"stated": "sit", "hint": "imported"}, ""),
+        # elsewhere a blind text is the policy's to judge
+        (BOOK, {"stated": "sit"}, ""),
+        (BOOK, {"stated": None}, ""),
+        (BOOK, {"stated": "sit", "label": "sit", "labelled": False}, ""),
+        (BOOK, {"stated": None, "label": "", "labelled": False}, "unstated class"),
+        (BOOK, {"text": ""}, "empty"),
+        (BOOK, {"text": "", "reason": "control token"}, "control token"),
+    ],
+)
+def test_what_no_policy_may_keep(book, changes, reason):
+    one = dataclasses.replace(rationale("x", "a=1 b=1"), **changes)
+    assert unusable(one, book) == reason
+    (judged,) = KeepAll().judge([one], [], book)
+    assert (judged.kept, judged.reason) == (not reason, reason)
+
+
+def test_what_is_unusable_is_neither_scored_nor_rescued():
+    wrong = dataclasses.replace(rationale("x", "a=0.9 b=0.9"), stated="sit")
+    hinted = dataclasses.replace(rationale("x", "a=0.1 b=0.9", 1), hint="hint_stripped")
+    found = verify(CHECKS, Filter("keep_best"), Material((wrong, hinted, SITS), STAR))
+    assert [r.scores for r in found[:2]] == [{}, {"a": 0.1, "b": 0.9}]
+    assert [r.kept for r in found] == [False, True, True]
+    assert found[1].reason.startswith("best of a class that lost all")
+    with pytest.raises(StageError, match=r"1 of 1 rationales of the class 'fall' are dropped \(misstated: 1\)"):
+        verify(CHECKS, Filter("keep_best"), Material((wrong, SITS), STAR))
+
+
+def test_scores_of_earlier_attempts_stand():
+    asked: list[tuple[str, ...]] = []
+
+    class Noting(Given):
+        def _scores(self, material: Material) -> list[float | None]:
+            asked.append(tuple(r.id for r in material.rationales))
+            return super()._scores(material)
+
+    class Comparing(Noting):
+        compares = True
+
+    before = dataclasses.replace(rationale("x", "a=0.1 b=0.2"), scores={"a": 0.7, "b": 0.8})
+    rows = (before, dataclasses.replace(rationale("w", ""), text=""), rationale("y", "a=0.3 b=0.4"))
+    found = score([Noting("a"), Comparing("b")], Material(rows, BOOK), standing=1)
+    assert [r.scores for r in found] == [{"a": 0.7, "b": 0.8}, {}, {"a": 0.3, "b": 0.4}]
+    assert asked == [("y",), ("x", "y")], "a check that compares sees them all"
+    asked.clear()
+    assert score([Comparing("b")], Material(rows[:1], BOOK), standing=1)[0].scores == before.scores
+    assert asked == []
+
+
+def test_unlabelled_videos_neither_cover_a_class_nor_need_to_be_covered():
+    own_way = dataclasses.replace(rationale("u", "a=1 b=1"), labelled=False)
+    with pytest.raises(StageError, match=r"1 of 1 rationales of the class 'fall' are dropped"):
+        decide(Filter(), own_way, rationale("x", "a=0 b=1"))
+    lost = dataclasses.replace(rationale("u", "a=0 b=1"), labelled=False)
+    kept, dropped = decide(Filter("keep_best"), rationale("x", "a=1 b=1"), lost)
+    assert (kept.kept, dropped.kept, dropped.reason) == (True, False, "a 0.00 below 0.50")
 
 
 def test_wrong_settings_are_refused():

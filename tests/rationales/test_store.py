@@ -28,8 +28,9 @@ def test_ranks_are_merged_in_the_order_of_the_records(tmp_path):
     store.append([rationale("b"), rationale("b", 1)], rank=1)
     store.append([rationale("a", 1), rationale("a")], rank=0)
     assert set(RationaleStore(tmp_path).written()) == {("a", 0), ("a", 1), ("b", 0), ("b", 1)}
-    merged = store.finish(records("b", "a"), samples=2)
+    merged = store.collect(records("b", "a"), range(2))
     assert [item.key for item in merged] == [("b", 0), ("b", 1), ("a", 0), ("a", 1)]
+    store.save(merged)
     assert read_rationales(tmp_path / "rationales.jsonl") == merged
 
 
@@ -49,7 +50,7 @@ def test_a_torn_line_is_dropped_and_writing_goes_on_behind_it(tmp_path):
     assert set(store.written()) == {("a", 0)}
     store.append([rationale("b"), rationale("c")], rank=0)
     assert [json.loads(line)["id"] for line in part.read_text().splitlines()] == ["a", "b", "c"]
-    assert len(store.finish(records("a", "b", "c"), 1)) == 3
+    assert len(store.collect(records("a", "b", "c"), range(1))) == 3
 
 
 def test_the_first_line_of_a_rationale_wins(tmp_path):
@@ -65,14 +66,36 @@ def test_missing_rationales_are_counted_and_named(tmp_path):
     store = RationaleStore(tmp_path)
     store.append([rationale("a"), rationale("b")], rank=0)
     with pytest.raises(StageError, match=r"3 rationales are missing, first for 'b'"):
-        store.finish(records("b", "c"), samples=2)
-    assert not (tmp_path / "rationales.jsonl").exists()
+        store.collect(records("b", "c"), range(2))
 
 
 def test_rationales_of_other_videos_are_left_out(tmp_path):
     store = RationaleStore(tmp_path)
     store.append([rationale("a"), rationale("stranger")], rank=0)
-    assert [item.id for item in store.finish(records("a"), 1)] == ["a"]
+    assert [item.id for item in store.collect(records("a"), range(1))] == ["a"]
+
+
+def test_files_of_before_unlabelled_videos_are_read(tmp_path):
+    row = dataclasses.asdict(rationale("a"))
+    del row["labelled"]
+    (tmp_path / "old.jsonl").write_text(json.dumps(row) + "\n")
+    assert [item.labelled for item in read_rationales(tmp_path / "old.jsonl")] == [True]
+    (tmp_path / "bad.jsonl").write_text(json.dumps(row | {"labelled": 1}) + "\n")
+    with pytest.raises(DataError, match=r"line 1: 'labelled' cannot be 1"):
+        read_rationales(tmp_path / "bad.jsonl")
+
+
+def test_what_is_asked_again_is_the_same_for_all_who_read_it(tmp_path):
+    store = RationaleStore(tmp_path)
+    with pytest.raises(StageError, match=r"again1\.json does not list the videos of attempt 1"):
+        store.asked_again(1)
+    store.ask_again(1, {"b", "a"})
+    assert RationaleStore(tmp_path).asked_again(1) == {"a", "b"}
+    (tmp_path / "parts" / "again1.json").write_text('{"a": 1}')
+    with pytest.raises(StageError, match="does not list"):
+        store.asked_again(1)
+    store.append([rationale("a")], rank=0)
+    assert set(store.written()) == {("a", 0)}, "it is no part"
 
 
 def test_a_missing_file_is_named(tmp_path):

@@ -162,6 +162,24 @@ def test_a_write_stage(
     assert all(row[0].count("<|video_pad|>") == 1 for row in seen), "one place holder, not yet filled"
 
 
+def test_further_attempts_are_asked_of_it_anew(
+    notes: Path, tmp_path: Path, clips: Path, family_folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = {"model": {"prompts": {"hint": "blind_then_hint"}, "writer": {"vllm": {}}}}
+    config = write_experiment(tmp_path / "tiny.yaml", clips, family_folder("qwen2_5_vl"), changes)
+    monkeypatch.setattr("rbft.training.module.load_model", None)  # no model is loaded
+    written = rows(run_experiment(config, tmp_path / "runs", "--stage", "write").folder / "write" / "rationales.jsonl")
+    # what it writes states no class, so each video is asked about again, with its label
+    assert [(row["hint"], row["sample"], row["kept"]) for row in written] == [
+        ("blind", 0, False), ("hint_stripped", 1, True)
+    ] * 6  # fmt: skip
+    seen = [json.loads(line) for line in notes.read_text().splitlines()]
+    asked = [row for row in seen if isinstance(row, list)]
+    assert len(seen) - len(asked) == 2, "started once for each attempt"
+    assert ["why: moves left" in row[0] for row in asked] == [True] * 6 + [False] * 6
+    assert len({row[5] for row in asked}) == 12, "each with random numbers of its own"
+
+
 def test_weights_of_a_stage_cannot_be_handed_over(
     notes: Path, tmp_path: Path, clips: Path, family_folder: Callable[[str], Path]
 ) -> None:

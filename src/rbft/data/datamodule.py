@@ -16,16 +16,18 @@ from rbft.data.dataset import Example, ExampleDataset
 from rbft.data.fingerprint import file_digest, records_fingerprint
 from rbft.data.formats import ClassFolders, DatasetFormat
 from rbft.data.labels import LabelSet
+from rbft.data.limits import require_counts, require_room
 from rbft.data.records import VideoRecord
+from rbft.data.row_errors import Carried, collate_carried, unpack
 from rbft.data.sampler import EvaluationSampler, TrainSampler
 from rbft.data.splits import Splits, make_splits
+from rbft.data.unlabelled import read_unlabelled, without_labels
 from rbft.data.video_facts import VideoFacts
-from rbft.errors import ConfigError, DataError
+from rbft.errors import DataError
 from rbft.video.clip import Clip, read_clip
 from rbft.video.clip_cache import ClipCache, default_folder
 from rbft.video.clip_control import ClipControl
 from rbft.video.sampling import FrameSampling
-from rbft.vlm.batch import collate
 from rbft.vlm.features import FeatureCache
 from rbft.vlm.processing import ClipProcessor, FrameBound
 
@@ -74,6 +76,9 @@ class VideoDataModule(L.LightningDataModule):
             trained, and on training clips with random frames.
         feature_cache_gb: Most gigabytes of kept features; a clip takes visual tokens x width of the language model x
             bytes of a number, in Qwen3-VL four times that.
+        unlabelled: Videos without labels, of which stage 1 alone learns, under the class that the model's own words
+            state: a folder, or a table with a column `path` (and `group`), relative to `root`; or `unused` for the
+            training videos that `shots` leaves over, without their labels. Validation and test may know none of them.
     """
 
     def __init__(
@@ -102,20 +107,12 @@ class VideoDataModule(L.LightningDataModule):
         cache_gb: float = 20.0,
         cache_features: bool = True,
         feature_cache_gb: float = 20.0,
+        unlabelled: str | None = None,
     ) -> None:
         super().__init__()
-        for key, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
-            if value < 1:
-                raise ConfigError(f"data.{key}: {value} must be at least 1.")
-        if max_visual_tokens is not None and max_visual_tokens < 1:
-            raise ConfigError(f"data.max_visual_tokens: {max_visual_tokens} must be at least 1.")
-        if num_workers < 0:
-            raise ConfigError(f"data.num_workers: {num_workers} must not be negative.")
-        if not 0 < cache_gb < float("inf"):
-            raise ConfigError(f"data.cache_gb: {cache_gb} must be above 0; data.cache_clips: false keeps no clips.")
-        if not 0 < feature_cache_gb < float("inf"):
-            raise ConfigError(f"data.feature_cache_gb: {feature_cache_gb} must be above 0; data.cache_features: false "
-                              "keeps no features.")  # fmt: skip
+        require_counts(batch_size=batch_size, eval_batch_size=eval_batch_size, num_workers=num_workers,
+                       max_visual_tokens=max_visual_tokens)  # fmt: skip
+        require_room(cache_gb, feature_cache_gb)
         self.root = Path(root).expanduser()
         self.format = format if format is not None else ClassFolders()
         self.shots, self.draw, self.nested, self.pool_shots = shots, draw, nested, pool_shots
@@ -126,6 +123,7 @@ class VideoDataModule(L.LightningDataModule):
         self.batch_size, self.eval_batch_size, self.num_workers = batch_size, eval_batch_size, num_workers
         self.clip_control = clip_control
         self.on_bad_video: Policy = on_bad_video
+        self.unlabelled = unlabelled
         self.unreadable: tuple[VideoRecord, ...] = ()
         self.facts: Mapping[str, VideoFacts] = {}
         self.cache_folder = default_folder() if cache_dir is None else Path(cache_dir).expanduser()
@@ -148,7 +146,13 @@ class VideoDataModule(L.LightningDataModule):
         self.format.prepare(self.root)
         if not self.root.is_dir():
             raise DataError(f"data.root: no folder {self.root}. Say where the videos are with --data.root FOLDER.")
-        return self.format.read(self.root)
+        return without_labels(self.format.read(self.root), self.root, self.unlabelled)
+
+    @cached_property
+    def unlabelled_videos(self) -> tuple[VideoRecord, ...]:
+        """The videos without labels, by id; none unless `unlabelled` names some."""
+        where = self.unlabelled
+        return () if where is None else tuple(read_unlabelled(self.root, where, self.records, self.splits))
 
     @cached_property
     def labels(self) -> LabelSet:
@@ -188,14 +192,16 @@ class VideoDataModule(L.LightningDataModule):
         splits, self.unreadable = apply_policy(self.splits, self.labels, bad, self.on_bad_video, shots=self.shots)
         self.splits, self.facts = splits, facts
 
-    def fingerprint(self, *roles: Literal["train", "val", "test"]) -> str:
+    def fingerprint(self, *roles: Literal["train", "val", "test", "unlabelled"]) -> str:
         """Of the videos of some splits, by content, and of the classes."""
-        records = [record for role in roles for record in getattr(self.splits, role)]
+        every = {"unlabelled": self.unlabelled_videos} | vars(self.splits)
+        records = [record for role in roles for record in every[role]]
         return records_fingerprint(self.root, records) + ":" + ",".join(self.labels.names)
 
     def clip(self, path: str, bound: FrameBound | None = None) -> Clip:
         """The frames of a video that scoring takes; for people to see, or as a model's processor bounds them."""
-        bound = FrameBound(self.max_pixels, 2) if bound is None else bound
+        if bound is None:  # as scoring takes them, which are kept, once it is known what for
+            bound = next((dataset.bound for dataset in self._datasets.values()), FrameBound(self.max_pixels, 2))
         read = read_clip if self.cache is None else self.cache.read
         return read(
             path,
@@ -277,13 +283,17 @@ class VideoDataModule(L.LightningDataModule):
         else:
             sampler = EvaluationSampler(len(dataset), self.eval_batch_size, rank, world)
         return DataLoader(
-            dataset,
+            Carried(dataset) if self.num_workers else dataset,
             batch_sampler=sampler,
-            collate_fn=collate,
+            collate_fn=collate_carried,
             num_workers=self.num_workers,
             worker_init_fn=_one_thread,
             persistent_workers=self.num_workers > 0 and role == "train",
         )
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Raise here what a loader's process met."""
+        return unpack(batch)
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Training micro-batches of this rank."""

@@ -71,8 +71,8 @@ class ExampleDataset(Dataset[list[Item]]):
         control: ClipControl = "none",
     ) -> None:
         self.examples = tuple(examples)
-        self._bound = processor.frame_bound(max_pixels, max_visual_tokens)
-        self.root, self.sampling, self.processor = root, sampling.at_most(self._bound.max_frames), processor
+        self.bound = processor.frame_bound(max_pixels, max_visual_tokens)
+        self.root, self.sampling, self.processor = root, sampling.at_most(self.bound.max_frames), processor
         self._read = read_clip if cache is None else cache.read
         self._features, self._control = features, control
         self._pixels = processor.fingerprint()
@@ -84,9 +84,9 @@ class ExampleDataset(Dataset[list[Item]]):
             for example in self.examples
         ]
 
-        clips: dict[str, list[int]] = {}
+        clips: dict[tuple[str, tuple[float, float] | None], list[int]] = {}
         for number, example in enumerate(self.examples):
-            clips.setdefault(example.record.path, []).append(number)
+            clips.setdefault((example.record.path, example.record.part), []).append(number)
         self.clips = list(clips.values())
 
     def __len__(self) -> int:
@@ -135,7 +135,7 @@ class ExampleDataset(Dataset[list[Item]]):
             if encoded is not None:
                 return self.processor.encoded_inputs(example.prompt, encoded)
         clip = self._clip(example, seed)
-        prompt = self.processor.prompt_inputs(example.prompt, clip, sized=self._bound.sized)
+        prompt = self.processor.prompt_inputs(example.prompt, clip, sized=self.bound.sized)
         # features of a video that was replaced while it was decoded are nobody's
         return replace(prompt, key=key) if key == self._feature_key(example) else prompt
 
@@ -150,10 +150,10 @@ class ExampleDataset(Dataset[list[Item]]):
         resolve_inside(self.root, example.record.path)
         clip = clip_key(
             file_digest(self.root / example.record.path),
-            self.sampling,
-            max_pixels=self._bound.max_pixels,
-            multiple=self._bound.multiple,
-            budget=self._bound.budget,
+            self._sampling(example),
+            max_pixels=self.bound.max_pixels,
+            multiple=self.bound.multiple,
+            budget=self.bound.budget,
         )
         return feature_key(clip, self._control, self._pixels, self._vision)
 
@@ -161,16 +161,20 @@ class ExampleDataset(Dataset[list[Item]]):
         """The first example's question about a clip of that size that shows nothing: all frames are grey."""
         clip = self._clip(self.examples[0], (0,))
         blank = control_clip(clip, "blank")
-        return self.processor.prompt_inputs(self.examples[0].prompt, blank, sized=self._bound.sized)
+        return self.processor.prompt_inputs(self.examples[0].prompt, blank, sized=self.bound.sized)
+
+    def _sampling(self, example: Example) -> FrameSampling:
+        part = example.record.part
+        return self.sampling if part is None else replace(self.sampling, part=part)
 
     def _clip(self, example: Example, seed: tuple[int, ...]) -> Clip:
         clip = self._read(
             example.record.path,
-            self.sampling,
-            max_pixels=self._bound.max_pixels,
+            self._sampling(example),
+            max_pixels=self.bound.max_pixels,
             root=self.root,
             rng=np.random.default_rng(seed),
-            multiple=self._bound.multiple,
-            budget=self._bound.budget,
+            multiple=self.bound.multiple,
+            budget=self.bound.budget,
         )
         return control_clip(clip, self._control)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -73,12 +74,12 @@ def near_duplicates(
     """For each video the most similar one of each earlier split.
 
     Args:
-        sides: The splits.
+        sides: The splits, the one that trains first.
         facts: By path.
         threshold: Likeness from which two clips are reported, see `rbft.data.likeness.most_alike`.
         notes: Where it is said what was left out.
     """
-    for first, second in (("train", "val"), ("train", "test"), ("val", "test")):
+    for first, second in itertools.combinations(sides, 2):
         others = [record for record in sides[first] if facts[record.path].signature]
         copied = {facts[record.path].digest for record in others}  # exact copies are reported as such
         some = [r for r in sides[second] if facts[r.path].signature and facts[r.path].digest not in copied]

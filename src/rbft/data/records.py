@@ -44,6 +44,7 @@ class VideoRecord:
             None: the video stands alone.
         text: What people wrote about the video (a description, a reason), by name. Never part of a prompt unless a
             person asks for it.
+        part: Seconds of the video that the record is about, start and end; None: all of it.
     """
 
     id: str
@@ -52,6 +53,7 @@ class VideoRecord:
     split: Split | None = None
     group: str | None = None
     text: Mapping[str, str] = field(default_factory=dict, hash=False)
+    part: tuple[float, float] | None = None
 
 
 def relative_path(text: str, where: str) -> str:

@@ -13,7 +13,7 @@ from rbft.rationales.store import Rationale
 
 
 class RationaleObjective(Objective):
-    """Language-model loss on the kept rationales of the training videos.
+    """Language-model loss on the kept rationales of the training videos, and of unlabelled ones under their own words.
 
     Args:
         class_weights: `balanced` weighs clips so that all classes count the same.
@@ -35,17 +35,22 @@ class RationaleObjective(Objective):
         by_id = {record.id: record for record in records}
         rows: list[Example] = []
         for rationale in rationales:
-            if rationale.id not in by_id:
+            record = by_id.get(rationale.id) if rationale.labelled else _unlabelled(rationale)
+            if record is None:
                 raise StageError(
                     f"a rationale is of {rationale.id!r}, which is no training video of this run; only training "
                     "videos may have rationales."
                 )
             if rationale.kept and rationale.weight > 0:
-                record = by_id[rationale.id]
+                prompt = book.training_prompt(record.label, labelled=rationale.labelled)
                 answer = book.rationale_target(rationale.text, record.label)
-                weight = rationale.weight * weights[record.label]
-                rows.append(Example(record, book.training_prompt(record.label), answer, weight))
-        covered = {row.record.label for row in rows}
+                rows.append(Example(record, prompt, answer, rationale.weight * weights.get(record.label, 1.0)))
+        covered = {row.record.label for row in rows if row.record.id in by_id}
         if lost := sorted({record.label for record in records} - covered):
             raise StageError(f"no rationale is left for the class {lost[0]!r}; write them again or keep more of them.")
         return rows
+
+
+def _unlabelled(rationale: Rationale) -> VideoRecord:
+    """The video of a rationale whose class is what the text says."""
+    return VideoRecord(rationale.id, rationale.video, rationale.label)

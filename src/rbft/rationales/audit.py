@@ -15,6 +15,7 @@ from rbft.rationales.checks.reconstruction import Reconstruction
 from rbft.rationales.checks.text import LabelParse, Repetition, Truncation
 from rbft.rationales.checks.wording import LabelMask
 from rbft.rationales.exchange import RationaleFile
+from rbft.rationales.prompts import PromptBook
 from rbft.rationales.store import Rationale
 
 _EXAMPLES = 3
@@ -86,13 +87,30 @@ class _Row:
     values: dict[str, float]
 
 
-def audit(source: str, file: RationaleFile, judge: Judge | None = None) -> Audit:
+def audit_stored(source: str, rationales: Sequence[Rationale], book: PromptBook, checks: Sequence[Check]) -> Audit:
+    """Audit what a write stage left by the scores that its own checks gave, so that no model is asked again.
+
+    Args:
+        source: What to call it.
+        rationales: What was written.
+        book: The stage's prompts.
+        checks: The stage's checks.
+    """
+    # of an unlabelled video a text that states no class is of none
+    known = tuple(rationale for rationale in rationales if rationale.label)
+    questions = tuple(book.training_prompt(r.label, labelled=r.labelled).question for r in known)
+    file = RationaleFile(known, questions, labels_stated_apart=True, book=book)
+    return audit(source, file, stored=checks)
+
+
+def audit(source: str, file: RationaleFile, judge: Judge | None = None, stored: Sequence[Check] | None = None) -> Audit:
     """Audit a set of rationales.
 
     Args:
         source: What to call it.
         file: Its rationales.
         judge: The model that reads them, for contradiction, and watches their videos, for grounding.
+        stored: Without a judge, the checks whose scores stand with the rationales already.
     """
     missing: dict[str, str] = {}
     auroc: float | None = None
@@ -102,7 +120,10 @@ def audit(source: str, file: RationaleFile, judge: Judge | None = None) -> Audit
     if rows:
         _check_texts(rows, material, file, missing)
         auroc = _check_reconstruction(rows, material, missing)
-        _check_with_model(rows, material, missing)
+        if stored is None:
+            _check_with_model(rows, material, missing)
+        else:
+            _check_as_stored(rows, stored, missing)
     _find_prompt_leaks(rows, file, missing)
     names = file.book.labels.names
     per_class = {
@@ -212,6 +233,16 @@ def _check_with_model(rows: Sequence[_Row], material: Material, missing: dict[st
             row.remarks[grounding.name] = f"{margin.over_others:+.2f} nats a token over other videos"
     if not any("fails_grounding" in row.values for row in rows):
         missing["grounding"] = "there are too few other videos to compare with"
+
+
+def _check_as_stored(rows: Sequence[_Row], checks: Sequence[Check], missing: dict[str, str]) -> None:
+    """The scores of checks that a model gave when the rationales were written."""
+    for check in checks:
+        if check.needs_model:
+            _note(rows, check, [row.rationale.scores.get(check.name) for row in rows])
+    for name in ("contradiction", "grounding"):
+        if not any(name in row.scores for row in rows):
+            missing[name] = "the stage that wrote them has no such check (model.checks), or it scored none"
 
 
 def _find_prompt_leaks(rows: Sequence[_Row], file: RationaleFile, missing: dict[str, str]) -> None:

@@ -80,9 +80,12 @@ def read_rationale_file(
 
 
 def _own(rows: Sequence[Row], prompts: Prompts | None) -> RationaleFile:
-    rationales = tuple(parse_rationale(row.where, row.cells) for row in rows)
+    parsed = (parse_rationale(row.where, row.cells) for row in rows)
+    # of an unlabelled video a text that states no class is of none
+    rationales = tuple(rationale for rationale in parsed if rationale.label or rationale.labelled)
     book = _book(prompts, sorted({rationale.label for rationale in rationales}))
-    questions = [None if prompts is None else book.training_prompt(r.label).question for r in rationales]
+    asked = (book.training_prompt(r.label, labelled=r.labelled).question for r in rationales)
+    questions = [None if prompts is None else question for question in asked]
     return RationaleFile(rationales, tuple(questions), True, book)
 
 
@@ -260,7 +263,8 @@ def export_conversations(path: Path, rationales: Sequence[Rationale], book: Prom
 
 
 def _row(rationale: Rationale, book: PromptBook, format: Format) -> dict[str, Any]:
-    prompt, answer = book.training_prompt(rationale.label), book.rationale_target(rationale.text, rationale.label)
+    prompt = book.training_prompt(rationale.label, labelled=rationale.labelled)
+    answer = book.rationale_target(rationale.text, rationale.label)
     roles = ("system", "user", "assistant") if format == "messages" else ("system", "human", "gpt")
     keys = ("role", "content") if format == "messages" else ("from", "value")
     said = zip(roles, (prompt.system, f"<video>\n{prompt.question}", answer), strict=True)

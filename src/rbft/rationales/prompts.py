@@ -10,8 +10,8 @@ from rbft.data.labels import LabelSet, spoken
 from rbft.errors import ConfigError, DataError
 from rbft.vlm.prompt import Prompt, check_template, fill
 
-HintPolicy = Literal["blind", "hint_stripped", "hint_kept"]
-TargetOrder = Literal["rationale", "rationale_then_label"]
+HintPolicy = Literal["blind", "hint_stripped", "hint_kept", "blind_then_hint"]
+TargetOrder = Literal["rationale", "rationale_then_label", "label_then_rationale"]
 
 _SHARED = {"labels", "criteria"}
 
@@ -24,7 +24,7 @@ class Prompts:
         label_question: Asked to classify (classification and test stages).
         rationale_question: Asked for a rationale without naming the answer.
         hinted_question: Asked for a rationale of a known answer; must name `{label}` (RB-FT section 3, stage I).
-        conclusion: The sentence that states the class behind a rationale; must end in `{label}`.
+        conclusion: The sentence that states the class; must end in `{label}`.
         separator: What stands between rationale and conclusion.
         judge_question: Asked without the video: which class does a `{rationale}` argue for? For checks.
         system: System turn of every prompt; None leaves it to the model's chat template.
@@ -32,8 +32,11 @@ class Prompts:
         criteria: What makes a video belong to a class, by class name.
         hint: Whether the label is given when a rationale is written, and whether it stays in the training prompt:
             `blind` never given; `hint_stripped` given to write, removed from the prompt that is trained on;
-            `hint_kept` given and kept, as the authors of RB-FT did.
-        target_order: What stage 1 learns to answer: the rationale alone, or the rationale and then the class.
+            `hint_kept` given and kept, as the authors of RB-FT did; `blind_then_hint` not given at first, and given
+            where no text so written states the right class and is kept (rationalisation, STaR, arXiv 2203.14465),
+            removed from the prompt that is trained on.
+        target_order: What stage 1 learns to answer: the rationale alone, the rationale and then the class, or the
+            class and then the rationale.
     """
 
     label_question: str = "Which of these classes does the video show: {labels}? Answer with the class only."
@@ -118,7 +121,7 @@ class PromptBook:
                 if name in prompts.criteria
             ),
         }
-        self._lead = fill(prompts.conclusion, {"label": ""}).strip()
+        self._leads = re.compile(re.escape(fill(prompts.conclusion, {"label": ""}).strip()), re.IGNORECASE)
 
     def text(self, label: str) -> str:
         """How the class is written in prompts and answers."""
@@ -137,31 +140,68 @@ class PromptBook:
         question = fill(self.prompts.judge_question, {**self._shared, "rationale": rationale})
         return Prompt(question, self.prompts.system, video=False)
 
-    def writing_prompt(self, label: str) -> Prompt:
-        """The question a rationale is written for; names the label unless the policy is blind."""
-        return self.blind_prompt() if self.prompts.hint == "blind" else self._hinted(label)
+    @property
+    def hinted_as(self) -> HintPolicy:
+        """The policy that a rationale is written under where its label was given."""
+        return "hint_kept" if self.prompts.hint == "hint_kept" else "hint_stripped"
 
-    def training_prompt(self, label: str) -> Prompt:
-        """The question stage 1 trains on; names the label only under `hint_kept`."""
-        return self._hinted(label) if self.prompts.hint == "hint_kept" else self.blind_prompt()
+    def writing_prompt(self, label: str, *, hinted: bool | None = None) -> Prompt:
+        """The question a rationale is written for.
+
+        Args:
+            label: The video's class; not looked at where it is not given.
+            hinted: Whether it is given; None: as the policy begins.
+        """
+        given = self.prompts.hint in ("hint_stripped", "hint_kept") if hinted is None else hinted
+        return self._hinted(label) if given else self.blind_prompt()
+
+    def training_prompt(self, label: str, *, labelled: bool = True) -> Prompt:
+        """The question stage 1 trains on; names the label only under `hint_kept`, and never an unlabelled video's."""
+        return self._hinted(label) if labelled and self.prompts.hint == "hint_kept" else self.blind_prompt()
 
     def rationale_target(self, body: str, label: str) -> str:
         """The answer stage 1 learns for a rationale."""
-        return body if self.prompts.target_order == "rationale" else self.concluded(body, label)
+        if self.prompts.target_order == "rationale":
+            return body
+        if self.prompts.target_order == "label_then_rationale" and body:
+            return f"{self._conclusion(label)}{self.prompts.separator}{body}"
+        return self.concluded(body, label)
 
     def concluded(self, body: str, label: str) -> str:
         """A rationale with the sentence that states a class behind it."""
-        conclusion = fill(self.prompts.conclusion, {"label": self.text(label)})
-        return f"{body}{self.prompts.separator}{conclusion}" if body else conclusion
+        return f"{body}{self.prompts.separator}{self._conclusion(label)}" if body else self._conclusion(label)
 
     def parse(self, written: str) -> ParsedRationale:
-        """Split a written text: what stands before its first conclusion, and the last class that one names."""
-        lead = re.compile(re.escape(self._lead), re.IGNORECASE)
-        places = list(lead.finditer(written))
+        """Split a written text: what stands before its first conclusion, and the last class that one names.
+
+        Where stage 1 learns the class first, a text that begins with its conclusion has its body behind it.
+        """
+        places = list(self._leads.finditer(written))
         if not places:
             return ParsedRationale(written.strip(), None)
         named = [name for place in places if (name := self._match(written[place.end() :])) is not None]
-        return ParsedRationale(written[: places[0].start()].strip(), named[-1] if named else None)
+        stated = named[-1] if named else None
+        if not self.begins_with_class(written):
+            return ParsedRationale(written[: places[0].start()].strip(), stated)
+        end = places[1].start() if len(places) > 1 else len(written)
+        return ParsedRationale(self._behind_class(written[places[0].end() : end]), stated)
+
+    def begins_with_class(self, written: str) -> bool:
+        """Whether a text states its class first, as stage 1 learns it under `label_then_rationale`."""
+        place = self._leads.search(written) if self.prompts.target_order == "label_then_rationale" else None
+        # a heading or bold type may stand before it
+        return place is not None and re.search(r"[^\W_]", written[: place.start()]) is None
+
+    def _conclusion(self, label: str) -> str:
+        return fill(self.prompts.conclusion, {"label": self.text(label)})
+
+    def _behind_class(self, tail: str) -> str:
+        """What follows the class that opens `tail`; where it names none, what follows its first line."""
+        longest = sorted(self.texts, key=len, reverse=True)
+        named = re.match(rf"[\W_]*(?:{'|'.join(map(re.escape, longest))})(?!\w)", tail, re.IGNORECASE)
+        rest = tail[named.end() :] if named is not None else tail.partition("\n")[2]
+        # what is left of bold type, quotes or a full stop behind the class
+        return re.sub(r"^[.,;:!*_\"'”’)\]]*\s*(?:[.,;:]\s+)?", "", rest).strip()
 
     def _match(self, tail: str) -> str | None:
         """The class whose text opens `tail`; the longest wins where one is a prefix of another."""

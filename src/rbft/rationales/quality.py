@@ -13,6 +13,7 @@ from rbft.errors import ConfigError, StageError
 from rbft.rationales.checks.base import Check, Material
 from rbft.rationales.checks.leak import Leak
 from rbft.rationales.checks.text import LabelParse, Repetition, Truncation
+from rbft.rationales.prompts import PromptBook
 from rbft.rationales.store import Rationale
 
 OnEmptyClass = Literal["error", "keep_best"]
@@ -34,17 +35,42 @@ def require_distinct(checks: Sequence[Check]) -> None:
         raise ConfigError(f"model.checks: {twice[0]!r} stands twice; a rationale has one score of each check.")
 
 
-def score(checks: Sequence[Check], material: Material) -> list[Rationale]:
+def unusable(rationale: Rationale, book: PromptBook) -> str:
+    """Why a rationale is never trained on, whatever the policy; empty where it may be.
+
+    Under `blind_then_hint` a text that was written without the label counts only if it states that label (the filter of
+    STaR, arXiv 2203.14465); of an unlabelled video one that states no class has none to learn.
+    """
+    if not rationale.text:
+        return rationale.reason or "empty"
+    own_way = rationale.hint == "blind" and book.prompts.hint == "blind_then_hint"
+    if (own_way or not rationale.labelled) and rationale.stated is None:
+        return "unstated class"
+    if own_way and rationale.stated != rationale.label:
+        return f"misstated class: {rationale.stated}"
+    return ""
+
+
+def score(checks: Sequence[Check], material: Material, standing: int = 0) -> list[Rationale]:
     """The rationales with their scores; cheap checks run first, so that what is missing for the others shows early.
+
+    Args:
+        checks: What scores them; what is unusable anyway is not scored.
+        material: The rationales.
+        standing: How many of them, from the first on, keep the scores they have: those of earlier attempts.
 
     Raises:
         ConfigError: A check needs a model or videos that are not there.
     """
-    scores: list[dict[str, float]] = [{} for _ in material.rationales]
-    for check in sorted(checks, key=lambda check: (check.needs_videos, check.needs_model)):
-        for mine, value in zip(scores, check.scores(material), strict=True):
-            if value is not None:
-                mine[check.name] = value
+    scores = [dict(r.scores) if place < standing else {} for place, r in enumerate(material.rationales)]
+    usable = [place for place, r in enumerate(material.rationales) if not unusable(r, material.book)]
+    fresh = [place for place in usable if place >= standing]
+    for check in sorted(checks, key=lambda check: (check.needs_videos, check.needs_model)) if fresh else []:
+        places = usable if check.compares else fresh
+        part = dataclasses.replace(material, rationales=tuple(material.rationales[place] for place in places))
+        for place, value in zip(places, check.scores(part), strict=True):
+            if value is not None and place >= standing:
+                scores[place][check.name] = value
     return [
         dataclasses.replace(rationale, scores=mine) for rationale, mine in zip(material.rationales, scores, strict=True)
     ]
@@ -53,6 +79,10 @@ def score(checks: Sequence[Check], material: Material) -> list[Rationale]:
 def product(rationale: Rationale) -> float:
     """All scores of a rationale in one; 1 for one that was not checked."""
     return math.prod(rationale.scores.values())
+
+
+RESCUED = "best of a class that lost all"
+"""How the reason of a rationale begins that is kept only because its class would have none."""
 
 
 def _dropped(rationale: Rationale, reason: str) -> Rationale:
@@ -70,47 +100,55 @@ class Keep(ABC):
     def __init__(self, on_empty_class: OnEmptyClass = "error") -> None:
         self.on_empty_class: OnEmptyClass = on_empty_class
 
-    def apply(self, rationales: Sequence[Rationale], checks: Sequence[Check]) -> list[Rationale]:
-        """The rationales with `kept`, `reason` and `weight` set.
+    def judge(self, rationales: Sequence[Rationale], checks: Sequence[Check], book: PromptBook) -> list[Rationale]:
+        """The rationales with `kept`, `reason` and `weight` set; classes may have lost all of theirs.
 
         Args:
             rationales: All of them, scored.
             checks: Those that scored them.
+            book: The prompts they were written for.
+        """
+        fresh = [dataclasses.replace(r, kept=True, reason="", weight=1.0) for r in rationales]
+        refused = [unusable(r, book) for r in rationales]
+        left = [r for r, why in zip(fresh, refused, strict=True) if not why]
+        judged = iter(self._judge(left, {check.name: check.threshold for check in checks}))
+        return [_dropped(r, why) if why else next(judged) for r, why in zip(fresh, refused, strict=True)]
+
+    def settle(self, judged: Sequence[Rationale], book: PromptBook) -> list[Rationale]:
+        """The last word: no class of the labelled videos is left without a rationale.
+
+        Args:
+            judged: As `judge` gave them.
+            book: The prompts they were written for.
 
         Raises:
             StageError: Nothing of a class is left, and the policy says `error` or has nothing to fall back on.
         """
-        fresh = [dataclasses.replace(r, kept=True, reason="", weight=1.0) for r in rationales]
-        filled = iter(self._judge([r for r in fresh if r.text], {check.name: check.threshold for check in checks}))
-        judged = [
-            next(filled) if new.text else _dropped(new, old.reason or "empty")
-            for old, new in zip(rationales, fresh, strict=True)
-        ]
-        covered = {r.label for r in judged if r.kept}
-        for label in dict.fromkeys(r.label for r in judged):
+        settled = list(judged)
+        covered = {r.label for r in judged if r.kept and r.labelled}
+        for label in dict.fromkeys(r.label for r in judged if r.labelled):
             if label not in covered:
-                judged = self._rescue(judged, label)
-        return judged
+                settled = self._rescue(settled, label, book)
+        return settled
 
     @abstractmethod
     def _judge(self, rationales: Sequence[Rationale], thresholds: dict[str, float]) -> list[Rationale]:
         """The same for rationales none of which is empty, one for each in order; classes may lose all of theirs."""
 
-    def _rescue(self, rationales: list[Rationale], label: str) -> list[Rationale]:
-        mine = [r for r in rationales if r.label == label]
+    def _rescue(self, rationales: list[Rationale], label: str, book: PromptBook) -> list[Rationale]:
+        mine = [r for r in rationales if r.label == label and r.labelled]
+        usable = [r for r in mine if not unusable(r, book)]
         reasons = Counter(r.reason.split(" ")[0] for r in mine).most_common(3)
         told = f"{len(mine)} of {len(mine)} rationales of the class {label!r} are dropped " \
                f"({', '.join(f'{reason}: {count}' for reason, count in reasons)})"  # fmt: skip
-        if self.on_empty_class == "error" or not any(r.text for r in mine):
+        if self.on_empty_class == "error" or not usable:
             raise StageError(
-                f"{told}. Write more of them (model.writer.samples), lower the thresholds in model.checks, "
-                "or set model.keep.on_empty_class to keep_best."
+                f"{told}. Write more of them (model.writer.samples, model.writer.regenerate), lower the thresholds in "
+                "model.checks, or set model.keep.on_empty_class to keep_best."
             )
-        best = _best_of_each_video([r for r in mine if r.text], 1)
+        best = _best_of_each_video(usable, 1)
         return [
-            dataclasses.replace(r, kept=True, weight=1.0, reason=f"best of a class that lost all; {r.reason}")
-            if r.key in best
-            else r
+            dataclasses.replace(r, kept=True, weight=1.0, reason=f"{RESCUED}; {r.reason}") if r.key in best else r
             for r in rationales
         ]
 
@@ -183,5 +221,10 @@ def _zeros(rationale: Rationale) -> str:
 
 
 def verify(checks: Sequence[Check], keep: Keep, material: Material) -> list[Rationale]:
-    """Score rationales and decide about them."""
-    return keep.apply(score(checks, material), checks)
+    """Score rationales and decide about them.
+
+    Raises:
+        ConfigError: A check needs a model or videos that are not there.
+        StageError: A class has lost all of its rationales.
+    """
+    return keep.settle(keep.judge(score(checks, material), checks, material.book), material.book)

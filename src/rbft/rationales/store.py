@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rbft.data.records import VideoRecord
 from rbft.errors import DataError, StageError
-from rbft.files import append_jsonl, read_jsonl, write_jsonl
+from rbft.files import append_jsonl, read_json, read_jsonl, write_json, write_jsonl
 from rbft.vlm.prompt import Prompt
 
 
@@ -22,9 +22,9 @@ class Rationale:
 
     Args:
         id: The video's id.
-        sample: Which of the k samples of that video, from 0.
+        sample: Which of the video's texts, from 0; attempt n of k samples has those from n * k on.
         video: The video's path under the data root.
-        label: Its class.
+        label: Its class; of an unlabelled video the one that the text states, and empty if it states none.
         prompt_hash: Of the prompt it was written for.
         hint: The hint policy it was written under.
         model: The model that wrote it, with its revision or the lineage of its weights.
@@ -36,6 +36,7 @@ class Rationale:
         weight: Its weight in the stage-1 loss.
         kept: Whether stage 1 uses it.
         reason: Why it was dropped, or kept all the same; else empty.
+        labelled: Whether the class was known before; else it is what the model said itself.
     """
 
     id: str
@@ -53,6 +54,7 @@ class Rationale:
     weight: float = 1.0
     kept: bool = True
     reason: str = ""
+    labelled: bool = True
 
     @property
     def key(self) -> tuple[str, int]:
@@ -64,7 +66,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("id", "video", "label", "prompt_hash", "hint", "model", "text", "written", "reason"), (str,)),
     "sample": (int,),
     "stated": (str, type(None)),
-    "truncated": (bool,),
+    **dict.fromkeys(("truncated", "labelled"), (bool,)),
     "scores": (dict,),
     "weight": (int, float),
     "kept": (bool,),
@@ -123,6 +125,8 @@ def spread(rationales: Sequence[Rationale], count: int = 8) -> list[Rationale]:
 class RationaleStore:
     """The folder a write stage fills: `parts/rank<r>.jsonl` while writing, `rationales.jsonl` when all are there.
 
+    `parts/again<n>.json` says which videos the first process wants attempt n of; the others read it there.
+
     Args:
         folder: The stage's folder.
     """
@@ -144,19 +148,33 @@ class RationaleStore:
         """Add rationales; they survive a kill from here on."""
         append_jsonl(self.parts / f"rank{rank}.jsonl", [dataclasses.asdict(r) for r in rationales])
 
-    def finish(self, records: Sequence[VideoRecord], samples: int) -> list[Rationale]:
-        """Merge the parts in the order of the records.
+    def collect(self, records: Sequence[VideoRecord], samples: Sequence[int]) -> list[Rationale]:
+        """These samples of each record, in the order of the records.
 
         Raises:
             StageError: A rationale is missing; names how many and the first video.
         """
         found = self.written()
-        wanted = [(record.id, sample) for record in records for sample in range(samples)]
+        wanted = [(record.id, sample) for record in records for sample in samples]
         if missing := [key for key in wanted if key not in found]:
             raise StageError(f"{self.folder}: {len(missing)} rationales are missing, first for {missing[0][0]!r}.")
-        rationales = [found[key] for key in wanted]
-        self.save(rationales)
-        return rationales
+        return [found[key] for key in wanted]
+
+    def ask_again(self, attempt: int, ids: Collection[str]) -> None:
+        """Say which videos are to be written about in an attempt."""
+        write_json(self.parts / f"again{attempt}.json", sorted(ids))
+
+    def asked_again(self, attempt: int) -> frozenset[str]:
+        """The videos to be written about in an attempt.
+
+        Raises:
+            StageError: The first process has not said so, or the file is none of this program's.
+        """
+        path = self.parts / f"again{attempt}.json"
+        ids = read_json(path) if path.is_file() else None
+        if not isinstance(ids, list) or not all(isinstance(name, str) for name in ids):
+            raise StageError(f"{path} does not list the videos of attempt {attempt}; run the same command again.")
+        return frozenset(ids)
 
     def save(self, rationales: Sequence[Rationale]) -> None:
         """Write `rationales.jsonl`, whole or not at all."""

@@ -6,19 +6,60 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 
 from rbft.data.dataset import Example
 from rbft.data.records import VideoRecord
 from rbft.errors import ConfigError
-from rbft.rationales.prompts import PromptBook
+from rbft.rationales.prompts import HintPolicy, PromptBook
 from rbft.rationales.store import Rationale, prompt_hash
 from rbft.rationales.vllm_writer import VLLM, Frames, Request, answers
 from rbft.vlm.batch import Batch
 from rbft.vlm.generation import generate
 from rbft.vlm.model import VLM
 from rbft.vlm.processing import ClipProcessor
+
+
+@dataclass(frozen=True)
+class Regenerate:
+    """Further attempts for videos whose rationales were all dropped.
+
+    Args:
+        attempts: How many at most; each writes as many samples as the first one, with other random numbers.
+        temperature: Of these attempts, above 0.
+        hint: Whether they are given the label; None: as the attempt before. Unlabelled videos never are.
+    """
+
+    attempts: int = 2
+    temperature: float = 0.7
+    hint: Literal["blind", "hinted"] | None = None
+
+    def __post_init__(self) -> None:
+        if self.attempts < 1:
+            raise ConfigError(f"model.writer.regenerate.attempts: {self.attempts} must be at least 1; leave "
+                              "model.writer.regenerate out for none.")  # fmt: skip
+        if not self.temperature > 0:
+            raise ConfigError(f"model.writer.regenerate.temperature: {self.temperature} must be above 0; at 0 every "
+                              "attempt writes the same text.")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One round of writing: the first is about all videos, later ones about those that have no rationale yet.
+
+    Args:
+        number: From 0.
+        hinted: Whether labelled videos are written about with their label.
+        temperature: Of the sampling.
+        unlabelled: Whether unlabelled videos are written about too.
+    """
+
+    number: int
+    hinted: bool
+    temperature: float
+    unlabelled: bool = True
 
 
 @dataclass(frozen=True)
@@ -31,6 +72,7 @@ class RationaleWriter:
         top_p: Sampling keeps the likeliest tokens that sum to this probability.
         max_new_tokens: Length limit of a rationale, in tokens.
         vllm: Has vLLM write them, in a process of its own; None: the model as it is loaded here.
+        regenerate: Further attempts where all rationales of a video were dropped; None: none.
     """
 
     samples: int = 1
@@ -38,6 +80,7 @@ class RationaleWriter:
     top_p: float = 1.0
     max_new_tokens: int = 256
     vllm: VLLM | None = None
+    regenerate: Regenerate | None = None
 
     def __post_init__(self) -> None:
         if self.samples < 1 or self.max_new_tokens < 1:
@@ -50,9 +93,28 @@ class RationaleWriter:
                 "set model.writer.temperature, for example to 0.7."
             )
 
-    def examples(self, records: Sequence[VideoRecord], book: PromptBook) -> list[Example]:
-        """The question about each video."""
-        return [Example(record, book.writing_prompt(record.label)) for record in records]
+    def attempts(self, hint: HintPolicy) -> list[Attempt]:
+        """The rounds of writing under a hint policy, in order; later ones may turn out to have nothing to do."""
+        rounds = [Attempt(0, hint in ("hint_stripped", "hint_kept"), self.temperature)]
+        if hint == "blind_then_hint":
+            # a label is all that this one has to add
+            rounds.append(Attempt(1, hinted=True, temperature=self.temperature, unlabelled=False))
+        if (more := self.regenerate) is not None:
+            hinted = rounds[-1].hinted if more.hint is None else more.hint == "hinted"
+            start = len(rounds)
+            rounds += [Attempt(start + number, hinted, more.temperature) for number in range(more.attempts)]
+        return rounds
+
+    def numbers(self, attempt: Attempt) -> range:
+        """The numbers of the samples that an attempt writes of each video."""
+        return range(attempt.number * self.samples, (attempt.number + 1) * self.samples)
+
+    def examples(self, records: Sequence[VideoRecord], book: PromptBook, attempt: Attempt) -> list[Example]:
+        """The question about each video; those without a label are asked without one."""
+        return [
+            Example(record, book.writing_prompt(record.label, hinted=attempt.hinted and bool(record.label)))
+            for record in records
+        ]
 
     def write(
         self,
@@ -63,6 +125,7 @@ class RationaleWriter:
         examples: Sequence[Example],
         author: str,
         seed: int,
+        attempt: Attempt,
     ) -> list[Rationale]:
         """Write the rationales of a batch.
 
@@ -74,20 +137,21 @@ class RationaleWriter:
             examples: What the rows of the batch are about.
             author: Name of the model and of its weights.
             seed: Of the sampling; with the video's id it decides on a text, whatever else is in the batch.
+            attempt: Which round this is.
         """
         written = generate(
             vlm,
             batch.prompts,
             max_new_tokens=self.max_new_tokens,
-            temperature=self.temperature,
+            temperature=attempt.temperature,
             top_p=self.top_p,
             samples=self.samples,
             banned_ids=processor.special_ids,
-            seeds=[seed_of(seed, example.record.id) for example in examples],
+            seeds=[seed_of(seed, example.record.id, attempt.number) for example in examples],
         )
         rationales: list[Rationale] = []
         for example, samples in zip(examples, written, strict=True):
-            for number, ids in enumerate(samples):
+            for number, ids in zip(self.numbers(attempt), samples, strict=True):
                 text, truncated = processor.decode(ids), int(ids[-1]) not in vlm.end_ids
                 rationales.append(_rationale(book, processor, example, number, text, truncated, author))
         return rationales
@@ -101,6 +165,7 @@ class RationaleWriter:
         frames: Callable[[Example], Frames],
         author: str,
         seed: int,
+        attempt: Attempt,
         log: Path,
     ) -> Iterator[list[Rationale]]:
         """The rationales of each example by vLLM, as they come; no model is loaded here.
@@ -113,25 +178,27 @@ class RationaleWriter:
             frames: Those of an example's video.
             author: Name of the model.
             seed: Of the sampling.
+            attempt: Which round this is.
             log: Takes what vLLM prints.
         """
         assert self.vllm is not None
         sampling = {
             "n": self.samples,
-            "temperature": self.temperature,
+            "temperature": attempt.temperature,
             "top_p": self.top_p,
             "max_tokens": self.max_new_tokens,
             "stop_token_ids": list(processor.end_ids),
             "banned_token_ids": sorted(set(processor.special_ids) - set(processor.end_ids)),
         }
         requests = [
-            Request(example, processor.render(example.prompt), seed_of(seed, example.record.id)) for example in examples
+            Request(example, processor.render(example.prompt), seed_of(seed, example.record.id, attempt.number))
+            for example in examples
         ]
         for request, found in answers(self.vllm, model, sampling, requests, frames, log):
             texts = [(processor.decode(torch.tensor(answer.ids)), answer.truncated) for answer in found]
             yield [
                 _rationale(book, processor, request.example, number, written, truncated, author)
-                for number, (written, truncated) in enumerate(texts)
+                for number, (written, truncated) in zip(self.numbers(attempt), texts, strict=True)
             ]
 
 
@@ -148,13 +215,14 @@ def _rationale(
     # a control token can be spelt in plain letters too, and would be read as one in training: such a text is none
     control = any(token in parsed.body for token in processor.special_tokens)
     body = "" if control else parsed.body
+    blind = example.prompt == book.blind_prompt()
     return Rationale(
         id=record.id,
         sample=number,
         video=record.path,
-        label=record.label,
+        label=record.label or parsed.stated or "",
         prompt_hash=prompt_hash(example.prompt),
-        hint=book.prompts.hint,
+        hint="blind" if blind else book.hinted_as,
         model=author,
         text=body,
         stated=parsed.stated,
@@ -162,9 +230,11 @@ def _rationale(
         truncated=truncated,
         kept=bool(body),
         reason="control token" if control else "" if body else "empty",
+        labelled=bool(record.label),
     )
 
 
-def seed_of(seed: int, video: str) -> int:
-    """The seed of what is written about a video."""
-    return int.from_bytes(hashlib.blake2b(f"{seed}:{video}".encode(), digest_size=6).digest(), "big")
+def seed_of(seed: int, video: str, attempt: int = 0) -> int:
+    """The seed of what is written about a video in an attempt."""
+    place = f"{seed}:{video}" + (f":{attempt}" if attempt else "")
+    return int.from_bytes(hashlib.blake2b(place.encode(), digest_size=6).digest(), "big")

@@ -10,26 +10,24 @@ from rich.console import Console
 
 from rbft.preparation import Prepared
 from rbft.rationales.checks.base import Judge, Material
-from rbft.rationales.quality import verify
+from rbft.rationales.quality import RESCUED, score
 from rbft.rationales.store import Rationale
 from rbft.terminal import steps_shown
 from rbft.vlm.batch import PromptInputs
 from rbft.vlm.prompt import Prompt
 
 
-def verify_written(
-    entry: Prepared, rationales: Sequence[Rationale], device: torch.device, console: Console
+def judge_written(
+    entry: Prepared, rationales: Sequence[Rationale], device: torch.device, console: Console, standing: int = 0
 ) -> list[Rationale]:
-    """Score the rationales of a write stage and decide which are trained on.
+    """Score the rationales of a write stage and judge each; a class may have lost all of its.
 
     Args:
         entry: The stage, its starting weights named.
         rationales: All that it wrote.
         device: Where the model that wrote them, and now reads them, computes.
         console: Where to show how far it is.
-
-    Raises:
-        StageError: A class has lost all of its rationales.
+        standing: How many of them, from the first on, keep the scores they have.
     """
     module, data, processor = entry.module, entry.datamodule, entry.processor
     bound = processor.frame_bound(data.max_pixels, data.max_visual_tokens)
@@ -39,13 +37,20 @@ def verify_written(
 
     with steps_shown(console) as told:
         judge = None
-        if any(check.needs_model for check in module.checks):
+        if any(check.needs_model for check in module.checks) and len(rationales) > standing:
             module.configure_model()
             judge = Judge(module.ready.to(device).eval(), processor, ask, data.eval_batch_size, told)
-        return verify(module.checks, module.keep, Material(tuple(rationales), entry.book, judge))
+        scored = score(module.checks, Material(tuple(rationales), entry.book, judge), standing)
+        return module.keep.judge(scored, module.checks, entry.book)
 
 
 def describe_dropped(rationales: Sequence[Rationale]) -> str:
     """Why rationales were dropped, in a clause; empty if none was."""
     reasons = Counter(part.split(" ")[0] for r in rationales if not r.kept for part in r.reason.split(", "))
     return ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
+
+
+def describe_rescued(rationales: Sequence[Rationale]) -> str:
+    """Which classes kept rationales that were dropped, in a clause; empty if none did."""
+    rescued = Counter(r.label for r in rationales if r.kept and r.reason.startswith(RESCUED))
+    return ", ".join(f"{label} {count}" for label, count in rescued.items())

@@ -1,14 +1,20 @@
-"""The stage that has the model write a rationale of each labelled training video."""
+"""The stage that has the model write rationales of the training videos, again where the first ones are of no use."""
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Sequence
+from statistics import fmean
+from typing import Any
 
+import lightning as L
 from rich.markup import escape
 
-from rbft.ranks import first_rank
-from rbft.rationales.store import RationaleStore
-from rbft.stages.verification import describe_dropped, verify_written
+from rbft.data.dataset import Example
+from rbft.data.records import VideoRecord
+from rbft.ranks import can_agree, first_rank, grouped, wait_for_all
+from rbft.rationales.store import Rationale, RationaleStore
+from rbft.rationales.writer import Attempt
+from rbft.stages.verification import describe_dropped, describe_rescued, judge_written
 from rbft.stages.work import Outcome, Work, author_of, connect, make_trainer, start
 from rbft.stages.writing_elsewhere import write_elsewhere
 from rbft.training.logging import log_rationales
@@ -17,50 +23,139 @@ from rbft.vlm.spread import is_spread
 
 
 def write(work: Work) -> Outcome:
-    """Prompt the model for a rationale of each labelled training video."""
+    """Prompt the model for rationales of each training video, attempt by attempt, and decide which are trained on."""
     entry, module, data = work.entry, work.entry.module, work.entry.datamodule
     store = RationaleStore(work.folder)
-    records, samples = data.splits.train, module.writer.samples
-    examples = module.writer.examples(records, entry.book)
-    done = store.written()
-    left = [row for row in examples if any((row.record.id, sample) not in done for sample in range(samples))]
     start(work)
     trainer = make_trainer(work)
-    if left and module.writer.vllm is not None:
-        if first_rank():
-            write_elsewhere(entry, left, store, author_of(entry), work.folder, work.console)
-    elif left:
-        connect(work, trainer, predict=left)
-        module.write_to(store)
-        with work.stop, profiled(trainer, work.entry.stage.name, work.folder, work.console):
-            trainer.predict(module, datamodule=data, return_predictions=False)
-        trainer.strategy.barrier()
-    written = store.finish(records, samples) if first_rank() else None
-    # a model that is spread over processes reads them on all of them
-    if module.vlm is not None and is_spread(module.vlm):
-        written = trainer.strategy.broadcast(written)
-    if written is None:
-        return Outcome(())
-    rationales = verify_written(entry, written, trainer.strategy.root_device, work.console)
+    labelled = {record.id: record for record in data.splits.train}
+    everyone = [*data.splits.train, *data.unlabelled_videos]
+    # only the first process judges; where all must read together, they all hold the same
+    judged: list[Rationale] = []
+    attempts = module.writer.attempts(entry.book.prompts.hint)
+    if len(attempts) > 1:
+        _come_together(work, trainer, store, everyone, attempts[0])
+    for attempt in attempts:
+        records = everyone if attempt.number == 0 else _pending(store, attempt, everyone, judged)
+        records = [record for record in records if attempt.unlabelled or record.id in labelled]
+        if not records:
+            continue
+        if attempt.number:
+            work.console.print(f"  attempt {attempt.number + 1}: {len(records)} videos have no rationale yet")
+        _write_what_is_left(work, trainer, store, attempt, records)
+        written = store.collect(records, module.writer.numbers(attempt)) if first_rank() else []
+        # a model that is spread over processes reads them on all of them
+        together = module.vlm is not None and is_spread(module.vlm)
+        if together:
+            written = trainer.strategy.broadcast(written)
+        if first_rank() or together:
+            device = trainer.strategy.root_device
+            judged = judge_written(entry, [*judged, *written], device, work.console, standing=len(judged))
     if not first_rank():
         return Outcome(())
+    place = {record.id: number for number, record in enumerate(everyone)}
+    judged.sort(key=lambda rationale: (place[rationale.id], rationale.sample))
+    # each with its reason, for whoever wants to know why a class has none
+    store.save(judged)
+    rationales = module.keep.settle(judged, entry.book)
     store.save(rationales)
-    stated = [r for r in rationales if r.stated is not None]
-    kept = Counter(r.label for r in rationales if r.kept)
-    summary = {
+    log_rationales(work.folder / "tensorboard", data, rationales)
+    return Outcome(("rationales.jsonl",), _tell(work, rationales))
+
+
+def _come_together(
+    work: Work, trainer: L.Trainer, store: RationaleStore, everyone: Sequence[VideoRecord], first: Attempt
+) -> None:
+    """Have all processes of the run there before the first of them decides what the others are to write.
+
+    Writing brings them together; but what an interrupted run has written is not written again.
+    """
+    module, data = work.entry.module, work.entry.datamodule
+    if module.writer.vllm is not None:
+        # one process writes, and where a launcher has started others they wait for what it says
+        if not can_agree():
+            trainer.strategy.setup_environment()
+        return
+    examples = module.writer.examples(everyone, work.entry.book, first)
+    if trainer.world_size > 1 and not grouped() and not _left(work, store, first, examples):
+        connect(work, trainer, predict=examples)
+        trainer.limit_predict_batches = 0
+        trainer.predict(module, datamodule=data, return_predictions=False)
+        trainer.limit_predict_batches = 1.0
+
+
+def _left(work: Work, store: RationaleStore, attempt: Attempt, examples: Sequence[Example]) -> list[Example]:
+    """What an attempt has not written yet."""
+    done, numbers = store.written(), work.entry.module.writer.numbers(attempt)
+    return [row for row in examples if any((row.record.id, number) not in done for number in numbers)]
+
+
+def _pending(
+    store: RationaleStore, attempt: Attempt, everyone: Sequence[VideoRecord], judged: Sequence[Rationale]
+) -> list[VideoRecord]:
+    """The videos that no rationale is kept of, the same on every process: the first one decides."""
+    if first_rank():
+        kept = {rationale.id for rationale in judged if rationale.kept}
+        store.ask_again(attempt.number, {record.id for record in everyone} - kept)
+    wait_for_all()
+    asked = store.asked_again(attempt.number)
+    return [record for record in everyone if record.id in asked]
+
+
+def _write_what_is_left(
+    work: Work, trainer: L.Trainer, store: RationaleStore, attempt: Attempt, records: Sequence[VideoRecord]
+) -> None:
+    """Have an attempt written, but for what an interrupted run has written already."""
+    entry, module, data = work.entry, work.entry.module, work.entry.datamodule
+    left = _left(work, store, attempt, module.writer.examples(records, entry.book, attempt))
+    if not left:
+        return
+    if module.writer.vllm is not None:
+        # what has been read here must not stand in the way of the other program
+        module.vlm = None
+        if first_rank():
+            write_elsewhere(entry, left, attempt, store, author_of(entry), work.folder, work.console)
+        wait_for_all()
+        return
+    connect(work, trainer, predict=left)
+    module.write_to(store, attempt)
+    with work.stop, profiled(trainer, work.entry.stage.name, work.folder, work.console):
+        trainer.predict(module, datamodule=data, return_predictions=False)
+    trainer.strategy.barrier()
+
+
+def _tell(work: Work, rationales: Sequence[Rationale]) -> dict[str, Any]:
+    """Say what was written; the figures of the stage."""
+    stated = [r for r in rationales if r.labelled and r.stated is not None]
+    kept = [r for r in rationales if r.kept]
+    covered = {r.id for r in kept}
+    checks = dict.fromkeys(name for r in rationales for name in r.scores)
+    summary: dict[str, Any] = {
+        "videos": len({r.id for r in rationales}),
+        "videos_without": len({r.id for r in rationales} - covered),
         "rationales": len(rationales),
-        "kept": sum(kept.values()),
+        "labelled_rationales": sum(r.labelled for r in rationales),
+        "kept": len(kept),
         "state_a_class": len(stated),
         "state_the_right_class": sum(r.stated == r.label for r in stated),
         "truncated": sum(r.truncated for r in rationales),
+        "scores": {name: round(fmean(r.scores[name] for r in rationales if name in r.scores), 4) for name in checks},
     }
-    log_rationales(work.folder / "tensorboard", data, rationales)
-    work.console.print(
+    if clips := {r.id for r in rationales if not r.labelled}:
+        summary |= {"unlabelled": len(clips), "unlabelled_kept": len(clips & covered)}
+    say = work.console.print
+    say(
         f"  {summary['rationales']} rationales, {summary['kept']} kept; {summary['state_the_right_class']} of "
         f"{summary['state_a_class']} that name a class name the right one; {summary['truncated']} cut at the limit"
     )
     if dropped := describe_dropped(rationales):
-        work.console.print(f"  dropped: {escape(dropped)}")
+        say(f"  dropped: {escape(dropped)}")
+    if rescued := describe_rescued(rationales):
+        say(f"  classes that lost all and keep the best of each video: {escape(rescued)}")
+    if summary["videos_without"]:
+        say(f"  {summary['videos_without']} of {summary['videos']} videos have no rationale that is kept")
+    if clips:
+        say(f"  unlabelled clips used: {summary['unlabelled_kept']} of {len(clips)}, under the class their text states")
     for rationale in rationales[:: max(1, len(rationales) // 3)][:3]:
-        work.console.print(f"  {escape(rationale.video)}: {escape(rationale.text)}", soft_wrap=True)
-    return Outcome(("rationales.jsonl",), summary)
+        say(f"  {escape(rationale.video)}: {escape(rationale.text)}", soft_wrap=True)
+    return summary

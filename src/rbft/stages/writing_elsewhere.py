@@ -19,7 +19,7 @@ from rbft.vlm.loading import model_source
 if TYPE_CHECKING:
     from rbft.experiment import Stage
     from rbft.preparation import Prepared
-    from rbft.rationales.writer import RationaleWriter
+    from rbft.rationales.writer import Attempt, RationaleWriter
 
 
 def require_elsewhere(stage: Stage, writer: RationaleWriter) -> None:
@@ -37,13 +37,20 @@ def require_elsewhere(stage: Stage, writer: RationaleWriter) -> None:
 
 
 def write_elsewhere(
-    entry: Prepared, left: Sequence[Example], store: RationaleStore, author: str, folder: Path, console: Console
+    entry: Prepared,
+    left: Sequence[Example],
+    attempt: Attempt,
+    store: RationaleStore,
+    author: str,
+    folder: Path,
+    console: Console,
 ) -> None:
     """Have what is left written, and store it as it comes.
 
     Args:
         entry: The stage.
         left: What is to be written about.
+        attempt: Which round this is.
         store: Takes the rationales.
         author: Name of the model.
         folder: The stage's, for the other program's log.
@@ -60,7 +67,7 @@ def write_elsewhere(
 
     model = {"model": model_source(module.name), "revision": module.revision, "dtype": module.dtype_}
     seed, log = int(entry.config["seed_everything"]), folder / "vllm.log"
-    found = module.writer.write_elsewhere(model, processor, entry.book, left, frames, author, seed, log)
+    found = module.writer.write_elsewhere(model, processor, entry.book, left, frames, author, seed, attempt, log)
     with steps_shown(console) as told:
         for done, rationales in enumerate(found, start=1):
             store.append(rationales, 0)

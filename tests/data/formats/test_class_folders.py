@@ -43,6 +43,15 @@ def test_linked_folders_are_followed_once(put):
     assert [path for path, _, _ in read(root / "data")] == ["a/1.mp4", "b/2.mp4", "c/2.mp4"]
 
 
+def test_what_is_no_class_can_be_skipped(put):
+    root = put("train/a/1.mp4", "test/a/2.mp4", "more/3.mp4")
+    found = ClassFolders(skip=("more",)).read(root)
+    assert [(r.path, r.label, r.split) for r in found] == [
+        ("test/a/2.mp4", "a", "test"),
+        ("train/a/1.mp4", "a", "train"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("paths", "message"),
     [
@@ -50,7 +59,7 @@ def test_linked_folders_are_followed_once(put):
         (["a/1.mp4", "b/.hidden.mp4"], r"/b holds no video \(found nothing\)"),
         (["a/1.mp4", "loose.mp4"], "loose.mp4 lies in no class folder"),
         (["train/1.mp4", "test/a/2.mp4"], "train/1.mp4 lies in no class folder"),
-        (["train/a/1.mp4", "extra/2.mp4"], r"mixes split folders \(train\) and others \(extra\)"),
+        (["train/a/1.mp4", "extra/2.mp4"], r"mixes split folders \(train\) and others \(extra\).*data\.format\.skip"),
         (["readme.txt"], r"holds no class folders \(found readme.txt\)"),
         (["a/b\\c.mp4"], "holds a backslash"),
     ],

@@ -16,7 +16,13 @@ class ClassFolders(DatasetFormat):
 
     The folders of the root are splits if all of them have a split's name (train, val, validation, valid, dev, test).
     Hidden files are skipped, and so are files that are no videos as long as their class has videos as well.
+
+    Args:
+        skip: Folders of the root that are neither class nor split, such as one of unlabelled videos.
     """
+
+    def __init__(self, skip: tuple[str, ...] = ()) -> None:
+        self.skip = tuple(skip)
 
     def read(self, root: Path) -> list[VideoRecord]:
         """The videos, sorted by split and class folder and path.
@@ -25,13 +31,13 @@ class ClassFolders(DatasetFormat):
             DataError: The root is no folder or holds no class, a class is empty, or a video lies in no class.
         """
         require_folder(root)
-        folders = _class_folders(root)
+        folders = [folder for folder in _class_folders(root) if folder.name not in self.skip]
         splits = [folder for folder in folders if folder.name.casefold() in SPLIT_NAMES]
         if splits and len(splits) < len(folders) and any(any(p.is_dir() for p in visible(s)) for s in splits):
             other = next(folder for folder in folders if folder not in splits)
             raise DataError(
                 f"{root} mixes split folders ({splits[0].name}) and others ({other.name}); move the classes into the "
-                "split folders, or move what is no class elsewhere."
+                "split folders, or name what is no class in data.format.skip."
             )
         if len(splits) < len(folders):
             return list(_read_classes(root, folders, None))

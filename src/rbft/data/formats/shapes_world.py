@@ -11,6 +11,9 @@ from rbft.data.formats.class_folders import ClassFolders
 from rbft.data.records import VideoRecord
 from rbft.files import read_jsonl
 
+ARBITRARY = ("dax", "wug", "zep", "kib", "fob", "mip", "tov", "gan")
+"""Words that no model knows, for classes whose names shall not help."""
+
 
 @dataclass(frozen=True)
 class ShapesWorld(DatasetFormat):
@@ -25,6 +28,8 @@ class ShapesWorld(DatasetFormat):
         val_per_class: Validation videos of a class.
         test_per_class: Test videos of a class.
         events_shown: How many of the four events of a union training and validation videos show; test videos show all.
+        names: `known`: the words of the domain, of which the built-in model knows those of `pairs` and `unions`;
+            `arbitrary`: words that mean nothing to it.
     """
 
     domain: Literal["pairs", "unions", "relations", "majority"] = "pairs"
@@ -34,6 +39,13 @@ class ShapesWorld(DatasetFormat):
     val_per_class: int = 8
     test_per_class: int = 40
     events_shown: int = 4
+    names: Literal["known", "arbitrary"] = "known"
+
+    def label_names(self, root: Path) -> tuple[str, ...] | None:
+        """The classes in the domain's order where they have words of no meaning; else as any other data set's."""
+        from rbft.worlds.events import CLASSES
+
+        return ARBITRARY[: len(CLASSES[self.domain])] if self.names == "arbitrary" else None
 
     def prepare(self, root: Path) -> None:
         """Write the videos if they are not there.
@@ -57,6 +69,11 @@ class ShapesWorld(DatasetFormat):
     def read(self, root: Path) -> list[VideoRecord]:
         """The videos, sorted by split, class and path, each with the true `description` of what it shows."""
         from rbft.worlds.domain import TRUTH_FILE
+        from rbft.worlds.events import CLASSES
 
         told = {row["path"]: row["description"] for _, row in read_jsonl(root / TRUTH_FILE)}
-        return [replace(record, text={"description": told[record.path]}) for record in ClassFolders().read(root)]
+        words = dict(zip(CLASSES[self.domain], self.label_names(root) or CLASSES[self.domain], strict=True))
+        return [
+            replace(record, label=words[record.label], text={"description": told[record.path]})
+            for record in ClassFolders().read(root)
+        ]

@@ -65,6 +65,8 @@ class Check(ABC):
     """Key of the score in `Rationale.scores`."""
     needs_model: ClassVar[bool] = False
     needs_videos: ClassVar[bool] = False
+    compares: ClassVar[bool] = False
+    """Whether a score depends on the other rationales of the set."""
 
     def __init__(self, threshold: float) -> None:
         if not 0 <= threshold <= 1:

@@ -81,6 +81,7 @@ class Grounding(Check):
     name = "grounding"
     needs_model = True
     needs_videos = True
+    compares = True
 
     def __init__(self, others: int = 12, threshold: float = 0.95) -> None:
         super().__init__(threshold)

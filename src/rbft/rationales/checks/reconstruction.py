@@ -24,6 +24,7 @@ class Reconstruction(Check):
     """
 
     name = "reconstruction"
+    compares = True
 
     def __init__(self, min_videos: int = 8, folds: int = 5, threshold: float = 0.35) -> None:
         super().__init__(threshold)

@@ -66,7 +66,11 @@ class Truncation(Check):
 
     def _scores(self, material: Material) -> list[float | None]:
         # behind a conclusion the text was complete, with a full stop or without
-        return [float(not r.truncated and (r.stated is not None or _ends(r.text))) for r in material.rationales]
+        closed = [r.stated is not None and not material.book.begins_with_class(r.written) for r in material.rationales]
+        return [
+            float(not r.truncated and (done or _ends(r.text)))
+            for r, done in zip(material.rationales, closed, strict=True)
+        ]
 
 
 def _ends(text: str) -> bool:

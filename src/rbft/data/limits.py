@@ -1,0 +1,33 @@
+"""Numbers of the data module that must lie in a range."""
+
+from __future__ import annotations
+
+from rbft.errors import ConfigError
+
+
+def require_counts(*, batch_size: int, eval_batch_size: int, num_workers: int, max_visual_tokens: int | None) -> None:
+    """Refuse counts that are too small.
+
+    Raises:
+        ConfigError: Names the key.
+    """
+    for key, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
+        if value < 1:
+            raise ConfigError(f"data.{key}: {value} must be at least 1.")
+    if max_visual_tokens is not None and max_visual_tokens < 1:
+        raise ConfigError(f"data.max_visual_tokens: {max_visual_tokens} must be at least 1.")
+    if num_workers < 0:
+        raise ConfigError(f"data.num_workers: {num_workers} must not be negative.")
+
+
+def require_room(cache_gb: float, feature_cache_gb: float) -> None:
+    """Refuse caches without room.
+
+    Raises:
+        ConfigError: Names the key, and the one that turns the cache off.
+    """
+    if not 0 < cache_gb < float("inf"):
+        raise ConfigError(f"data.cache_gb: {cache_gb} must be above 0; data.cache_clips: false keeps no clips.")
+    if not 0 < feature_cache_gb < float("inf"):
+        raise ConfigError(f"data.feature_cache_gb: {feature_cache_gb} must be above 0; data.cache_features: false "
+                          "keeps no features.")  # fmt: skip

@@ -1,0 +1,119 @@
+"""Videos without labels: which they are, and that nothing of them is in validation or test."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from rbft.data.findings import some_of
+from rbft.data.formats.on_disk import is_video, require_on_disk, walk
+from rbft.data.formats.rows import read_table
+from rbft.data.leaks import crossing_groups, near_duplicates
+from rbft.data.records import VideoRecord, relative_path
+from rbft.data.splits import Splits
+from rbft.data.video_facts import VideoFacts
+from rbft.errors import DataError
+
+UNUSED = "unused"
+"""Takes the labelled videos that the low-data protocol leaves over, without their labels."""
+_KEY = "data.unlabelled"
+_LIKE = 0.85  # as in rbft.data.check
+
+
+def without_labels(records: Sequence[VideoRecord], root: Path, where: str | None) -> list[VideoRecord]:
+    """The labelled videos: those below a folder of unlabelled ones are none, whatever the format makes of it."""
+    if where is None or where == UNUSED or not (root / relative_path(where, _KEY)).is_dir():
+        return list(records)
+    below = relative_path(where, _KEY) + "/"
+    return [record for record in records if not record.path.startswith(below)]
+
+
+def read_unlabelled(root: Path, where: str, records: Sequence[VideoRecord], splits: Splits) -> list[VideoRecord]:
+    """The videos that `data.unlabelled` names, each with an empty label.
+
+    Args:
+        root: The data root.
+        where: A folder below the root, all of whose videos are taken; or a .csv, .tsv or .jsonl file there with a
+            column `path` (relative to the root) and, if it likes, `group`; or `unused`.
+        records: The labelled videos; a path that is one of theirs keeps its group.
+        splits: Of the labelled videos.
+
+    Raises:
+        DataError: There is no such folder or file, it names no video, one twice or one that is not there, or one that
+            trains, validates or is tested on.
+    """
+    if where == UNUSED:
+        held_out = {record.group for record in (*splits.val, *splits.test)} - {None}
+        found = [r for r in splits.unused if r.split in (None, "train") and r.group not in held_out]
+    else:
+        path = root / relative_path(where, _KEY)
+        if path.is_dir():
+            files = [file for file in walk(path) if is_video(file.name)]
+            stated = {relative_path(file.relative_to(root).as_posix(), _KEY): "" for file in files}
+        elif path.is_file():
+            stated = _read_table(path)
+        else:
+            raise DataError(f"{_KEY}: {path} is neither a folder nor a table; it is relative to data.root.")
+        known = {record.path: record for record in records}
+        found = [known.get(name) or VideoRecord(name, name, "") for name in stated]
+        found = [replace(record, group=stated[record.path] or record.group) for record in found]
+    if not found:
+        raise DataError(f"{_KEY}: {where} holds no video to write about without a label.")
+    found = [VideoRecord(record.id, record.path, "", None, record.group) for record in found]
+    require_on_disk(root, found, f"{_KEY} ({where})")
+    _refuse_known(found, splits)
+    return sorted(found, key=lambda record: record.id)
+
+
+def _read_table(path: Path) -> dict[str, str]:
+    """The group of each path of a table, empty where none is stated."""
+    found: dict[str, str] = {}
+    for row in read_table(path):
+        name = relative_path(row.filled("path"), row.where)
+        if name in found:
+            raise DataError(f"{row.where}: {name} is named twice; keep one of the rows.")
+        found[name] = row.text("group") if "group" in row.cells else ""
+    return found
+
+
+def _refuse_known(found: Sequence[VideoRecord], splits: Splits) -> None:
+    sides = {r.path: side for side in ("train", "val", "test") for r in getattr(splits, side)}
+    for record in found:
+        if record.path in sides:
+            raise DataError(f"{_KEY}: {record.path} is in {sides[record.path]}; take it off the unlabelled videos.")
+
+
+def refuse_leaks(unlabelled: Sequence[VideoRecord], splits: Splits, facts: Mapping[str, VideoFacts]) -> list[str]:
+    """Refuse unlabelled videos that validation or test know by content or group.
+
+    Args:
+        unlabelled: The readable ones.
+        splits: Of the labelled videos.
+        facts: By path, of all of them.
+
+    Returns:
+        Warnings: what looks like a video of validation or test, and copies of training videos.
+
+    Raises:
+        DataError: Names the first such videos.
+    """
+    warnings: list[str] = []
+    digests = {facts[record.path].digest: record for record in unlabelled}
+    for side in ("val", "test", "train"):
+        part = [record for record in getattr(splits, side) if facts[record.path].decoded_frames]
+        same = [(digests[facts[r.path].digest], r) for r in part if facts[r.path].digest in digests]
+        told = some_of(f"{one.path} is {other.path}" for one, other in same)
+        if same and side != "train":
+            raise DataError(f"{_KEY}: {len(same)} videos are the same files as videos of {side} ({told}), so that what "
+                            "is tested would be trained on. Take them off.")  # fmt: skip
+        if same:
+            warnings.append(f"{_KEY}: {len(same)} videos are the same files as labelled training videos ({told}).")
+        if side == "train":
+            continue
+        both = {"unlabelled": unlabelled, side: part}
+        if groups := list(crossing_groups(both)):
+            raise DataError(f"{_KEY}: {groups[0].message}")
+        notes: list[str] = []
+        warnings += [finding.message for finding in near_duplicates(both, facts, _LIKE, notes)] + notes
+    return warnings
