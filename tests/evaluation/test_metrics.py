@@ -57,6 +57,7 @@ def test_keys_are_the_contract():
         "test/macro_f1",
         "test/top5_accuracy",
         "test/ece",
+        "test/ece_calibrated",
         "test/auroc",
         "test/accuracy_ci95",
         "test/num_videos",

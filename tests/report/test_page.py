@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -14,6 +15,10 @@ from rbft.data.formats import ClassFolders
 from rbft.evaluation import metrics
 from rbft.evaluation.predictions import Prediction
 from rbft.experiment import Experiment, Stage
+from rbft.rationales.audit import Audit, audit_stored
+from rbft.rationales.checks.contradiction import Contradiction
+from rbft.rationales.checks.grounding import Grounding
+from rbft.rationales.prompts import PromptBook, Prompts
 from rbft.rationales.store import Rationale
 from rbft.report.page import write_page
 
@@ -60,12 +65,15 @@ def predictions(data: VideoDataModule) -> list[Prediction]:
     return [*made, Prediction("gone", "gone.mp4", names[1], None, (), ())]
 
 
-def page(tmp_path: Path, data: VideoDataModule, rationales: list[Rationale], **changes) -> tuple[str, Reader]:
+def page(
+    tmp_path: Path, data: VideoDataModule, rationales: list[Rationale], audit: Audit | None = None, **changes
+) -> tuple[str, Reader]:
     stages = (Stage("write", "write", {}, None, None), Stage("test", "test", {}, None, None))
     run_dir = tmp_path / EVIL.replace("/", "")
     experiment = Experiment(EVIL, "rbft", "rbft", stages, None, run_dir, (), (), False, False)
     found = metrics.test_metrics(predictions(data), data.labels, ["push"])
-    write_page(tmp_path / "report.html", experiment, data, {**found, **changes}, predictions(data), rationales)
+    figures = {**found, **changes}
+    write_page(tmp_path / "report.html", experiment, data, figures, predictions(data), rationales, audit=audit)
     html = (tmp_path / "report.html").read_text(encoding="utf-8")
     reader = Reader()
     reader.feed(html)
@@ -121,6 +129,26 @@ def test_errors_are_shown_with_their_frames_the_surest_first(tmp_path, data):
     wrong = [p for p in predictions(data) if p.predicted not in (None, p.label)]
     alts = [str(a["alt"]) for tag, a in reader.tags if tag == "img" and str(a.get("alt")).startswith("frames of")]
     assert alts == [f"frames of {p.video}" for p in sorted(wrong, key=lambda p: -max(p.probabilities))]
+
+
+def test_the_audit_of_the_rationales_is_part_of_the_page_by_the_scores_they_have(tmp_path, data):
+    texts = ["a hand moves up .", "a hand moves up .", "it goes in circles . " * 9, "it is a pull ."]
+    book, checks = PromptBook(Prompts(), data.labels), [Contradiction(), Grounding()]
+    written = [
+        replace(rationale(data, n), text=text, written=text, scores={"contradiction": 0.2 if n == 1 else 0.9})
+        for n, text in enumerate(texts)
+    ]
+    found = audit_stored("write", written, book, checks)
+    html, reader = page(tmp_path, data, written, audit=found)
+    text = reader.text
+    assert "What the rationales are worth" in text
+    assert "4 rationales of 2 classes, 0 empty" in text
+    assert "contradict argue for another class, as the model reads them 25.0%" in text
+    assert "word for word as for another video 50.0%" in text
+    assert "Not measured: grounding: the stage that wrote them has no such check (model.checks)" in text
+    assert "The worst by each check" in text and "contradiction 0.20" in text and "repetition" in text
+    assert html.count("<html") == html.count("<style") == 1, "a part, not a page in a page"
+    assert "What the rationales are worth" not in page(tmp_path, data, [])[1].text
 
 
 def test_dropped_rationales_say_why(tmp_path, data):

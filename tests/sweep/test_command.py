@@ -13,6 +13,7 @@ from tests.support.runs import REPOSITORY, fit, write_experiment
 from tests.support.sweeps import STAND_IN, drive, write_sweep
 
 from rbft.__main__ import main
+from rbft.lineage import StageRecord, write_record
 from rbft.sweep import driver
 from rbft.sweep.board import SweepBoard
 from rbft.sweep.grid import read_sweep
@@ -100,8 +101,8 @@ def test_cost_is_judged_by_finished_runs(tmp_path, capsys):
     for run in plan.runs:
         stage = run.folder / "test" / "stage.json"
         if run.point["seed_everything"] == 0:
-            stage.parent.mkdir()
-            stage.write_text(json.dumps({"seconds": 60.0 * run.point["data.shots"]}))
+            seconds = 60.0 * run.point["data.shots"]
+            write_record(stage.parent, StageRecord("test", "test", "", {}, {}, seconds, {}))
         else:
             (run.folder / "metrics.json").unlink()
     for run in plan.runs:

@@ -34,6 +34,8 @@ class Answering:
         strength: How far the weights go from the base model (0) to the tuned one (1), on a straight line between both
             (WiSE-FT, Wortsman et al., arXiv 2109.01903); for LoRA it scales the adapter. None: chosen on validation.
         strengths: What is tried where validation chooses.
+        calibrate: Whether a temperature for the probabilities is fitted on the validation videos (Guo et al.,
+            arXiv 1706.04599), which are scored for it; without any there is none. It changes no predicted class.
     """
 
     mode: Literal["direct", "rationale", "mixture", "validation"] = "direct"
@@ -44,6 +46,7 @@ class Answering:
     mixture_weight: float | None = None
     strength: float | None = 1.0
     strengths: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
+    calibrate: bool = True
 
     def __post_init__(self) -> None:
         if self.samples < 1 or self.max_new_tokens < 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from scipy.stats import binomtest
@@ -12,11 +13,12 @@ from torchmetrics.functional.classification import (
     multiclass_accuracy,
     multiclass_auroc,
     multiclass_calibration_error,
-    multiclass_confusion_matrix,
     multiclass_f1_score,
 )
 
 from rbft.data.labels import LabelSet
+from rbft.evaluation.calibration import BINS
+from rbft.evaluation.counts import confusion_counts
 from rbft.evaluation.predictions import Prediction
 
 Metrics = dict[str, float | int | list[float] | None]
@@ -28,6 +30,13 @@ def accuracy_interval(correct: int, total: int) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
+def _calibrated_error(predictions: Sequence[Prediction], labels: LabelSet) -> float | None:
+    """Expected calibration error of the calibrated probabilities; None where there are none."""
+    calibrated = [replace(p, probabilities=p.calibrated) for p in predictions if p.calibrated]
+    scores, truth = _tensors(calibrated, labels)
+    return float(multiclass_calibration_error(scores, truth, len(labels), n_bins=BINS)) if calibrated else None
+
+
 def _tensors(predictions: Sequence[Prediction], labels: LabelSet) -> tuple[Tensor, Tensor]:
     """Probabilities (N, C) and labels (N,) of the videos that were read."""
     read = [prediction for prediction in predictions if prediction.predicted is not None]
@@ -37,9 +46,8 @@ def _tensors(predictions: Sequence[Prediction], labels: LabelSet) -> tuple[Tenso
 
 
 def confusion(predictions: Sequence[Prediction], labels: LabelSet) -> Tensor:
-    """Counts (C, C): rows are true classes, columns predicted ones; unreadable videos are in neither."""
-    scores, truth = _tensors(predictions, labels)
-    return multiclass_confusion_matrix(scores.argmax(1), truth, num_classes=len(labels))
+    """Counts (C, C) as of `confusion_counts`."""
+    return torch.from_numpy(confusion_counts(predictions, labels.names))
 
 
 def test_metrics(predictions: Sequence[Prediction], labels: LabelSet, train_labels: Sequence[str]) -> Metrics:
@@ -73,7 +81,8 @@ def test_metrics(predictions: Sequence[Prediction], labels: LabelSet, train_labe
         "test/balanced_accuracy": sum(hits[name] / count for name, count in per_class.items()) / len(per_class),
         "test/macro_f1": float(multiclass_f1_score(scores, truth, classes, average="macro")) if read else None,
         "test/top5_accuracy": float(top5) * (total - unreadable) / total,
-        "test/ece": float(multiclass_calibration_error(scores, truth, classes, n_bins=15)) if read else None,
+        "test/ece": float(multiclass_calibration_error(scores, truth, classes, n_bins=BINS)) if read else None,
+        "test/ece_calibrated": _calibrated_error(predictions, labels),
         "test/auroc": auroc,
         "test/accuracy_ci95": list(accuracy_interval(correct, total)),
         "test/num_videos": total,

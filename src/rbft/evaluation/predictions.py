@@ -25,6 +25,7 @@ class Prediction:
             and the logarithm of the probabilities where these are of several answers.
         rationale: The model's own words, if asked for; several are separated by empty lines.
         answers: Probabilities by the way of answering, where there was more than one.
+        calibrated: Probabilities that a temperature was applied to; empty where there is none.
     """
 
     id: str
@@ -35,6 +36,7 @@ class Prediction:
     log_likelihoods: tuple[float, ...]
     rationale: str | None = None
     answers: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    calibrated: tuple[float, ...] = ()
 
 
 def probabilities(log_likelihoods: Sequence[float]) -> tuple[float, ...]:
@@ -63,6 +65,7 @@ def read_predictions(path: Path) -> list[Prediction]:
                 tuple(row["probabilities"]),
                 tuple(row["log_likelihoods"]),
             )
+            row["calibrated"] = tuple(row.get("calibrated", ()))
             row["answers"] = {mode: tuple(chances) for mode, chances in row.get("answers", {}).items()}
             found.append(Prediction(**row))
         except (KeyError, TypeError, AttributeError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -95,14 +96,16 @@ def print_audit(audit: Audit, console: Console) -> None:
         )
 
 
-def write_audit_page(path: Path, audit: Audit) -> None:
-    """Write the page of an audit."""
+def audit_view(audit: Audit) -> dict[str, Any]:
+    """What the template `audit_part.html.j2` shows of an audit, as its variable `shown`."""
     keys = _measured(audit)
     rows = [
         {"name": name, "count": figures["rationales"], "cells": [_shown(key, figures[key]) for key in keys]}
         for name, figures in {"all": audit.overall, **audit.per_class}.items()
     ]
-    page = render(
-        "audit.html.j2", audit=audit, summary=summary(audit), figures=[FIGURES[key] for key in keys], rows=rows
-    )
-    write_atomic(path, page)
+    return {"audit": audit, "summary": summary(audit), "figures": [FIGURES[key] for key in keys], "rows": rows}
+
+
+def write_audit_page(path: Path, audit: Audit) -> None:
+    """Write the page of an audit."""
+    write_atomic(path, render("audit.html.j2", shown=audit_view(audit)))

@@ -8,11 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rbft.data.datamodule import VideoDataModule
+from rbft.evaluation.calibration import both_reliabilities
+from rbft.evaluation.counts import recalls
 from rbft.evaluation.metrics import accuracy_interval, confusion
 from rbft.evaluation.predictions import Prediction
 from rbft.files import write_atomic
+from rbft.rationales.audit import Audit
 from rbft.rationales.store import Rationale, spread
-from rbft.report.figures import as_png, confusion_figure, frames_png
+from rbft.report.audit import audit_view
+from rbft.report.figures import as_png, confusion_figure, frames_png, reliability_figure
 from rbft.report.templates import render
 
 if TYPE_CHECKING:
@@ -31,17 +35,15 @@ def _frames(data: VideoDataModule, video: str) -> str:
 
 
 def _per_class(predictions: Sequence[Prediction], names: Sequence[str]) -> list[dict[str, Any]]:
-    rows = []
-    for name in names:
-        mine = [prediction for prediction in predictions if prediction.label == name]
-        right = sum(prediction.predicted == name for prediction in mine)
-        rows.append({
+    return [
+        {
             "name": name,
-            "videos": len(mine),
-            "recall": right / len(mine) if mine else None,
-            "interval": accuracy_interval(right, len(mine)) if mine else None,
-        })  # fmt: skip
-    return rows
+            "videos": total,
+            "recall": right / total if total else None,
+            "interval": accuracy_interval(right, total) if total else None,
+        }
+        for name, (right, total) in recalls(predictions, names).items()
+    ]
 
 
 def _surest_errors(predictions: Sequence[Prediction]) -> list[Prediction]:
@@ -57,6 +59,8 @@ def write_page(
     metrics: dict[str, Any],
     predictions: Sequence[Prediction],
     rationales: Sequence[Rationale],
+    calibration: str = "",
+    audit: Audit | None = None,
 ) -> None:
     """Write the page of a run.
 
@@ -67,6 +71,8 @@ def write_page(
         metrics: Of its last test, with those of earlier tests of the same run.
         predictions: One per test video.
         rationales: What the write stage wrote; may be empty.
+        calibration: What is known of the probabilities' calibration, as a clause.
+        audit: Of these rationales; None where there are none.
     """
     names = data.labels.names
     errors = [
@@ -87,6 +93,9 @@ def write_page(
         metrics=metrics,
         others=others,
         confusion=_picture(as_png(figure)),
+        calibration=calibration,
+        shown=None if audit is None else audit_view(audit),
+        reliability=_picture(as_png(reliability_figure(both_reliabilities(predictions, names), "test videos"))),
         classes=_per_class(predictions, names),
         rationales=[{"rationale": r, "frames": _frames(data, r.video)} for r in spread(rationales)],
         errors=errors,

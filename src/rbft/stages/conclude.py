@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.markup import escape
 
+from rbft.evaluation.calibration import Calibration
 from rbft.evaluation.predictions import read_predictions, write_predictions
 from rbft.files import read_json, write_json
 from rbft.lineage import read_record
+from rbft.rationales.audit import audit_stored
 from rbft.rationales.store import read_rationales
 from rbft.report.page import write_page
+from rbft.stages.rounds import read_rounds, round_metrics, tell_rounds
 
 if TYPE_CHECKING:
     from rbft.experiment import Experiment
@@ -21,7 +24,7 @@ if TYPE_CHECKING:
 LABELS = "labels.json"
 """The classes of a run, in their order, at the top of its folder."""
 
-PUBLISHED = ("metrics.json", "predictions.jsonl", "report.html")
+PUBLISHED = ("metrics.json", "predictions.jsonl", "calibration.json", "report.html")
 """What a run leaves at the top of its folder when its last test is done."""
 
 
@@ -34,7 +37,7 @@ def conclude(experiment: Experiment, prepared: Sequence[Prepared], console: Cons
         console: Where to speak.
         publish: Whether to write anything; what stands there already stays as it is otherwise.
     """
-    tests = [entry for entry in prepared if entry.stage.kind == "test"]
+    tests = [entry for entry in prepared if entry.stage.tests]
     if not tests or not _is_current(experiment, tests[-1]):
         return
     last, run_dir = tests[-1], experiment.run_dir
@@ -44,14 +47,24 @@ def conclude(experiment: Experiment, prepared: Sequence[Prepared], console: Cons
             earlier = read_json(run_dir / entry.stage.name / "metrics.json")
             metrics |= {f"{entry.stage.name}/{key.removeprefix('test/')}": value
                         for key, value in earlier.items() if key.startswith("test/accuracy")}  # fmt: skip
+    rounds = read_rounds(run_dir, prepared)
+    metrics |= round_metrics(rounds)
+    found = run_dir / last.stage.name / "calibration.json"
+    calibration = Calibration.from_json(read_json(found), found)
     if publish:
         write_json(run_dir / "metrics.json", metrics)
+        write_json(run_dir / "calibration.json", calibration.to_json())
         predictions = read_predictions(run_dir / last.stage.name / "predictions.jsonl")
         write_predictions(run_dir / "predictions.jsonl", predictions)
-        writer = next((entry for entry in prepared if entry.stage.kind == "write"), None)
+        writer = next((entry for entry in reversed(prepared) if entry.stage.kind == "write"), None)
         written = run_dir / (writer.stage.name if writer is not None else "") / "rationales.jsonl"
         rationales = read_rationales(written) if written.is_file() else []
-        write_page(run_dir / "report.html", experiment, last.datamodule, metrics, predictions, rationales)
+        audit = None
+        if writer is not None and rationales:
+            audit = audit_stored(writer.stage.name, rationales, writer.book, writer.module.checks)
+        write_page(run_dir / "report.html", experiment, last.datamodule, metrics, predictions, rationales,
+                   calibration.describe(), audit)  # fmt: skip
+    tell_rounds(rounds, console)
     low, high = metrics["test/accuracy_ci95"]
     console.print(
         f"\n[bold]accuracy {metrics['test/accuracy']:.1%}[/] (95% interval {low:.1%} to {high:.1%}, "
@@ -62,6 +75,7 @@ def conclude(experiment: Experiment, prepared: Sequence[Prepared], console: Cons
     floors += [f"{key.removesuffix('/accuracy').replace('_', '-')} {value:.1%}" for key, value in metrics.items()
                if key.endswith("/accuracy") and key.split("/")[0] not in ("test", "chance", "majority")]  # fmt: skip
     console.print(f"beside it: {escape(', '.join(floors))}")
+    console.print(f"sureness: {escape(calibration.describe())}")
     console.print(f"run: {escape(str(run_dir))}  (report.html; tensorboard --logdir {escape(str(run_dir))})")
 
 

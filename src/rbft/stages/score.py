@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -10,60 +11,105 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from rbft.data.records import VideoRecord
 from rbft.evaluation.answering import Choice, answer, choose
+from rbft.evaluation.calibration import Calibration, fit_temperature
 from rbft.evaluation.metrics import Metrics, test_metrics
 from rbft.evaluation.predictions import Prediction, write_predictions
 from rbft.files import write_json
 from rbft.ranks import first_rank
 from rbft.stages.work import Outcome, Work, connect, make_trainer, start
-from rbft.training.logging import log_confusion
+from rbft.training.logging import log_confusion, log_reliability
 from rbft.training.profile import profiled
 from rbft.training.sharding import require_direct
+
+TESTED = ("predictions.jsonl", "metrics.json", "calibration.json")
+"""What every test leaves in its folder."""
+VALIDATION = "validation.jsonl"
+"""Predictions of the validation videos, where they were scored: what a threshold can be chosen by."""
+UNCALIBRATED = Calibration(absent="this kind of classifier is not calibrated")
 
 
 def score(work: Work) -> Outcome:
     """Score every test video against the closed set of labels."""
-    entry, module, data = work.entry, work.entry.module, work.entry.datamodule
+    module, data = work.entry.module, work.entry.datamodule
     trainer = make_trainer(work)
     settings, scoring = module.answering, module.scoring
     require_direct(trainer, settings)
     start(work, keep_base=settings.strength != 1)
     rows = {"test": scoring.examples(data.splits.test, reasoned=settings.writes)}
-    if settings.needs_validation:
+    validates = bool(data.splits.val) and (settings.needs_validation or settings.calibrate)
+    if validates:
         rows["val"] = scoring.examples(data.splits.val, reasoned=settings.writes)
     connect(work, trainer, **rows)
     with work.stop, profiled(trainer, work.entry.stage.name, work.folder, work.console):
-        choice = _settle(work, trainer)
+        choice, validated = _settle(work, trainer)
         module.strength = choice.strength
+        if validates and not validated:
+            trainer.validate(module, datamodule=data, verbose=False)
+            validated = module.predictions
         trainer.test(module, datamodule=data, verbose=False)
     names = data.labels.names
-    answered = [answer(p, choice.mode, choice.mixture_weight, names) for p in module.predictions]
-    predictions = [*answered, *(_wrong(record) for record in data.unreadable)]
-    metrics = test_metrics(predictions, data.labels, [record.label for record in data.splits.train])
-    if settings.writes or settings.strength != 1:
+    validated, answered = ([answer(p, choice.mode, choice.mixture_weight, names) for p in found]
+                           for found in (validated, module.predictions))  # fmt: skip
+    off = Calibration(absent="model.answering.calibrate is off")
+    calibration = fit_temperature(validated, names) if settings.calibrate else off
+    metrics = leave_test(work, trainer, answered, calibration)
+    if settings.writes or settings.strength != 1 or scoring.scorer.prior is not None:
         _tell_answering(work, choice, metrics)
+    if not validated:
+        return Outcome(TESTED, {"test/accuracy": metrics["test/accuracy"]})
+    if first_rank():
+        write_predictions(work.folder / VALIDATION, calibration.apply(validated))
+    return Outcome((*TESTED, VALIDATION), {"test/accuracy": metrics["test/accuracy"]})
+
+
+def leave_test(
+    work: Work, trainer: L.Trainer, answered: Sequence[Prediction], calibration: Calibration = UNCALIBRATED
+) -> Metrics:
+    """Leave the predictions and figures of a test in its folder and in TensorBoard, on the first rank.
+
+    Args:
+        work: The stage.
+        trainer: Its trainer.
+        answered: A prediction for each test video that was read; those that cannot be read are added as wrong.
+        calibration: Of their probabilities.
+
+    Returns:
+        The figures.
+    """
+    data = work.entry.datamodule
+    predictions = calibration.apply([*answered, *(_wrong(record) for record in data.unreadable)])
+    metrics = test_metrics(predictions, data.labels, [record.label for record in data.splits.train])
     if first_rank():
         write_predictions(work.folder / "predictions.jsonl", predictions)
         write_json(work.folder / "metrics.json", metrics)
+        write_json(work.folder / "calibration.json", calibration.to_json())
+        log_reliability(work.folder / "tensorboard", predictions, data.labels)
         log_confusion(work.folder / "tensorboard", answered, data.labels)
-        if isinstance(trainer.logger, TensorBoardLogger):
-            trainer.logger.log_hyperparams(_flat(entry.inputs), {k: v for k, v in metrics.items() if _number(v)})
-            trainer.logger.finalize("success")
-    return Outcome(("predictions.jsonl", "metrics.json"), {"test/accuracy": metrics["test/accuracy"]})
+        numbers: dict[str, Any] = {key: value for key, value in metrics.items() if _number(value)}
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.log_hyperparams(_flat(work.entry.inputs), numbers)
+            else:
+                logger.log_hyperparams(_flat(work.entry.inputs))
+                logger.log_metrics(numbers)
+            logger.finalize("success")
+    return metrics
 
 
-def _settle(work: Work, trainer: L.Trainer) -> Choice:
-    """How test videos are to be answered, by the validation videos where these decide."""
+def _settle(work: Work, trainer: L.Trainer) -> tuple[Choice, Sequence[Prediction]]:
+    """How test videos are to be answered, by the validation videos where these decide, and what was said of them."""
     module, data = work.entry.module, work.entry.datamodule
     settings = module.answering
     strengths = settings.tried_strengths(tuned=work.entry.stage.weights_from is not None)
     if len(strengths) == len(settings.candidates) == 1:
-        return Choice(*settings.candidates[0], strengths[0])
+        return Choice(*settings.candidates[0], strengths[0]), ()
     found = {}
     for strength in strengths:
         module.strength = strength
         trainer.validate(module, datamodule=data, verbose=False)
         found[strength] = module.predictions
-    return choose(settings, found, data.labels.names)
+    choice = choose(settings, found, data.labels.names)
+    return choice, found[choice.strength]
 
 
 def _tell_answering(work: Work, choice: Choice, metrics: Metrics) -> None:
@@ -73,7 +119,9 @@ def _tell_answering(work: Work, choice: Choice, metrics: Metrics) -> None:
     cost["tokens_written_per_video"] = scoring.tokens_written / max(1, videos)
     shown = {key: value for key, value in metrics.items() if key.startswith("test/accuracy_") and _number(value)}
     if first_rank():
-        write_json(work.folder / "answering.json", asdict(choice) | cost | shown)
+        # what a blank clip scores, so that videos can be answered without the test's
+        prior = None if scoring.scorer.prior is None else scoring.scorer.prior.tolist()
+        write_json(work.folder / "answering.json", asdict(choice) | cost | shown | {"label_prior": prior})
         how = choice.mode + (f" (rationale {choice.mixture_weight:g})" if choice.mode == "mixture" else "")
         why = "" if choice.validation_accuracy is None else f", {choice.validation_accuracy:.1%} right on validation"
         each = "".join(f", {key.removeprefix('test/accuracy_')} {value:.1%}" for key, value in shown.items())

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rbft.files import read_json
+from rbft.run_folder import RunFolder
 from rbft.sweep.grid import Run
 from rbft.sweep.progress import Progress
 
 
 def seconds_of(run: Run) -> float | None:
     """Seconds that the stages of a run took, by their records; None where it has none."""
-    stages = [path for path in run.folder.glob("*/stage.json") if ".old-" not in path.parent.name]
-    return sum(float(read_json(path)["seconds"]) for path in stages) if stages else None
+    return RunFolder(run.folder).seconds
 
 
 def remaining_seconds(progress: Sequence[Progress]) -> tuple[float, int] | None:

@@ -18,12 +18,12 @@ from rbft import __version__
 from rbft.errors import ConfigError
 from rbft.experiment import nearest, read_experiment
 from rbft.lineage import SCHEMA
+from rbft.run_folder import REPLICATES
 from rbft.sweep.options import LaunchOptions, read_options
 
 _KEYS = ("experiment", "grid", "together", "exclude", "flags", "baseline", "replicates", "launch")
 # named by the sweep itself, or choosing stages rather than settings
 _NOT_SWEPT = ("experiment", "variant", "run_root", "config", "stage", "restart", "dry_run", "stages", "methods")
-_REPLICATES = ("seed_everything", "data.draw")
 _LONGEST_NAME = 180
 
 Point = dict[str, Any]
@@ -116,7 +116,7 @@ def read_sweep(path: str, flags: Sequence[str], launch: Mapping[str, Any]) -> Sw
         folder=root / "sweeps" / name,
         runs=tuple(runs),
         baseline=baseline,
-        replicates=tuple(content.get("replicates") or _REPLICATES),
+        replicates=tuple(content.get("replicates") or REPLICATES),
         launch=read_options(path, _mapping(path, "launch", content.get("launch")), launch),
         processes=max(_processes(settings, run.args) for run in runs),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from rbft.files import read_json
+from rbft.run_folder import read_accuracy
 from rbft.sweep.grid import Run
 from rbft.sweep.state import Record
 
@@ -39,5 +39,4 @@ class Progress:
 
     def accuracy(self) -> float | None:
         """Of a finished run; None where it tests nothing."""
-        path = self.run.folder / "metrics.json"
-        return read_json(path).get("test/accuracy") if self.state == "finished" and path.is_file() else None
+        return read_accuracy(self.run.folder) if self.state == "finished" else None

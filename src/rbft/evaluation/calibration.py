@@ -1,0 +1,185 @@
+"""Calibrated probabilities: a temperature fitted on validation videos, and how well confidence agrees with accuracy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+from scipy.special import logsumexp
+
+from rbft.errors import DataError
+from rbft.evaluation.predictions import Prediction, probabilities
+
+BINS = 15
+"""Bins of equal width for reliability and expected calibration error (Guo et al., arXiv 1706.04599, section 2)."""
+HOTTEST = 100.0
+"""Temperature at which fitting stops: where scores say nothing about the class, no finite one fits best."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What temperature scaling made of a classifier's probabilities (Guo et al., arXiv 1706.04599, section 4.2).
+
+    The temperature divides the log-likelihoods before their softmax, so it changes how sure an answer is and never
+    which class is the likeliest.
+
+    Args:
+        temperature: Above 1 the raw probabilities are too sure; None where there is none.
+        absent: Why there is none; None where there is one.
+        validation_videos: What it was fitted on.
+        nll: Mean negative log-probability of the right class there in nats, before and after.
+        ece: Expected calibration error there, before and after.
+    """
+
+    temperature: float | None = None
+    absent: str | None = None
+    validation_videos: int = 0
+    nll: tuple[float, float] | None = None
+    ece: tuple[float, float] | None = None
+
+    def calibrated(self, log_likelihoods: Sequence[float]) -> tuple[float, ...]:
+        """Calibrated probabilities of a video's classes; the raw ones where there is no temperature."""
+        temperature = 1.0 if self.temperature is None else self.temperature
+        return probabilities([value / temperature for value in log_likelihoods])
+
+    def apply(self, predictions: Sequence[Prediction]) -> list[Prediction]:
+        """The predictions with calibrated probabilities beside the raw ones; as they are where there is none."""
+        if self.temperature is None:
+            return list(predictions)
+        return [
+            replace(p, calibrated=self.calibrated(p.log_likelihoods)) if p.log_likelihoods else p for p in predictions
+        ]
+
+    def describe(self) -> str:
+        """One clause for people."""
+        if self.temperature is None:
+            return f"probabilities are not calibrated: {self.absent}"
+        found = f"temperature {self.temperature:.3g}, fitted on {self.validation_videos} validation videos"
+        return found + ("" if self.ece is None else f", ECE there {self.ece[0]:.1%} before, {self.ece[1]:.1%} after")
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values by name."""
+        return {"method": "temperature scaling"} | asdict(self)
+
+    @classmethod
+    def from_json(cls, content: Any, where: object) -> Calibration:
+        """What `to_json` gave.
+
+        Raises:
+            DataError: It is something else; names the file.
+        """
+        try:
+            temperature = content["temperature"]
+            found = cls(None if temperature is None else float(temperature), content["absent"],
+                        int(content["validation_videos"]), _pair(content["nll"]), _pair(content["ece"]))  # fmt: skip
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"{where}: not a calibration ({error}). Make it again: `rbft fit --restart` with the "
+                            "test's --stage.") from error  # fmt: skip
+        if (found.temperature is None) == (found.absent is None) or (temperature is not None and not temperature > 0):
+            raise DataError(f"{where}: not a calibration: it needs a temperature above 0 or why there is none.")
+        return found
+
+
+def _pair(values: Sequence[float] | None) -> tuple[float, float] | None:
+    if values is None:
+        return None
+    before, after = values
+    return float(before), float(after)
+
+
+def fit_temperature(validation: Sequence[Prediction], names: Sequence[str]) -> Calibration:
+    """The temperature with the least negative log-likelihood of the validation videos' classes.
+
+    Args:
+        validation: Predictions of videos that were not trained on, answered as the test answers.
+        names: The classes.
+
+    Returns:
+        The temperature, or why there is none: no validation videos, or all of them right, where the fit would go to
+        temperature 0 and so to certainty.
+    """
+    read = [prediction for prediction in validation if prediction.predicted is not None]
+    if not read:
+        return Calibration(absent="the run has no validation videos")
+    scores = np.array([prediction.log_likelihoods for prediction in read], dtype=np.float64)
+    truth = np.array([names.index(prediction.label) for prediction in read])
+    right = scores[np.arange(len(read)), truth]
+    if (right >= scores.max(1)).all():
+        why = f"all {len(read)} validation videos are right, so the best fit would be certainty"
+        return Calibration(absent=why, validation_videos=len(read))
+
+    def nll(sharpness: float) -> float:
+        return float((logsumexp(sharpness * scores, axis=1) - sharpness * right).mean())
+
+    # convex in 1 / temperature, so there is one minimum
+    bounds = (math.log(1 / HOTTEST), math.log(HOTTEST))
+    found = minimize_scalar(lambda log: nll(math.exp(log)), bounds=bounds, method="bounded", options={"xatol": 1e-9})
+    raw = Calibration(math.exp(-found.x), None, len(read), (nll(1.0), nll(math.exp(found.x))))
+    before, after = (expected_error(reliability(read, names)), expected_error(reliability(raw.apply(read), names)))
+    return replace(raw, ece=(before, after))
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Answers of similar confidence.
+
+    Args:
+        low: Confidence above which they are.
+        high: And up to which.
+        count: How many there are.
+        confidence: Their mean probability of the predicted class; None where there are none.
+        accuracy: The share that is right; None where there are none.
+    """
+
+    low: float
+    high: float
+    count: int
+    confidence: float | None
+    accuracy: float | None
+
+
+def reliability(predictions: Sequence[Prediction], names: Sequence[str], bins: int = BINS) -> list[Bin]:
+    """Confidence against accuracy, of calibrated probabilities where the predictions have them.
+
+    Args:
+        predictions: Videos that cannot be read are left out.
+        names: The classes.
+        bins: Of equal width.
+    """
+    read = [prediction for prediction in predictions if prediction.predicted is not None]
+    chances = np.array([max(p.calibrated or p.probabilities) for p in read])
+    right = np.array([names[p.probabilities.index(max(p.probabilities))] == p.label for p in read], dtype=bool)
+    number = np.clip(np.ceil(chances * bins).astype(int) - 1, 0, bins - 1)
+    found = []
+    for place in range(bins):
+        mine = number == place
+        count = int(mine.sum())
+        means = (float(chances[mine].mean()), float(right[mine].mean())) if count else (None, None)
+        found.append(Bin(place / bins, (place + 1) / bins, count, *means))
+    return found
+
+
+def both_reliabilities(predictions: Sequence[Prediction], names: Sequence[str]) -> dict[str, list[Bin]]:
+    """Reliability of the raw probabilities, and of the calibrated ones where there are any, by what they are called."""
+    raw = reliability([replace(prediction, calibrated=()) for prediction in predictions], names)
+    if not any(prediction.calibrated for prediction in predictions):
+        return {"as scored": raw}
+    return {"as scored": raw, "calibrated": reliability(predictions, names)}
+
+
+def expected_error(bins: Sequence[Bin]) -> float:
+    """Expected calibration error: the distance of accuracy from confidence, weighted by the videos of each bin."""
+    total = max(1, sum(entry.count for entry in bins))
+    parts = [entry.count * abs((entry.accuracy or 0.0) - (entry.confidence or 0.0)) for entry in bins]
+    return math.fsum(parts) / total
+
+
+def read_calibration(content: Mapping[str, Any] | None, where: object) -> Calibration:
+    """What a run recorded; None is a run from before there was calibration."""
+    if content is None:
+        return Calibration(absent="the run was tested before calibration was recorded; test it again for one")
+    return Calibration.from_json(content, where)

@@ -1,0 +1,96 @@
+"""From which probability on a class may be said, so that it is right as often as somebody needs it to be."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from scipy.stats import beta
+
+from rbft.errors import ConfigError, DataError
+from rbft.evaluation.predictions import Prediction
+
+CONFIDENCE = 0.95
+"""With which the bound on a precision holds."""
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """From which probability on a class is said.
+
+    Args:
+        name: The class.
+        wanted: Precision that was asked for.
+        probability: Least probability, calibrated where the run is.
+        precision: Share of the validation videos at or above it that are of the class.
+        bound: What the precision is at least, with 95% confidence (one-sided, Clopper and Pearson 1934).
+        recall: Share of the class's validation videos that are at or above it.
+        videos: Validation videos at or above it.
+    """
+
+    name: str
+    wanted: float
+    probability: float
+    precision: float
+    bound: float
+    recall: float
+    videos: int
+
+    def describe(self) -> str:
+        """For people."""
+        return (f"{self.name} is said from a probability of {self.probability:.4g} on: precision {self.precision:.1%} "
+                f"of {self.videos} validation videos, at least {self.bound:.1%} with {CONFIDENCE:.0%} confidence, "
+                f"recall {self.recall:.1%}")  # fmt: skip
+
+
+def choose_threshold(validation: Sequence[Prediction], names: Sequence[str], name: str, wanted: float) -> Threshold:
+    """The lowest threshold, before one that fails, whose precision is at least `wanted` with 95% confidence.
+
+    Thresholds are tested one after the other from the strictest on, each by the exact binomial bound, until one fails:
+    fixed-sequence testing, which keeps the confidence for the one that is chosen (learn then test, Angelopoulos et al.,
+    arXiv 2110.01052). It starts where so many videos are above the threshold that the bound could hold at all.
+
+    Args:
+        validation: Predictions of videos that were not trained on; calibrated where the run is.
+        names: The classes.
+        name: The class that is to be said precisely.
+        wanted: Precision, above 0 and below 1.
+
+    Raises:
+        ConfigError: There is no such class, or no such precision.
+        DataError: The validation videos cannot support it; says what they do support.
+    """
+    if name not in names:
+        raise ConfigError(f"--precision {name}={wanted:g}: no class of the run; classes: {', '.join(names[:10])}"
+                          f"{', ...' if len(names) > 10 else ''}.")  # fmt: skip
+    if not 0 < wanted < 1:
+        raise ConfigError(f"--precision {name}={wanted:g}: the precision must lie above 0 and below 1.")
+    place = names.index(name)
+    read = [prediction for prediction in validation if prediction.predicted is not None]
+    ranked = sorted((((p.calibrated or p.probabilities)[place], p.label == name) for p in read), reverse=True)
+    total = sum(right for _, right in ranked)
+    least = math.ceil(math.log(1 - CONFIDENCE) / math.log(wanted))
+    found: Threshold | None = None
+    first: Threshold | None = None
+    right = 0
+    for count, (score, hit) in enumerate(ranked, start=1):
+        right += hit
+        ties = count < len(ranked) and ranked[count][0] == score
+        if count < least or ties:
+            continue
+        bound = float(beta.ppf(1 - CONFIDENCE, right, count - right + 1)) if right else 0.0
+        tried = Threshold(name, wanted, score, right / count, bound, right / max(1, total), count)
+        first = first or tried
+        if bound < wanted:
+            break
+        found = tried
+    if found is not None:
+        return found
+    have = f"the run has {len(ranked)}" if first is None else (
+        f"of the {first.videos} that score highest {first.precision:.1%} are, so the precision is only sure to be "
+        f"{first.bound:.1%}"
+    )  # fmt: skip
+    raise DataError(f"--precision {name}={wanted:g}: the validation videos cannot support it. At least {least} of them "
+                    f"must score highest for {name!r} and be of it; {have}. Ask for less, or validate on more videos "
+                    "(data.val_shots, data.val_fraction).")  # fmt: skip

@@ -1,0 +1,170 @@
+"""The runs that a report is about: found in folders, and what tells them apart."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rbft.errors import ConfigError, DataError
+from rbft.evaluation.comparison import Member, Point, key_of
+from rbft.experiment import nearest
+from rbft.files import read_json
+from rbft.run_folder import REPLICATES, RunFolder, find_runs
+
+# decide where and how fast a run computes, or are in the point already
+_SAME_RESULT = (
+    "config", "experiment", "method", "methods", "variant", "run_root", "seed_everything", "save_every", "data.shots",
+    "data.draw", "data.root", "data.num_workers", "data.cache_clips", "data.cache_dir", "data.cache_gb",
+    "data.cache_features", "data.feature_cache_gb", "data.eval_batch_size", "trainer.accelerator", "trainer.devices",
+    "trainer.num_nodes", "trainer.strategy", "trainer.logger", "trainer.callbacks", "trainer.profiler",
+    "trainer.default_root_dir", "trainer.log_every_n_steps", "model.scoring.max_tokens",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One run of a report.
+
+    Args:
+        run: Its folder; it may be empty yet.
+        point: What tells it from the others, its seed and draw included.
+        where: The folder that paths in its configuration are relative to.
+    """
+
+    run: RunFolder
+    point: Point
+    where: Path
+
+    @property
+    def finished(self) -> bool:
+        """Whether it has figures."""
+        return self.run.accuracy is not None
+
+    def member(self) -> Member:
+        """As it is compared with others."""
+        return Member(self.point, self.run.accuracy, self.run.predictions)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A run before it is known what tells it from others: one that a sweep plans has settings before it has a file."""
+
+    run: RunFolder
+    where: Path
+    planned: Mapping[str, Any]
+    like: RunFolder
+
+    def setting(self, key: str) -> Any:
+        return self.planned[key] if key in self.planned else self.like.setting(key)
+
+    @property
+    def experiment(self) -> str:
+        return self.like.experiment
+
+    @property
+    def method(self) -> str:
+        return str(self.planned.get("method") or self.like.method)
+
+
+def collect(folders: Sequence[str]) -> list[Entry]:
+    """All runs in the folders, below them, or of a sweep's folder.
+
+    Raises:
+        ConfigError: A folder does not exist or holds no run.
+        DataError: Two folders hold the same run.
+    """
+    found: dict[Path, _Found] = {}
+    for name in folders:
+        folder = Path(name)
+        if not folder.is_dir():
+            raise ConfigError(f"{name}: no such folder; name run folders, a folder of runs, or a sweep's folder.")
+        new = _of_sweep(folder) if (folder / "plan.json").is_file() else _below(folder)
+        if not new:
+            raise ConfigError(f"{name}: no run in it or below it: nothing that holds an experiment.yaml. Run "
+                              "`rbft fit` first, or name the run root.")  # fmt: skip
+        for one in new:
+            found.setdefault(one.run.path.resolve(), one)
+    runs = list(found.values())
+    several = len({one.experiment for one in runs}) > 1
+    points = []
+    for one in runs:
+        others = [other for other in runs if (other.experiment, other.method) == (one.experiment, one.method)]
+        point: Point = {"experiment": one.experiment} if several else {}
+        point |= {"method": one.method, "data.shots": one.setting("data.shots")}
+        point |= {key: one.setting(key) for key in _differing(others)}
+        points.append(point | {key: one.setting(key) for key in REPLICATES})
+    seen: dict[str, _Found] = {}
+    for one, point in zip(runs, points, strict=True):
+        if (other := seen.setdefault(key_of(point), one)) is not one:
+            raise DataError(f"{other.run.path} and {one.run.path} hold the same run: method, settings, seed and draw "
+                            "are equal, and counted twice it would look surer. Leave one of them out.")  # fmt: skip
+    return [Entry(one.run, point, one.where) for one, point in zip(runs, points, strict=True)]
+
+
+def choose_baseline(entries: Sequence[Entry], wanted: str | None) -> Point | None:
+    """What groups are compared with: the method asked for, else `sft` where there is such a run, else nothing.
+
+    Raises:
+        ConfigError: No run is of that method.
+    """
+    methods = {str(entry.point["method"]) for entry in entries}
+    if wanted is None:
+        return {"method": "sft"} if "sft" in methods and len(methods) > 1 else None
+    if wanted not in methods:
+        raise ConfigError(f"--baseline {wanted}: no run is of that method; {nearest(wanted, methods)}")
+    return {"method": wanted}
+
+
+def _below(folder: Path) -> list[_Found]:
+    runs = [RunFolder(path) for path in find_runs(folder)]
+    return [_Found(run, Path(), {}, run) for run in runs]
+
+
+def _of_sweep(folder: Path) -> list[_Found]:
+    """The runs that a sweep plans, those without a folder too as long as one has one.
+
+    Raises:
+        DataError: Its plan.json is not one.
+    """
+    path = folder / "plan.json"
+    plan = read_json(path)
+    try:
+        where = Path(plan["where"])
+        planned = {where / row["folder"]: dict(row["point"]) for row in plan["runs"].values()}
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise DataError(f"{path}: not the plan of a sweep ({error!r}).") from error
+    begun = {path: RunFolder(path) for path in planned if (path / "experiment.yaml").is_file()}
+    if not begun:
+        return []
+
+    def nearest_begun(path: Path) -> RunFolder:
+        """The run itself, or one of its method that shares most of its settings and stands for the rest of them."""
+
+        def alike(other: Path) -> tuple[bool, int]:
+            same = [planned[other].get(key) == value for key, value in planned[path].items()]
+            return planned[other].get("method") == planned[path].get("method"), sum(same)
+
+        return begun[path] if path in begun else begun[max(begun, key=alike)]
+
+    return [_Found(begun.get(path, RunFolder(path)), where, planned[path], nearest_begun(path)) for path in planned]
+
+
+def _differing(runs: Sequence[_Found]) -> list[str]:
+    """Dotted keys that are not the same in all runs of a method, but for seeds, draws, and what changes no result."""
+    keys = {key for one in runs for key in _flat(one.like.config)}
+    keys |= {key for one in runs for key in one.planned}
+    chosen = sorted(key for key in keys if not any(key == same or key.startswith(f"{same}.") for same in _SAME_RESULT))
+    return [
+        key for key in chosen if len({json.dumps(one.setting(key), sort_keys=True, default=str) for one in runs}) > 1
+    ]
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Dotted keys of all values that are no mappings."""
+    keys: list[str] = []
+    for key, value in values.items():
+        keys += _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) and value else [f"{prefix}{key}"]
+    return keys

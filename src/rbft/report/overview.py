@@ -1,0 +1,123 @@
+"""Many runs in one view: methods by shots, what differs from the baseline and how surely, and videos to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from rbft.evaluation.comparison import Group, Point, compare, key_of, point_words, shared
+from rbft.experiment import METHODS
+from rbft.report.collection import Entry
+from rbft.report.digest import Digest, digest
+from rbft.report.gallery import Card, gallery
+from rbft.run_folder import REPLICATES
+
+_NOT_SHOTS = ("experiment", "data.shots")
+
+
+@dataclass(frozen=True)
+class Overview:
+    """Everything a report shows, in plain values; the same for the page, the Markdown table and TensorBoard.
+
+    Args:
+        groups: All groups, by method and shots.
+        digests: What their runs add up to, in the same order; None where none is finished.
+        baseline: What groups are compared with; None for nothing.
+        runs: How many runs there should be.
+        finished: How many are.
+        cards: The gallery, by experiment.
+        videos: Test videos of each experiment that the gallery was chosen from.
+    """
+
+    groups: tuple[Group, ...]
+    digests: tuple[Digest | None, ...]
+    baseline: Point | None
+    runs: int
+    finished: int
+    cards: Mapping[str, Sequence[Card]] = field(default_factory=dict)
+    videos: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def cautions(self) -> list[tuple[str, str]]:
+        """Which comparison, and what a reader of it has to be told."""
+        return [(group_words(group.point), caution) for group in self.groups if group.comparison is not None
+                for caution in group.comparison.cautions]  # fmt: skip
+
+    @property
+    def methods(self) -> list[str]:
+        """Names of the methods, settings that tell them apart included."""
+        return list(dict.fromkeys(method_of(group.point) for group in self.groups))
+
+
+def method_of(point: Point) -> str:
+    """A group's method with what else tells it apart, but for experiment and shots."""
+    return point_words({key: value for key, value in point.items() if key not in _NOT_SHOTS})
+
+
+def group_words(point: Point) -> str:
+    """A group's name for people."""
+    experiment = f"{point['experiment']}: " if "experiment" in point else ""
+    shots = shots_words(point)
+    return f"{experiment}{method_of(point)}, {'all videos' if shots == 'all' else f'{shots} shots'}"
+
+
+def shots_words(point: Point) -> str:
+    """A group's shots for people."""
+    shots = point.get("data.shots")
+    return "all" if shots is None else str(shots)
+
+
+def shots_of(point: Point) -> float:
+    """A group's shots as a number to sort by; all there are is the most."""
+    shots = point.get("data.shots")
+    return float("inf") if not isinstance(shots, (int, float)) else float(shots)
+
+
+def make_overview(entries: Sequence[Entry], baseline: Point | None, clips: int) -> Overview:
+    """Read and compare the runs.
+
+    Args:
+        entries: The runs.
+        baseline: What groups are compared with.
+        clips: Most videos in the gallery of each experiment.
+
+    Raises:
+        DataError: A run's files do not fit together.
+    """
+    groups = compare([entry.member() for entry in entries], baseline, REPLICATES)
+    known = {name: place for place, name in enumerate(METHODS)}
+    # the built-in methods from the simplest on, then the file's own in the order they were found
+    found = dict.fromkeys(str(group.point["method"]) for group in groups)
+    order = {name: known.get(name, len(known) + place) for place, name in enumerate(found)}
+    groups.sort(
+        key=lambda group: (
+            str(group.point.get("experiment")),
+            order[str(group.point["method"])],
+            method_of(group.point),
+            shots_of(group.point),
+        )
+    )
+    by_key: dict[str, list[Entry]] = {}
+    for entry in entries:
+        by_key.setdefault(key_of(shared(entry.point, REPLICATES)), []).append(entry)
+    digests = [digest(group, by_key[key_of(group.point)]) for group in groups]
+    cards: dict[str, list[Card]] = {}
+    videos: dict[str, int] = {}
+    for experiment in dict.fromkeys(entry.run.experiment for entry in entries if entry.finished) if clips else ():
+        chosen = _most_shots([one for one in digests if one and one.entries[0].run.experiment == experiment])
+        names = [method_of(one.group.point) for one in chosen]
+        cards[experiment], videos[experiment] = gallery(chosen, names, clips)
+    finished = sum(entry.finished for entry in entries)
+    return Overview(tuple(groups), tuple(digests), baseline, len(entries), finished, cards, videos)
+
+
+def _most_shots(digests: Sequence[Digest]) -> list[Digest]:
+    """Of each method the group with the most shots, as far as they have the classes of the first."""
+    best: dict[str, Digest] = {}
+    for one in digests:
+        name = method_of(one.group.point)
+        if one.labels == digests[0].labels and (
+            name not in best or shots_of(one.group.point) >= shots_of(best[name].group.point)
+        ):
+            best[name] = one
+    return list(best.values())

@@ -1,0 +1,67 @@
+"""The stage that fits a linear probe to the frozen model's visual features and tests it like any other classifier."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rbft.data.dataset import Example
+from rbft.data.records import VideoRecord
+from rbft.evaluation.calibration import fit_temperature
+from rbft.evaluation.predictions import Prediction, probabilities, write_predictions
+from rbft.evaluation.probe import choose_strength, fit_probe
+from rbft.ranks import first_rank
+from rbft.stages.score import TESTED, VALIDATION, leave_test
+from rbft.stages.work import Outcome, Work, connect, make_trainer, start
+from rbft.training.pooling import FeaturePool
+from rbft.training.profile import profiled
+
+
+def probe(work: Work) -> Outcome:
+    """Encode the training, validation and test videos, fit the probe to the first, choose on the second, test."""
+    module, data = work.entry.module, work.entry.datamodule
+    trainer = make_trainer(work)
+    start(work)
+    splits, prompt = data.splits, work.entry.book.label_prompt()
+    records = list(dict.fromkeys((*splits.train, *splits.val, *splits.test)))
+    examples = [Example(record, prompt) for record in records]
+    connect(work, trainer, predict=examples)
+    module.pool = pool = FeaturePool()
+    with work.stop, profiled(trainer, work.entry.stage.name, work.folder, work.console):
+        trainer.predict(module, datamodule=data, return_predictions=False)
+    pooled = pool.gather(examples, trainer.world_size)
+
+    def of(chosen: Sequence[VideoRecord]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        features = np.array([pooled[record.id] for record in chosen])
+        return features, np.array([data.labels.index(record.label) for record in chosen], dtype=np.int64)
+
+    features, labels = of(splits.train)
+    strength = choose_strength(features, labels, len(data.labels), of(splits.val) if splits.val else None)
+    fitted = fit_probe(features, labels, len(data.labels), strength.value)
+    names = data.labels.names
+
+    def answers(chosen: Sequence[VideoRecord]) -> list[Prediction]:
+        rows = fitted.log_probabilities(of(chosen)[0]).tolist() if chosen else []
+        return [_prediction(record, row, names) for record, row in zip(chosen, rows, strict=True)]
+
+    validated = answers(splits.val)
+    calibration = fit_temperature(validated, names)
+    metrics = leave_test(work, trainer, answers(splits.test), calibration)
+    if first_rank():
+        write_predictions(work.folder / VALIDATION, calibration.apply(validated))
+        by = {"validation": f"{len(splits.val)} validation videos", "folds": "folds of the training videos"}
+        why = f"chosen on {by[strength.chosen_on]}" if strength.chosen_on in by else "nothing to choose it by"
+        work.console.print(f"  linear probe on {features.shape[1]} features of {len(labels)} videos, "
+                           f"L2 {strength.value:g} ({why})")  # fmt: skip
+    summary = {"test/accuracy": metrics["test/accuracy"], "l2": strength.value, "chosen_on": strength.chosen_on,
+               "chosen_accuracy": strength.accuracy, "chosen_nll": strength.nll, "features": features.shape[1],
+               "rows": len(labels)}  # fmt: skip
+    return Outcome((*TESTED, VALIDATION), summary)
+
+
+def _prediction(record: VideoRecord, scores: Sequence[float], names: Sequence[str]) -> Prediction:
+    chances = probabilities(scores)
+    predicted = names[chances.index(max(chances))]
+    return Prediction(record.id, record.path, record.label, predicted, chances, tuple(scores))

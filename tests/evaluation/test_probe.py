@@ -1,0 +1,104 @@
+"""The linear probe is the optimum of what it says, and its penalty is chosen on clips that it was not fitted to."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import special
+
+from rbft.errors import ModelError
+from rbft.evaluation.probe import STRENGTHS, UNCHOSEN, choose_strength, fit_probe
+
+
+def clusters(per_class: int, classes: int = 3, width: int = 40, spread: float = 1.0, seed: int = 0):
+    """Features of classes that lie around points of their own, on scales that differ by feature."""
+    rng = np.random.default_rng(seed)
+    centres = np.random.default_rng(99).normal(size=(classes, width))
+    labels = np.repeat(np.arange(classes), per_class)
+    scale = np.random.default_rng(98).uniform(0.01, 100.0, width)
+    return (centres[labels] + spread * rng.normal(size=(len(labels), width))) * scale + 7.0, labels
+
+
+def objective(probe, features, labels, strength: float) -> float:
+    logs = probe.log_probabilities(features)
+    return -logs[np.arange(len(labels)), labels].mean() + 0.5 * strength * (probe.weights**2).sum()
+
+
+@pytest.mark.parametrize("per_class", [2, 30])  # fewer and more clips than features
+@pytest.mark.parametrize("strength", [1.0, 1e-3])
+def test_it_is_the_optimum_in_all_directions(per_class, strength):
+    features, labels = clusters(per_class)
+    probe = fit_probe(features, labels, 3, strength)
+    standard = (features - probe.mean) / probe.scale
+    logs = probe.log_probabilities(features)
+    assert np.allclose(special.logsumexp(logs, axis=1), 0)
+    excess = (np.exp(logs) - np.eye(3)[labels]) / len(labels)
+    assert np.abs(standard.T @ excess + strength * probe.weights).max() < 1e-5, "the gradient of the weights"
+    assert np.abs(excess.sum(0)).max() < 1e-5, "the gradient of the bias"
+    assert np.allclose(standard.mean(0), 0) and np.allclose(standard.std(0), 1)
+
+
+def test_it_tells_classes_of_new_clips_whatever_the_scale_of_a_feature():
+    features, labels = clusters(8)
+    new, truth = clusters(50, seed=1)
+    probe = fit_probe(features, labels, 3, 1e-2)
+    assert (probe.log_probabilities(new).argmax(1) == truth).mean() > 0.95
+    scaled = fit_probe(features * 1000 - 5, labels, 3, 1e-2)
+    assert np.allclose(scaled.log_probabilities(new * 1000 - 5), probe.log_probabilities(new), atol=1e-4)
+
+
+def test_a_constant_feature_and_a_class_without_clips_do_no_harm():
+    features, labels = clusters(4)
+    features[:, 0] = 0.1  # whose mean is not exactly 0.1
+    probe = fit_probe(features, labels, 4, 1e-2)
+    assert probe.scale[0] == 1.0
+    chances = np.exp(probe.log_probabilities(features))
+    assert np.isfinite(chances).all() and (chances[:, 3] > 0).all() and (chances[:, 3] < 0.05).all()
+
+
+def test_features_that_are_not_finite_are_refused():
+    features, labels = clusters(2)
+    features[0, 0] = np.nan
+    with pytest.raises(ModelError, match=r"model\.dtype"):
+        fit_probe(features, labels, 3, 1.0)
+
+
+def test_the_penalty_is_chosen_on_validation_clips():
+    features, labels = clusters(4, spread=3.0)
+    validation = clusters(40, spread=3.0, seed=2)
+    chosen = choose_strength(features, labels, 3, validation)
+
+    def scored(strength: float) -> tuple[float, float]:
+        logs = fit_probe(features, labels, 3, strength).log_probabilities(validation[0])
+        right = (logs.argmax(1) == validation[1]).mean()
+        return float(right), float(logs[np.arange(len(validation[1])), validation[1]].mean())
+
+    best = max(STRENGTHS, key=scored)
+    assert chosen.chosen_on == "validation"
+    assert chosen.value == best
+    assert (chosen.accuracy, chosen.nll) == pytest.approx((scored(best)[0], -scored(best)[1]))
+    assert scored(best)[1] > scored(STRENGTHS[-1])[1] + 0.05, "the choice has to matter here"
+
+
+def test_without_validation_clips_folds_of_the_training_clips_decide():
+    features, labels = clusters(3, spread=3.0)
+    chosen = choose_strength(features, labels, 3)
+    assert chosen.chosen_on == "folds"
+    logs, place = np.zeros((9, 3)), np.tile([0, 1, 2], 3)
+    for fold in range(3):
+        rest = place != fold
+        logs[~rest] = fit_probe(features[rest], labels[rest], 3, chosen.value).log_probabilities(features[~rest])
+    assert chosen.accuracy == pytest.approx((logs.argmax(1) == labels).mean())
+    assert chosen.nll == pytest.approx(-logs[np.arange(9), labels].mean())
+
+
+def test_one_clip_a_class_leaves_nothing_to_choose_by():
+    features, labels = clusters(1)
+    chosen = choose_strength(features, labels, 3)
+    assert (chosen.value, chosen.chosen_on, chosen.accuracy) == (UNCHOSEN, "nothing", None)
+
+
+def test_it_gives_the_same_to_the_last_bit_each_time():
+    features, labels = clusters(5, spread=2.0)
+    first, again = (fit_probe(features, labels, 3, 1e-3) for _ in range(2))
+    assert np.array_equal(first.weights, again.weights) and np.array_equal(first.bias, again.bias)

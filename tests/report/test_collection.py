@@ -1,0 +1,70 @@
+"""A report is about the runs that were named, each once, and knows what tells them apart."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+from tests.support.finished_runs import write_grid, write_planned, write_run
+
+from rbft.errors import ConfigError, DataError
+from rbft.report.collection import choose_baseline, collect
+
+
+def points(*folders) -> list[dict]:
+    return [entry.point for entry in collect([str(folder) for folder in folders])]
+
+
+def test_runs_are_told_apart_by_method_shots_seed_and_draw(tmp_path):
+    found = points(write_grid(tmp_path))
+    assert len(found) == 19
+    assert {"method": "sft", "data.shots": 8, "seed_everything": 2, "data.draw": 0} in found
+    assert {key for point in found for key in point} == {"method", "data.shots", "seed_everything", "data.draw"}
+
+
+def test_settings_that_differ_tell_runs_apart_and_those_that_change_no_result_do_not(tmp_path):
+    write_run(tmp_path, "sft", 12, changes={"model": {"optim": {"lr": 0.01}}, "data": {"num_workers": 4}})
+    write_run(tmp_path / "b", "sft", 14)
+    assert [point["model.optim.lr"] for point in points(tmp_path)] == [0.001, 0.01]
+    assert not any("data.num_workers" in point for point in points(tmp_path))
+
+
+def test_several_experiments_are_named(tmp_path):
+    write_run(tmp_path, "sft", 12)
+    write_run(tmp_path, "sft", 12, experiment="falls")
+    assert {point["experiment"] for point in points(tmp_path)} == {"tiny", "falls"}
+
+
+def test_a_run_that_is_named_twice_counts_once_and_a_copy_is_refused(tmp_path):
+    run = write_run(tmp_path / "runs", "sft", 12)
+    assert len(points(tmp_path / "runs", run, tmp_path / "runs" / "tiny")) == 1
+    shutil.copytree(run, tmp_path / "runs" / "copy")
+    with pytest.raises(DataError, match="hold the same run"):
+        points(tmp_path / "runs")
+
+
+def test_a_sweep_folder_says_which_runs_are_missing(tmp_path):
+    sweep = write_planned(tmp_path)
+    found = collect([str(sweep)])
+    assert [entry.finished for entry in found] == [True, True, True, False]
+    assert found[3].point == {"method": "rbft", "data.shots": 4, "seed_everything": 1, "data.draw": 0}
+    assert found[0].where == tmp_path
+    (sweep / "plan.json").write_text('{"runs": 3}')
+    with pytest.raises(DataError, match=r"plan\.json"):
+        collect([str(sweep)])
+
+
+def test_folders_without_runs_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match="no such folder"):
+        points(tmp_path / "none")
+    with pytest.raises(ConfigError, match="no run in it"):
+        points(tmp_path)
+
+
+def test_the_baseline_is_sft_unless_another_is_named(tmp_path):
+    entries = collect([str(write_grid(tmp_path))])
+    assert choose_baseline(entries, None) == {"method": "sft"}
+    assert choose_baseline(entries, "probe") == {"method": "probe"}
+    with pytest.raises(ConfigError, match="did you mean 'probe'"):
+        choose_baseline(entries, "prob")
+    assert choose_baseline([entry for entry in entries if entry.point["method"] == "rbft"], None) is None
