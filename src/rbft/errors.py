@@ -64,6 +64,20 @@ class StageError(RBFTError):
     """A stage cannot start from what the run folder holds."""
 
 
+class StorageError(RBFTError, OSError):
+    """A disk has no room left for what is to be written; what was there before is whole.
+
+    Args:
+        message: Path, need and free room.
+        number: The system's error number.
+    """
+
+    def __init__(self, message: str, number: int | None = None) -> None:
+        super().__init__(message)
+        # told apart by it from other failures of a disk where files can be done without
+        self.errno = number
+
+
 class Interrupted(RBFTError):
     """The person or the scheduler asked to stop, and everything needed to go on is saved.
 

@@ -2,17 +2,49 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from rbft.errors import DataError
+from rbft.errors import DataError, StorageError
 
 NOT_JSON = (ValueError, RecursionError)
 """What `json` raises on text that it cannot read: bytes that are no text and endless numbers are ValueErrors too."""
+
+
+NO_ROOM = {
+    errno.ENOSPC: "no space left on the disk",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "larger than this process may write (ulimit -f)",
+}
+"""What is wrong where the system refuses to write more, by its error number."""
+
+
+def no_room(path: Path, error: BaseException, need: int | None = None) -> StorageError | None:
+    """What to raise where writing `path` failed for want of room; None where it failed for another reason.
+
+    Args:
+        path: What was being written.
+        error: As the system raised it, or a library in Rust that tells the system's number in its text.
+        need: Bytes of the whole file, where they are known.
+    """
+    if isinstance(error, StorageError):
+        return None
+    told = re.search(r"\(os error (\d+)\)", str(error))
+    number = error.errno if isinstance(error, OSError) else int(told[1]) if told else None
+    if number not in NO_ROOM:
+        return None
+    wanted = "" if need is None else f"{need:,} bytes are needed, "
+    free = shutil.disk_usage(path.parent).free
+    return StorageError(f"{path}: {NO_ROOM[number]}: {wanted}{free:,} bytes are free there. Make room and give the "
+                        "same command again; what was saved before is whole.", number)  # fmt: skip
 
 
 def sync_folder(folder: Path) -> None:
@@ -24,25 +56,61 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def write_atomic(path: Path, data: str | bytes) -> None:
-    """Write `data` to `path`: temporary file in the same folder, fsync, rename, fsync of the folder."""
+@contextmanager
+def replacing(path: Path, need: int | None = None) -> Iterator[Path]:
+    """A temporary file to write in the block, which becomes `path` behind it, whole and durable, or else is removed.
+
+    It lies in the same folder, so that the rename is one; the file is synced before it and the folder behind it.
+
+    Args:
+        path: What is to be written.
+        need: Bytes of it, for the message where there is no room.
+
+    Raises:
+        StorageError: The disk is full; `path` is as it was.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    except OSError as error:
+        if (full := no_room(path, error, need)) is not None:
+            raise full from error
+        raise
+    os.close(handle)
     temporary = Path(name)
     try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data.encode() if isinstance(data, str) else data)
-            stream.flush()
+        yield temporary
+        with temporary.open("rb") as stream:
             os.fsync(stream.fileno())
         # mkstemp makes the file private; results are meant to be read by others as the umask allows
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
+        full = no_room(path, error, need)
         temporary.unlink(missing_ok=True)
+        if full is not None:
+            raise full from error
         raise
     sync_folder(path.parent)
+
+
+def write_atomic(path: Path, data: str | bytes) -> None:
+    """Write `data` to `path`, whole or not at all.
+
+    Raises:
+        StorageError: The disk is full; `path` is as it was.
+    """
+    content = data.encode() if isinstance(data, str) else data
+    with replacing(path, len(content)) as temporary:
+        temporary.write_bytes(content)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove temporary files that a killed process left in `folder`; nobody else may be writing there."""
+    for path in folder.glob(".*.tmp"):
+        path.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: object) -> None:
@@ -71,20 +139,36 @@ def append_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Append rows and fsync, so that what was written survives a kill right after.
 
     A torn last line that a kill left behind is cut off first: appending behind it would spoil a good row.
+
+    Raises:
+        StorageError: The disk is full; the file is as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    with path.open("ab+") as stream:
-        if stream.seek(0, os.SEEK_END):
-            stream.seek(-1, os.SEEK_END)
-            # only a torn file is read whole: one that grows by a line at a time would be read over and over
-            if stream.read(1) != b"\n":
-                stream.seek(0)
-                stream.truncate(stream.read().rfind(b"\n") + 1)
-        stream.seek(0, os.SEEK_END)
-        stream.write(text.encode())
-        stream.flush()
-        os.fsync(stream.fileno())
+    content = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+    end = None
+    try:
+        with path.open("ab+") as stream:
+            end = _behind_whole_lines(stream)
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+    except OSError as error:
+        if end is not None:
+            os.truncate(path, end)
+        if (full := no_room(path, error, len(content))) is not None:
+            raise full from error
+        raise
+
+
+def _behind_whole_lines(stream: IO[bytes]) -> int:
+    """Go to the end of a file, cut off what stands behind its last whole line, and tell where that is."""
+    if stream.seek(0, os.SEEK_END):
+        stream.seek(-1, os.SEEK_END)
+        # only a torn file is read whole: one that grows by a line at a time would be read over and over
+        if stream.read(1) != b"\n":
+            stream.seek(0)
+            stream.truncate(stream.read().rfind(b"\n") + 1)
+    return stream.seek(0, os.SEEK_END)
 
 
 def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -17,7 +17,7 @@ from rbft.cli import StageCLI
 from rbft.environment import describe_environment
 from rbft.errors import StageError
 from rbft.experiment import Experiment
-from rbft.files import read_json, set_aside, write_atomic, write_json
+from rbft.files import read_json, remove_unfinished, set_aside, write_atomic, write_json
 from rbft.lineage import (
     StageRecord,
     changed_keys,
@@ -32,12 +32,15 @@ from rbft.preparation import Prepared, prepare
 from rbft.ranks import first_rank, wait_for_all
 from rbft.reuse import writing_once
 from rbft.stages.conclude import LABELS, PUBLISHED, conclude
+from rbft.stages.probe import probe
 from rbft.stages.score import score
 from rbft.stages.train import train
 from rbft.stages.work import Outcome, Work, author_of
 from rbft.stages.write import write
 from rbft.terminal import make_console, quieten
 from rbft.training.callbacks import GracefulStop
+from rbft.training.checkpoint import PLACES
+from rbft.training.rank_watch import RankWatch
 
 STARTED = "started.json"
 
@@ -47,6 +50,7 @@ _RUNS: dict[str, Callable[[Work], Outcome]] = {
     "classification": train,
     "joint": train,
     "test": score,
+    "probe": probe,
 }
 
 
@@ -108,9 +112,13 @@ def _require(experiment: Experiment, entry: Prepared, finished: dict[str, Prepar
         verify_outputs(folder, record)
 
 
-def _run_stage(experiment: Experiment, entry: Prepared, command: Sequence[str], console: Console) -> None:
+def _run_stage(
+    experiment: Experiment, entry: Prepared, command: Sequence[str], console: Console, ranks: RankWatch
+) -> None:
     folder = experiment.run_dir / entry.stage.name
     if first_rank():
+        for killed in (experiment.run_dir, folder):
+            remove_unfinished(killed)
         write_json(folder / STARTED, {"inputs": entry.inputs})
         # resolved: what this stage ran with, whatever the files say later
         write_atomic(folder / "config.yaml", yaml.safe_dump(entry.config, sort_keys=False, allow_unicode=True))
@@ -122,11 +130,17 @@ def _run_stage(experiment: Experiment, entry: Prepared, command: Sequence[str], 
         run_dir=experiment.run_dir,
         console=console,
         profile=experiment.profile,
+        ranks=ranks,
         stop=GracefulStop(
-            folder / "checkpoints" / "last.ckpt", again=shlex.join(part for part in command if part != "--restart")
+            folder / "checkpoints" / PLACES, again=shlex.join(part for part in command if part != "--restart")
         ),
     )
+    on_gpu = torch.cuda.is_available()
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats()
     outcome = _RUNS[entry.stage.kind](work)
+    # of the first process; the others do the same
+    memory = {"gpu_memory_bytes": torch.cuda.max_memory_allocated()} if on_gpu else {}
     if first_rank():
         record = StageRecord(
             stage=entry.stage.name,
@@ -135,7 +149,7 @@ def _run_stage(experiment: Experiment, entry: Prepared, command: Sequence[str], 
             inputs=entry.inputs,
             outputs=hash_outputs(folder, outcome.outputs),
             seconds=round(time.monotonic() - start, 1),
-            summary=outcome.summary,
+            summary=outcome.summary | memory,
         )
         write_record(folder, record)
     # no rank looks for this stage's output before it is marked
@@ -162,6 +176,21 @@ def run(experiment: Experiment, command: Sequence[str]) -> None:
     print_plan(experiment, prepared, console)
     if experiment.dry_run:
         return
+    with RankWatch() as ranks, ranks.named():
+        ran = _run_stages(experiment, prepared, command, console, ranks)
+    if first_rank():
+        publish = ran > 0 or not all((experiment.run_dir / name).is_file() for name in PUBLISHED)
+        if publish and ran == 0:
+            _write_run_files(experiment, prepared)
+        conclude(experiment, prepared, console, publish=publish)
+        if ran == 0:
+            console.print("everything was done already; --restart does it anew")
+
+
+def _run_stages(
+    experiment: Experiment, prepared: Sequence[Prepared], command: Sequence[str], console: Console, ranks: RankWatch
+) -> int:
+    """Run the stages that are not done; returns how many were run."""
     by_name = {entry.stage.name: entry for entry in prepared}
     chosen = [entry for entry in prepared if experiment.only in (None, entry.stage.name)]
     ran = 0
@@ -180,14 +209,8 @@ def run(experiment: Experiment, command: Sequence[str]) -> None:
             if _is_done(experiment, entry):
                 continue
             console.print(f"[bold]{escape(entry.stage.name)}[/]")
-            _run_stage(experiment, entry, command, console)
-    if first_rank():
-        publish = ran > 0 or not all((experiment.run_dir / name).is_file() for name in PUBLISHED)
-        if publish and ran == 0:
-            _write_run_files(experiment, prepared)
-        conclude(experiment, prepared, console, publish=publish)
-        if ran == 0:
-            console.print("everything was done already; --restart does it anew")
+            _run_stage(experiment, entry, command, console, ranks)
+    return ran
 
 
 def _write_run_files(experiment: Experiment, prepared: Sequence[Prepared]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pickle
 import shutil
@@ -18,10 +19,12 @@ from tests.support.videos import write_video
 
 from rbft.data.fingerprint import file_digest
 from rbft.errors import ModelError, StageError
-from rbft.training.checkpoint import AtomicCheckpointIO
+from rbft.training.checkpoint import PLACES, AtomicCheckpointIO, Written, commit
 from rbft.training.module import VLMFineTuner
 from rbft.video.clip_cache import ClipCache
 from rbft.video.sampling import FrameSampling
+from rbft.vlm.batch import EncodedClip
+from rbft.vlm.features import FeatureCache
 from rbft.vlm.loading import load_model
 from rbft.vlm.tuning import LoRA, load_trained, save_trained
 
@@ -41,6 +44,10 @@ def as_numpy(bomb: object, path: Path) -> None:
         np.save(stream, np.array([bomb], dtype=object), allow_pickle=True)
 
 
+def file_hash(path: Path) -> str:
+    return hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
+
+
 WAYS = [as_torch, as_pickle, as_numpy]
 Way = Callable[[object, Path], None]
 
@@ -57,12 +64,19 @@ def test_a_run_that_goes_on_from_a_checkpoint_of_others(way: Way, bomb: Any, cop
     folder = copy.folder / "rationale"
     (folder / "stage.json").unlink()
     (folder / "checkpoints").mkdir()
-    way(bomb, folder / "checkpoints" / "last.ckpt")
+    content = folder / "checkpoints" / "place-1.ckpt"
+    way(bomb, content)
+    # an attacker who can write the one can write the hash of it beside it
+    commit(content.with_name(PLACES), {content.name: Written(content.stat().st_size, file_hash(content))})
     result = copy.again("--stage", "rationale")
     assert "rationale: continuing where it stopped" in result.out, "the checkpoint must be looked at"
     assert result.code == 1
-    assert "last.ckpt cannot be read as a checkpoint" in result.err
+    assert "place-1.ckpt cannot be read as a checkpoint" in result.err
     assert "Traceback" not in result.err
+    way(bomb, content.with_name(PLACES))
+    result = copy.again("--stage", "rationale")
+    assert result.code == 1
+    assert "last.json cannot be read as a checkpoint" in result.err
 
 
 @pytest.fixture
@@ -115,13 +129,13 @@ def test_neither_checkpoints_nor_adapters_are_fetched(
         load_trained(adapter[0], Path(place))
     with pytest.raises(ModelError, match="no folder"):
         load_model(place, None, "auto", None)
-    with pytest.raises(NotImplementedError, match="adapter"):
+    with pytest.raises(StageError, match="adapter folder"):
         VLMFineTuner.load_from_checkpoint(place)
 
 
 def test_lightning_has_no_other_way_in(bomb: Any, tmp_path: Path) -> None:
     as_torch(bomb, tmp_path / "x.ckpt")
-    with pytest.raises(NotImplementedError, match="adapter"):
+    with pytest.raises(StageError, match="adapter folder"):
         VLMFineTuner.load_from_checkpoint(tmp_path / "x.ckpt", weights_only=False)
 
 
@@ -135,6 +149,18 @@ def test_a_kept_clip_that_is_a_pickle(way: Way, bomb: Any, tmp_path: Path) -> No
     with pytest.warns(UserWarning, match="is damaged"):
         again = ClipCache(tmp_path / "cache", 10**9, file_digest).read(video, sampling)
     assert torch.equal(fresh.frames, again.frames)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_kept_features_that_are_a_pickle(way: Way, bomb: Any, tmp_path: Path) -> None:
+    cache = FeatureCache(tmp_path / "features", 10**9)
+    clip = EncodedClip("video", torch.ones(2, 3), (), False, {}, "<video>")
+    cache.store("key", clip)
+    (entry,) = (tmp_path / "features").iterdir()
+    way(bomb, entry)
+    with pytest.warns(UserWarning, match="is damaged"):
+        assert FeatureCache(tmp_path / "features", 10**9).load("key") is None
+    assert not entry.exists()
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "model.safetensors"])

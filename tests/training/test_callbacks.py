@@ -12,8 +12,12 @@ import torch
 
 from rbft.errors import Interrupted
 from rbft.training.callbacks import GracefulStop, PlainProgress, SavePlace
+from rbft.training.checkpoint import PLACES
 
-BEFORE = (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))
+BEFORE = tuple(signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1))
+
+
+PLACE = Path("checkpoints") / PLACES
 
 
 def trainer(of_other_ranks: int = 0, **settings) -> SimpleNamespace:
@@ -40,7 +44,7 @@ def end_of_batch(callback, made: SimpleNamespace, batch_idx: int) -> None:
 
 
 def test_places_are_saved_every_so_many_whole_steps():
-    callback = SavePlace(Path("last.ckpt"), every=3)
+    callback = SavePlace(PLACE, every=3)
     saved = []
     for batch_idx in range(14):
         made = trainer(global_step=(batch_idx + 1) // 2)
@@ -50,25 +54,25 @@ def test_places_are_saved_every_so_many_whole_steps():
 
 
 def test_the_last_batch_is_left_to_the_end_of_the_epoch():
-    callback, made = SavePlace(Path("last.ckpt"), every=1), trainer(is_last_batch=True)
+    callback, made = SavePlace(PLACE, every=1), trainer(is_last_batch=True)
     end_of_batch(callback, made, 1)
     assert made.saved == []
     callback.on_train_epoch_end(made, None)
-    assert made.saved == [Path("last.ckpt")]
+    assert made.saved == [PLACE]
 
 
 def test_zero_saves_at_the_end_of_epochs_only():
-    callback, made = SavePlace(Path("last.ckpt"), every=0), trainer(global_step=0)
+    callback, made = SavePlace(PLACE, every=0), trainer(global_step=0)
     end_of_batch(callback, made, 1)
     assert made.saved == []
 
 
 @pytest.fixture
 def stop() -> GracefulStop:
-    return GracefulStop(Path("last.ckpt"), "rbft fit --config x.yaml")
+    return GracefulStop(PLACE, "rbft fit --config x.yaml")
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 138)])
 def test_a_signal_stops_training_behind_a_whole_step(stop, number, code):
     made = trainer()
     with stop, pytest.raises(Interrupted, match=r"saved\. To continue: rbft fit --config x\.yaml") as caught:
@@ -78,8 +82,8 @@ def test_a_signal_stops_training_behind_a_whole_step(stop, number, code):
         assert made.saved == [], "in the middle of a step"
         end_of_batch(stop, made, 3)
     assert caught.value.exit_code == code
-    assert made.saved == [Path("last.ckpt")]
-    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == BEFORE
+    assert made.saved == [PLACE]
+    assert tuple(map(signal.getsignal, (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1))) == BEFORE
 
 
 def test_an_epoch_that_is_over_is_stopped_behind_it(stop):
@@ -90,7 +94,19 @@ def test_an_epoch_that_is_over_is_stopped_behind_it(stop):
         assert made.saved == []
         with pytest.raises(Interrupted):
             stop.on_train_epoch_end(made, None)
-    assert made.saved == [Path("last.ckpt")]
+    assert made.saved == [PLACE]
+
+
+@pytest.mark.parametrize("hook", ["on_train_start", "on_test_start", "on_predict_start"])
+def test_handlers_of_the_trainer_do_not_act_beside_it(stop, hook):
+    """Under Slurm it would save elsewhere and queue the job again."""
+    with stop:
+        for number in (signal.SIGTERM, signal.SIGUSR1):
+            signal.signal(number, lambda *_: pytest.fail("the trainer's handler"))
+        getattr(stop, hook)(None, None)
+        os.kill(os.getpid(), signal.SIGUSR1)
+        with pytest.raises(Interrupted):
+            end_of_batch(stop, trainer(), 1)
 
 
 @pytest.mark.parametrize("hook", ["on_test_batch_end", "on_predict_batch_end"])

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import lightning as L
 import pytest
 import torch
-from tests.support.runs import write_clips
+from tests.support.fitting import Stage, equal, trainer, weights
 
 from rbft.data.datamodule import VideoDataModule
-from rbft.data.dataset import Example
-from rbft.data.formats import ClassFolders
 from rbft.data.sampler import Draw
 from rbft.errors import ConfigError, ModelError, StageError
 from rbft.objectives.base import Objective
@@ -26,64 +23,22 @@ from rbft.vlm.label_scorer import LabelScorer, Scoring
 from rbft.vlm.processing import ClipProcessor
 from rbft.vlm.tuning import LoRA, save_trained, trained_state
 
-TUNING = LoRA(rank=2, dropout=0.1)
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_clips(tmp_path_factory.mktemp("module") / "clips")
-
-
-@pytest.fixture(scope="module")
-def model_folder(family_folder: Callable[[str], Path]) -> str:
-    return str(family_folder("qwen2_5_vl"))
-
-
-@pytest.fixture(scope="module")
-def processor(model_folder: str) -> ClipProcessor:
-    return ClipProcessor(model_folder)
+pytest_plugins = ["tests.support.fitting_fixtures"]
 
 
 @pytest.fixture
-def data(root: Path, processor: ClipProcessor) -> VideoDataModule:
-    made = VideoDataModule(str(root), ClassFolders(), num_frames=4, batch_size=2, eval_batch_size=2)
-    prompt = PromptBook(Prompts(), made.labels).label_prompt()
-    rows = {role: [Example(record, prompt) for record in getattr(made.splits, role)] for role in ("val", "test")}
-    train = ClassificationObjective().examples(made.splits.train, PromptBook(Prompts(), made.labels), [])
-    made.connect(processor, 0, 1, train=train, predict=rows["test"], **rows)
-    return made
+def data(stage: Stage) -> VideoDataModule:
+    return stage.data
 
 
 @pytest.fixture
-def build(model_folder: str, processor: ClipProcessor, data: VideoDataModule) -> Callable[..., VLMFineTuner]:
-    def make(**settings) -> VLMFineTuner:
-        options = {"tuning": TUNING, "objective": ClassificationObjective(), "dtype": "float32"}
-        module = VLMFineTuner(model_folder, **{**options, **settings})
-        module.connect(processor, PromptBook(module.prompts, data.labels), seed=0)
-        return module
-
-    return make
+def build(stage: Stage) -> Callable[..., VLMFineTuner]:
+    return stage.build
 
 
-def trainer(tmp_path: Path, **settings) -> L.Trainer:
-    quiet = {
-        "logger": False,
-        "enable_checkpointing": False,
-        "enable_model_summary": False,
-        "enable_progress_bar": False,
-    }
-    return L.Trainer(
-        accelerator="cpu", devices=1, default_root_dir=str(tmp_path), use_distributed_sampler=False,
-        num_sanity_val_steps=0, **{**quiet, "max_epochs": 1, **settings},
-    )  # fmt: skip
-
-
-def weights(module: VLMFineTuner) -> dict[str, torch.Tensor]:
-    return {name: value.clone() for name, value in trained_state(module.ready).items()}
-
-
-def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in one.items())
+@pytest.fixture
+def processor(stage: Stage) -> ClipProcessor:
+    return stage.processor
 
 
 def test_training_is_repeatable_and_moves_what_is_trained_alone(build, data, tmp_path):
@@ -193,15 +148,15 @@ def test_figures_of_a_part_never_pass_for_the_whole(build, data, tmp_path):
         trainer(tmp_path, limit_test_batches=1).test(build(), datamodule=data, verbose=False)
 
 
-def test_written_rationales_are_stored_and_do_not_depend_on_company(build, data, root, processor, tmp_path):
+def test_written_rationales_are_stored_and_do_not_depend_on_company(build, data, tmp_path):
     written = []
     for name, size in (("a", 2), ("b", 1)):
         module = build(writer=RationaleWriter(max_new_tokens=4))
         store = RationaleStore(tmp_path / name)
-        module.write_to(store)
+        module.write_to(store, module.writer.attempts("blind")[0])
         data.eval_batch_size = size
         trainer(tmp_path).predict(module, datamodule=data, return_predictions=False)
-        written.append({r.id: r.written for r in store.finish(data.splits.test, 1)})
+        written.append({r.id: r.written for r in store.collect(data.splits.test, range(1))})
     assert set(written[0]) == {record.id for record in data.splits.test}
     assert written[0] == written[1]
 
@@ -248,8 +203,8 @@ def test_activation_checkpointing_gives_the_same_gradients(build, data):
         assert torch.allclose(found[1][name], value, atol=1e-6), name
 
 
-def test_classes_that_are_the_same_tokens_are_refused(model_folder, processor, data, monkeypatch):
-    module = VLMFineTuner(model_folder)
+def test_classes_that_are_the_same_tokens_are_refused(stage, monkeypatch):
+    module = VLMFineTuner(stage.model_folder)
     monkeypatch.setattr(ClipProcessor, "target_ids", lambda *_: torch.tensor([40, 6]))
     with pytest.raises(ConfigError, match=r"reads the classes .* as the same tokens; set model\.prompts\.label_texts"):
-        module.connect(processor, PromptBook(Prompts(), data.labels), 0)
+        module.connect(stage.processor, PromptBook(Prompts(), stage.data.labels), 0)

@@ -80,9 +80,9 @@ class Stage:
 
     def write(self, folder: Path) -> list[str]:
         store = RationaleStore(folder)
-        self.module.write_to(store)
+        self.module.write_to(store, self.module.writer.attempts("blind")[0])
         self.trainer().predict(self.module, datamodule=self.data, return_predictions=False)
-        return [rationale.written for rationale in store.finish(self.data.splits.test, 1)]
+        return [rationale.written for rationale in store.collect(self.data.splits.test, range(1))]
 
 
 def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:

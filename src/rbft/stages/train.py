@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 
 from lightning.pytorch.callbacks import LearningRateMonitor
 
 from rbft.data.dataset import Example
+from rbft.data.splits import Splits
+from rbft.errors import StageError
 from rbft.ranks import first_rank
-from rbft.rationales.store import read_rationales
+from rbft.rationales.store import Rationale, read_rationales
 from rbft.stages.work import Outcome, Work, connect, make_trainer, start
 from rbft.training.best import KeepBest
 from rbft.training.callbacks import SavePlace
@@ -17,14 +20,28 @@ from rbft.training.profile import profiled
 from rbft.vlm.tuning import save_trained
 
 
+def refuse_held_out(rationales: Sequence[Rationale], splits: Splits) -> None:
+    """Refuse texts about videos that validate or test, whatever they call themselves.
+
+    Raises:
+        StageError: Names the first such video.
+    """
+    held_out = {name: side for side in ("val", "test") for r in getattr(splits, side) for name in (r.id, r.path)}
+    for rationale in rationales:
+        if side := held_out.get(rationale.id) or held_out.get(rationale.video):
+            raise StageError(f"a rationale is of {rationale.video!r}, which is a {side} video of this run; remove it, "
+                             "or write the rationales again with --restart.")  # fmt: skip
+
+
 def train(work: Work) -> Outcome:
     """Fine-tune on what the stage's objective asks for."""
     entry, module, data = work.entry, work.entry.module, work.entry.datamodule
     source = entry.stage.rationales_from
     rationales = [] if source is None else read_rationales(work.run_dir / source / "rationales.jsonl")
     if module.control is not None and rationales:
-        rationales = module.control.apply([r for r in rationales if r.kept], module.seed)
+        rationales = module.control.apply([r for r in rationales if r.kept], module.seed, data.splits.train)
         work.console.print(f"  trained on a control: {type(module.control).__name__}")
+    refuse_held_out(rationales, data.splits)
     assert module.objective is not None
     rows = module.objective.examples(data.splits.train, entry.book, rationales)
     prompt = entry.book.label_prompt()
@@ -42,6 +59,8 @@ def train(work: Work) -> Outcome:
     summary = {
         "rows": len(rows),
         "steps": trainer.global_step,
+        # of an epoch: tokens of answers that a loss is computed of
+        "supervised_tokens": sum(data.dataset("train").lengths),
         "train/loss": None if loss is None else float(loss),
     }
     summary |= {key: float(value) for key, value in trainer.callback_metrics.items() if key.startswith("val/")}

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from rbft.data.dataset import Example
 from rbft.training.callbacks import GracefulStop
+from rbft.training.rank_watch import RankWatch
 from rbft.training.trainer import stage_trainer
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ class Work:
         run_dir: The run's folder.
         console: Where to speak.
         stop: Ends it where it can be continued.
+        ranks: Looks after the other processes.
         profile: Whether to report where its time goes.
     """
 
@@ -36,6 +38,7 @@ class Work:
     run_dir: Path
     console: Console
     stop: GracefulStop
+    ranks: RankWatch
     profile: bool = False
 
 
@@ -55,7 +58,10 @@ class Outcome:
 def make_trainer(work: Work, extra: Sequence[L.Callback] = ()) -> L.Trainer:
     """The trainer of a stage, with callbacks of its own."""
     make, profiler, stage = work.entry.cli.make_trainer, work.entry.config["trainer"]["profiler"], work.entry.stage.name
-    return stage_trainer(make, profiler, stage, work.folder, work.console, [work.stop, *extra], profile=work.profile)
+    callbacks = [work.stop, *extra]
+    trainer = stage_trainer(make, profiler, stage, work.folder, work.console, callbacks, profile=work.profile)
+    work.ranks.look_after(trainer)
+    return trainer
 
 
 def author_of(entry: Prepared) -> str:

@@ -64,7 +64,7 @@ class PlainProgress(ProgressBar):
 
 
 class SavePlace(L.Callback):
-    """Saves `last.ckpt` at the end of each epoch and every so many optimiser steps.
+    """Saves the place at the end of each epoch and every so many optimiser steps.
 
     Args:
         path: Of the checkpoint.
@@ -92,8 +92,12 @@ class SavePlace(L.Callback):
         trainer.save_checkpoint(self.path)
 
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+"""Ctrl-C; what schedulers send; what Slurm is often told to send before the time is up (`--signal=USR1@120`)."""
+
+
 class GracefulStop(L.Callback):
-    """Ctrl-C and SIGTERM end the run at the next step boundary, with everything saved; a second one ends it now.
+    """A signal ends the run at the next step boundary, with everything saved; a second one ends it now.
 
     The signals are taken over inside a `with` block around the trainer's work, and given back behind it.
 
@@ -108,7 +112,7 @@ class GracefulStop(L.Callback):
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
-        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -116,8 +120,10 @@ class GracefulStop(L.Callback):
             signal.signal(number, handler)
 
     def _listen_alone(self) -> None:
-        # Lightning puts a handler of its own before this one, which starts a collective in the middle of another
-        signal.signal(signal.SIGTERM, self._note)
+        # Lightning puts handlers of its own before these: one starts a collective in the middle of another, and under
+        # Slurm one saves and queues a job again that this command would not go on with
+        for number in SIGNALS:
+            signal.signal(number, self._note)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Listen alone."""

@@ -13,10 +13,11 @@ from torch.utils.tensorboard import SummaryWriter
 
 from rbft.data.datamodule import VideoDataModule
 from rbft.data.labels import LabelSet
+from rbft.evaluation.calibration import both_reliabilities
 from rbft.evaluation.metrics import confusion
 from rbft.evaluation.predictions import Prediction
 from rbft.rationales.store import Rationale, spread
-from rbft.report.figures import confusion_figure, strip_figure
+from rbft.report.figures import confusion_figure, reliability_figure, strip_figure
 from rbft.training.module import VLMFineTuner
 
 
@@ -42,6 +43,13 @@ def log_confusion(folder: Path, predictions: Sequence[Prediction], labels: Label
     """The confusion matrix of a test."""
     with SummaryWriter(str(folder)) as writer:
         writer.add_figure("test/confusion", confusion_figure(confusion(predictions, labels), labels.names, "test"))
+
+
+def log_reliability(folder: Path, predictions: Sequence[Prediction], labels: LabelSet) -> None:
+    """Confidence against accuracy of a test, before calibration and, where there is one, after."""
+    figure = reliability_figure(both_reliabilities(predictions, labels.names), "test")
+    with SummaryWriter(str(folder)) as writer:
+        writer.add_figure("test/reliability", figure)
 
 
 class ConfusionLogger(L.Callback):

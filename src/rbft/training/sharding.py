@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
+import torch.distributed as dist
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import ModelParallelStrategy, StrategyRegistry
 from torch import Tensor, nn
@@ -20,9 +18,9 @@ from torch.optim import Optimizer
 from torch.utils._pytree import tree_map
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from rbft.errors import ConfigError
+from rbft.errors import ConfigError, StageError
 from rbft.evaluation.answering import Answering
-from rbft.training.checkpoint import not_sharded
+from rbft.training.checkpoint import Place, commit, newest_whole, next_name, not_sharded, read_part, write_part
 from rbft.vlm.model import VLM
 from rbft.vlm.tuning import trained_state
 
@@ -85,8 +83,8 @@ def require_direct(trainer: L.Trainer, answering: Answering) -> None:
 class ShardedStrategy(ModelParallelStrategy):
     """`trainer.strategy: fsdp2`: one shard of the model for each process of the run, no tensor parallelism.
 
-    `last.ckpt` names a folder beside it in which each process keeps its shards and its place in the run. It is written
-    when all of them are on disk, so a place is whole or absent; nothing is gathered for it.
+    A place in the run is a folder in which each process keeps its shards. The manifest names it when all of them are on
+    disk, so a place is whole or absent; nothing is gathered for it.
     """
 
     def __init__(self) -> None:
@@ -131,20 +129,13 @@ class ShardedStrategy(ModelParallelStrategy):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any = None) -> None:
         """Write this process's part, and when all are there the file that names them."""
-        path = Path(filepath)
-        older = sorted(path.parent.glob(f"{path.name}.shards-*"), key=_number)
-        folder = Path(self.broadcast(path.with_name(f"{path.name}.shards-{_number(older[-1]) + 1 if older else 1}")))
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / f"rank{self.global_rank}.ckpt").open("wb") as stream:
-            torch.save(checkpoint, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        self.barrier()
+        manifest = Path(filepath)
+        name = f"{self.broadcast(next_name(manifest) if self.global_rank == 0 else '')}/rank{self.global_rank}.ckpt"
+        parts: list[Any] = [None] * self.world_size
+        dist.all_gather_object(parts, (name, write_part(checkpoint, manifest.parent / name)))
         if self.global_rank == 0:
-            about = {key: checkpoint[key] for key in ("rbft", "pytorch-lightning_version")}
-            self.checkpoint_io.save_checkpoint({**about, "shards": folder.name}, path)
-            for other in older:
-                shutil.rmtree(other)
+            commit(manifest, dict(parts), {"rbft": checkpoint["rbft"], "shards": True})
+        self.barrier()
 
     def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
         """Read this process's part.
@@ -152,14 +143,17 @@ class ShardedStrategy(ModelParallelStrategy):
         Raises:
             StageError: It was saved by another strategy or by another number of processes, or is damaged.
         """
-        path = Path(checkpoint_path)
-        place = self.checkpoint_io.load_checkpoint(path)
-        if "shards" not in place:
+        manifest = Path(checkpoint_path)
+        # all processes must go on from the same place
+        place, refusal = self.broadcast(_newest(manifest) if self.global_rank == 0 else (None, ""))
+        if place is None:
+            raise StageError(refusal)
+        if "shards" not in place.about:
             raise not_sharded("another strategy", "as it was")
         assert self.lightning_module is not None
-        self.lightning_module.on_load_checkpoint(place)
-        part = path.with_name(place["shards"]) / f"rank{self.global_rank}.ckpt"
-        return self.checkpoint_io.load_checkpoint(part, map_location="cpu")
+        self.lightning_module.on_load_checkpoint(place.about)
+        names = {Path(name).name: name for name in place.files}
+        return read_part(manifest.parent / names[f"rank{self.global_rank}.ckpt"], "cpu")
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
         """Take over the shards of what is trained."""
@@ -179,8 +173,12 @@ class ShardedStrategy(ModelParallelStrategy):
             optimizer.load_state_dict({**saved, "state": state})
 
 
-def _number(folder: Path) -> int:
-    return int(folder.name.rsplit("-", 1)[1])
+def _newest(manifest: Path) -> tuple[Place | None, str]:
+    """The place to go on from, or why there is none."""
+    try:
+        return newest_whole(manifest), ""
+    except StageError as error:
+        return None, str(error)
 
 
 def _shard_of(value: Any) -> Any:

@@ -1,0 +1,138 @@
+"""What a LightningModule does around an optimiser step: seeds, memory, numbers, and the place to go on from."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from rbft.data.dataset import Example
+from rbft.errors import ConfigError, StageError
+from rbft.objectives.base import Objective
+from rbft.training.memory import Pieces, StepInPieces
+from rbft.training.numbers import StayFinite
+from rbft.vlm.batch import Batch
+from rbft.vlm.model import VLM
+from rbft.vlm.tuning import trained_state
+
+
+class Fitting(L.LightningModule):
+    """Trains by an objective so that any step can be done again, anywhere, with the same result.
+
+    Args:
+        objective: What is learnt; None where nothing is.
+    """
+
+    def __init__(self, objective: Objective | None) -> None:
+        super().__init__()
+        # adapters and trained parts only are saved; the base model is read from its own files
+        self.strict_loading = False
+        self.objective = objective
+        self.vlm: VLM | None = None
+        self.seed = 0
+        self._epoch_batches = 0
+        self._cuts: dict[str, Pieces] = {}
+
+    @property
+    def ready(self) -> VLM:
+        """The loaded model."""
+        assert self.vlm is not None, "configure_model has not run"
+        return self.vlm
+
+    def configure_callbacks(self) -> list[L.Callback]:
+        """What every training needs, whoever made the trainer."""
+        return [StayFinite()]
+
+    @cached_property
+    def _step(self) -> StepInPieces:
+        """How gradients are computed in the memory there is."""
+        pieces = self._pieces("train", alone=self.trainer.world_size == 1)
+        return StepInPieces(pieces, self._share, self._seed_step, self.zero_grad)
+
+    def _share(self, batch: Batch) -> Tensor:
+        assert self.objective is not None
+        with self.trainer.precision_plugin.forward_context():
+            return self.objective.loss(self.ready, batch)
+
+    def on_train_epoch_start(self) -> None:
+        """Dropout acts in the parts that are trained; frozen towers stay as they were pre-trained."""
+        # the trainer itself does so for samplers of single rows only
+        self.trainer.datamodule.set_epoch(self.current_epoch)  # type: ignore[attr-defined]
+        self.ready.train()
+        if self.ready.vision_frozen:
+            self.ready.base.get_encoder(modality="image").eval()
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Seed this step from its place alone, so that a resumed run draws the same dropout masks."""
+        # counted here, because callbacks save before this module's own hook at the end of a batch
+        self._epoch_batches = batch_idx + 1
+        self._seed_step(batch_idx)
+
+    def _seed_step(self, batch_idx: int) -> None:
+        place = f"{self.seed}:{self.current_epoch}:{batch_idx}:{self.global_rank}"
+        torch.manual_seed(int.from_bytes(hashlib.blake2b(place.encode(), digest_size=6).digest(), "big"))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The objective's loss of a micro-batch, scaled so that the step's gradient is that of the token mean."""
+        if self.objective is None:
+            raise ConfigError("model.objective is not set; a training stage sets it.")
+        accumulate = self.trainer.accumulate_grad_batches
+        share = self._step.forward(batch, batch_idx, accumulate)
+        if share is None:
+            return torch.ones((), device=self.device, requires_grad=True)
+        # Lightning divides by the micro-batches of a step, and DDP by the ranks; the share is of the whole step already
+        loss = share * self.trainer.world_size * accumulate
+        self.log("train/loss", loss.detach(), prog_bar=True, sync_dist=True, batch_size=len(batch))
+        return loss
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the micro-batch's gradient, in pieces where it did not fit in memory."""
+        accumulate = self.trainer.accumulate_grad_batches
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        share = self._step.backward(loss, 1.0 if scaler is None else scaler.get_scale(), accumulate)
+        if share is not None:
+            self.log("train/loss", share * accumulate, prog_bar=True, batch_size=1)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the trained weights only, and where in the epoch the run is."""
+        trained = trained_state(self)
+        checkpoint["state_dict"] = {name: value for name, value in checkpoint["state_dict"].items() if name in trained}
+        epoch = self.current_epoch
+        place = (epoch + 1, 0) if self.trainer.is_last_batch else (epoch, self._epoch_batches)
+        checkpoint["rbft"] = {"epoch": place[0], "epoch_batches": place[1], "processes": self.trainer.world_size,
+                              "pieces": self._step.pieces.number}  # fmt: skip
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Skip the batches that were computed.
+
+        Raises:
+            StageError: They were computed by another number of processes, which cut the epoch in another way.
+        """
+        place = checkpoint["rbft"]
+        if place["processes"] != self.trainer.world_size:
+            raise StageError(
+                f"this stage was interrupted on {place['processes']} processes and cannot go on with "
+                f"{self.trainer.world_size}; set trainer.devices as it was, or add --restart."
+            )
+        # dropout would draw other masks over whole micro-batches
+        self._step.pieces.number = int(place["pieces"])
+        self.trainer.datamodule.resume(int(place["epoch"]), int(place["epoch_batches"]))  # type: ignore[attr-defined]
+
+    def in_pieces(self, role: str, work: Callable[[Batch], None], batch: Batch) -> None:
+        """Do some work without gradients on a batch of a role, in as many pieces as the memory asks for."""
+        self._pieces(role).each(work, batch, f"data.eval_batch_size {max(1, len(set(batch.clips)) // 2)}")
+
+    def _pieces(self, role: str, *, alone: bool = True) -> Pieces:
+        """How batches of a role are cut; processes that hold parts of one model take the same number of passes."""
+        if role not in self._cuts:
+            whole = alone and self.device_mesh is None
+            self._cuts[role] = Pieces(lambda index: self._examples(role)[index].record.path, alone=whole)
+        return self._cuts[role]
+
+    def _examples(self, role: str) -> Sequence[Example]:
+        return self.trainer.datamodule.dataset(role).examples  # type: ignore[attr-defined]
