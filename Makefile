@@ -9,7 +9,7 @@ export TOKENIZERS_PARALLELISM ?= false
 .DEFAULT_GOAL := help
 
 help: ## Show this help
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-24s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(VENV)/installed: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "rbft needs Python 3.11 or newer; set PYTHON=")'
@@ -47,10 +47,32 @@ tiny-vlm: $(VENV)/installed ## Pre-train the built-in model again into build/tin
 	$(BIN)/python -m rbft.vlm.tiny.pretrain --out build/tiny-vlm $(ARGS)
 	$(BIN)/python -m rbft.vlm.tiny.evaluate --model build/tiny-vlm
 
+# DATA names the folder of the data set; each target says what it needs, and stops if that is not there
+REPRODUCE = $(BIN)/python experiments/reproduce.py $(@:reproduce-%=%) $(if $(DATA),--data.root $(DATA)) $(ARGS)
+
+reproduce-builtin: $(VENV)/installed ## The core of docs/results.md on the built-in model and domains (two cores)
+	$(REPRODUCE)
+
+reproduce-ucf: $(VENV)/installed ## UCF101 with few labels; DATA=FOLDER, a GPU
+	$(REPRODUCE)
+
+reproduce-hmdb: $(VENV)/installed ## HMDB51 with few labels; DATA=FOLDER, a GPU
+	$(REPRODUCE)
+
+reproduce-ssv2: $(VENV)/installed ## Something-Something v2 with few labels; DATA=FOLDER, a GPU
+	$(REPRODUCE)
+
+reproduce-smarthome: $(VENV)/installed ## SmartHome-Bench, the paper's own; DATA=FOLDER, a GPU with 80 GB
+	$(REPRODUCE)
+
+reproduce-multihateclip: $(VENV)/installed ## MultiHateClip with few labels; DATA=FOLDER, a GPU
+	$(REPRODUCE)
+
 tensorboard: $(VENV)/installed ## Look at all runs, on 127.0.0.1 only
 	$(BIN)/tensorboard --logdir runs --host 127.0.0.1 $(ARGS)
 
 clean: ## Remove the virtual environment and caches; runs and data stay
 	rm -rf $(VENV) build src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help install install-dev quickstart test test-all lint format tiny-vlm tensorboard clean
+.PHONY: help install install-dev quickstart test test-all lint format tiny-vlm tensorboard clean reproduce-builtin \
+	reproduce-ucf reproduce-hmdb reproduce-ssv2 reproduce-smarthome reproduce-multihateclip

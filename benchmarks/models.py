@@ -24,6 +24,7 @@ from rbft.vlm.processing import ClipProcessor
 from rbft.vlm.tuning import LoRA, Tuning, part_of
 
 FAMILIES = ("qwen2_5_vl", "smolvlm")
+CELL = 28  # pixels, along each side, of a visual token of the published Qwen2.5-VL
 # In proportion to what is published (Qwen2.5-VL-3B, SmolVLM2-2.2B): vision tower and projector have about a fifth of
 # all parameters, and a token is made of 2 x 2 patches in the one and 3 x 3 in the other. The head has 6 % of the
 # language model's parameters; it is 10 % in the 3B model.
@@ -171,11 +172,12 @@ def write_published(shape: str, folder: Path) -> Path:
     return target
 
 
-def random_model(folder: Path, device: str, dtype: torch.dtype) -> Any:
-    """A model of the configuration in a folder, with random weights, made where it will be used."""
+def random_model(folder: Path, device: str, dtype: torch.dtype, config: Any = None) -> Any:
+    """A model of the configuration in a folder, or of another, with random weights, made where it will be used."""
     torch.manual_seed(0)
     with torch.device(device):
-        return AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(folder), dtype=dtype).eval()
+        config = AutoConfig.from_pretrained(folder) if config is None else config
+        return AutoModelForImageTextToText.from_config(config, dtype=dtype).eval()
 
 
 def describe_model(model: Any) -> dict[str, int]:
@@ -207,3 +209,35 @@ def make_texts(count: int, shortest: int, longest: int, seed: int = 0) -> tuple[
         words = random.choice(_WORDS.split(), size=random.integers(shortest, longest + 1))
         texts[" ".join(words)] = None
     return tuple(texts)
+
+
+# The chat template of Qwen2.5-VL as published, for one question about one video.
+_PUBLISHED_TEMPLATE = (
+    "{% for message in messages %}{% if loop.first and message['role'] != 'system' %}"
+    "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% endif %}<|im_start|>{{ message['role'] }}\n"
+    "{% if message['content'] is string %}{{ message['content'] }}{% else %}{% for part in message['content'] %}"
+    "{% if part['type'] == 'video' %}<|vision_start|><|video_pad|><|vision_end|>{% else %}{{ part['text'] }}{% endif %}"
+    "{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def build_as_published(size: str, folder: Path) -> Path:
+    """Writes a small Qwen2.5-VL whose patches and chat template are those of the published ones.
+
+    What other frameworks know of that family by heart then holds: cells of 28 pixels, and the system prompt.
+    """
+    family = build("qwen2_5_vl", size, folder)
+    processor, config = AutoProcessor.from_pretrained(family), AutoConfig.from_pretrained(family)
+    config.vision_config.patch_size = _TOWER["patch_size"]
+    config.vision_config.window_size = _TOWER["window_size"]
+    # narrower than in tests, where inputs shall move logits far: there a level of 255 in the pixels does too
+    config.initializer_range = config.text_config.initializer_range = config.vision_config.initializer_range = 0.02
+    bounds = {"shortest_edge": 4 * CELL**2, "longest_edge": SIZES[size]["qwen2_5_vl"].most_tokens * CELL**2}
+    for part in (processor.image_processor, processor.video_processor):
+        part.patch_size, part.size = _TOWER["patch_size"], bounds
+    processor.chat_template = processor.tokenizer.chat_template = _PUBLISHED_TEMPLATE
+    target = folder / "as_published"
+    random_model(family, "cpu", torch.float32, config).save_pretrained(target)
+    processor.save_pretrained(target)
+    return target

@@ -29,19 +29,9 @@ import yaml
 # a script knows its own folder only
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.authors_way import CONCLUSION, HINTED_QUESTION, LABEL_QUESTION, Job
-from benchmarks.common import (
-    Row,
-    describe,
-    make_parser,
-    median_ratio,
-    on_one_core,
-    print_table,
-    time_in_turns,
-    write_record,
-)
 from benchmarks.models import SIZES, build
 
-from benchmarks import authors_way
+from benchmarks import authors_way, common
 from rbft.__main__ import main as rbft
 from rbft.data.formats.table import Table
 from rbft.errors import DataError
@@ -53,19 +43,29 @@ from rbft.vlm.prompt import Prompt
 FAMILY = "qwen2_5_vl"
 TOKEN = 256  # pixels of a visual token of the models measured
 # Frameworks that train the same models, and why this script cannot compare with them.
-_APART = "pins other versions of torch and transformers, so it runs in an environment of its own only"
+_APART = "has no one command for the whole method; benchmarks/peers.py measures its training"
 NOT_RUN = [{"peer": peer, "reason": _APART} for peer in ("LLaMA-Factory", "ms-swift")]
 
 
+def clips_by_label(media: Path) -> dict[str, list[tuple[Path, str]]]:
+    """The clips of each label in the table's order, as (path, label).
+
+    Raises:
+        DataError: There is no such table.
+    """
+    found: dict[str, list[tuple[Path, str]]] = {}
+    for record in Table().read(media):
+        found.setdefault(record.label, []).append((media / record.path, record.label))
+    return found
+
+
 def choose(media: Path, clips: int) -> tuple[tuple[tuple[Path, str], ...], tuple[tuple[Path, str], ...]]:
-    """The first clips of each label in the table's order, half of them to train on: (training, test).
+    """The first clips of each label, half of them to train on: (training, test).
 
     Raises:
         DataError: There is no such table, or it has too few clips.
     """
-    by_label: dict[str, list[tuple[Path, str]]] = {}
-    for record in Table().read(media):
-        by_label.setdefault(record.label, []).append((media / record.path, record.label))
+    by_label = clips_by_label(media)
     each = clips // (2 * len(by_label))
     if each < 1 or min(map(len, by_label.values())) < 2 * each:
         raise DataError(f"{media} has too few clips for --clips {clips}, in equal parts of {len(by_label)} labels.")
@@ -159,7 +159,7 @@ def our_way(job: Job, size: str, folder: Path) -> Path:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, and write the record."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    parser = make_parser("pipeline", __doc__, repeats=2)
+    parser = common.make_parser("pipeline", __doc__, repeats=2)
     parser.add_argument("--media", type=Path, metavar="FOLDER", help="real videos and their labels.csv")
     parser.add_argument("--clips", type=int, default=64, help="half to train on (default: %(default)s)")
     parser.add_argument("--size", choices=tuple(SIZES), default="small", help="of the model (default: %(default)s)")
@@ -175,7 +175,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"pipeline: {error}", file=sys.stderr)
         return error.exit_code
     labels = tuple(sorted({label for _, label in train}))
-    with on_one_core(), tempfile.TemporaryDirectory() as folder:
+    with common.on_one_core(), tempfile.TemporaryDirectory() as folder:
         model = build(FAMILY, flags.size, Path(folder))
         job = Job(model, train, test, labels, new_tokens=flags.new_tokens)
         tokens = tokens_per_clip(job, flags.size)
@@ -184,23 +184,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "rbft": lambda: our_way(job, flags.size, next(places)),
             "authors' way": lambda: authors_way.run(job, next(places)),
         }
-        seconds = time_in_turns(ways, flags.repeats)
-    rows: list[Row] = [
+        seconds = common.time_in_turns(ways, flags.repeats)
+    rows: list[common.Row] = [
         {
             "case": f"whole job, {flags.clips} clips",
             "family": FAMILY,
             "baseline": "authors' way",
-            "speedup": median_ratio(seconds["authors' way"], seconds["rbft"]),
+            "speedup": common.median_ratio(seconds["authors' way"], seconds["rbft"]),
             "tokens_per_sample": sum(tokens) / len(tokens),
             "epochs": job.epochs,
             "available": True,
         }
     ]
-    rows += [{"case": "training part", "family": FAMILY, "available": False} | peer for peer in NOT_RUN]
-    print_table(
+    rows += [{"case": rows[0]["case"], "family": FAMILY, "available": False} | peer for peer in NOT_RUN]
+    common.print_table(
         "The whole method: how many times as fast", ("case", "family", "baseline", "speedup", "peer", "reason"), rows
     )
-    write_record(flags.json, "pipeline", describe(["accelerate"], arguments), rows)
+    common.write_record(flags.json, "pipeline", common.describe(["accelerate"], arguments), rows)
     return 0
 
 

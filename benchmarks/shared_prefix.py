@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,18 +21,10 @@ from torch import Tensor
 
 # a script knows its own folder only
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from benchmarks.common import (
-    Row,
-    describe,
-    make_parser,
-    median_ratio,
-    on_one_core,
-    print_table,
-    time_in_turns,
-    write_record,
-)
+from benchmarks.common import Row, median_ratio, time_in_turns
+from benchmarks.families import Benchmark
 from benchmarks.memory import peak_bytes
-from benchmarks.models import FAMILIES, FRAMES, SIZES, Ours, adapters, build, load_ours, make_clip, make_texts
+from benchmarks.models import FRAMES, Ours, adapters, load_ours, make_clip, make_texts
 
 from rbft.objectives.base import language_model_loss
 from rbft.vlm.batch import Batch, Item, PromptInputs, collate
@@ -125,26 +117,29 @@ def measure(family: str, rationales: int, ours: Ours, prompt: PromptInputs, repe
     }
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print, and write the record."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    parser = make_parser("shared_prefix", __doc__, repeats=7)
-    parser.add_argument("--families", nargs="+", choices=FAMILIES, default=FAMILIES)
-    parser.add_argument("--size", choices=tuple(SIZES), default="small", help="of the models (default: %(default)s)")
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of this script alone."""
     parser.add_argument("--rationales", nargs="+", type=int, default=[1, 2, 4, 8], help="of a clip")
-    flags: argparse.Namespace = parser.parse_args(arguments)
-    torch.set_num_threads(1)
-    rows: list[Row] = []
-    with on_one_core(), tempfile.TemporaryDirectory() as folder:
-        for family in flags.families:
-            ours = load_ours(build(family, flags.size, Path(folder)), adapters())
-            stir(ours.vlm)
-            prompt = encoded_prompt(ours, Path(folder) / f"features-{family}", flags.size)
-            rows += [measure(family, number, ours, prompt, flags.repeats) for number in flags.rationales]
-    columns = ("case", "family", "speedup", "max_abs_diff", "gradient_diff", "peak_memory_ratio")
-    print_table("Several rationales of one clip: how many times as fast as a row for each", columns, rows)
-    write_record(flags.json, "shared_prefix", describe([], arguments), rows)
-    return 0
+
+
+def measure_family(family: str, files: Path, flags: argparse.Namespace) -> list[Row]:
+    """The rows of one family."""
+    ours = load_ours(files, adapters())
+    stir(ours.vlm)
+    with tempfile.TemporaryDirectory() as folder:
+        prompt = encoded_prompt(ours, Path(folder), flags.size)
+        return [measure(family, number, ours, prompt, flags.repeats) for number in flags.rationales]
+
+
+main = Benchmark(
+    name="shared_prefix",
+    description=__doc__,
+    repeats=7,
+    add_flags=add_flags,
+    measure=measure_family,
+    title="Several rationales of one clip: how many times as fast as a row for each",
+    columns=("case", "family", "speedup", "max_abs_diff", "gradient_diff", "peak_memory_ratio"),
+).main
 
 
 if __name__ == "__main__":

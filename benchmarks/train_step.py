@@ -24,25 +24,14 @@ from torch import Tensor
 
 # a script knows its own folder only
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from benchmarks.common import (
-    Row,
-    describe,
-    make_parser,
-    median_ratio,
-    on_one_core,
-    print_table,
-    time_in_turns,
-    write_record,
-)
+from benchmarks.common import Row, median_ratio, time_in_turns
+from benchmarks.families import Benchmark
 from benchmarks.memory import peak_bytes
 from benchmarks.models import (
-    FAMILIES,
     FRAMES,
-    SIZES,
     Ours,
     Plain,
     adapters,
-    build,
     describe_model,
     load_ours,
     load_plain,
@@ -165,27 +154,29 @@ def measure(family: str, answers: str, files: Path, size: str, batch: int, frame
     }
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print, and write the record."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    parser = make_parser("train_step", __doc__, repeats=7)
-    parser.add_argument("--families", nargs="+", choices=FAMILIES, default=FAMILIES)
-    parser.add_argument("--size", choices=tuple(SIZES), default="small", help="of the models (default: %(default)s)")
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of this script alone."""
     parser.add_argument("--answers", nargs="+", choices=tuple(ANSWERS), default=tuple(ANSWERS))
     parser.add_argument("--frames", type=int, default=8, help="of a clip (default: %(default)s)")
     parser.add_argument("--batch", type=int, default=2, help="clips of a step (default: %(default)s)")
-    flags: argparse.Namespace = parser.parse_args(arguments)
-    torch.set_num_threads(1)
-    rows: list[Row] = []
-    with on_one_core(), tempfile.TemporaryDirectory() as folder:
-        for family in flags.families:
-            files = build(family, flags.size, Path(folder))
-            for kind in flags.answers:
-                rows.append(measure(family, kind, files, flags.size, flags.batch, flags.frames, flags.repeats))
-    columns = ("case", "family", "speedup", "first_epoch_speedup", "storing_ratio", "max_abs_diff", "peak_memory_ratio")
-    print_table("A LoRA training step: how many times as fast as the plain path", columns, rows)
-    write_record(flags.json, "train_step", describe([], arguments), rows)
-    return 0
+
+
+def measure_family(family: str, files: Path, flags: argparse.Namespace) -> list[Row]:
+    """The rows of one family."""
+    return [
+        measure(family, kind, files, flags.size, flags.batch, flags.frames, flags.repeats) for kind in flags.answers
+    ]
+
+
+main = Benchmark(
+    name="train_step",
+    description=__doc__,
+    repeats=7,
+    add_flags=add_flags,
+    measure=measure_family,
+    title="A LoRA training step: how many times as fast as the plain path",
+    columns=("case", "family", "speedup", "first_epoch_speedup", "storing_ratio", "max_abs_diff", "peak_memory_ratio"),
+).main
 
 
 if __name__ == "__main__":

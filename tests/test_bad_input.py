@@ -42,7 +42,7 @@ def attempt(tmp_path: Path, data: Path, family_folder: Callable[[str], Path], mo
         assert result.code != 0
         assert result.err.count("rbft: ") == 1, result.err
         assert "Traceback" not in result.err
-        for pattern in ("*/stage.json", "metrics.json", "predictions.jsonl", "report.html", "adapter*", "last.ckpt"):
+        for pattern in ("*/stage.json", "metrics.json", "predictions.jsonl", "report.html", "adapter*", "last.json"):
             assert not list((tmp_path / "runs").rglob(pattern))
         return result
 

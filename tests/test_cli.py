@@ -58,6 +58,14 @@ def test_a_layer_beats_files_and_a_flag_beats_a_layer(stage):
     assert made.datamodule.root.as_posix() == "/nowhere", "what a layer does not name stays"
 
 
+def test_stages_share_a_parser_and_nothing_else(stage):
+    first = stage({"data": {"num_frames": 6}, "model": {"tuning": {"class_path": "LoRA"}, "optim": {"lr": 0.5}}})
+    before, plain = first.resolved(), stage()
+    assert plain.parser is first.parser
+    assert (plain.datamodule.sampling.num_frames, plain.model.optim.lr) == (4, 1e-4)
+    assert plain.resolved() != before == first.resolved()
+
+
 def test_values_refer_to_each_other_across_files(stage):
     made = stage({"trainer": {"max_epochs": "${data.num_frames}"}}, {"data": {"batch_size": "${trainer.max_epochs}"}})
     assert (made.config.trainer.max_epochs, made.datamodule.batch_size) == (4, 4)

@@ -63,7 +63,7 @@ def test_methods_are_stages_that_hand_on_weights_and_rationales(read, method, ex
     assert [stage.trains for stage in found.stages] == [
         kind in ("rationale", "classification", "joint") for _, kind, _, _ in expected
     ]
-    assert set(METHODS) == {"zero_shot", "sft", "rbft", "joint"}
+    assert set(METHODS) == {"zero_shot", "sft", "rbft", "joint", "probe"}
 
 
 def test_the_default_method_is_rbft(read):
@@ -277,7 +277,7 @@ def test_a_wrong_experiment_ends_with_code_2_before_anything_heavy(tmp_path):
     code = f"import sys, rbft.__main__ as m; c = m.main(['fit', '--config', {str(path)!r}, '--method', 'x']); "
     done = python("-c", code + "print(c, 'torch' in sys.modules)")
     assert done.stdout == "2 False\n"
-    assert done.stderr.startswith("rbft: method 'x' is unknown; known: joint, rbft, sft, zero_shot.")
+    assert done.stderr.startswith("rbft: method 'x' is unknown; known: joint, probe, rbft, sft, zero_shot.")
 
 
 def test_unknown_commands_are_answered(capsys):

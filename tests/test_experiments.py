@@ -78,6 +78,51 @@ def _fights(root: Path, clips: list[Path]) -> None:
     (root / "labels.csv").write_text("path,label,scene_group\n" + "\n".join(rows) + "\n")
 
 
+def _hmdb51(root: Path, clips: list[Path]) -> None:
+    lists = root / "testTrainMulti_7030_splits"
+    lists.mkdir(parents=True)
+    unused = iter(clips)
+    for name in ("brush_hair", "wave"):
+        rows = []
+        for number in range(12):
+            clip = f"film{number}_{name}_f_cm_np1_ba_med_0.avi"
+            shutil.copy(next(unused), root / clip)
+            rows.append(f"{clip} {2 if number < 3 else 1}")
+        (lists / f"{name}_test_split1.txt").write_text("\n".join(rows) + "\n")
+
+
+def _ssv2(root: Path, clips: list[Path]) -> None:
+    root.mkdir(parents=True)
+    templates = ["Pushing [something] so that it falls", "Pretending to push [something]"]
+    unused = iter(enumerate(clips))
+    for name, each in (("train", 8), ("validation", 3)):
+        rows = []
+        for template in templates:
+            for _ in range(each):
+                number, clip = next(unused)
+                shutil.copy(clip, root / f"{number}.webm")
+                rows.append(
+                    {"id": str(number), "label": template.replace("[something]", "a cup"), "template": template}
+                )
+        (root / f"something-something-v2-{name}.json").write_text(json.dumps(rows))
+    numbers = {template.replace("[", "").replace("]", ""): str(i) for i, template in enumerate(templates)}
+    (root / "something-something-v2-labels.json").write_text(json.dumps(numbers))
+
+
+def _multihateclip(root: Path, clips: list[Path]) -> None:
+    folder = root / "English_data" / "annotation"
+    folder.mkdir(parents=True)
+    (root / "videos").mkdir()
+    unused = iter(clips)
+    for split, each in (("train", 4), ("valid", 2), ("test", 2)):
+        rows = ["Video_ID\tMajority_Voting"]
+        for label in ("Normal", "Offensive", "Hateful"):
+            for number in range(each):
+                shutil.copy(next(unused), root / "videos" / f"{split}{label}{number}.mp4")
+                rows.append(f"{split}{label}{number}\t{label}")
+        (folder / f"{split}.tsv").write_text("\n".join(rows) + "\n")
+
+
 # how to fabricate the data of each experiment, and what makes it small
 FABRICATE: dict[str, tuple[Callable[[Path, list[Path]], None] | None, list[str]]] = {
     "quickstart": (None, ["--data.format.test_per_class", "1", "--data.format.val_per_class", "1",
@@ -86,8 +131,15 @@ FABRICATE: dict[str, tuple[Callable[[Path, list[Path]], None] | None, list[str]]
                       "--data.format.train_per_class", "2"]),
     "controls": (None, ["--data.format.test_per_class", "1", "--data.format.val_per_class", "1",
                         "--data.format.train_per_class", "4"]),
+    "rounds": (None, ["--data.format.test_per_class", "1", "--data.format.val_per_class", "1",
+                      "--data.format.train_per_class", "5"]),
     "fights_lowdata": (_fights, []),
+    "map": (None, ["--data.format.test_per_class", "1", "--data.format.val_per_class", "2", "--data.val_shots", "2",
+                   "--data.format.train_per_class", "4"]),
     "ucf_lowdata": (_ucf101, []),
+    "hmdb_lowdata": (_hmdb51, ["--data.shots", "2", "--data.val_shots", "1"]),
+    "ssv2_lowdata": (_ssv2, ["--data.shots", "2", "--data.val_shots", "1"]),
+    "multihateclip_lowdata": (_multihateclip, ["--data.shots", "2", "--data.val_shots", "1"]),
     "smarthome_lowdata": (_smarthome, []),
 }  # fmt: skip
 

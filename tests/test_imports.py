@@ -24,15 +24,21 @@ ALLOWED = {
     "objectives": {"errors", "files", "data", "vlm", "rationales"},
     "evaluation": {"errors", "files", "data"},
     "training": {"errors", "files", "video", "data", "vlm", "rationales", "objectives", "evaluation", "report.figures"},
-    "report": {"", "errors", "files", "video", "data", "rationales", "evaluation", "experiment"},
+    "report": {"", "errors", "files", "video", "data", "rationales", "evaluation", "experiment", "run_folder"},
     "errors": set(),
     "files": {"errors"},
     "bounded_folder": {"files"},
     "lineage": {"errors", "files", "data.fingerprint"},
-    "sweep": {"", "errors", "files", "evaluation", "experiment", "lineage", "pipeline", "__main__"},
+    "run_folder": {"errors", "files", "lineage", "experiment"},
+    "sweep": {"", "errors", "files", "evaluation", "experiment", "lineage", "pipeline", "run_folder", "__main__"},
     "estimate": {"errors", "data", "vlm", "rationales", "experiment", "training.module"},
     "experiment": {"errors"},
     "ranks": set(),
+    # the page of a run sees it through the classifier alone
+    "serve": {"", "errors", "files", "data.formats", "predict", "report.templates", "terminal", "video"},
+    # both answer where torch does not
+    "doctor": {"", "errors", "terminal", "video.clip_cache"},
+    "completion": {"errors", "experiment"},
 }
 # `ranks` and all that is not named here know nothing of Lightning.
 LIGHTNING = {"training", "data.datamodule", "cli", "pipeline", "stages"}

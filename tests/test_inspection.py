@@ -67,6 +67,21 @@ def test_everything_wrong_is_reported_at_once(command, dataset, tmp_path, capsys
     assert "train/run/0.mp4" in said and "test/walk/1.mp4" in said
 
 
+def test_unlabelled_videos_are_checked_too(command, dataset, tmp_path, capsys):
+    spare = ("--data.format.skip", "[spare]", "--data.unlabelled", "spare")
+    write_scene(dataset / "spare" / "new.mp4", 500)
+    assert command("check", *spare) == 0
+    shutil.copy(dataset / "test/run/0.mp4", dataset / "spare" / "known.mp4")
+    assert command("check", *spare) == 1
+    assert findings(tmp_path) == {"splits"}
+    assert "the same files as videos of test (spare/known.mp4 is test/run/0.mp4)" in " ".join(
+        capsys.readouterr().out.split()
+    )
+    assert command("fit", *spare) == 1
+    assert "data.unlabelled: 1 videos are the same files" in capsys.readouterr().err
+    assert not list(tmp_path.glob("runs/**/stage.json"))
+
+
 def test_labels_that_collide_are_a_finding(command, dataset, tmp_path):
     (dataset / "train/run").rename(dataset / "train/Walk_")
     assert command("check") == 1

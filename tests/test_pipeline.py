@@ -19,7 +19,7 @@ from rbft.vlm.batch import Batch
 pytest_plugins = ["tests.support.run_fixtures"]
 
 STAGES = ("write", "rationale", "classification", "test")
-PUBLISHED = ("metrics.json", "predictions.jsonl", "report.html")
+PUBLISHED = ("metrics.json", "predictions.jsonl", "calibration.json", "report.html")
 RESULTS = ("write/rationales.jsonl", "predictions.jsonl", "metrics.json")
 ADAPTER = "adapter/adapter_model.safetensors"
 
@@ -67,15 +67,18 @@ def test_run_folder(finished: Run, clips: Path) -> None:
 def test_figures_and_predictions(finished: Run, clips: Path) -> None:
     metrics = json.loads((finished.folder / "metrics.json").read_text())
     assert set(metrics) == {
-        "test/accuracy", "test/balanced_accuracy", "test/macro_f1", "test/top5_accuracy", "test/ece", "test/auroc",
-        "test/accuracy_ci95", "test/num_videos", "test/num_unreadable", "chance/accuracy", "majority/accuracy",
+        "test/accuracy", "test/balanced_accuracy", "test/macro_f1", "test/top5_accuracy", "test/ece",
+        "test/ece_calibrated", "test/auroc", "test/accuracy_ci95", "test/num_videos", "test/num_unreadable",
+        "chance/accuracy", "majority/accuracy", "write/rationales", "write/rationales_kept", "write/agreement",
+        *(f"write/score_{check}" for check in ("label_parse", "leak", "repetition", "truncation")),
     }  # fmt: skip
     predictions = rows(finished.folder / "predictions.jsonl")
     assert sorted(row["video"] for row in predictions) == sorted(
         path.relative_to(clips).as_posix() for path in clips.glob("test/*/*.mp4")
     )
     for row in predictions:
-        keys = {"id", "video", "label", "predicted", "probabilities", "log_likelihoods", "rationale", "answers"}
+        keys = {"id", "video", "label", "predicted", "probabilities", "log_likelihoods", "rationale", "answers",
+                "calibrated"}  # fmt: skip
         assert set(row) == keys
         assert row["label"] == Path(row["video"]).parent.name
         assert sum(row["probabilities"]) == pytest.approx(1, abs=1e-9)

@@ -7,49 +7,45 @@ import shlex
 from pathlib import Path
 
 import pytest
+from tests.support.documents import adapted, blocks, write_experiments
+from tests.support.runs import REPOSITORY
 
 from rbft.__main__ import main
+from rbft.completion import FLAGS
 from rbft.experiment import METHODS, read_experiment
 
-ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
-BLOCK = re.compile(r"(<!-- needs data -->\n)?```sh\n(.*?)```", re.DOTALL)
-COMMANDS = [(line, bool(mark)) for mark, block in BLOCK.findall(README) for line in block.splitlines() if line.strip()]
+README = (REPOSITORY / "README.md").read_text()
+COMMANDS = [(shlex.join(words), block.excused) for block in blocks("README.md") if block.language == "sh"
+            for words in block.commands]  # fmt: skip
 
 
 def test_there_are_commands():
     assert len(COMMANDS) >= 6
 
 
-@pytest.mark.parametrize(("command", "needs_data"), COMMANDS)
-def test_command_runs(command: str, needs_data: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+@pytest.mark.parametrize(("command", "excused"), COMMANDS)
+def test_command_is_understood(command: str, excused: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     words = shlex.split(command)
     if words[0] == "make":
-        assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE), f"no target {words[1]}"
+        assert re.search(rf"^{words[1]}:", (REPOSITORY / "Makefile").read_text(), re.MULTILINE), f"no target {words[1]}"
+        return
+    if words[0] in ("pip", "curl", "python"):
         return
     assert words[0] == "rbft"
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "experiments").symlink_to(ROOT / "experiments")
-    if words[1] == "rationales":
-        file = tmp_path / words[3]
-        file.parent.mkdir(parents=True)
-        file.write_text((ROOT / "tests" / "support" / "rationales.jsonl").read_text())
-        assert main(words[1:]) == 0
-    elif words[1] == "predict":
-        assert main(words[1:]) == 1  # understood, but there are no such videos here
-        assert "does not exist" in capsys.readouterr().err
-    elif words[1] == "sweep":
-        assert main(words[1:]) == 0
-    elif needs_data:
-        assert read_experiment(words[2:]).stages
+    write_experiments(tmp_path)
+    if excused:
+        assert words[1] not in ("fit", "check") or read_experiment(words[2:]).stages
+    elif words[1] in ("fit", "check", "sweep"):
+        assert main(adapted(words)[1:]) == 0
     else:
-        small = ["--data.format.train_per_class", "4", "--data.format.test_per_class", "1"]
-        assert main([*words[1:], *small, "--dry_run"]) == 0
+        # needs a finished run: tests/docs has one
+        assert words[1] in {name.split()[0] for name in FLAGS} | {"--version", "--help"}
 
 
 def test_linked_files_exist():
     for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
-        assert (ROOT / target).is_file(), target
+        assert (REPOSITORY / target).is_file(), target
 
 
 def test_table_of_methods_is_the_code():
@@ -58,5 +54,5 @@ def test_table_of_methods_is_the_code():
 
 
 def test_table_of_experiments_is_complete():
-    for path in (ROOT / "experiments").glob("*.yaml"):
+    for path in (REPOSITORY / "experiments").glob("*.yaml"):
         assert f"| `{path.name}` |" in README

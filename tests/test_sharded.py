@@ -33,7 +33,7 @@ from torch.testing import assert_close
 from rbft.errors import ConfigError
 from rbft.evaluation.answering import Answering
 from rbft.objectives.classification import ClassificationObjective
-from rbft.training.checkpoint import AtomicCheckpointIO
+from rbft.training.checkpoint import PLACES, commit, places
 from rbft.training.module import VLMFineTuner
 from rbft.training.sharding import ShardedStrategy, require_direct, shard
 from rbft.vlm.spread import is_spread
@@ -165,22 +165,22 @@ def test_a_place_is_whole_or_absent(
     flags = ("--stage", "classification", "--model.tuning", "FullFineTuning", "--data.batch_size", "1")
     whole = run_experiment(config, tmp_path / "whole", *flags, method="sft").folder / "classification"
 
-    saved: list[str] = []
-    save = AtomicCheckpointIO.save_checkpoint
+    saved: list[dict[str, Any]] = []
 
-    def fails(self: AtomicCheckpointIO, checkpoint: dict[str, Any], path: Path, storage_options: Any = None) -> None:
-        saved.append(checkpoint["shards"])
+    def fails(manifest: Path, files: Any, about: Any = None) -> None:
+        saved.append(files)
         if len(saved) == 3:
             raise OSError("killed")
-        save(self, checkpoint, path, storage_options)
+        commit(manifest, files, about)
 
     spread = ("--config", config, "--run_root", tmp_path / "spread", "--method", "sft", *flags, *ONE)
     with monkeypatch.context() as patch, pytest.raises(OSError, match="killed"):
-        patch.setattr(AtomicCheckpointIO, "save_checkpoint", fails)
+        patch.setattr("rbft.training.sharding.commit", fails)
         fit(*spread)
     folder = tmp_path / "spread" / "tiny" / "sft" / "seed0" / "classification"
     names = sorted(path.name for path in (folder / "checkpoints").iterdir())
-    assert names == ["last.ckpt", *saved[1:]], "the one before, and one that nothing names"
+    assert names == [PLACES, "place-1", "place-2", "place-3"], "two places, and one that nothing names"
+    assert [place.number for place in places(folder / "checkpoints" / PLACES)] == [2, 1]
     again = fit(*spread)
     assert again.code == 0, again.err
     assert "classification: continuing where it stopped" in again.out
@@ -273,8 +273,8 @@ def test_stopped_and_continued(tmp_path: Path, clips: Path) -> None:
     assert on_two(config, tmp_path / "stopped", *stage).code == 143
     folder = tmp_path / "stopped" / "tiny" / "rbft" / "seed0" / "classification"
     kept = sorted(path.name for path in (folder / "checkpoints").iterdir())
-    assert len(kept) == 2 and kept[0] == "last.ckpt" and kept[1].startswith("last.ckpt.shards-"), "one place"
-    assert sorted(path.name for path in (folder / "checkpoints" / kept[1]).iterdir()) == ["rank0.ckpt", "rank1.ckpt"]
+    assert kept[0] == PLACES and kept[-1].startswith("place-"), "the place at which it was stopped"
+    assert sorted(path.name for path in (folder / "checkpoints" / kept[-1]).iterdir()) == ["rank0.ckpt", "rank1.ckpt"]
 
     alone = fit("--config", config, "--run_root", tmp_path / "stopped", *stage)
     assert alone.code == 1

@@ -23,9 +23,14 @@ commands:
       --KEY VALUE          override any key of the file, for example --data.root videos --seed_everything 1
   fit --help             every key
   check --config FILE    look at the experiment's data set: every video decoded once, damage, copies, leaks, counts
-  predict --run RUN VIDEOS  classify videos, folders of them or a table with a finished run; --to FILE.jsonl or .csv
+  predict --run RUN VIDEOS  classify videos, folders of them or a table with a finished run; predict --help says more
+  export --run RUN --to FOLDER  a finished run as a folder that plain transformers loads, with its model card
+  serve --run RUN        a finished run behind a local page and JSON; serve --help says more
   rationales audit FILE  what a set of rationales is worth; rationales import, export: from and to other tools
   sweep --config FILE    run an experiment over a grid of settings, several runs at once; sweep --help says more
+  report FOLDERS         one page over many runs: methods by shots, tests, videos; --to FILE.html, --markdown FILE.md
+  doctor                 what is installed, what this machine has, what is missing and what to do
+  completion bash        a script that completes commands and flags in the shell; also for zsh and fish
 
 options:
   --help, --version
@@ -58,9 +63,25 @@ def main(args: Sequence[str] | None = None) -> int:
 
                     run(experiment, ["rbft", *args])
             case "predict":
-                from rbft.predict import command as predict
+                from rbft.predict.command import command as predict
 
                 return 0 if predict(args[1:]) else 1
+            case "export":
+                from rbft.export.command import command as export
+
+                export(args[1:])
+            case "serve":
+                from rbft.serve.command import serve
+
+                serve(args[1:])
+            case "doctor":
+                from rbft.doctor import doctor
+
+                return 0 if doctor(args[1:]) else 1
+            case "completion":
+                from rbft.completion import completion
+
+                completion(args[1:])
             case "check":
                 from rbft.experiment import read_experiment
 
@@ -73,6 +94,10 @@ def main(args: Sequence[str] | None = None) -> int:
                 from rbft.sweep.command import sweep
 
                 return sweep(args[1:])
+            case "report":
+                from rbft.report_command import report
+
+                report(args[1:])
             case "rationales":
                 from rbft.rationale_tools import run_rationales
 
@@ -91,6 +116,15 @@ def main(args: Sequence[str] | None = None) -> int:
     except RBFTError as error:
         print(f"rbft: {error}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        from rbft.files import NO_ROOM
+
+        # other disks' troubles are bugs or told where they happen; a full one can strike whatever is written
+        if error.errno not in NO_ROOM:
+            raise
+        where = error.filename or "what the run leaves"
+        print(f"rbft: {where}: {NO_ROOM[error.errno]}. Make room and give the same command again.", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("rbft: interrupted; finished stages are kept. The same command continues.", file=sys.stderr)
         return 130

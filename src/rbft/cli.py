@@ -11,12 +11,13 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import lightning as L
 import yaml
 from jsonargparse import Namespace, set_parsing_settings
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import Logger
 from omegaconf.errors import OmegaConfBaseException
 
 # class names alone suffice in experiment files because these are imported
@@ -177,6 +178,8 @@ class StageCLI(LightningCLI):
             by `--allow-class NAME`.
     """
 
+    _shared: ClassVar[LightningArgumentParser | None] = None
+
     def __init__(self, args: Sequence[str]) -> None:
         self._allowed, args = _take_allowed(args)
         _allow(self._allowed)
@@ -196,6 +199,15 @@ class StageCLI(LightningCLI):
                 args=list(args),
                 run=False,
             )
+
+    def setup_parser(
+        self, add_subcommands: bool, main_kwargs: dict[str, Any], subparser_kwargs: dict[str, Any]
+    ) -> None:
+        """One parser for all stages: it follows from signatures alone, and reading those takes longer than parsing."""
+        if StageCLI._shared is None:
+            super().setup_parser(add_subcommands, main_kwargs, subparser_kwargs)
+            StageCLI._shared = self.parser
+        self.parser = StageCLI._shared
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Keys that choose the run rather than shape a stage; read by `rbft.experiment` before."""
@@ -227,6 +239,9 @@ class StageCLI(LightningCLI):
         for key, path in code:
             if not any(f"{path}.".startswith(f"{name}.") for name in self._allowed):
                 raise ConfigError(_not_allowed(key, path))
+        if self.config.trainer.logger is False:
+            raise ConfigError("trainer.logger: every run writes TensorBoard files; leave the key out, or name loggers "
+                              "that shall hear the same.")  # fmt: skip
         with _messages():
             self.config_init = self.parser.instantiate_classes(self.config)
         self.datamodule = self._get(self.config_init, "data")
@@ -234,14 +249,29 @@ class StageCLI(LightningCLI):
 
     def resolved(self) -> dict[str, Any]:
         """The whole configuration as plain values."""
-        config: dict[str, Any] = json.loads(self.parser.dump(self.config, format="json", skip_none=False))
+        # what the parser gave needs no second look
+        text = self.parser.dump(self.config, format="json", skip_none=False, skip_validation=True)
+        config: dict[str, Any] = json.loads(text)
         return config
 
     def make_trainer(self, callbacks: Sequence[L.Callback], **settings: Any) -> L.Trainer:
-        """The trainer of the configuration with what a stage adds to it."""
-        own = self._get(self.config_init, "trainer", default={}).get("callbacks") or []
-        own = own if isinstance(own, list) else [own]
-        return self.instantiate_trainer(callbacks=[*own, *callbacks], **settings)
+        """The trainer of the configuration with what a stage adds to it.
+
+        Args:
+            callbacks: Behind those of the configuration.
+            settings: In the place of the configuration's; behind a logger come those of the configuration.
+        """
+        configured = self._get(self.config_init, "trainer", default={})
+        if isinstance(logger := settings.get("logger"), Logger):
+            settings["logger"] = [logger, *_listed(configured.get("logger"))]
+        return self.instantiate_trainer(callbacks=[*_listed(configured.get("callbacks")), *callbacks], **settings)
+
+
+def _listed(value: Any) -> list[Any]:
+    """What may be given once, several times or not at all."""
+    if value is None or value is True:
+        return []
+    return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
 @contextmanager
@@ -260,6 +290,10 @@ def _messages() -> Iterator[None]:
     """Our own errors come through instantiation as they are; what a class refuses otherwise is one line too."""
     try:
         yield
+    except ImportError as error:
+        # of a library that a class needs, such as that of a logger
+        message = f"{str(error).strip()}. The configuration names a class that needs it; install it."
+        raise ConfigError(message) from error
     except (TypeError, ValueError) as error:
         cause = error.__cause__
         if isinstance(cause, ConfigError):

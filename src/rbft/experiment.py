@@ -17,14 +17,16 @@ import yaml
 
 from rbft.errors import ConfigError
 
-StageKind = Literal["write", "rationale", "classification", "joint", "test"]
+StageKind = Literal["write", "rationale", "classification", "joint", "test", "probe"]
 KINDS: tuple[str, ...] = get_args(StageKind)
 TRAINING_KINDS = ("rationale", "classification", "joint")
+TEST_KINDS = ("test", "probe")
 METHODS: dict[str, tuple[str, ...]] = {
     "zero_shot": ("test",),
     "sft": ("classification", "test"),
     "rbft": ("write", "rationale", "classification", "test"),
     "joint": ("write", "joint", "test"),
+    "probe": ("probe",),
 }
 # What a stage of each kind means, below whatever its layer says.
 _KIND_LAYERS: dict[str, dict[str, Any]] = {
@@ -35,8 +37,10 @@ _KIND_LAYERS: dict[str, dict[str, Any]] = {
     },
     "joint": {"model": {"objective": {"class_path": "rbft.objectives.joint.JointObjective"}}},
     "test": {},
+    "probe": {},
 }
-_LAYER_KEYS = ("kind", "model", "data", "trainer")
+_LAYER_KEYS = ("kind", "start", "model", "data", "trainer")
+_STARTS = ("previous", "base")
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,11 @@ class Stage:
     def trains(self) -> bool:
         """Whether it leaves weights behind."""
         return self.kind in TRAINING_KINDS
+
+    @property
+    def tests(self) -> bool:
+        """Whether it leaves predictions of the test videos."""
+        return self.kind in TEST_KINDS
 
 
 @dataclass(frozen=True)
@@ -171,7 +180,8 @@ def _method(where: str, methods: Mapping[str, Any], method: str) -> list[str]:
 def _stages(where: str, names: Sequence[str], layers: Mapping[str, Any]) -> tuple[Stage, ...]:
     """The stages of a method with what each takes from those before it."""
     stages: list[Stage] = []
-    weights = rationales = None
+    weights: str | None = None
+    rationales: str | None = None
     for name in names:
         if name not in layers:
             raise ConfigError(f"{where}: the method lists the stage {name!r}, which `stages:` does not have; "
@@ -188,12 +198,18 @@ def _stages(where: str, names: Sequence[str], layers: Mapping[str, Any]) -> tupl
                 if "kind" not in layer
                 else f"{where}: stages.{name}.kind: {kind!r} is unknown; {nearest(str(kind), KINDS)}"
             )
+        begin = layer.get("start", "previous")
+        if begin not in _STARTS:
+            raise ConfigError(f"{where}: stages.{name}.start: {begin!r} is unknown; it is 'previous' (the weights of "
+                              "the last training stage before it) or 'base' (the base model's).")  # fmt: skip
         needs = kind in ("rationale", "joint")
         if needs and rationales is None:
             raise ConfigError(f"{where}: the stage {name!r} trains on rationales, but no stage before it writes any; "
                               "put a stage of kind 'write' before it.")  # fmt: skip
-        content = lay_over(_KIND_LAYERS[kind], {key: value for key, value in layer.items() if key != "kind"})
-        stages.append(Stage(name, kind, content, weights, rationales if needs else None))
+        own = {key: value for key, value in layer.items() if key not in ("kind", "start")}
+        content = lay_over(_KIND_LAYERS[kind], own)
+        start = weights if begin == "previous" else None
+        stages.append(Stage(name, kind, content, start, rationales if needs else None))
         if kind in TRAINING_KINDS:
             weights = name
         elif kind == "write":

@@ -12,10 +12,12 @@ from rbft.cli import StageCLI
 from rbft.data.check import check_dataset
 from rbft.data.check_report import CheckReport, print_report
 from rbft.data.datamodule import VideoDataModule
+from rbft.data.findings import Finding
 from rbft.data.labels import LabelSet
 from rbft.data.records import VideoRecord
 from rbft.data.splits import Splits
 from rbft.data.survey import survey
+from rbft.data.unlabelled import refuse_leaks
 from rbft.data.video_facts import VideoFacts
 from rbft.errors import DataError
 from rbft.estimate.report import print_clips, print_estimates, to_json
@@ -33,6 +35,11 @@ def _survey(data: VideoDataModule, records: Sequence[VideoRecord], console: Cons
     return survey(data.root, paths, cache=data.cache_folder / "survey", console=console)
 
 
+def _every(data: VideoDataModule) -> list[VideoRecord]:
+    """All videos of a stage, each once: an unlabelled one may be there to stand in for a bad one as well."""
+    return list({record.path: record for record in [*data.used, *data.unlabelled_videos]}.values())
+
+
 def inspect_videos(datas: Sequence[VideoDataModule], console: Console) -> None:
     """Decode every video once, refuse what would spoil a result, and take bad videos out as configured.
 
@@ -43,10 +50,11 @@ def inspect_videos(datas: Sequence[VideoDataModule], console: Console) -> None:
     told: set[str] = set()
     checked: dict[tuple[object, ...], CheckReport] = {}
     for data in datas:
-        new = [record for record in data.used if (data.root, record.path) not in facts]
+        every = _every(data)
+        new = [record for record in every if (data.root, record.path) not in facts]
         found = _survey(data, new, console)
         facts |= {(data.root, path): fact for path, fact in found.items()}
-        mine = {record.path: facts[data.root, record.path] for record in data.used}
+        mine = {record.path: facts[data.root, record.path] for record in every}
         splits = data.splits
         sides = [tuple((r.id, r.path, r.label) for r in part) for part in (splits.train, splits.val, splits.test)]
         same = (data.root, data.shots, *sides, tuple(mine))
@@ -61,17 +69,37 @@ def inspect_videos(datas: Sequence[VideoDataModule], console: Console) -> None:
             raise DataError(f"the data set would give a result that cannot be trusted:\n  {shown}{more}\n"
                             "`rbft check` with the same arguments shows everything.")  # fmt: skip
         data.take_out_bad(mine)
-        warned = [finding for finding in report.findings if finding.severity == "warning"]
-        warned = [finding for finding in warned if finding.message not in told]
-        for finding in warned[:_SHOWN]:
-            console.print(f"warning: {escape(finding.message)}")
+        warned = [finding.message for finding in report.findings if finding.severity == "warning"]
+        warned = [message for message in [*warned, *_inspect_unlabelled(data)] if message not in told]
+        for message in warned[:_SHOWN]:
+            console.print(f"warning: {escape(message)}")
         if len(warned) > _SHOWN:
             console.print(f"... and {len(warned) - _SHOWN} more warnings; `rbft check` shows all")
-        told |= {finding.message for finding in warned}
+        told |= set(warned)
         for record in data.unreadable:
             if record.path not in told:
                 told.add(record.path)
                 console.print(f"warning: {escape(record.path)} cannot be read; in the test it counts as wrong")
+
+
+def _inspect_unlabelled(data: VideoDataModule) -> list[str]:
+    """Take out the unlabelled videos that cannot be read or have become training videos, as configured.
+
+    Returns:
+        Warnings.
+
+    Raises:
+        DataError: One cannot be read and `data.on_bad_video` is `error`, or validation or test know one.
+    """
+    trains = {record.path for record in data.splits.train}
+    videos = [record for record in data.unlabelled_videos if record.path not in trains]
+    bad = [record.path for record in videos if not data.facts[record.path].readable]
+    if bad and data.on_bad_video == "error":
+        raise DataError(f"data.unlabelled: {len(bad)} of {len(videos)} videos cannot be read, first {bad[0]} "
+                        f"({data.facts[bad[0]].reason}). Take them off, or set data.on_bad_video to skip.")  # fmt: skip
+    data.unlabelled_videos = tuple(record for record in videos if record.path not in bad)
+    left_out = [f"data.unlabelled: {len(bad)} videos cannot be read and are left out, first {bad[0]}"] if bad else []
+    return left_out + refuse_leaks(data.unlabelled_videos, data.splits, data.facts)
 
 
 def check(experiment: Experiment) -> bool:
@@ -102,9 +130,16 @@ def check(experiment: Experiment) -> bool:
     report = check_dataset(data.root, records, splits, labels, facts, shots=data.shots, sampling=data.sampling)
     model: ModelCheck | None = None
     if isinstance(splits, Splits):
+        found: dict[str, Finding] = {}
         for cli in clis:
             # survey remembers: a stage over the same videos costs nothing
-            cli.datamodule.facts = _survey(cli.datamodule, cli.datamodule.used, console)
+            cli.datamodule.facts = _survey(cli.datamodule, _every(cli.datamodule), console)
+            try:
+                found |= {message: Finding("near_duplicate", message, ()) for message in
+                          _inspect_unlabelled(cli.datamodule)}  # fmt: skip
+            except DataError as error:
+                found[str(error)] = Finding("splits", str(error), ())
+        report = report.with_more(tuple(found.values()), ())
         model = check_models(experiment, clis)
         report = report.with_more(model.findings, model.notes)
     else:

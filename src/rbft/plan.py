@@ -28,9 +28,8 @@ _CLASSES_SHOWN = 12
 def rows_of(prepared: Prepared) -> int:
     """Rows of an epoch of a training stage."""
     videos, samples = len(prepared.datamodule.splits.train), prepared.rationale_samples
-    return {"rationale": videos * samples, "classification": videos, "joint": videos * (samples + 1)}[
-        prepared.stage.kind
-    ]
+    texts = (videos + prepared.unlabelled) * samples
+    return {"rationale": texts, "classification": videos, "joint": videos + texts}[prepared.stage.kind]
 
 
 def print_plan(experiment: Experiment, prepared: Sequence[Prepared], console: Console) -> None:
@@ -79,13 +78,20 @@ def print_plan(experiment: Experiment, prepared: Sequence[Prepared], console: Co
         if entry.stage.trains:
             rows, trainer = rows_of(entry), entry.config["trainer"]
             per_step = entry.datamodule.batch_size * processes * trainer["accumulate_grad_batches"]
-            steps = steps_of(len(splits_of.train), per_step, trainer)  # answers about one clip are computed together
+            # answers about one clip are computed together
+            steps = steps_of(len(splits_of.train) + entry.unlabelled, per_step, trainer)
             say = f"{rows} rows an epoch, {steps} steps"
         elif entry.stage.kind == "write":
             say = f"{len(splits_of.train)} videos, {entry.module.writer.samples} rationale(s) each"
+            say += f", and {entry.unlabelled} unlabelled ones" if entry.unlabelled else ""
+            attempts = len(entry.module.writer.attempts(entry.book.prompts.hint))
+            say += f", up to {attempts} attempts where none is kept" if attempts > 1 else ""
+        elif entry.stage.kind == "probe":
+            say = f"a linear probe fitted to {len(splits_of.train)} videos, {len(splits_of.test)} tested"
         else:
             say = f"{len(splits_of.test)} videos against {len(labels)} labels"
-        start = "" if entry.stage.kind == "write" else f", from {entry.stage.weights_from or 'the base model'}"
+        first_words = entry.stage.kind == "write" and entry.stage.weights_from is None
+        start = "" if first_words else f", from {entry.stage.weights_from or 'the base model'}"
         console.print(f"  {escape(entry.stage.name)}: {say}{escape(start)}")
     # one process measures, and only it speaks
     speed = cache(lambda dtype: measure_speed(device, dtype, seconds=0.3)) if first_rank() else None

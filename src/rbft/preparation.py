@@ -16,6 +16,7 @@ from rbft.experiment import Experiment, Stage
 from rbft.inspection import inspect_videos
 from rbft.lineage import fingerprint
 from rbft.rationales.prompts import PromptBook
+from rbft.stages.requirements import require_attempts, require_orders
 from rbft.stages.writing_elsewhere import require_elsewhere
 from rbft.training.module import VLMFineTuner
 from rbft.vlm.processing import ClipProcessor
@@ -46,6 +47,7 @@ class Prepared:
         inputs: What its result depends on.
         fingerprint: Of `inputs`.
         rationale_samples: Rationales a video that it trains on; 0 where it needs none.
+        unlabelled: Videos without a label that it writes about or learns rationales of.
     """
 
     stage: Stage
@@ -56,6 +58,7 @@ class Prepared:
     inputs: dict[str, Any]
     fingerprint: str
     rationale_samples: int
+    unlabelled: int = 0
 
     @property
     def module(self) -> VLMFineTuner:
@@ -77,19 +80,23 @@ def _inputs(stage: Stage, cli: StageCLI, config: dict[str, Any], done: dict[str,
     keys = {"model": list(_MODEL_KEYS), "data": list(_SAMPLING_KEYS), "trainer": ["precision"]}
     if stage.kind == "write":
         keys["model"] += ["writer", "checks", "keep"]
-        videos = data.fingerprint("train")
+        videos = data.fingerprint("train", "unlabelled") if data.unlabelled else data.fingerprint("train")
     elif stage.trains:
         keys["model"] += _TRAINING_MODEL_KEYS
         keys["data"] += _TRAINING_DATA_KEYS
         keys["trainer"] += _TRAINING_TRAINER_KEYS
         chosen = cli.model.selection.weights == "best"
         videos = data.fingerprint("train", "val") if chosen else data.fingerprint("train")
+        if cli.model.control is not None:
+            videos += cli.model.control.takes(data.splits.train)
     else:
         # its bound on memory changes no score
         model = model | {"scoring": {key: model["scoring"][key] for key in ("normalize", "prior")}}
-        keys["model"] += ["scoring", "answering"]
+        probes = stage.kind == "probe"
+        keys["model"] += [] if probes else ["scoring", "answering"]
         videos = data.fingerprint("train", "test")
-        if cli.model.answering.needs_validation:
+        answering = cli.model.answering
+        if probes or answering.needs_validation or (answering.calibrate and data.splits.val):
             videos += ":" + data.fingerprint("val")
         # they count as wrong, so a test without them is another test
         videos += "".join(f":{record.id}" for record in data.unreadable)
@@ -139,7 +146,7 @@ def prepare(experiment: Experiment, console: Console) -> list[Prepared]:
         splits = data.splits
         if stage.kind != "test" and not splits.train:
             raise DataError(f"the stage {stage.name!r} needs training videos, and this split has none.")
-        if stage.kind == "test" and not splits.test:
+        if stage.tests and not splits.test:
             raise DataError(f"the stage {stage.name!r} needs test videos, and this split has none; "
                             "give the data set a test split or lower data.shots and data.val_fraction.")  # fmt: skip
         if stage.trains and cli.model.selection.weights == "best" and not splits.val:
@@ -150,9 +157,12 @@ def prepare(experiment: Experiment, console: Console) -> list[Prepared]:
                 f"the stage {stage.name!r} lets validation videos decide (model.answering), and there are "
                 "none; set data.val_shots or data.val_fraction, or state mode, mixture_weight and strength."
             )
+    require_orders(experiment.stages, clis)
+    require_attempts(experiment.stages, clis)
     inspect_videos([cli.datamodule for cli in clis], console)
     done: dict[str, str] = {}
     samples: dict[str, int] = {}
+    unlabelled: dict[str, int] = {}
     for stage, cli, book in zip(experiment.stages, clis, books, strict=True):
         module: VLMFineTuner = cli.model
         key = (module.name, module.revision)
@@ -165,6 +175,8 @@ def prepare(experiment: Experiment, console: Console) -> list[Prepared]:
         done[stage.name] = fingerprint(inputs)
         if stage.kind == "write":
             samples[stage.name] = module.writer.samples
+            unlabelled[stage.name] = len(cli.datamodule.unlabelled_videos)
         count = samples.get(stage.rationales_from or "", 0)
-        found.append(Prepared(stage, cli, config, book, processors[key], inputs, done[stage.name], count))
+        without = unlabelled.get(stage.name if stage.kind == "write" else stage.rationales_from or "", 0)
+        found.append(Prepared(stage, cli, config, book, processors[key], inputs, done[stage.name], count, without))
     return found

@@ -13,7 +13,6 @@ from rich.progress import MofNCompleteColumn, Progress, TaskID
 from rich.text import Text
 
 from rbft.errors import printable
-from rbft.ranks import first_rank
 
 
 class _Terminal(Console):
@@ -24,10 +23,22 @@ class _Terminal(Console):
         return super().render_str(printable(text), **style)
 
 
-def make_console() -> Console:
-    """The terminal of the first process; the others are silent."""
+def make_console(*, alone: bool = False) -> Console:
+    """The terminal of the first process; the others are silent.
+
+    Colours and bars come only where a person watches: not into a file or pipe, and no colours where NO_COLOR is set
+    (no-color.org) or TERM is `dumb`.
+
+    Args:
+        alone: Whether this command never runs as one of several processes; it then speaks without torch, too.
+    """
+    quiet = False
+    if not alone:
+        from rbft.ranks import first_rank
+
+        quiet = not first_rank()
     # emoji: a file that is called :x:.mp4 is called so
-    return _Terminal(quiet=not first_rank(), highlight=False, soft_wrap=True, emoji=False)
+    return _Terminal(quiet=quiet, highlight=False, soft_wrap=True, emoji=False)
 
 
 @contextmanager

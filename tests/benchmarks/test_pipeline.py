@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from pathlib import Path
 
 import pytest
-from tests.support.runs import LEFT, RIGHT, write_clips
+from tests.support.runs import LEFT, RIGHT
 
 from benchmarks import authors_way, pipeline
-
-
-@pytest.fixture
-def media(tmp_path: Path) -> Path:
-    """Two clips of each label, and a table of them."""
-    root = write_clips(tmp_path / "media", {"train": (2, 2)})
-    with (root / "labels.csv").open("w", newline="") as table:
-        writer = csv.writer(table)
-        writer.writerow(["path", "label"])
-        writer.writerows([f"train/{label}/{number}.mp4", label] for label in (LEFT, RIGHT) for number in range(2))
-    return root
 
 
 def flags(out: Path, *more: str) -> list[str]:

@@ -24,6 +24,7 @@ def test_rows(tmp_path: Path, family: str) -> None:
     for row in rows.values():
         assert (row["case"], row["family"]) == ("3 labels", family)
         assert row["speedup"] > 0
+        assert row["bound"] > 0 and row["kept_features_speedup"] > 0
         assert row["peak_memory_ratio"] > 0
         assert row["same_best_label"]
     for peer in ("naive", "rows behind a cache"):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from tests.support.runs import fit, write_clips, write_experiment
 
 from rbft import plan
@@ -65,6 +66,25 @@ def test_rows_steps_and_tokens(config: Path):
     assert found["write"].memory.cache > 0 and found["write"].memory.training == 0
     assert found["rationale"].memory.training > 0
     assert all(one.seconds > 0 for one in found.values())
+
+
+def test_models_are_built_once_for_all_stages_that_tune_alike(config: Path, monkeypatch: pytest.MonkeyPatch):
+    built: list[object] = []
+
+    def watched(*settings, mixed):
+        built.append(settings[-1])
+        return model_size(*settings, mixed=mixed)
+
+    monkeypatch.setattr("rbft.estimate.estimate.model_size", watched)
+    same = estimates(config)
+    assert len(built) == 1
+    path = config.with_name("full.yaml")
+    content = yaml.safe_load(config.read_text())
+    content["stages"]["classification"] |= {"model": {"tuning": {"class_path": "FullFineTuning"}}}
+    path.write_text(yaml.safe_dump(content))
+    other = estimates(path)
+    assert [type(tuning) for tuning in built[1:]] == [LoRA, FullFineTuning]
+    assert other["classification"].memory.training > same["classification"].memory.training
 
 
 def test_steps_are_those_that_are_run(config: Path, tmp_path: Path):

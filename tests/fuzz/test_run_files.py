@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import math
 import tempfile
@@ -28,6 +29,7 @@ from rbft.lineage import StageRecord, fingerprint, read_record, verify_outputs, 
 from rbft.pipeline import _clear
 from rbft.rationales.store import Rationale, RationaleStore, read_rationales
 from rbft.terminal import make_console
+from rbft.training.checkpoint import newest_whole, places
 from rbft.video.clip_cache import ClipCache
 from rbft.video.sampling import FrameSampling
 
@@ -46,6 +48,9 @@ RATIONALES = [
 PREDICTIONS = [Prediction(f"{i}", f"{i}.mp4", "fall", "no fall", (0.25, 0.75), (-2.0, -1.0), None) for i in range(3)]
 SPLITS = Splits(tuple(RECORDS[:2]), tuple(RECORDS[2:4]), tuple(RECORDS[4:]), ())
 INPUTS = {"kind": "write", "seed": 0, "model": {"vlm": "builtin/tiny"}, "weights": None}
+# the newer one is lost, so that the older one is taken
+FILE = {"bytes": 3, "blake2b": hashlib.blake2b(b"abc", digest_size=16).hexdigest()}
+PLACES = [{"number": n, "files": {f"place-{n}.ckpt": FILE}, "about": {}} for n in (2, 1)]
 RECORD = StageRecord("write", "write", fingerprint(INPUTS), INPUTS, {"out.txt": "x"}, 1.0, {"rationales": 3})
 
 
@@ -100,6 +105,16 @@ def started(path: Path) -> None:
     _clear(experiment, entry, console)
 
 
+def manifest(path: Path) -> None:
+    """The places that an interrupted training stage can go on from."""
+    path.with_name("place-1.ckpt").write_bytes(b"abc")
+    for found in places(path):
+        assert all((path.parent / name).resolve().is_relative_to(path.parent.resolve()) for name in found.files)
+    with warnings.catch_warnings(action="ignore"):
+        newest_whole(path)
+        assert (path.parent / next(iter(newest_whole(path).files))).read_bytes() == b"abc"
+
+
 def any_json(path: Path) -> None:
     read_json(path)
 
@@ -115,6 +130,7 @@ TEXTS: dict[str, tuple[Callable[[Path], None], bytes]] = {
     "splits": (splits, json.dumps(SPLITS.to_json()).encode()),
     "stage record": (stage_record, json.dumps(dataclasses.asdict(RECORD)).encode()),
     "started": (started, json.dumps({"inputs": INPUTS}).encode()),
+    "places": (manifest, json.dumps({"places": PLACES}).encode()),
     "json": (any_json, b'{"a": [1, 2.5, null, {"b": "c"}]}'),
     "jsonl": (any_jsonl, b'{"a": 1}\n{"b": "c"}\n'),
 }

@@ -13,7 +13,8 @@ from tests.support.runs import CLASSES, Run, run_experiment
 from rbft.__main__ import main
 from rbft.errors import ConfigError, StageError
 from rbft.evaluation.predictions import read_predictions
-from rbft.predict import Classifier, expand
+from rbft.predict import Classifier
+from rbft.predict.command import expand
 
 pytest_plugins = ["tests.support.run_fixtures"]
 
@@ -23,8 +24,10 @@ def test_answers_are_those_of_the_test_to_the_last_bit(finished: Run, clips: Pat
     found = Classifier(finished.folder).predict([clips / prediction.video for prediction in tested])
     for answer, prediction in zip(found, tested, strict=True):
         assert answer.predicted == prediction.predicted
-        assert answer.probability == max(prediction.probabilities)
-        assert dict(answer.top) == dict(zip(CLASSES, prediction.probabilities, strict=True))
+        assert answer.raw == prediction.probabilities and answer.calibrated == prediction.calibrated
+        assert answer.probability == max(prediction.calibrated or prediction.probabilities)
+        assert dict(answer.top) == dict(zip(CLASSES, prediction.calibrated or prediction.probabilities, strict=True))
+        assert answer.is_calibrated == bool(prediction.calibrated)
         assert answer.error is None
 
 
@@ -41,7 +44,7 @@ def test_the_data_set_is_not_needed(finished: Run, clips: Path, tmp_path: Path) 
         (answer,) = Classifier(run).predict([video])
     finally:
         moved.rename(clips)
-    assert answer.probability == max(read_predictions(run / "predictions.jsonl")[0].probabilities)
+    assert answer.raw == read_predictions(run / "predictions.jsonl")[0].probabilities
 
 
 def test_ways_of_answering_go_along(finished: Run, clips: Path, tmp_path: Path) -> None:
@@ -51,7 +54,7 @@ def test_ways_of_answering_go_along(finished: Run, clips: Path, tmp_path: Path) 
     tested = read_predictions(run.folder / "predictions.jsonl")
     found = Classifier(run.folder).predict([clips / prediction.video for prediction in tested])
     for answer, prediction in zip(found, tested, strict=True):
-        assert answer.probability == pytest.approx(max(prediction.probabilities), abs=1e-6)
+        assert answer.raw == pytest.approx(prediction.probabilities, abs=1e-6)
         assert answer.rationale == prediction.rationale
 
 

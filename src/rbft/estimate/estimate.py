@@ -15,6 +15,8 @@ from rbft.estimate.stage_cost import (
     Memory,
     Row,
     Work,
+    encoding_memory,
+    encoding_work,
     scoring_memory,
     scoring_work,
     training_memory,
@@ -85,12 +87,30 @@ def estimate(
     """
     by_name = {parts.stage.name: parts for parts in stages}
     encoded: set[tuple[Any, ...]] = set()
+    sizes: list[tuple[tuple[Any, ...], ModelSize]] = []
     found = []
     for parts in stages:
-        one = _Stage(parts, by_name.get(parts.stage.rationales_from or ""), device, encoded, known)
+        writer = by_name.get(parts.stage.rationales_from or "")
+        one = _Stage(parts, writer, device, encoded, known, _size_of(parts, sizes))
         if one.rows:
             found.append(one.estimate(speed_of))
     return found
+
+
+def _is_mixed(parts: StageParts) -> bool:
+    """Whether a stage computes in half precision beside weights of another."""
+    return str(parts.config["trainer"]["precision"]).endswith("mixed")
+
+
+def _size_of(parts: StageParts, known: list[tuple[tuple[Any, ...], ModelSize]]) -> ModelSize:
+    """The size of a stage's model; stages mostly share theirs, and building it takes a while."""
+    module, mixed = parts.module, _is_mixed(parts)
+    settings = (module.name, module.revision, module.dtype_, module.attention, module.tuning)
+    size = next((size for other, size in known if other == (*settings, mixed)), None)
+    if size is None:
+        size = model_size(*settings, mixed=mixed)
+        known.append(((*settings, mixed), size))
+    return size
 
 
 class _Stage:
@@ -102,6 +122,7 @@ class _Stage:
         device: Where it runs.
         encoded: Clips whose features earlier stages leave; its own are added.
         known: Costs of clips.
+        size: Of its model.
     """
 
     def __init__(
@@ -111,15 +132,13 @@ class _Stage:
         device: Device,
         encoded: set[tuple[Any, ...]],
         known: KnownCosts,
+        size: ModelSize,
     ) -> None:
         self._parts, self._writer, self._device, self._encoded = parts, writer, device, encoded
         self._config, self._module, self._data = parts.config, parts.module, parts.data
-        self._mixed = str(self._config["trainer"]["precision"]).endswith("mixed")
+        self._mixed = _is_mixed(parts)
         self._costs = ClipCosts(parts, known)
-        self._size: ModelSize = model_size(
-            self._module.name, self._module.revision, self._module.dtype_, self._module.attention,
-            self._module.tuning, mixed=self._mixed,
-        )  # fmt: skip
+        self._size = size
         trainer = self._config["trainer"]
         self.epochs = float(trainer["max_epochs"] or 1)
         prompt = parts.book.label_prompt()
@@ -128,29 +147,38 @@ class _Stage:
 
     def _rows(self) -> list[Row]:
         splits, book, stage = self._data.splits, self._parts.book, self._parts.stage
-        records = readable(self._data, splits.test if stage.kind == "test" else splits.train)
-        if stage.kind == "test":
+        every = (*splits.train, *splits.val, *splits.test)
+        records = readable(self._data, {"test": splits.test, "probe": every}.get(stage.kind, splits.train))
+        if stage.tests:
             return [self._row(record, book.label_prompt()) for record in records]
         if stage.kind == "write":
             most = self._module.writer.max_new_tokens
-            return [self._row(record, book.writing_prompt(record.label), most) for record in records]
-        return [self._training_row(record) for record in records]
+            asked = [(record, book.writing_prompt(record.label)) for record in records]
+            asked += [(record, book.blind_prompt()) for record in self._unlabelled(self._parts)]
+            return [self._row(record, prompt, most) for record, prompt in asked]
+        more = [] if self._writer is None else self._unlabelled(self._writer)
+        return [self._training_row(record) for record in [*records, *more]]
+
+    def _unlabelled(self, writer: StageParts) -> list[VideoRecord]:
+        """Videos without a label that a write stage writes about, as far as this stage knows what they look like."""
+        return readable(self._data, [r for r in writer.data.unlabelled_videos if r.path in self._data.facts])
 
     def _training_row(self, record: VideoRecord) -> Row:
         """A video's clip with all that is learned about it: questions and answers are laid behind it in one row."""
         book, stage = self._parts.book, self._parts.stage
         question, answers = book.label_prompt(), 0
-        if stage.kind in ("classification", "joint"):
+        if stage.kind in ("classification", "joint") and record.label:
             answers += self._labels[book.labels.index(record.label)]
         between = 0
         if stage.kind in ("rationale", "joint"):
             assert self._writer is not None, f"the stage {stage.name!r} has no stage that writes its rationales"
-            writer, conclusion = self._writer.module.writer, book.rationale_target("", record.label)
+            label = record.label or book.labels.names[0]  # the model will name one
+            writer, conclusion = self._writer.module.writer, book.rationale_target("", label)
             behind = len(self._parts.processor.target_ids(question, conclusion)) if conclusion else 0
             answers += writer.samples * (writer.max_new_tokens + behind)
             if stage.kind == "joint":
                 between = self._costs.cost(record).text_tokens
-            question = book.training_prompt(record.label)
+            question = book.training_prompt(record.label) if record.label else book.blind_prompt()
         row = self._row(record, question, answers)
         return replace(row, prompt=row.prompt + between)
 
@@ -188,6 +216,9 @@ class _Stage:
                 samples = self._module.writer.samples
                 memory = writing_memory(self._size, self.rows, data.eval_batch_size, samples)
                 work = writing_work(self._size, self.rows, data.eval_batch_size, samples)
+            elif kind == "probe":
+                memory = encoding_memory(self._size, self.rows, data.eval_batch_size)
+                work = encoding_work(self._size, self.rows)
             else:
                 memory, work = self._testing()
         memory = self._held(memory)
@@ -237,7 +268,7 @@ class _Stage:
         """Directly, behind rationales where they are asked for, and on validation videos where those decide."""
         answering, splits = self._module.answering, self._data.splits
         memory, work = self._answering(readable(self._data, splits.test))
-        if answering.needs_validation and (val := readable(self._data, splits.val)):
+        if (answering.needs_validation or answering.calibrate) and (val := readable(self._data, splits.val)):
             tuned = self._parts.stage.weights_from is not None
             work += self._answering(val)[1] * len(answering.tried_strengths(tuned=tuned))
         return memory, work

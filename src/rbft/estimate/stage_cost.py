@@ -216,6 +216,19 @@ def scoring_work(size: ModelSize, rows: Sequence[Row], batch_size: int, labels: 
     return Work(flops, 0.0, _launches(layers))
 
 
+def encoding_memory(size: ModelSize, rows: Sequence[Row], batch_size: int) -> Memory:
+    """Of encoding a batch of clips one after another, and of keeping their features."""
+    batch, visual = min(batch_size, len(rows)), max(row.visual for row in rows)
+    vision = size.vision_activations(max(row.pixel_values for row in rows), batch, training=False)
+    return Memory(size.weight_bytes, activations=vision + size.features(batch * visual))
+
+
+def encoding_work(size: ModelSize, rows: Sequence[Row]) -> Work:
+    """Of encoding clips; the language model reads nothing."""
+    flops = sum(row.encode * size.vision_flops(row.pixel_values, row.visual) for row in rows)
+    return Work(flops, 0.0, _launches(size.vision.layers * sum(row.encode for row in rows)))
+
+
 def _reading(size: ModelSize, rows: Sequence[Row], batch: int) -> int:
     pixels, visual = max(row.pixel_values for row in rows), max(row.visual for row in rows)
     return (

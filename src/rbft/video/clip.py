@@ -13,6 +13,7 @@ from torch import Tensor
 
 from rbft.errors import VideoError
 from rbft.video.container import DEFAULT_LIMITS, Limits
+from rbft.video.frame_index import FrameIndex
 from rbft.video.reader import FrameMissingError, open_reader
 from rbft.video.sampling import FrameSampling
 
@@ -31,7 +32,8 @@ class Clip:
         indices: T frame indices of the video in order of display, ascending; repeated if the video is short.
         fps: Average frames per second of the video.
         duration: Seconds the video lasts.
-        total_num_frames: Frames of the video.
+        total_num_frames: Frames of the video. Where a part of a video was sampled, it and the three others count
+            from the start of that part, as if it were a video of its own.
         path: The video, as it was named.
     """
 
@@ -119,29 +121,45 @@ def read_clip(
             return partial(budget.frame_size, num_frames, max_pixels=max_pixels)
         return size if max_pixels is None else partial(fit_size, max_pixels=max_pixels, multiple=multiple)
 
-    with open_reader(path, root, limits) as reader:
+    with open_reader(path, root, limits, often=sampling.part is not None) as reader:
         index = reader.index
         if index.loss:
             raise VideoError(path, index.loss)
         if sampling.fps is not None and not index.fps:
             raise VideoError(path, "does not say its frame rate, which sampling by fps needs; set num_frames")
-        total = index.num_frames
+        first, end = _span(path, index, sampling)
         try:
-            indices = sampling.indices(total, index.fps, rng)
+            indices = [first + number for number in sampling.indices(end - first, index.fps, rng)]
             decoded = reader.read(indices, rule(len(indices)))
         except FrameMissingError as short:
             # Without times the index counts packets, and those that say "nothing changed" display no frame.
-            if index.timed or not short.num_frames:
+            if index.timed or short.num_frames <= first:
                 raise
-            total = short.num_frames
-            indices = sampling.indices(total, index.fps, rng)
+            end = min(end, short.num_frames)
+            indices = [first + number for number in sampling.indices(end - first, index.fps, rng)]
             decoded = reader.read(indices, rule(len(indices)))
+        begin, duration = 0.0, index.duration
+        if sampling.part is not None:
+            begin, duration = index.timestamp(first), min(sampling.part[1], index.duration) - sampling.part[0]
     return Clip(
         frames=decoded.frames,
-        timestamps=decoded.timestamps,
-        indices=decoded.indices,
+        timestamps=tuple(time - begin for time in decoded.timestamps),
+        indices=tuple(index - first for index in decoded.indices),
         fps=index.fps,
-        duration=index.duration,
-        total_num_frames=total,
+        duration=duration,
+        total_num_frames=end - first,
         path=str(path),
     )
+
+
+def _span(path: str | Path, index: FrameIndex, sampling: FrameSampling) -> tuple[int, int]:
+    """The frames to sample from: the first, and behind the last."""
+    if sampling.part is None:
+        return 0, index.num_frames
+    try:
+        first, end = index.span(*sampling.part)
+    except ValueError as error:
+        raise VideoError(path, str(error)) from error
+    if first == end:
+        raise VideoError(path, "shows no frame between {:g} and {:g} s".format(*sampling.part))
+    return first, end

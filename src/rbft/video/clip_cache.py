@@ -143,7 +143,9 @@ def clip_key(
         budget: Bound on all frames together.
     """
     clip = [field.name for field in fields(Clip)]
-    request = [_SCHEMA, clip, av.__version__, content, asdict(sampling), max_pixels, size, asdict(limits), multiple,
+    # a clip of a whole video is named as it was before there were parts
+    frames = {name: value for name, value in asdict(sampling).items() if name != "part" or value is not None}
+    request = [_SCHEMA, clip, av.__version__, content, frames, max_pixels, size, asdict(limits), multiple,
                None if budget is None else asdict(budget)]  # fmt: skip
     return _hash(json.dumps(request).encode()).hex()
 

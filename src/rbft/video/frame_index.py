@@ -64,6 +64,22 @@ class FrameIndex:
             return float(int(self.pts[index] - self.pts[0]) * self.time_base)
         return index / self.fps if self.fps else 0.0
 
+    def span(self, start: float, end: float) -> tuple[int, int]:
+        """The frames that are displayed from `start` on and before `end`, in seconds: the first, and behind the last.
+
+        Raises:
+            ValueError: The video is untimed and its frame rate unknown.
+        """
+        if not self.timed and not self.fps:
+            raise ValueError("does not say its frame rate, which a part of it needs")
+        # a frame is at its time, however the seconds were rounded
+        edges = np.array([start, end]) - 1e-6
+        if self.timed:
+            first, last = np.searchsorted((self.pts - self.pts[0]) * float(self.time_base), edges)
+        else:
+            first, last = np.ceil(edges * self.fps)
+        return min(max(int(first), 0), self.num_frames), min(max(int(last), 0), self.num_frames)
+
 
 class _Entry(NamedTuple):
     """What matters of one packet of the film."""

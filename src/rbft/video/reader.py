@@ -59,12 +59,18 @@ class VideoReader:
     Args:
         video: The video, freshly opened.
         reopen: Opens the same video again, for decoding from its start.
+        index: Of its frames, if it is known.
     """
 
-    def __init__(self, video: OpenVideo, reopen: Callable[[], AbstractContextManager[OpenVideo]]) -> None:
+    def __init__(
+        self,
+        video: OpenVideo,
+        reopen: Callable[[], AbstractContextManager[OpenVideo]],
+        index: FrameIndex | None = None,
+    ) -> None:
         self._video = video
         self._reopen = reopen
-        self.index: FrameIndex = build_index(video)
+        self.index: FrameIndex = build_index(video) if index is None else index
 
     def read(self, indices: Sequence[int], size: tuple[int, int] | SizeRule | None = None) -> DecodedFrames:
         """Decodes the wanted frames and as little else as the coding allows.
@@ -197,20 +203,38 @@ class _Target:
 
 
 @contextmanager
-def open_reader(path: str | Path, root: Path | None = None, limits: Limits = DEFAULT_LIMITS) -> Iterator[VideoReader]:
+def open_reader(
+    path: str | Path, root: Path | None = None, limits: Limits = DEFAULT_LIMITS, *, often: bool = False
+) -> Iterator[VideoReader]:
     """Opens and indexes a video for reading by frame index within a `with` block.
 
     Args:
         path: The video, absolute or relative to `root`.
         root: The folder the file has to lie in; None for no such bound.
         limits: What the file may cost.
+        often: Whether parts of the video are read one after the other, so that its index is worth remembering; it is
+            built anew when the file's size or times change.
 
     Raises:
         VideoError: As :func:`rbft.video.container.open_video`, or the file holds no frame.
     """
     reopen = partial(open_video, path, root, limits)
     with reopen() as video:
-        yield VideoReader(video, reopen)
+        if not often:
+            yield VideoReader(video, reopen)
+            return
+        file = Path(root or "") / path
+        status = file.stat()
+        key = (file.absolute(), status.st_size, status.st_mtime_ns, status.st_ctime_ns, limits)
+        reader = VideoReader(video, reopen, _INDICES.pop(key, None))
+        _INDICES[key] = reader.index
+        for oldest in list(_INDICES)[:-_REMEMBERED]:
+            del _INDICES[oldest]
+        yield reader
+
+
+_REMEMBERED = 4
+_INDICES: dict[tuple[object, ...], FrameIndex] = {}  # of this process, the last used at the end
 
 
 def read_frames(

@@ -20,6 +20,7 @@ class FrameSampling:
         fps: Frames per second of video, at least one frame in all and never more than the video has.
         max_frames: Most frames that `fps` may give.
         mode: "uniform" takes the centre of each segment, "random" any frame of each segment (for training).
+        part: Seconds since the first frame, start and end, of the part of the video that is sampled; None: all of it.
 
     Raises:
         ConfigError: A value is out of range, or not exactly one of `num_frames` and `fps` is set.
@@ -29,6 +30,7 @@ class FrameSampling:
     fps: float | None = None
     max_frames: int = 64
     mode: Literal["uniform", "random"] = "uniform"
+    part: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         if (self.num_frames is None) == (self.fps is None):
@@ -42,6 +44,8 @@ class FrameSampling:
             raise ConfigError(f"frame sampling: max_frames must be at least 1, not {self.max_frames}")
         if self.mode not in ("uniform", "random"):
             raise ConfigError(f'frame sampling: mode must be "uniform" or "random", not {self.mode!r}')
+        if self.part is not None and not 0 <= self.part[0] < self.part[1]:
+            raise ConfigError(f"frame sampling: part must be a start and a later end in seconds, not {self.part}")
 
     def at_most(self, frames: int | None) -> FrameSampling:
         """The same with no more than so many frames of a clip; None leaves it as it is."""
@@ -55,7 +59,7 @@ class FrameSampling:
         """Chooses frames.
 
         Args:
-            num_available: Frames of the video.
+            num_available: Frames of the video, or of the part that is sampled.
             source_fps: Its average frames per second; used with `fps` only.
             rng: Source of chance for mode "random".
 

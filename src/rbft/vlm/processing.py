@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import unicodedata
@@ -281,3 +282,11 @@ class ClipProcessor:
     def save(self, folder: str) -> None:
         """Write processor, tokenizer and chat template."""
         self._processor.save_pretrained(folder)
+
+    def saved_in(self, folder: str) -> ClipProcessor:
+        """This one with the processor that `save` wrote to a folder, as anybody loads it, in place of its own."""
+        from transformers import AutoProcessor
+
+        other = copy.copy(self)
+        other._processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
+        return other

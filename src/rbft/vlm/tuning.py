@@ -17,7 +17,7 @@ from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 from rbft.errors import ConfigError, StageError
-from rbft.files import read_json
+from rbft.files import read_json, replacing
 
 Part = Literal["language", "projector", "vision"]
 Training = Literal["frozen", "train"]
@@ -149,7 +149,8 @@ def _save(state: dict[str, Tensor], path: Path, write: bool) -> None:
     gathered = ((name, value.full_tensor() if isinstance(value, DTensor) else value) for name, value in state.items())
     kept = {name: value.detach().cpu().contiguous() for name, value in gathered if write}
     if write:
-        save_file(kept, str(path))
+        with replacing(path, sum(value.nbytes for value in kept.values())) as temporary:
+            save_file(kept, str(temporary))
 
 
 def load_trained(model: PreTrainedModel | PeftModel, folder: Path) -> None:

@@ -1,0 +1,172 @@
+"""The model card: what was trained on what, how well it does, how to use it, and what is not known of it."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from rbft import __version__
+from rbft.errors import printable
+from rbft.export.weights import Form, Parity
+from rbft.files import read_json
+from rbft.predict.model import WarmModel
+from rbft.predict.recorded import Recorded
+from rbft.vlm.loading import BUILTIN, model_source
+
+_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # that vLLM takes for --max-lora-rank
+
+
+def _md(text: object) -> str:
+    """Text of data as itself: no markup, no link, no HTML, no line of its own."""
+    plain = " ".join(printable(str(text)).split())
+    return re.sub(r"([\\`*_{}\[\]<>!|~$])", r"\\\1", plain)
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("rbft", "export"),
+        autoescape=False,  # Markdown and Python: values of data go through the filter md
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["percent"] = lambda value: "not defined" if value is None else f"{value:.1%}"
+    environment.filters["md"] = _md
+    return environment
+
+
+def script(told: dict[str, Any], dtype: str) -> str:
+    """A program that scores a video with the export and without this package.
+
+    Args:
+        told: The content of rbft.json.
+        dtype: Of the weights.
+    """
+    frames = told["frames"]
+    sized = frames["max_pixels"] is not None or frames["cells"] is not None
+    template = _environment().get_template("score_video.py.j2")
+    return template.render(frames=frames, sized=sized, form=told["form"], dtype=dtype)
+
+
+def licence_of(name: str, revision: str | None) -> str | None:
+    """The base model's licence as its own card states it; None where that is not on this machine or does not say."""
+    from huggingface_hub import try_to_load_from_cache
+
+    if name in BUILTIN:
+        return "apache-2.0"  # part of this package
+    source = Path(model_source(name))
+    card: Any = (
+        source / "README.md" if source.is_dir() else try_to_load_from_cache(name, "README.md", revision=revision)
+    )
+    if not isinstance(card, (str, Path)) or not Path(card).is_file():
+        return None
+    match = re.match(r"\A---\r?\n(.*?)\r?\n---", Path(card).read_text(encoding="utf-8", errors="replace"), re.DOTALL)
+    try:
+        content = yaml.safe_load(match.group(1)) if match else None
+    except yaml.YAMLError:
+        return None
+    stated = [content.get(key) for key in ("license_name", "license")] if isinstance(content, dict) else []
+    return next((value for value in stated if isinstance(value, str) and value.strip()), None)
+
+
+def serve_command(model: WarmModel, form: Form, frames: dict[str, Any], name: str) -> str:
+    """How vLLM serves the export with as many frames of a video."""
+    media = {"num_frames": frames["num_frames"]} if frames["num_frames"] else {"fps": frames["fps"], "num_frames": -1}
+    args = ["--limit-mm-per-prompt", json.dumps({"video": 1, "image": 0}),
+            "--media-io-kwargs", json.dumps({"video": media})]  # fmt: skip
+    if form == "merged":
+        return shlex.join(["vllm", "serve", ".", *args])
+    rank = next(size for size in _RANKS if size >= min(model.module.tuning.rank, _RANKS[-1]))  # type: ignore[attr-defined]
+    base = model_source(model.module.name)
+    revision = ["--revision", model.module.revision] if model.module.revision else []
+    return shlex.join(["vllm", "serve", base, *revision, "--enable-lora", "--max-lora-rank", str(rank),
+                       "--lora-modules", f"{name}=.", *args])  # fmt: skip
+
+
+def card(recorded: Recorded, model: WarmModel, told: dict[str, Any], parity: Parity, code: str) -> str:
+    """README.md in the layout of the Hugging Face Hub.
+
+    Args:
+        recorded: The run.
+        model: Its settings; the weights may be gone.
+        told: The content of rbft.json.
+        parity: What comparing gave.
+        code: Of the program that scores a video.
+    """
+    run, form = recorded.run, told["form"]
+    metrics = read_json(run / "metrics.json" if (run / "metrics.json").is_file() else recorded.folder / "metrics.json")
+    splits = read_json(run / "splits.json") if (run / "splits.json").is_file() else {}
+    counts = {side: len(splits[side]) if side in splits else "not recorded" for side in ("train", "val")}
+    name, revision, frames = model.module.name, model.module.revision, told["frames"]
+    local = Path(model_source(name)).is_dir()
+    base = Path(name).name if local and name not in BUILTIN else name
+    licence = licence_of(name, revision)
+    title = f"{recorded.experiment.name}-{recorded.experiment.variant}"
+    how_many = f"{frames['num_frames']} of each video" if frames["num_frames"] else (
+        f"{frames['fps']:g} a second, at most {frames['max_frames']}"
+    )  # fmt: skip
+    size = f", at most {frames['max_pixels']} pixels each" if frames["max_pixels"] else ""
+    size += f", at most {frames['max_visual_tokens']} visual tokens a clip" if frames["max_visual_tokens"] else ""
+    parts = [f"{label} {value:.2g}" for label, value in (("merged", parity.merged), ("loaded again", parity.reloaded))
+             if value is not None]  # fmt: skip
+    body = _environment().get_template("card.md.j2").render(
+        version=__version__,
+        title=title,
+        labels=recorded.labels.names,
+        base=base,
+        revision=revision,
+        method=recorded.experiment.method,
+        stages=[stage.name for stage in recorded.experiment.stages],
+        form=form,
+        form_words="LoRA adapter (peft), which needs the base model" if form == "adapter" else "all weights",
+        train_videos=counts["train"],
+        val_videos=counts["val"],
+        shots=model.data.shots,
+        seed=model.seed,
+        frame_words=f"{how_many}, the middle of each of equal parts{size}",
+        metrics={"test/ece_calibrated": None, **metrics},
+        calibration=recorded.calibration.describe(),
+        script=code,
+        mode=told["answering"]["mode"],
+        serve=serve_command(model, form, frames, title),
+        frames=frames,
+        parity_words=(f"On {parity.clips} clips no {parity.measure} of a class differs from the run's by more than "
+                      f"{parity.tolerance:g} in {parity.dtype}: {', '.join(parts)}."),
+        licence=licence,
+    )  # fmt: skip
+    return f"---\n{_front_matter(recorded, model, metrics, form, title, licence, local=local)}---\n\n{body}"
+
+
+def _front_matter(
+    recorded: Recorded,
+    model: WarmModel,
+    metrics: dict[str, Any],
+    form: Form,
+    title: str,
+    licence: str | None,
+    *,
+    local: bool,
+) -> str:
+    """What the hub reads of a card."""
+    low, high = metrics["test/accuracy_ci95"]
+    accuracy = {"type": "accuracy", "value": round(metrics["test/accuracy"], 4),
+                "name": f"accuracy (95% interval {low:.1%} to {high:.1%})"}  # fmt: skip
+    dataset = {"name": recorded.experiment.name, "type": recorded.experiment.name}
+    results = [{"task": {"type": "video-classification"}, "dataset": dataset, "metrics": [accuracy]}]
+    content: dict[str, Any] = {
+        "library_name": "peft" if form == "adapter" else "transformers",
+        "pipeline_tag": "video-text-to-text",
+        "tags": ["video-classification", "rbft"],
+        "license": licence or "unknown",
+        "model-index": [{"name": title, "results": results}],
+    }
+    if not local:
+        content["base_model"] = model.module.name
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)

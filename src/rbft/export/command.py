@@ -1,0 +1,157 @@
+"""`rbft export` on the command line: check what is asked, build beside the target, name it when it is right."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from rich.console import Console
+from rich.markup import escape
+
+from rbft.errors import ConfigError, StageError, VideoError
+from rbft.evaluation.predictions import read_predictions
+from rbft.export.card import card, script
+from rbft.export.push import push, require_pushable
+from rbft.export.settings import describe_run
+from rbft.export.weights import Form, choose_form, write_weights
+from rbft.files import write_atomic, write_json
+from rbft.predict.classifier import check_flags
+from rbft.predict.command import expand
+from rbft.predict.model import WarmModel
+from rbft.predict.recorded import Recorded, read_run
+from rbft.terminal import make_console, quieten, steps_shown
+from rbft.video.clip import Clip
+from rbft.vlm.loading import model_source
+
+CLIPS = 32
+"""Videos that the exported weights are compared with the run's on, at most."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"rbft export: {message}. Say --run RUN_FOLDER --to FOLDER.")
+
+
+def _parser() -> _Parser:
+    parser = _Parser(prog="rbft export", allow_abbrev=False,
+                     description="A finished run as a folder that plain transformers loads.")  # fmt: skip
+    parser.add_argument("--run", required=True, help="the run's folder")
+    parser.add_argument("--to", required=True, help="the folder to make; must not be there yet")
+    parser.add_argument("--form", choices=("adapter", "merged"),
+                        help="adapter (peft) or all weights; the adapter where nothing else was trained")  # fmt: skip
+    parser.add_argument("--videos", help="folder of videos to compare answers on, where the run's own are gone")
+    parser.add_argument("--push", metavar="NAME/REPOSITORY", help="upload it to the Hugging Face Hub; needs HF_TOKEN")
+    parser.add_argument("--public", action="store_true", help="open a new repository to everybody; else it is private")
+    return parser
+
+
+def command(args: Sequence[str]) -> None:
+    """`rbft export --run RUN --to FOLDER`.
+
+    Raises:
+        RBFTError: Nothing was written at the target.
+    """
+    own, flags = _parser().parse_known_args(list(args))
+    check_flags(flags)
+    if own.public and own.push is None:
+        raise ConfigError("--public: says who sees what is pushed, so it needs --push NAME/REPOSITORY.")
+    target = Path(own.to)
+    if target.exists() or target.is_symlink():
+        raise ConfigError(
+            f"--to {target}: there is something already, and nothing is overwritten; name another folder."
+        )
+    token = None if own.push is None else require_pushable(own.push)
+    console = make_console()
+    quieten()
+    recorded = read_run(own.run)
+    model = WarmModel(recorded, flags)
+    form = choose_form(model, own.form)
+    _require_shareable(model, form, pushed=own.push is not None)
+    clips = _clips(recorded, model, own.videos, console)
+    _build(recorded, model, form, clips, target, console)
+    if token is not None:
+        where = push(target, own.push, token, public=own.public)
+        console.print(f"pushed to {escape(where)}")
+
+
+def _require_shareable(model: WarmModel, form: Form, *, pushed: bool) -> None:
+    """Refuse what nobody else could use.
+
+    Raises:
+        ConfigError: The run is a control, or its adapter belongs to a folder of this machine.
+    """
+    if model.data.clip_control != "none":
+        raise ConfigError("the run's test takes something from every clip (data.clip_control: "
+                          f"{model.data.clip_control}); it is a control and no classifier to export.")  # fmt: skip
+    if pushed and form == "adapter" and Path(model_source(model.module.name)).exists():
+        raise ConfigError(f"--push: the adapter needs the base model in {model.module.name}, a folder that only this "
+                          "machine has; export it with --form merged.")  # fmt: skip
+
+
+def _clips(recorded: Recorded, model: WarmModel, folder: str | None, console: Console) -> list[Clip]:
+    """Clips to compare on: of the folder that is named, else the run's own test and validation videos.
+
+    Raises:
+        StageError: There are none.
+    """
+    data = model.data
+    if folder is not None:
+        data.root = Path(folder).expanduser().resolve()
+        names = [path.relative_to(data.root).as_posix() for path in expand(data.root)]
+        missing = f"--videos {folder}: no video in it can be read."
+    else:
+        data.root = model.recorded_root
+        rows = [recorded.folder / name for name in ("predictions.jsonl", "validation.jsonl")]
+        names = [prediction.video for path in rows if path.is_file() for prediction in read_predictions(path)]
+        missing = (f"the videos of the run are gone (data.root: {data.root}), and without any the exported weights "
+                   "cannot be compared with the run's. Name a folder of videos, any that show your domain: --videos "
+                   "FOLDER.")  # fmt: skip
+        names = [name for name in names if (data.root / name).is_file()]
+    # spread over all of them, so that all classes are met
+    chosen = names[:: max(1, -(-len(names) // CLIPS))]
+    clips: list[Clip] = []
+    with steps_shown(console) as told:
+        for number, name in enumerate(chosen, start=1):
+            try:
+                clips.append(data.clip(name, model.bound))
+            except VideoError as error:
+                console.print(f"not compared on: {escape(str(error))}")
+            told("videos read", number, len(chosen))
+    if not clips:
+        raise StageError(missing)
+    return clips
+
+
+def _build(
+    recorded: Recorded, model: WarmModel, form: Form, clips: Sequence[Clip], target: Path, console: Console
+) -> None:
+    """Make the folder beside its target, and name it so when all of it is there and right."""
+    told = describe_run(recorded, model, model.bound, form)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    made = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    try:
+        parity = write_weights(model, form, clips, made)
+        told["parity"] = parity.to_json()
+        told["base_model"]["dtype"] = parity.dtype
+        code = script(told, parity.dtype)
+        write_json(made / "rbft.json", told)
+        write_atomic(made / "score_video.py", code)
+        write_atomic(made / "README.md", card(recorded, model, told, parity, code))
+        # made private; the finished folder is as open as any that the person makes
+        umask = os.umask(0)
+        os.umask(umask)
+        for path in (made, *made.rglob("*")):
+            path.chmod((0o777 if path.is_dir() else 0o666) & ~umask)
+        made.rename(target)
+    except BaseException:
+        shutil.rmtree(made, ignore_errors=True)
+        raise
+    size = sum(path.stat().st_size for path in target.rglob("*")) / 1e6
+    console.print(f"{form} of {escape(str(recorded.run))}, {size:.1f} MB: {escape(str(target))}")
+    console.print(f"  compared on {parity.clips} clips: largest difference of a {parity.measure} {parity.reloaded:.2g}")
+    console.print(f"  {escape(str(target / 'README.md'))} says how to use it")

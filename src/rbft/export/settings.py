@@ -1,0 +1,84 @@
+"""rbft.json: everything beside the weights that an answer of an exported run depends on, as plain values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rbft import __version__
+from rbft.predict.model import WarmModel
+from rbft.predict.recorded import Recorded
+from rbft.vlm.processing import FrameBound
+
+SCHEMA = 1
+"""Of rbft.json; raised when the meaning of what stands there changes."""
+
+
+def frame_policy(model: WarmModel, bound: FrameBound) -> dict[str, Any]:
+    """Which frames of a video are taken, and in which size."""
+    sampling, budget = model.data.sampling.at_most(bound.max_frames), bound.budget
+    return {
+        "num_frames": sampling.num_frames,
+        "fps": sampling.fps,
+        "max_frames": sampling.max_frames,
+        "places": "the middle of each of equal parts of the video",
+        "max_pixels": bound.max_pixels,
+        "multiple": bound.multiple if budget is None else budget.side,
+        "cells": None if budget is None else budget.cells,
+        "group": None if budget is None else budget.group,
+        "cell": model.processor.cell,
+        "max_visual_tokens": model.data.max_visual_tokens,
+    }
+
+
+def describe_run(recorded: Recorded, model: WarmModel, bound: FrameBound, form: str) -> dict[str, Any]:
+    """The content of rbft.json.
+
+    Args:
+        recorded: The run.
+        model: Its model.
+        bound: How its frames are decoded.
+        form: Of the weights beside it.
+    """
+    module, book = model.module, model.book
+    prompts, answering, choice = book.prompts, module.answering, recorded.choice
+    prior = recorded.prior or (0.0,) * len(book.texts)
+    lengths = model.module.scoring.scorer.lengths or (1.0,) * len(book.texts)
+    labels = [
+        {
+            "name": name,
+            "text": text,
+            "ids": model.processor.target_ids(book.label_prompt(), text).tolist(),
+            "length": length,
+            "prior": value,
+        }
+        for name, text, length, value in zip(recorded.labels.names, book.texts, lengths, prior, strict=True)
+    ]
+    return {
+        "schema": SCHEMA,
+        "rbft": __version__,
+        "form": form,
+        "base_model": {"name": module.name, "revision": module.revision, "dtype": module.dtype_,
+                       "quantize": module.quantize},
+        "labels": labels,
+        "prompts": {
+            "system": prompts.system,
+            "label_question": book.label_prompt().question,
+            "rationale_question": book.blind_prompt().question,
+            "conclusion": prompts.conclusion,
+            "separator": prompts.separator,
+        },
+        "frames": frame_policy(model, bound),
+        "answering": {
+            "mode": choice.mode,
+            "mixture_weight": choice.mixture_weight,
+            "strength_folded_in": choice.strength,
+            "samples": answering.samples,
+            "temperature": answering.temperature,
+            "top_p": answering.top_p,
+            "max_new_tokens": answering.max_new_tokens,
+            "seed": model.seed,
+        },
+        "calibration": recorded.calibration.to_json(),
+        "run": {"experiment": recorded.experiment.name, "method": recorded.experiment.method,
+                "variant": recorded.experiment.variant, "stage": recorded.stage.name},
+    }  # fmt: skip

@@ -1,0 +1,230 @@
+"""A finished run as a classifier that is loaded once and asked often, by nothing but what its folder recorded."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+
+from rbft.data.records import VideoRecord
+from rbft.errors import ConfigError, VideoError
+from rbft.evaluation.answering import answer
+from rbft.evaluation.predictions import Prediction, probabilities
+from rbft.predict.answers import Answer, Moment, Rule, likeliest
+from rbft.predict.model import Told, WarmModel
+from rbft.predict.recorded import read_run
+from rbft.predict.windows import Windows, alarm, log_probabilities, merge
+from rbft.terminal import steps_shown
+from rbft.video.reader import open_reader
+
+_FREE = ("data.eval_batch_size", "data.num_workers", "data.cache_", "data.feature_cache_gb", "trainer.accelerator",
+         "trainer.devices")  # fmt: skip
+_EVERYTHING = Rule()
+
+
+class Classifier:
+    """A finished run as a classifier: its weights, frames, prompts, way of answering and calibration.
+
+    The weights are loaded with the first videos and kept.
+
+    Args:
+        run: The run's folder.
+        flags: Settings that decide how fast and where it computes: `data.eval_batch_size`, `data.num_workers`,
+            `data.cache_*`, `trainer.accelerator` and `trainer.devices`. What shapes an answer cannot be changed.
+
+    Raises:
+        StageError: The folder is no finished run with a test stage, or its weights were changed.
+    """
+
+    def __init__(self, run: str | Path, flags: Sequence[str] = ()) -> None:
+        self.run = Path(run)
+        check_flags(flags)
+        self.recorded = read_run(self.run)
+        self.labels = self.recorded.labels
+        self._flags = tuple(flags)
+        self._model: WarmModel | None = None
+
+    @property
+    def model(self) -> WarmModel:
+        """The model, loaded when it is first asked for."""
+        if self._model is None:
+            self._model = WarmModel(self.recorded, self._flags)
+        return self._model
+
+    def predict(
+        self,
+        videos: Sequence[str | Path],
+        console: Console | None = None,
+        *,
+        rationale: bool = False,
+        windows: Windows | None = None,
+        alarm: str | None = None,
+        rule: Rule = _EVERYTHING,
+    ) -> list[Answer]:
+        """Classify videos, each by the frames that the run's test took of its videos.
+
+        Args:
+            videos: Paths of videos.
+            console: Where to show how far it is; None is silent.
+            rationale: Whether the model says why, even where the run answers without.
+            windows: Look at each video in windows of so many seconds; None: at the whole video at once.
+            alarm: A class that a video has as soon as one window shows it; None: the windows' mean decides.
+            rule: When a class is said.
+
+        Returns:
+            One answer a video, in their order.
+
+        Raises:
+            ConfigError: There is no such class, or the run has no second question to ask for a rationale.
+        """
+        if alarm is not None and (windows is None or alarm not in self.labels.names):
+            what = "needs --window" if windows is None else f"no class of the run: {', '.join(self.labels.names[:10])}"
+            raise ConfigError(f"--alarm {alarm}: {what}.")
+        paths = [str(video) for video in videos]
+        if not paths:
+            return []
+        # absolute and without "..", but links stay as they are: the file is asked for by the name it was given
+        resolved = [Path(path).expanduser().resolve() for path in paths]
+        root = Path(os.path.commonpath([path.parent for path in resolved]))
+        names = [path.relative_to(root).as_posix() for path in resolved]
+        unique = list(dict.fromkeys(names))
+        with steps_shown(console or Console(quiet=True)) as told:
+            found = (
+                self._whole(unique, root, rationale, told)
+                if windows is None
+                else self._in_windows(unique, root, windows, alarm, rationale, told)
+            )
+        return [self._decided(replace(found[name], video=path), rule) for path, name in zip(paths, names, strict=True)]
+
+    def _decided(self, said: Answer, rule: Rule) -> Answer:
+        if not said.raw:
+            return said
+        chances = said.calibrated or said.raw
+        predicted, probability = rule.decide(dict(zip(self.labels.names, chances, strict=True)))
+        return replace(said, predicted=predicted, probability=probability, abstained=predicted is None)
+
+    def answered(self, prediction: Prediction) -> Prediction:
+        """The prediction as the run's test answers, with calibrated probabilities where it has them."""
+        choice = self.recorded.choice
+        said = answer(prediction, choice.mode, choice.mixture_weight, self.labels.names)
+        return self.recorded.calibration.apply([said])[0]
+
+    def _whole(self, names: Sequence[str], root: Path, rationale: bool, told: Told) -> dict[str, Answer]:
+        records = [VideoRecord(name, name, self.labels.names[0]) for name in names]
+        predictions, errors = self.model.ask(records, root, told=told, rationale=rationale)
+        found = {name: Answer(name, None, None, error=error) for name, error in errors.items()}
+        for name, prediction in predictions.items():
+            said = self.answered(prediction)
+            found[name] = self._answer(name, said.probabilities, said.calibrated, said.rationale)
+        return found
+
+    def _answer(
+        self, name: str, raw: tuple[float, ...], calibrated: tuple[float, ...], rationale: str | None
+    ) -> Answer:
+        top = likeliest(self.labels.names, calibrated or raw)
+        return Answer(name, *top[0], top, rationale, is_calibrated=bool(calibrated), raw=raw, calibrated=calibrated)
+
+    # -- long videos
+
+    def _in_windows(
+        self, names: Sequence[str], root: Path, windows: Windows, alarm: str | None, rationale: bool, told: Told
+    ) -> dict[str, Answer]:
+        found: dict[str, Answer] = {}
+        spans: dict[str, list[VideoRecord]] = {}
+        for name in names:
+            try:
+                with open_reader(name, root, often=True) as reader:
+                    duration = reader.index.duration
+                if not duration:
+                    raise VideoError(name, "does not say how long it is, which windows need")
+            except VideoError as error:
+                found[name] = Answer(name, None, None, error=str(error))
+                continue
+            spans[name] = [VideoRecord(f"{name}#{start:g}-{end:g}", name, self.labels.names[0], part=(start, end))
+                           for start, end in windows.spans(duration)]  # fmt: skip
+        records = [record for parts in spans.values() for record in parts]
+        told_windows = _counting(told, "windows answered")
+        predictions, errors = self.model.ask(records, root, told=told_windows)
+        said = {record: self.answered(prediction) for record, prediction in predictions.items()}
+        if rationale and not self.model.writes:
+            said |= self._reasons(spans, said, root, alarm, told)
+        for name, parts in spans.items():
+            found[name] = self._merged(name, parts, said, errors, alarm)
+        return found
+
+    def _reasons(
+        self,
+        spans: Mapping[str, Sequence[VideoRecord]],
+        said: Mapping[str, Prediction],
+        root: Path,
+        alarm: str | None,
+        told: Told,
+    ) -> dict[str, Prediction]:
+        """The answers about the windows that speak the most for each video's class, with the model's words."""
+        asked = []
+        for name, parts in spans.items():
+            read = [record for record in parts if record.id in said]
+            if read:
+                place = self._place(self._merged(name, parts, said, {}, alarm))
+                asked.append(max(read, key=lambda record: said[record.id].probabilities[place]))
+        predictions, _ = self.model.ask(asked, root, told=_counting(told, "rationales written"), rationale=True)
+        return {name: replace(said[name], rationale=found.rationale) for name, found in predictions.items()}
+
+    def _place(self, said: Answer) -> int:
+        chances = said.calibrated or said.raw
+        return chances.index(max(chances))
+
+    def _merged(
+        self,
+        name: str,
+        parts: Sequence[VideoRecord],
+        said: Mapping[str, Prediction],
+        errors: Mapping[str, str],
+        rung: str | None,
+    ) -> Answer:
+        read = [said[record.id] for record in parts if record.id in said]
+        timeline = tuple(self._moment(record, said.get(record.id), errors.get(record.id)) for record in parts)
+        bad = [moment for moment in timeline if moment.predicted is None]
+        error = f"{len(bad)} of {len(parts)} windows cannot be read, first {bad[0].error}" if bad else None
+        if not read:
+            return Answer(name, None, None, error=error, timeline=timeline)
+        scores = merge([log_probabilities(prediction.log_likelihoods) for prediction in read])
+        (whole,) = self.recorded.calibration.apply(
+            [replace(read[0], probabilities=probabilities(scores), log_likelihoods=scores, calibrated=())]
+        )
+        raw, calibrated = whole.probabilities, whole.calibrated
+        if rung is not None:
+            place = self.labels.index(rung)
+            raw = alarm(raw, max(prediction.probabilities[place] for prediction in read), place)
+            if calibrated:
+                calibrated = alarm(calibrated, max(prediction.calibrated[place] for prediction in read), place)
+        made = self._answer(name, raw, calibrated, None)
+        place = self._place(made)
+        shown = max(read, key=lambda prediction: prediction.probabilities[place])
+        return replace(made, rationale=shown.rationale, error=error, timeline=timeline)
+
+    def _moment(self, record: VideoRecord, said: Prediction | None, error: str | None) -> Moment:
+        assert record.part is not None
+        if said is None:
+            return Moment(*record.part, None, None, error=error)
+        top = likeliest(self.labels.names, said.calibrated or said.probabilities)
+        return Moment(*record.part, *top[0], top, said.rationale)
+
+
+def _counting(told: Told, what: str) -> Told:
+    return lambda _, done, total: told(what, done, total)
+
+
+def check_flags(flags: Sequence[str]) -> None:
+    """Refuse settings that would shape an answer.
+
+    Raises:
+        ConfigError: Names the flag and those there are.
+    """
+    for flag in flags:
+        if flag.startswith("--") and not flag[2:].startswith(_FREE):
+            raise ConfigError(f"{flag.split('=')[0]}: a run is predicted with as it was tested; only "
+                              f"{', '.join(_FREE)} may be said anew.")  # fmt: skip

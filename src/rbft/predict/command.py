@@ -1,0 +1,148 @@
+"""`rbft predict` on the command line: which videos, how they are looked at, and what is said of them."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from rich.console import Console
+from rich.markup import escape
+
+from rbft.errors import ConfigError, DataError
+from rbft.evaluation.thresholds import Threshold, choose_threshold
+from rbft.files import read_jsonl
+from rbft.predict.answers import Answer, Rule, write_answers
+from rbft.predict.classifier import Classifier
+from rbft.predict.windows import Windows
+from rbft.terminal import make_console, quieten
+
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv", ".gif", ".3gp")
+_CHANGES = 12  # of a timeline that are shown
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"rbft predict: {message}. Say --run RUN_FOLDER and videos, folders or a table.")
+
+
+def _parser() -> _Parser:
+    parser = _Parser(prog="rbft predict", allow_abbrev=False, description="Classify videos with a finished run.",
+                     epilog="Settings of speed and place may be said too, for example --data.num_workers 4, "
+                            "--data.eval_batch_size 16 or --trainer.accelerator cpu.")  # fmt: skip
+    parser.add_argument("--run", required=True, help="the run's folder")
+    parser.add_argument("--to", help="file for the answers, .jsonl or .csv; the terminal without it")
+    parser.add_argument("--rationale", action="store_true", help="let the model say why")
+    parser.add_argument("--window", type=float, metavar="SECONDS", help="look at long videos in windows of this length")
+    parser.add_argument(
+        "--stride", type=float, metavar="SECONDS", help="from one window to the next; the window itself"
+    )
+    parser.add_argument("--alarm", metavar="CLASS", help="a video has this class as soon as one window shows it")
+    parser.add_argument("--min-confidence", type=float, metavar="P", help="say no class below this probability")
+    parser.add_argument("--precision", action="append", default=[], metavar="CLASS=P",
+                        help="say the class only where validation bounds its precision by P")  # fmt: skip
+    parser.add_argument("videos", nargs="+", help="videos, folders of videos, or a .csv or .jsonl with a column path")
+    return parser
+
+
+def command(args: Sequence[str]) -> bool:
+    """`rbft predict --run RUN VIDEO_OR_FOLDER_OR_TABLE... [--to FILE.jsonl|FILE.csv]`.
+
+    Returns:
+        Whether every video could be read.
+    """
+    own, flags = _parser().parse_known_args(list(args))
+    if own.to is not None and Path(own.to).suffix not in (".jsonl", ".csv"):
+        raise ConfigError(f"--to {own.to}: name a .jsonl or a .csv file.")
+    if own.window is None and own.stride is not None:
+        raise ConfigError("--stride: needs --window, the length of what is looked at.")
+    windows = None if own.window is None else Windows(own.window, own.stride)
+    if own.precision and windows is not None:
+        raise ConfigError("--precision: its threshold is of whole clips and says nothing about windows; leave out "
+                          "--window, or use --min-confidence.")  # fmt: skip
+    console = make_console()
+    quieten()
+    videos = [video for name in own.videos for video in expand(Path(name))]
+    if not videos:
+        raise DataError(f"no video in {', '.join(own.videos)}.")
+    classifier = Classifier(own.run, flags)
+    rule = Rule(own.min_confidence, _thresholds(classifier, own.precision))
+    for threshold in rule.thresholds:
+        console.print(escape(threshold.describe()))
+    calibration = classifier.recorded.calibration
+    if calibration.temperature is None:
+        console.print(escape(calibration.describe()))
+    answers = classifier.predict(videos, console, rationale=own.rationale, windows=windows, alarm=own.alarm, rule=rule)
+    if own.to is not None:
+        write_answers(Path(own.to), answers)
+        console.print(f"{len(answers)} answers written to {escape(own.to)}")
+    else:
+        for found in answers:
+            _show(console, found)
+    abstained = sum(found.abstained for found in answers)
+    if abstained:
+        console.print(f"{abstained} of {len(answers)} videos: no class is sure enough")
+    bad = [found for found in answers if found.error is not None]
+    if bad:
+        console.print(f"{len(bad)} of {len(answers)} videos cannot be read whole, first {escape(bad[0].video)}")
+    return not bad
+
+
+def _thresholds(classifier: Classifier, wanted: Sequence[str]) -> tuple[Threshold, ...]:
+    found = []
+    for entry in wanted:
+        name, equals, text = entry.rpartition("=")
+        try:
+            precision = float(text)
+        except ValueError:
+            equals = ""
+        if not equals or not name:
+            raise ConfigError(f"--precision {entry}: say a class and a precision, for example --precision fall=0.9.")
+        found.append(choose_threshold(classifier.recorded.validation(), classifier.labels.names, name, precision))
+    if len({threshold.name for threshold in found}) < len(found):
+        raise ConfigError("--precision: a class is named twice.")
+    return tuple(found)
+
+
+def _show(console: Console, found: Answer) -> None:
+    """An answer in the terminal: probability, class and video, then why, and how it changes over a long video."""
+    if found.predicted is not None:
+        said = f"{found.probability:6.1%}  {found.predicted}"
+    elif found.abstained:
+        said = f"{found.probability:6.1%}  not sure, {found.top[0][0]}?"
+    else:
+        said = "unreadable"
+    console.print(f"{escape(said)}  {escape(found.video)}" + (f"  {escape(found.error)}" if found.error else ""))
+    if found.rationale:
+        console.print(f"        {escape(found.rationale)}")
+    changes = [moment for number, moment in enumerate(found.timeline)
+               if not number or moment.predicted != found.timeline[number - 1].predicted]  # fmt: skip
+    for moment in changes[:_CHANGES]:
+        what = "unreadable" if moment.predicted is None else f"{moment.predicted} {moment.probability:.1%}"
+        console.print(f"        from {moment.start:g} s: {escape(what)}")
+    if len(changes) > _CHANGES:
+        console.print(f"        ... and {len(changes) - _CHANGES} more changes; --to FILE.jsonl has all")
+
+
+def expand(path: Path) -> list[Path]:
+    """The videos that a path stands for: itself, all in a folder, or the rows of a table.
+
+    Raises:
+        DataError: It does not exist, or a table has no column `path`.
+    """
+    if path.is_dir():
+        return sorted(file for file in path.rglob("*") if file.suffix.lower() in VIDEO_SUFFIXES)
+    if not path.is_file():
+        raise DataError(f"{path} does not exist.")
+    if path.suffix not in (".csv", ".jsonl"):
+        return [path]
+    if path.suffix == ".jsonl":
+        rows = [row for _, row in read_jsonl(path)]
+    else:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            rows = list(csv.DictReader(stream))
+    if any(not isinstance(row.get("path"), str) for row in rows):
+        raise DataError(f"{path}: every row needs a column path.")
+    return [path.parent / row["path"] for row in rows]

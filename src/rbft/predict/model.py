@@ -1,0 +1,186 @@
+"""The model of a finished run, loaded once: questions about videos in, predictions and unreadable videos out."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from rbft.cli import StageCLI
+from rbft.data.datamodule import VideoDataModule
+from rbft.data.dataset import ExampleDataset
+from rbft.data.records import VideoRecord
+from rbft.data.sampler import Draw, EvaluationSampler
+from rbft.errors import ConfigError, StageError, VideoError
+from rbft.evaluation.predictions import Prediction
+from rbft.predict.recorded import Recorded
+from rbft.rationales.prompts import PromptBook
+from rbft.training.module import VLMFineTuner
+from rbft.vlm.batch import Batch, Item, collate
+from rbft.vlm.features import hardware
+from rbft.vlm.model import VLM
+from rbft.vlm.processing import ClipProcessor
+
+Told = Callable[[str, int, int], None]
+"""Called with (what, done, total) as work goes on."""
+
+
+class WarmModel:
+    """The weights, frames and prompts of a run's test, on one device.
+
+    Args:
+        recorded: The run.
+        flags: Settings that decide how fast and where it computes.
+
+    Raises:
+        RBFTError: The model cannot be had, or a setting does not go with answering.
+    """
+
+    def __init__(self, recorded: Recorded, flags: Sequence[str] = ()) -> None:
+        # one device computes one video, whatever the run was trained on; it may be chosen by the flags
+        alone = ["--trainer.devices", "1", "--trainer.num_nodes", "1", "--trainer.strategy", "auto",
+                 "--trainer.logger", "null"]  # fmt: skip
+        cli = StageCLI([*recorded.arguments(), *alone, *flags])
+        self.data: VideoDataModule = cli.datamodule
+        self.module: VLMFineTuner = cli.model
+        self.recorded_root = Path(cli.config["data"]["root"]).expanduser()
+        module, choice = self.module, recorded.choice
+        if cli.config["model"]["scoring"]["prior"] == "blank" and recorded.prior is None:
+            raise StageError(f"{recorded.folder}: the run does not say what a blank clip scores; test it again with "
+                             f"`rbft fit --stage {recorded.stage.name} --restart`.")  # fmt: skip
+        self.seed = int(cli.resolved()["seed_everything"])
+        self.processor = ClipProcessor(module.name, module.revision)
+        self.bound = self.processor.frame_bound(self.data.max_pixels, self.data.max_visual_tokens)
+        self.trained = recorded.weights is not None
+        self.book = PromptBook(module.prompts, recorded.labels)
+        module.connect(self.processor, self.book, self.seed)
+        if recorded.prior is not None:
+            scorer = module.scoring.scorer
+            module.scoring.scorer = replace(scorer, prior=torch.tensor(recorded.prior, dtype=torch.float32))
+        self._trainer = cli.make_trainer(callbacks=[], logger=False, enable_checkpointing=False,
+                                         enable_model_summary=False, enable_progress_bar=False)  # fmt: skip
+        if self._trainer.world_size > 1:
+            raise ConfigError("trainer.devices: predicting computes on one device; give each its own part of the "
+                              "videos to use several.")  # fmt: skip
+        self.device = self._trainer.strategy.root_device
+        module.start_from(recorded.weights, "", keep_base=module.answering.strength != 1)
+        module.strength = choice.strength
+        self._vlm: VLM | None = None
+        self._vision: str | None = None
+
+    @property
+    def vlm(self) -> VLM:
+        """The weights, loaded when they are first asked for.
+
+        Raises:
+            RBFTError: They cannot be loaded.
+        """
+        if self._vlm is None:
+            self.module.configure_model()
+            vlm = self.module.ready_to_score().to(self.device)
+            vlm.features = self.data.features if vlm.vision_frozen else None
+            computing = [self._trainer.precision, *hardware(self.device)]
+            self._vision = None if vlm.features is None else vlm.vision_digest(*computing)
+            self._vlm = vlm
+        return self._vlm
+
+    def release(self) -> None:
+        """Give the memory of the weights back; they are loaded again when they are asked for."""
+        self._vlm = self.module.vlm = self.module._tuning = None
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    @property
+    def writes(self) -> bool:
+        """Whether the run answers behind a rationale, so that there always is one."""
+        return self.module.answering.writes
+
+    def ask(
+        self, records: Sequence[VideoRecord], root: Path, *, told: Told, rationale: bool = False
+    ) -> tuple[dict[str, Prediction], dict[str, str]]:
+        """Answer every record in all ways that the run answers in.
+
+        Args:
+            records: Videos, or parts of them.
+            root: Where they lie; nothing outside of it is read.
+            told: Hears how far it is.
+            rationale: Whether the model writes a rationale even where the run answers without.
+
+        Returns:
+            Predictions, and why the others cannot be read, by id of the record.
+
+        Raises:
+            ConfigError: The run asks for rationales in the words it asks for labels in.
+        """
+        scoring = self.module.scoring
+        if rationale and self.book.blind_prompt() == self.book.label_prompt():
+            raise ConfigError("--rationale: the run's rationale question is its label question "
+                              "(model.prompts.rationale_question), so the model was never asked why.")  # fmt: skip
+        rows = scoring.examples(records, reasoned=self.writes or rationale)
+        errors: dict[str, str] = {}
+        if not rows:
+            return {}, errors
+        vlm = self.vlm
+        self.data.root = root
+        self.data.connect(self.processor, self.seed, 1, test=rows)
+        dataset = self.data.dataset("test")
+        dataset.use_vision(self._vision)
+        scoring.start(vlm, None)
+        done = 0
+        for batch, failed in self._batches(dataset):
+            done += len(set(batch.clips if batch is not None else ())) + len(failed)
+            errors |= {rows[dataset.clips[clip][0]].record.id: why for clip, why in failed.items()}
+            if batch is not None:
+                with torch.inference_mode(), self._trainer.precision_plugin.forward_context():
+                    scoring.add(vlm, batch.to(self.device), [rows[i] for i in batch.indices])
+            told("videos answered", min(done, len(dataset)), len(dataset))
+        found = scoring.gather(rows, "test", 1, partly=True)
+        return {prediction.id: prediction for prediction in found}, errors
+
+    def _batches(self, dataset: ExampleDataset) -> DataLoader[Any]:
+        sampler = EvaluationSampler(len(dataset), self.data.eval_batch_size, 0, 1)
+        return DataLoader(
+            _Forgiving(dataset),
+            batch_sampler=sampler,
+            collate_fn=_together,
+            num_workers=min(self.data.num_workers, len(sampler)),
+            worker_init_fn=_one_thread,
+        )
+
+
+class _Read(NamedTuple):
+    """The rows of a clip, or why it cannot be read."""
+
+    clip: int
+    items: list[Item]
+    error: str | None
+
+
+class _Forgiving(Dataset[_Read]):
+    """Rows of a data set, an unreadable video being an answer of its own: the others are not held up by it."""
+
+    def __init__(self, dataset: ExampleDataset) -> None:
+        self._dataset = dataset
+
+    def __getitem__(self, draw: Draw) -> _Read:
+        try:
+            return _Read(draw.clip, self._dataset[draw], None)
+        except VideoError as error:
+            return _Read(draw.clip, [], str(error))
+
+
+def _together(clips: Sequence[_Read]) -> tuple[Batch | None, dict[int, str]]:
+    """The rows that could be read, and why others could not be, by number of the clip."""
+    read = [entry.items for entry in clips if entry.error is None]
+    return collate(read) if read else None, {entry.clip: entry.error for entry in clips if entry.error is not None}
+
+
+def _one_thread(_: int) -> None:
+    """A worker decodes with one thread; more only compete with the other workers."""
+    torch.set_num_threads(1)

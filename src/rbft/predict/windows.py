@@ -1,0 +1,80 @@
+"""Long videos in windows: where they lie, and how what is said of each becomes one answer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rbft.errors import ConfigError
+from rbft.evaluation.predictions import probabilities
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Parts of a video that are answered one by one, each by as many frames as the run takes of a whole clip.
+
+    Args:
+        seconds: Length of a window; that of the clips the run was trained on is a good one.
+        stride: Seconds from the start of one to the start of the next; None: `seconds`.
+    """
+
+    seconds: float
+    stride: float | None = None
+
+    def __post_init__(self) -> None:
+        for flag, value in (("--window", self.seconds), ("--stride", self.step)):
+            if not 0 < value < math.inf:
+                raise ConfigError(f"{flag} {value:g}: must be a number of seconds above 0.")
+        if self.step > self.seconds:
+            raise ConfigError(f"--stride {self.step:g}: longer than the window of {self.seconds:g} s, so that nobody "
+                              "would look at what lies between two windows.")  # fmt: skip
+
+    @property
+    def step(self) -> float:
+        """Seconds from one start to the next."""
+        return self.seconds if self.stride is None else self.stride
+
+    def spans(self, duration: float) -> list[tuple[float, float]]:
+        """Start and end of each window in seconds: all as long as each other, the last one ending with the video.
+
+        Args:
+            duration: Of the video in seconds; of one shorter than a window all is one window.
+        """
+        if duration <= self.seconds:
+            return [(0.0, duration)]
+        # what is left behind the last whole stride is seen by one more window, moved back to end with the video
+        count = math.ceil((duration - self.seconds) / self.step - 1e-9)
+        starts = [round(number * self.step, 6) for number in range(count)]
+        last = round(duration - self.seconds, 6)
+        return [*((start, round(start + self.seconds, 6)) for start in starts), (last, duration)]
+
+
+def merge(windows: Sequence[Sequence[float]]) -> tuple[float, ...]:
+    """Log-probabilities of a video: the mean of its windows' log-probabilities, up to a constant.
+
+    A logarithmic opinion pool (Genest and Zidek, Statistical Science 1986): a class is likely where no window speaks
+    against it. Applying a temperature before or after gives the same.
+
+    Args:
+        windows: Log-probabilities of the classes, by window.
+    """
+    return tuple(math.fsum(column) / len(windows) for column in zip(*windows, strict=True))
+
+
+def alarm(merged: Sequence[float], highest: float, place: int) -> tuple[float, ...]:
+    """Probabilities of a video where one class counts as soon as a single window shows it.
+
+    Args:
+        merged: Probabilities of the classes, merged over the windows.
+        highest: The largest probability of the alarm's class in any window; becomes the video's.
+        place: Of that class; the others share the rest as they did.
+    """
+    rest = math.fsum(chance for number, chance in enumerate(merged) if number != place)
+    share = (1 - highest) / rest if rest > 0 else 0.0
+    return tuple(highest if number == place else chance * share for number, chance in enumerate(merged))
+
+
+def log_probabilities(scores: Sequence[float]) -> tuple[float, ...]:
+    """Of the classes, from their scores; no class is impossible, so that one window alone cannot rule it out."""
+    return tuple(math.log(max(chance, 1e-300)) for chance in probabilities(scores))

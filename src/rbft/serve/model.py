@@ -1,0 +1,108 @@
+"""The model of a finished run, kept loaded; one video at a time, answered as `rbft predict` answers it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from torch import Tensor
+
+from rbft.errors import VideoError
+from rbft.predict import Classifier
+from rbft.video.clip import Clip, read_clip
+from rbft.video.clip_cache import ClipCache
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What the model says of a video.
+
+    Args:
+        predicted: The likeliest class.
+        probabilities: (class, probability), the likeliest first; of all classes.
+        calibrated: Whether they are, by the run's temperature.
+        rationale: The model's own words; None where none were asked for.
+        frames: (T, 3, H, W) uint8: what the model was shown.
+        timestamps: Of the frames, in seconds.
+        duration: Of the video, in seconds.
+    """
+
+    predicted: str
+    probabilities: tuple[tuple[str, float], ...]
+    calibrated: bool
+    rationale: str | None
+    frames: Tensor
+    timestamps: tuple[float, ...]
+    duration: float
+
+
+class _LastClip:
+    """Remembers the clip that was read last: the model and a person look at the same frames, decoded once."""
+
+    def __init__(self) -> None:
+        self._asked: tuple[Any, ...] | None = None
+        self.clip: Clip | None = None
+
+    def read(self, path: str | Path, *args: Any, rng: object = None, **settings: Any) -> Clip:
+        """As `read_clip`; the frames of a test are never random, so `rng` is not used."""
+        asked = (str(path), args, sorted(settings.items(), key=lambda item: item[0]))
+        if self.clip is None or asked != self._asked:
+            self.clip, self._asked = read_clip(path, *args, **settings), asked
+        return self.clip
+
+    def forget(self) -> None:
+        self.clip = self._asked = None
+
+
+class ServedModel:
+    """A finished run with its weights loaded.
+
+    Args:
+        run: The run's folder.
+        flags: As of `rbft.predict.Classifier`.
+
+    Raises:
+        RBFTError: The folder is no finished run with a test stage, its weights were changed or cannot be loaded.
+    """
+
+    def __init__(self, run: Path, flags: Sequence[str] = ()) -> None:
+        # what strangers send is kept nowhere
+        private = ["--data.cache_clips", "false", "--data.cache_features", "false", "--data.num_workers", "0"]
+        self._classifier = Classifier(run, [*flags, *private])
+        self.labels = self._classifier.labels.names
+        self._clips = _LastClip()
+
+    def load(self) -> str:
+        """Load the weights now rather than with the first video; gives the name of the base model."""
+        model = self._classifier.model
+        model.data.cache = cast("ClipCache", self._clips)
+        return model.module.name
+
+    def predict(self, video: Path, *, rationale: bool) -> Answered:
+        """Answer one video.
+
+        Args:
+            video: The file; it alone is read, and a link that leads out of its folder is refused.
+            rationale: Whether the model shall say why, even where the run answers without.
+
+        Raises:
+            VideoError: It cannot be read.
+        """
+        model = self._classifier.model
+        model.data.root = video.parent
+        try:
+            bound = model.processor.frame_bound(model.data.max_pixels, model.data.max_visual_tokens)
+            clip = model.data.clip(video.name, bound)
+            # a run whose two questions are one and the same has no second way to ask
+            why = rationale and model.book.blind_prompt() != model.book.label_prompt()
+            (said,) = self._classifier.predict([video], rationale=why)
+        finally:
+            self._clips.forget()
+        if said.predicted is None:
+            raise VideoError(video.name, (said.error or "").removeprefix(f"{video.name}: "))
+        chances = said.calibrated or said.raw
+        ranked = sorted(zip(self.labels, chances, strict=True), key=lambda pair: -pair[1])
+        return Answered(said.predicted, tuple(ranked), bool(said.calibrated), said.rationale, clip.frames,
+                        clip.timestamps, clip.duration)  # fmt: skip

@@ -1,0 +1,283 @@
+"""An export answers as its run did, by transformers alone, and is there whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import re
+import runpy
+import shutil
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+from tests.export.hub import running_hub
+from tests.support.runs import CLASSES, Run, run_experiment, write_experiment
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from rbft.__main__ import main
+from rbft.export import weights
+from rbft.export.card import licence_of
+from rbft.predict import Classifier
+
+pytest_plugins = ["tests.support.run_fixtures"]
+
+
+@pytest.fixture(scope="module")
+def built_in(tmp_path_factory: pytest.TempPathFactory, clips: Path) -> Run:
+    """The built-in model, fine-tuned in full for a few steps, half of which is taken."""
+    folder = tmp_path_factory.mktemp("built-in")
+    whole = {"model": {"tuning": "FullFineTuning", "answering": {"strength": 0.5}}}
+    config = write_experiment(folder / "tiny.yaml", clips, Path("builtin/tiny"), whole)
+    return run_experiment(config, folder / "runs", method="sft")
+
+
+def export(run: Run, to: Path, *flags: str | Path) -> int:
+    return main(["export", "--run", str(run.folder), "--to", str(to), *map(str, flags)])
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def by_script(folder: Path, video: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> dict:
+    """What the program in the model card says."""
+    code = re.search(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL).group(1)
+    assert code == (folder / "score_video.py").read_text()
+    assert "rbft" not in re.sub(r"rbft\.json|not rbft", "", code), "nothing of this package is needed"
+    monkeypatch.setattr("sys.argv", ["score_video.py", str(video)])
+    capsys.readouterr()
+    runpy.run_path(str(folder / "score_video.py"), run_name="__main__")
+    lines = [line.split(" ", 1) for line in capsys.readouterr().out.splitlines()]
+    return {name: float(chance) for chance, name in lines}
+
+
+def test_the_built_in_model_in_full(
+    built_in: Run, clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    to = tmp_path / "out" / "exported"
+    assert export(built_in, to) == 0
+    assert "merged" in capsys.readouterr().out
+    assert {path.name for path in to.iterdir()} == {
+        "README.md", "rbft.json", "score_video.py", "config.json", "generation_config.json", "model.safetensors",
+        "processor_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"
+    }  # fmt: skip
+    assert list(to.parent.iterdir()) == [to], "nothing is left beside it"
+    assert all(path.stat().st_mode & stat.S_IRUSR and path.stat().st_mode & stat.S_IRGRP for path in to.iterdir())
+    told = read(to / "rbft.json")
+    assert told["form"] == "merged" and told["answering"]["strength_folded_in"] == 0.5
+    assert [label["name"] for label in told["labels"]] == list(CLASSES)
+    assert told["frames"]["num_frames"] == 4 and told["calibration"] == read(built_in.folder / "calibration.json")
+    assert told["parity"]["clips"] == 7 and told["parity"]["reloaded"] <= 1e-3
+    # what was trained is between the base model and the tuned one
+    tuned = load_file(built_in.folder / "classification" / "adapter" / "trained.safetensors")
+    before, exported = (
+        AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).state_dict()
+        for folder in (weights.model_source("builtin/tiny"), to)
+    )
+    for name, value in tuned.items():
+        torch.testing.assert_close(exported[name], torch.lerp(before[name], value, 0.5))
+    assert any(not torch.equal(before[name], value) for name, value in tuned.items())
+    for video in sorted((clips / "test").rglob("*.mp4"))[::2]:
+        (said,) = Classifier(built_in.folder).predict([video])
+        assert by_script(to, video, capsys, monkeypatch) == pytest.approx(dict(said.top), abs=2e-5)
+
+
+@pytest.mark.parametrize("form", ["adapter", "merged"])
+def test_an_adapter_as_it_is_and_merged(
+    form: str, finished: Run, clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    to = tmp_path / "exported"
+    assert export(finished, to, "--form", form) == 0
+    parity = read(to / "rbft.json")["parity"]
+    assert parity["merged"] <= 1e-3 and parity["reloaded"] <= 1e-3 and parity["dtype"] == "float32"
+    assert (to / "adapter_model.safetensors").is_file() == (form == "adapter")
+    assert (to / "model.safetensors").is_file() == (form == "merged")
+    AutoProcessor.from_pretrained(to)
+    video = next((clips / "test").rglob("*.mp4"))
+    (said,) = Classifier(finished.folder).predict([video])
+    assert by_script(to, video, capsys, monkeypatch) == pytest.approx(dict(said.top), abs=2e-5)
+    if form == "adapter":
+        assert read(to / "adapter_config.json")["base_model_name_or_path"] == str(read_model(finished))
+        card = (to / "README.md").read_text()
+        assert "--enable-lora --max-lora-rank 8" in card and '{"num_frames": 4}' in card
+
+
+def read_model(run: Run) -> Path:
+    return Path(yaml.safe_load(run.config.read_text())["model"]["vlm"])
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--data.max_pixels", "1300", "--model.scoring.normalize", "token", "--model.scoring.prior", "blank"],
+        pytest.param(["--data.max_visual_tokens", "6"], marks=pytest.mark.slow),
+        pytest.param(
+            ["--data.num_frames", "null", "--data.fps", "2", "--data.max_frames", "3"], marks=pytest.mark.slow
+        ),
+    ],
+    ids=["pixels, normalised, prior", "tokens", "fps"],
+)
+def test_the_script_sees_the_frames_and_scores_that_the_run_does(
+    flags: list[str], finished: Run, clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    run = run_experiment(finished.config, tmp_path, *flags, method="zero_shot")
+    assert export(run, tmp_path / "exported") == 0
+    video = next((clips / "test").rglob("*.mp4"))
+    (said,) = Classifier(run.folder).predict([video])
+    assert by_script(tmp_path / "exported", video, capsys, monkeypatch) == pytest.approx(dict(said.top), abs=2e-5)
+
+
+def test_the_card_says_what_is_known_and_what_is_not(finished: Run, tmp_path: Path) -> None:
+    to = tmp_path / "exported"
+    assert export(finished, to) == 0
+    card = (to / "README.md").read_text()
+    front = yaml.safe_load(card.split("---\n")[1])
+    metrics = read(finished.folder / "metrics.json")
+    assert front["library_name"] == "peft" and front["license"] == "unknown"
+    (result,) = front["model-index"][0]["results"]
+    assert result["metrics"][0]["value"] == round(metrics["test/accuracy"], 4)
+    low, high = metrics["test/accuracy_ci95"]
+    for words in (f"95% interval {low:.1%} to {high:.1%}", "On 5 test videos", "| training videos | 6 |", "rbft (write",
+                  "Base model: unknown", "temperature", "vllm serve", "## Limits"):  # fmt: skip
+        assert words in card, words
+    assert str(finished.folder.parents[3]) not in card.replace(str(read_model(finished)), ""), (
+        "no folder of this machine"
+    )
+
+
+def test_names_are_text_in_the_card() -> None:
+    from rbft.export.card import _md
+
+    assert _md("<script>|[x](http://e)|\n# `a`") == r"\<script\>\|\[x\](http://e)\|  # \`a\`".replace("  ", " ")
+
+
+def test_a_licence_is_read_from_the_card_of_the_model(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    assert licence_of(str(tmp_path), None) is None
+    for text, expected in (("---\nlicense: mit\n---\n", "mit"), ("no front matter", None), ("---\n[\n---\n", None),
+                           ("---\nlicense: other\nlicense_name: qwen\n---\n", "qwen")):  # fmt: skip
+        (tmp_path / "README.md").write_text(text)
+        assert licence_of(str(tmp_path), None) == expected
+    assert licence_of("builtin/tiny", None) == "apache-2.0"
+
+
+# -- what is refused, and that nothing is left then
+
+
+def test_weights_that_answer_differently_are_not_exported(
+    finished: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved = weights.save_trained
+
+    def spoil(model: Any, folder: Path) -> None:
+        saved(model, folder)
+        path = folder / "adapter_config.json"
+        path.write_text(json.dumps(read(path) | {"lora_alpha": 9}))
+
+    monkeypatch.setattr(weights, "save_trained", spoil)
+    assert export(finished, tmp_path / "exported") == 1
+    err = capsys.readouterr().err
+    assert "the export was not made: the weights, loaded again, answer differently" in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_videos_that_are_gone_are_asked_for(
+    finished: Run, clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "tiny.yaml"
+    shutil.copytree(clips, tmp_path / "clips")
+    config.write_text(finished.config.read_text().replace(str(clips), str(tmp_path / "clips")))
+    run = run_experiment(config, tmp_path / "runs", method="zero_shot")
+    shutil.rmtree(tmp_path / "clips")
+    assert export(run, tmp_path / "exported") == 1
+    assert "--videos FOLDER" in capsys.readouterr().err
+    assert not (tmp_path / "exported").exists()
+    others = tmp_path / "others"
+    shutil.copytree(clips / "val", others)
+    (others / "bad.mp4").write_bytes(b"no video")
+    assert export(run, tmp_path / "exported", "--videos", others) == 0
+    assert "not compared on: bad.mp4" in capsys.readouterr().out
+    assert read(tmp_path / "exported" / "rbft.json")["parity"]["clips"] == 2
+    assert read(tmp_path / "exported" / "rbft.json")["form"] == "merged", "nothing was trained"
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--form", "adapter"], "trained whole parts of the model"),
+        (["--public"], "it needs --push"),
+        (["--data.num_frames", "3"], "predicted with as it was tested"),
+        (["--form", "both"], "rbft export: argument --form"),
+        (["--push", "a/b/c"], "--push a/b/c: no name of a repository"),
+        (["--push", "me/mine"], "set the environment variable HF_TOKEN"),
+    ],
+)
+def test_wrong_use_is_refused(
+    flags: list[str], message: str, built_in: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    assert export(built_in, tmp_path / "exported", *flags) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "exported").exists()
+
+
+def test_nothing_is_overwritten(built_in: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mine").write_text("mine")
+    assert export(built_in, tmp_path) == 2 and export(built_in, tmp_path / "mine") == 2
+    assert "nothing is overwritten" in capsys.readouterr().err
+    assert (tmp_path / "mine").read_text() == "mine"
+
+
+def test_pushed_only_when_asked_and_private_unless_said(
+    built_in: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    with running_hub() as hub:
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+        to = tmp_path / "exported"
+        assert export(built_in, to) == 0
+        assert hub.made == [] and hub.tokens == set()
+        assert export(built_in, tmp_path / "again", "--push", "me/mine") == 0
+        assert [row["visibility"] for row in hub.made] == ["private"]
+        assert hub.tokens == {"Bearer hf_secret"}
+        assert {name: hub.files[name] for name in ("model.safetensors", "rbft.json")} == {
+            name: (tmp_path / "again" / name).read_bytes() for name in ("model.safetensors", "rbft.json")
+        }
+        assert set(hub.files) == {path.name for path in to.iterdir()}
+        hub.refuse = True
+        assert export(built_in, tmp_path / "third", "--push", "me/mine", "--public") == 1
+    said = capsys.readouterr()
+    assert "the hub did not take it" in said.err and str(tmp_path / "third") in said.err
+    assert "hf_secret" not in said.err + said.out
+    assert (tmp_path / "third" / "README.md").is_file(), "what was made is kept"
+
+
+def test_an_adapter_of_a_local_model_is_not_pushed(
+    finished: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    assert export(finished, tmp_path / "exported", "--push", "me/mine") == 2
+    assert "a folder that only this machine has" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["qwen3_vl", "smolvlm", "internvl"])
+def test_other_families_and_half_precision(
+    family: str, finished: Run, clips: Path, tmp_path: Path, family_folder: Callable[[str], Path]
+) -> None:
+    changes = {"model": {"dtype": "bfloat16"}, "stages": {"classification": {"trainer": {"max_steps": 2}}}}
+    config = write_experiment(tmp_path / "half.yaml", clips, family_folder(family), changes)
+    run = run_experiment(config, tmp_path / "runs", method="sft")
+    for form in ("adapter", "merged"):
+        assert export(run, tmp_path / form, "--form", form) == 0
+        parity = read(tmp_path / form / "rbft.json")["parity"]
+        assert parity["dtype"] == "bfloat16" and parity["measure"] == "probability"

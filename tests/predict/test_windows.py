@@ -1,0 +1,154 @@
+"""Long videos are answered window by window, by the very frames of each window, and merged as is said."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.support.runs import CLASSES, Run
+from tests.support.videos import write_video
+
+from rbft.__main__ import main
+from rbft.errors import ConfigError
+from rbft.predict import Classifier, Rule, Windows
+from rbft.predict.windows import alarm, log_probabilities, merge
+
+pytest_plugins = ["tests.support.run_fixtures"]
+
+
+@pytest.fixture(scope="module")
+def classifier(finished: Run) -> Classifier:
+    return Classifier(finished.folder)
+
+
+@pytest.fixture(scope="module")
+def long(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five seconds of noise, coarse and without loss, four frames a second, a key frame each second."""
+    coarse = np.random.default_rng(5).integers(0, 256, (20, 4, 4, 3), dtype=np.uint8)
+    return write_noise(tmp_path_factory.mktemp("long") / "long.mkv", coarse)
+
+
+def write_noise(path: Path, coarse: np.ndarray) -> Path:
+    pixels = coarse.repeat(16, axis=1).repeat(16, axis=2)
+    return write_video(path, pixels, fps=4, codec="ffv1", pix_fmt="bgr0", gop=4)
+
+
+@pytest.mark.parametrize(
+    ("windows", "duration", "spans"),
+    [
+        (Windows(4), 10, [(0, 4), (4, 8), (6, 10)]),
+        (Windows(4, 2), 8, [(0, 4), (2, 6), (4, 8)]),
+        (Windows(4, 2), 4, [(0, 4)]),
+        (Windows(4), 1.5, [(0, 1.5)]),
+        (Windows(0.3, 0.1), 0.6, [(0, 0.3), (0.1, 0.4), (0.2, 0.5), (0.3, 0.6)]),
+    ],
+)
+def test_windows_cover_a_video_and_are_of_one_length(windows: Windows, duration: float, spans: list) -> None:
+    assert windows.spans(duration) == [pytest.approx(span) for span in spans]
+
+
+def test_a_window_is_answered_as_a_file_cut_from_it_would_be(classifier: Classifier, long: Path) -> None:
+    (whole,) = classifier.predict([long], windows=Windows(2))
+    assert [(moment.start, moment.end) for moment in whole.timeline] == [(0, 2), (2, 4), (3, 5)]
+    coarse = np.random.default_rng(5).integers(0, 256, (20, 4, 4, 3), dtype=np.uint8)
+    files = [write_noise(long.with_name(f"cut{start}.mkv"), coarse[4 * start : 4 * start + 8]) for start in (0, 2, 3)]
+    cut = classifier.predict(files)
+    for moment, alone in zip(whole.timeline, cut, strict=True):
+        assert moment.predicted == alone.predicted
+        assert moment.probability == pytest.approx(alone.probability, abs=1e-5)
+    # merged: the mean of the windows' log-probabilities, before or after the temperature alike
+    mean = np.mean([np.log(np.maximum(answer.raw, 1e-300)) for answer in cut], axis=0)
+    assert whole.raw == pytest.approx(np.exp(mean) / np.exp(mean).sum(), rel=1e-3)
+    mean = np.mean([np.log(answer.calibrated) for answer in cut], axis=0)
+    assert whole.calibrated == pytest.approx(np.exp(mean) / np.exp(mean).sum(), rel=1e-3)
+    assert len({answer.raw for answer in cut}) == 3, "other frames, other answers"
+
+
+def test_a_video_of_one_window_is_answered_like_a_clip(classifier: Classifier, clips: Path) -> None:
+    video = next((clips / "test").rglob("*.mp4"))
+    (plain,), (windowed,) = classifier.predict([video]), classifier.predict([video], windows=Windows(60))
+    assert windowed.raw == pytest.approx(plain.raw, rel=1e-9)
+    assert len(windowed.timeline) == 1 and not plain.timeline
+
+
+def test_an_alarm_is_as_sure_as_its_surest_window(classifier: Classifier, long: Path) -> None:
+    (mean,) = classifier.predict([long], windows=Windows(1))
+    for name in CLASSES:
+        (rung,) = classifier.predict([long], windows=Windows(1), alarm=name)
+        place = CLASSES.index(name)
+        surest = max(dict(moment.top)[name] for moment in rung.timeline)
+        assert rung.calibrated[place] == pytest.approx(surest) and rung.calibrated[place] > mean.calibrated[place]
+        assert sum(rung.calibrated) == pytest.approx(1) and sum(rung.raw) == pytest.approx(1)
+
+
+def test_rationales_are_of_the_window_that_speaks_most_for_the_class(classifier: Classifier, long: Path) -> None:
+    (said,) = classifier.predict([long], windows=Windows(1), rationale=True)
+    told = [moment for moment in said.timeline if moment.rationale is not None]
+    assert len(told) == 1 and told[0].rationale == said.rationale
+    assert dict(told[0].top)[said.predicted] == max(dict(moment.top)[said.predicted] for moment in said.timeline)
+
+
+def test_the_command_writes_a_timeline_and_does_the_rest_where_a_window_is_bad(
+    finished: Run, long: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "answers.jsonl"
+    flags = ["--window", "2", "--stride", "1", "--alarm", CLASSES[1], "--to", str(out)]
+    assert main(["predict", "--run", str(finished.folder), str(long), *flags]) == 0
+    (row,) = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [moment["start"] for moment in row["timeline"]] == [0, 1, 2, 3]
+    assert all(moment["predicted"] in CLASSES and 0 < moment["probability"] <= 1 for moment in row["timeline"])
+    damaged = write_video(tmp_path / "damaged.mp4", num_frames=20, fps=4, gop=4)
+    content = bytearray(damaged.read_bytes())
+    # pictures of the fourth second; the table behind them is left whole
+    place = content.index(b"mdat") + int((content.index(b"moov") - content.index(b"mdat")) * 0.7)
+    content[place : place + 400] = bytes(400)
+    damaged.write_bytes(content)
+    (tmp_path / "none.mp4").write_bytes(b"no video")
+    assert main(["predict", "--run", str(finished.folder), str(tmp_path), *flags]) == 1
+    rows = {Path(row["video"]).name: row for row in map(json.loads, out.read_text().splitlines())}
+    assert rows["none.mp4"]["predicted"] is None and "none.mp4" in rows["none.mp4"]["error"]
+    states = ["error" in moment for moment in rows["damaged.mp4"]["timeline"]]
+    assert not all(states) and any(states), "the other windows are answered"
+    assert rows["damaged.mp4"]["predicted"] in CLASSES
+    assert f"{sum(states)} of 4 windows cannot be read" in rows["damaged.mp4"]["error"]
+    capsys.readouterr()
+    assert main(["predict", "--run", str(finished.folder), str(long), "--window", "1"]) == 0
+    assert "from 0 s: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--stride", "1"], "--stride: needs --window"),
+        (["--window", "1", "--stride", "2"], "longer than the window"),
+        (["--window", "0"], "must be a number of seconds above 0"),
+        (["--alarm", CLASSES[0]], "needs --window"),
+        (["--window", "1", "--alarm", "nothing"], "no class of the run"),
+        (["--window", "1", "--precision", f"{CLASSES[0]}=0.9"], "says nothing about windows"),
+    ],
+)
+def test_wrong_use_is_refused(
+    finished: Run, long: Path, flags: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["predict", "--run", str(finished.folder), str(long), *flags]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_merging_by_hand() -> None:
+    found = merge([(math.log(0.9), math.log(0.1)), (math.log(0.5), math.log(0.5))])
+    assert found == pytest.approx((math.log(0.9 * 0.5) / 2, math.log(0.1 * 0.5) / 2))
+    assert alarm((0.5, 0.3, 0.2), 0.9, 0) == pytest.approx((0.9, 0.06, 0.04))
+    assert alarm((1.0, 0.0), 0.7, 0) == pytest.approx((0.7, 0.0))
+    assert log_probabilities((0.0, -1e6))[1] == pytest.approx(math.log(1e-300))
+
+
+def test_rules_decide() -> None:
+    assert Rule().decide({"a": 0.4, "b": 0.6}) == ("b", 0.6)
+    assert Rule(0.7).decide({"a": 0.4, "b": 0.6}) == (None, 0.6)
+    assert Rule(0.6).decide({"a": 0.4, "b": 0.6}) == ("b", 0.6)
+    for wrong in (0.0, 1.0, 1.5):
+        with pytest.raises(ConfigError, match="--min-confidence"):
+            Rule(wrong)

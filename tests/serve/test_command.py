@@ -1,0 +1,93 @@
+"""The command as a process: it tells where it listens, warns, and stops in peace."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from tests.support.runs import Run
+from tests.support.server import SLOWLY, Server, serving
+
+from rbft.__main__ import main
+
+pytest_plugins = ["tests.support.run_fixtures"]
+
+
+@pytest.fixture
+def clip(clips: Path) -> bytes:
+    return next((clips / "test").rglob("*.mp4")).read_bytes()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_finishes_the_video_in_work_and_no_other(
+    finished: Run, clip: bytes, tmp_path: Path, number: signal.Signals
+) -> None:
+    began = tmp_path / "began"
+    with serving(finished.folder, driver=SLOWLY.format(marker=str(began), seconds=2)) as server:
+        answers: dict[str, int] = {}
+
+        def ask(name: str) -> None:
+            answers[name] = server.predict(clip).status_code
+
+        asking = [threading.Thread(target=ask, args=(name,)) for name in ("in work", "waiting")]
+        asking[0].start()
+        while not began.exists():
+            time.sleep(0.01)
+        asking[1].start()
+        while server.client.get("/api/health").json()["in_work_or_waiting"] < 2:
+            time.sleep(0.01)
+        code, said = server.stop(number)
+        for thread in asking:
+            thread.join(30)
+        assert answers == {"in work": 200, "waiting": 503}
+        assert (code, said.count("\n")) == (128 + number, 1), said
+        assert "the video in work was answered" in said
+        assert list(server.temporary.iterdir()) == [], "its folder is gone"
+
+
+def test_it_answers_and_warns_when_others_can_reach_it(finished: Run, clip: bytes) -> None:
+    with serving(finished.folder, "--host", "0.0.0.0") as server:
+        assert "there is no authentication" in server.log
+        port = server.url.rsplit(":", 1)[1]
+        answer = server.predict(clip, rationale="1")
+        assert answer.status_code == 200 and answer.json()["rationale"] is not None
+        for host, status in ((f"{socket.gethostname()}:{port}", 200), ("evil.example", 403)):
+            assert server.client.get("/api/run", headers={"host": host}).status_code == status
+        assert server.left() == []
+        code, _ = server.stop()
+        assert code == 143
+
+
+def test_by_default_it_is_this_machines_alone(server: Server) -> None:
+    assert server.url.startswith("http://127.0.0.1:")
+    assert "authentication" not in server.log
+    assert server.client.get("/api/run").json()["metrics"]["test/num_videos"] == 5
+
+
+def test_wrong_use_is_one_line(finished: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch) -> None:
+    run = ["serve", "--run", str(finished.folder)]
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        cases = [
+            (["serve"], 2, "--run"),
+            ([*run, "--max-mb", "0"], 2, "--max-mb 0: must be above 0"),
+            ([*run, "--port", "70000"], 2, "--port"),
+            ([*run, "--port", port], 1, f"cannot listen on 127.0.0.1:{port} (Address already in use)"),
+            ([*run, "--host", "no.such.host.invalid"], 1, "cannot listen on no.such.host.invalid"),
+            (["serve", "--run", str(tmp_path), "--port", "0"], 1, "no run folder"),
+            ([*run, "--port", "0", "--data.num_frames", "3"], 2, "--data.num_frames"),
+        ]
+        for args, code, message in cases:
+            assert main(args) == code, args
+            err = capsys.readouterr().err
+            assert message in err and err.count("\n") == 1, err
+    find = "rbft.serve.command.importlib.util.find_spec"
+    monkeypatch.setattr(find, lambda name: None if name == "uvicorn" else True)
+    assert main(run) == 2
+    assert "needs uvicorn; install it with pip install 'rbft[serve]'" in capsys.readouterr().err

@@ -1,0 +1,86 @@
+"""What commands print: plain lines into pipes, no colours where NO_COLOR asks for none."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.support.documents import write_experiments
+
+from rbft import __version__
+from rbft.__main__ import HELP
+
+COLOUR = re.compile(r"\x1b\[(?:\d+;)*(?:3[0-7]|4[0-7]|9[0-7]|10[0-7]|38|48)(?:;\d+)*m")
+SMALL = ("--data.format.train_per_class", "4", "--data.format.test_per_class", "1", "--data.format.val_per_class", "2")
+CONFIG = ("--config", "experiments/quickstart.yaml")
+COMMANDS = {
+    "doctor": ["doctor"],
+    "check": ["check", *CONFIG, *SMALL],
+    "fit": ["fit", *CONFIG, *SMALL, "--method", "sft", "--data.shots", "1", "--trainer.max_epochs", "1"],
+    "sweep": ["sweep", "--config", "experiments/sweeps/quickstart.yaml", "--dry_run"],
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_experiments(tmp_path)
+    return tmp_path
+
+
+def in_a_pipe(folder: Path, *words: str, **environment: str) -> str:
+    command = [sys.executable, "-m", "rbft", *words]
+    done = subprocess.run(
+        command, cwd=folder, env=os.environ | environment, capture_output=True, text=True, timeout=240, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+def in_a_terminal(folder: Path, *words: str, **environment: str) -> str:
+    """What a person at a terminal of 100 columns is sent."""
+    ours, theirs = pty.openpty()
+    settings = {key: value for key, value in os.environ.items() if key not in ("NO_COLOR", "FORCE_COLOR")}
+    settings |= {"TERM": "xterm-256color", "COLUMNS": "100"} | environment
+    process = subprocess.Popen(
+        [sys.executable, "-m", "rbft", *words], cwd=folder, stdin=theirs, stdout=theirs, stderr=theirs, env=settings
+    )
+    os.close(theirs)
+    sent = b""
+    while True:
+        try:
+            part = os.read(ours, 65536)
+        except OSError:  # Linux: the other side is closed
+            break
+        if not part:
+            break
+        sent += part
+    os.close(ours)
+    assert process.wait(60) == 0, sent.decode()
+    return sent.decode()
+
+
+def test_doctor_is_coloured_for_a_person_and_plain_otherwise(folder: Path) -> None:
+    """The one command that uses colours; bars and bold text are told apart below."""
+    assert COLOUR.search(in_a_terminal(folder, "doctor"))
+    assert not COLOUR.search(in_a_terminal(folder, "doctor", NO_COLOR="1"))
+    assert "\x1b" not in in_a_terminal(folder, "doctor", TERM="dumb")
+    assert "\x1b" not in in_a_pipe(folder, "doctor")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["check", "fit", "sweep"])
+def test_pipes_get_plain_lines_and_no_color_is_kept(command: str, folder: Path) -> None:
+    assert not COLOUR.search(in_a_terminal(folder, *COMMANDS[command], NO_COLOR="1"))
+    plain = in_a_pipe(folder, *COMMANDS[command], *(["--restart"] if command == "fit" else []))
+    assert "\x1b" not in plain and "\r" not in plain
+    assert len(plain.splitlines()) >= 3
+
+
+def test_version_and_help(folder: Path) -> None:
+    assert in_a_pipe(folder, "--version") == f"rbft {__version__}\n"
+    assert in_a_pipe(folder, "--help") == HELP
