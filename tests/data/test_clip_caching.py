@@ -71,7 +71,7 @@ def test_no_epoch_and_no_stage_decodes_a_second_time(root, processor, tmp_path, 
 
 
 def test_people_see_the_frames_that_were_scored_and_nothing_is_decoded_for_them(root, processor, tmp_path, opens):
-    data = connected(root, processor, cache_dir=str(tmp_path))
+    data = connected(root, processor, cache_dir=str(tmp_path), max_pixels=2048)
     pixels(data.test_dataloader())
     opens.clear()
     seen = data.clip(data.records[0].path)
