@@ -25,12 +25,14 @@ def clip_cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path
 
 @pytest.fixture(autouse=True)
 def no_process_group() -> Iterator[None]:
-    """A test must not leave a process group to the next one."""
+    """A test must not leave a process group to the next one, nor what Lightning tells the processes of one."""
     yield
     import torch.distributed as dist
 
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
+    for name in ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        os.environ.pop(name, None)
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,7 @@ def clip(clips: Path) -> bytes:
     return next((clips / "test").rglob("*.mp4")).read_bytes()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_stop_finishes_the_video_in_work_and_no_other(
     finished: Run, clip: bytes, tmp_path: Path, number: signal.Signals
 ) -> None:
@@ -49,6 +49,7 @@ def test_a_stop_finishes_the_video_in_work_and_no_other(
         assert list(server.temporary.iterdir()) == [], "its folder is gone"
 
 
+@pytest.mark.slow
 def test_it_answers_and_warns_when_others_can_reach_it(finished: Run, clip: bytes) -> None:
     with serving(finished.folder, "--host", "0.0.0.0") as server:
         assert "there is no authentication" in server.log

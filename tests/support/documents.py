@@ -114,11 +114,11 @@ def write_clips(root: Path, each: int = 10) -> None:
 
 
 def write_experiments(root: Path) -> None:
-    """The repository's experiments, and one called `falls` such as a reader would have written."""
+    """The repository's experiments, and `falls.yaml` as a reader would write it: a smaller quickstart."""
     shutil.copytree(REPOSITORY / "experiments", root / "experiments")
     content = yaml.safe_load((root / "experiments" / "quickstart.yaml").read_text())
     short = {"trainer": {"max_epochs": 1}}
-    small = {"data": {"shots": 2, "val_shots": 1, "format": {"init_args": _SMALL}},
+    small = {"experiment": "quickstart", "data": {"shots": 2, "val_shots": 1, "format": {"init_args": _SMALL}},
              "stages": {"rationale": short, "classification": short}}  # fmt: skip
     (root / "experiments" / "falls.yaml").write_text(yaml.safe_dump(lay_over(content, small), sort_keys=False))
     (root / "mine").mkdir()
