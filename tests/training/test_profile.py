@@ -104,11 +104,12 @@ def test_a_profiled_run(config: Path, tmp_path: Path, monkeypatch: pytest.Monkey
             "saving", "other"} <= set(trained["parts"])  # fmt: skip
     assert "data" not in trained["parts"], "nothing waits for workers where there are none"
     assert {"decode", "vision", "language", "head"} <= set(tested["parts"])
-    assert not {"backward", "optimiser", "validation"} & set(tested["parts"])
-    assert len(waited) == 6 + 2 + 5, "clips trained on, validated and tested"
+    assert not {"backward", "optimiser"} & set(tested["parts"])
+    assert len(waited) == 6 + 2 + 2 + 5, "clips trained on, validated, calibrated with and tested"
     assert trained["parts"]["vision"]["seconds"] >= sum(waited[:6])
     assert trained["parts"]["validation"]["seconds"] >= sum(waited[6:8])
-    assert tested["parts"]["vision"]["seconds"] >= sum(waited[8:])
+    assert tested["parts"]["validation"]["seconds"] >= sum(waited[8:10])
+    assert tested["parts"]["vision"]["seconds"] >= sum(waited[10:])
     for stage in ("classification", "test"):
         assert f"time of {stage}" in run.result.out
         events = EventAccumulator(str(run.folder / stage / "tensorboard")).Reload()
