@@ -59,8 +59,13 @@ def serve(args: Sequence[str]) -> None:
         raise ConfigError("--queue must be at least 0, and --port lies between 0 and 65535.")
 
     listening = _listen(own.host, own.port)
-    with listening, tempfile.TemporaryDirectory(prefix="rbft-serve-") as folder:
-        _run(own, flags, listening, Path(folder).resolve())
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with listening, tempfile.TemporaryDirectory(prefix="rbft-serve-") as folder:
+            _run(own, flags, listening, Path(folder).resolve())
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _listen(host: str, port: int) -> socket.socket:
