@@ -77,6 +77,15 @@ def watch_trainer(steps: list[Step]) -> None:
     transformers.Trainer.training_step = training_step
 
 
+def _conversation(row: dict[str, Any]) -> list[dict[str, str]]:
+    """A row as both peers take it."""
+    return [
+        {"role": "system", "content": _SYSTEM},
+        {"role": "user", "content": "<video>" + row["question"]},
+        {"role": "assistant", "content": row["answer"]},
+    ]
+
+
 def run_swift(steps: list[Step]) -> Callable[[Job, Path], None]:
     """ms-swift: `swift sft`."""
     from swift.pipelines import sft_main
@@ -90,11 +99,7 @@ def run_swift(steps: list[Step]) -> Callable[[Job, Path], None]:
         bounds = {"nframes": job["frames"], "min_pixels": job["min_pixels"], "max_pixels": job["max_pixels"]}
         rows = [
             {
-                "messages": [
-                    {"role": "system", "content": _SYSTEM},
-                    {"role": "user", "content": "<video>" + row["question"]},
-                    {"role": "assistant", "content": row["answer"]},
-                ],
+                "messages": _conversation(row),
                 "videos": [row["video"]],
                 "chat_template_kwargs": bounds,
             }
@@ -154,11 +159,7 @@ def run_llamafactory(steps: list[Step]) -> Callable[[Job, Path], None]:
     def run(job: Job, folder: Path) -> None:
         rows = [
             {
-                "messages": [
-                    {"role": "system", "content": _SYSTEM},
-                    {"role": "user", "content": "<video>" + row["question"]},
-                    {"role": "assistant", "content": row["answer"]},
-                ],
+                "messages": _conversation(row),
                 "videos": [row["video"]],
             }
             for row in job["rows"]

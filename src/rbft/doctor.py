@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib.metadata
 import json
 import os
@@ -13,12 +12,13 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, NoReturn
+from typing import Literal
 
 from packaging.requirements import Requirement
 from rich.markup import escape
 
 from rbft import __version__
+from rbft.arguments import Parser
 from rbft.errors import ConfigError
 
 State = Literal["ok", "note", "missing"]
@@ -98,13 +98,8 @@ def doctor(args: Sequence[str]) -> bool:
     return not missing
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"rbft doctor: {message}.")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="rbft doctor", allow_abbrev=False, description="What is installed, what this machine has, "
+def _parser() -> Parser:
+    parser = Parser(prog="rbft doctor", allow_abbrev=False, description="What is installed, what this machine has, "
                      "what is missing and what to do. Ends with 1 if something needed is missing.")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
     parser.add_argument("--run_root", type=Path, default=Path("runs"), help="where runs are written (default runs)")

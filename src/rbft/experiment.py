@@ -11,10 +11,11 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NoReturn, get_args
+from typing import Any, Literal, get_args
 
 import yaml
 
+from rbft.arguments import Parser
 from rbft.errors import ConfigError
 
 StageKind = Literal["write", "rationale", "classification", "joint", "test", "probe"]
@@ -217,14 +218,9 @@ def _stages(where: str, names: Sequence[str], layers: Mapping[str, Any]) -> tupl
     return tuple(stages)
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(message)
-
-
 def parse_arguments(args: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """Take the pipeline's own flags off the command line; the rest belongs to the configuration."""
-    parser = _Parser(prog="rbft fit", add_help=False, allow_abbrev=False)
+    parser = Parser(prog="rbft fit", add_help=False, allow_abbrev=False)
     parser.add_argument("--config", "-c", action="append", default=[])
     parser.add_argument("--stage")
     parser.add_argument("--restart", action="store_true")

@@ -6,11 +6,12 @@ import argparse
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import yaml
 from rich.markup import escape
 
+from rbft.arguments import Parser
 from rbft.errors import ConfigError, DataError
 from rbft.files import write_json
 from rbft.rationales.audit import audit
@@ -32,15 +33,10 @@ if TYPE_CHECKING:
 _OWN_NAME = "rationales.jsonl"
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{self.prog}: {message}")
-
-
-def _parser() -> _Parser:
-    parser = _Parser(prog="rbft rationales", description="Audit, import and export rationales.", allow_abbrev=False)
-    commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser)
-    shared = _Parser(add_help=False)
+def _parser() -> Parser:
+    parser = Parser(prog="rbft rationales", description="Audit, import and export rationales.", allow_abbrev=False)
+    commands = parser.add_subparsers(dest="command", required=True, parser_class=Parser)
+    shared = Parser(add_help=False)
     shared.add_argument("file", type=Path, help="a rationales.jsonl, or conversations as .json or .jsonl")
     shared.add_argument("--config", type=Path, help="experiment file or a stage's config.yaml: the prompts that were "
                         "used; by default the config.yaml beside a rationales.jsonl")  # fmt: skip

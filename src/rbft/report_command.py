@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from rich.console import Console
 from rich.markup import escape
 
+from rbft.arguments import Parser
 from rbft.errors import ConfigError
 from rbft.files import set_aside, write_atomic
 from rbft.terminal import make_console
@@ -18,13 +17,8 @@ _OWN = '<meta name="generator" content="rbft report">'
 _CLIPS, _HEAD, _PLAIN_WIDTH = 24, 2000, 120
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"rbft report: {message}")
-
-
-def _parser() -> _Parser:
-    parser = _Parser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="rbft report",
         allow_abbrev=False,
         description="One page over finished runs: methods by shots with intervals and tests, and videos to look at.",

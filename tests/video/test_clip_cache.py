@@ -16,26 +16,15 @@ import av
 import numpy as np
 import pytest
 import torch
-from tests.support.clip_caches import FOUR, make, same, three_videos
+from tests.support.clip_caches import FOUR, make, same
 from tests.support.videos import numbered_frames, read_number, write_video
-from tests.support.watch import count_opens, entries, no_warning
+from tests.support.watch import entries, no_warning
 
 from rbft.errors import VideoError
 from rbft.video import clip_cache
 from rbft.video.clip import Clip, read_clip
 from rbft.video.container import Limits
 from rbft.video.sampling import FrameSampling
-
-
-@pytest.fixture(scope="module")
-def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return three_videos(tmp_path_factory.mktemp("videos"))
-
-
-@pytest.fixture
-def opens(videos: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Every opening of a video, once the videos are written."""
-    return count_opens(monkeypatch)
 
 
 @pytest.mark.parametrize(

@@ -7,22 +7,11 @@ import os
 from pathlib import Path
 
 import pytest
-from tests.support.clip_caches import FOUR, make, same, three_videos
-from tests.support.watch import count_opens, entries, no_warning
+from tests.support.clip_caches import FOUR, make, same
+from tests.support.watch import entries, no_warning
 
 from rbft.video.clip import read_clip
 from rbft.video.clip_cache import default_folder
-
-
-@pytest.fixture(scope="module")
-def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return three_videos(tmp_path_factory.mktemp("videos"))
-
-
-@pytest.fixture
-def opens(videos: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Every opening of a video, once the videos are written."""
-    return count_opens(monkeypatch)
 
 
 def test_the_limit_holds_and_is_said_once(videos, tmp_path, opens):

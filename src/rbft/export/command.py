@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from rich.console import Console
 from rich.markup import escape
 
+from rbft.arguments import Parser
 from rbft.errors import ConfigError, StageError, VideoError
 from rbft.evaluation.predictions import read_predictions
 from rbft.export.card import card, script
@@ -32,14 +31,10 @@ CLIPS = 32
 """Videos that the exported weights are compared with the run's on, at most."""
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"rbft export: {message}. Say --run RUN_FOLDER --to FOLDER.")
-
-
-def _parser() -> _Parser:
-    parser = _Parser(prog="rbft export", allow_abbrev=False,
+def _parser() -> Parser:
+    parser = Parser(prog="rbft export", allow_abbrev=False,
                      description="A finished run as a folder that plain transformers loads.")  # fmt: skip
+    parser.advice = "Say --run RUN_FOLDER --to FOLDER."
     parser.add_argument("--run", required=True, help="the run's folder")
     parser.add_argument("--to", required=True, help="the folder to make; must not be there yet")
     parser.add_argument("--form", choices=("adapter", "merged"),

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 import csv
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from rich.console import Console
 from rich.markup import escape
 
+from rbft.arguments import Parser
 from rbft.errors import ConfigError, DataError
 from rbft.evaluation.thresholds import Threshold, choose_threshold
 from rbft.files import read_jsonl
@@ -23,15 +22,11 @@ VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpe
 _CHANGES = 12  # of a timeline that are shown
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"rbft predict: {message}. Say --run RUN_FOLDER and videos, folders or a table.")
-
-
-def _parser() -> _Parser:
-    parser = _Parser(prog="rbft predict", allow_abbrev=False, description="Classify videos with a finished run.",
+def _parser() -> Parser:
+    parser = Parser(prog="rbft predict", allow_abbrev=False, description="Classify videos with a finished run.",
                      epilog="Settings of speed and place may be said too, for example --data.num_workers 4, "
                             "--data.eval_batch_size 16 or --trainer.accelerator cpu.")  # fmt: skip
+    parser.advice = "Say --run RUN_FOLDER and videos, folders or a table."
     parser.add_argument("--run", required=True, help="the run's folder")
     parser.add_argument("--to", help="file for the answers, .jsonl or .csv; the terminal without it")
     parser.add_argument("--rationale", action="store_true", help="let the model say why")

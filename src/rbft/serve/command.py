@@ -12,23 +12,19 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
 
 from rich.markup import escape
 
+from rbft.arguments import Parser
 from rbft.errors import ConfigError, Interrupted, StageError
 
 _NEEDED = ("fastapi", "uvicorn", "python_multipart")
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"rbft serve: {message}. Say --run RUN_FOLDER; rbft serve --help says more.")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="rbft serve", allow_abbrev=False, description="Classify videos with a finished run, on a "
+def _parser() -> Parser:
+    parser = Parser(prog="rbft serve", allow_abbrev=False, description="Classify videos with a finished run, on a "
                      "local page and by JSON: GET /api/run, GET /api/health, POST /api/predict.")  # fmt: skip
+    parser.advice = "Say --run RUN_FOLDER; rbft serve --help says more."
     parser.add_argument("--run", required=True, type=Path, help="the run's folder")
     parser.add_argument("--port", type=int, default=8420, help="to listen on (default %(default)s; 0: any free one)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; any other than this machine's own "

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 import shlex
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
 
 from rich.console import Console
 from rich.markup import escape
 
+from rbft.arguments import Parser
 from rbft.errors import ConfigError, RBFTError
 from rbft.files import write_json
 from rbft.sweep.board import SweepBoard, headline
@@ -26,13 +25,8 @@ _PLAIN_WIDTH = 120
 _LAUNCH_FLAGS = ("launcher", "slots", "gpus", "cores", "per_process", "retries", "ray_address")
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"rbft sweep: {message}")
-
-
-def _parser() -> _Parser:
-    parser = _Parser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="rbft sweep",
         allow_abbrev=False,
         description="Run an experiment over a grid of settings. Any other flag, such as --data.root, is every run's.",
