@@ -47,9 +47,9 @@ ALLOWED = {
     "experiment": {"arguments", "errors"},
     "ranks": set(),
     # the page of a run sees it through the classifier alone
-    "serve": {"", "errors", "files", "data.formats", "predict", "report.templates", "terminal", "video"},
+    "serve": {"", "arguments", "errors", "files", "data.formats", "predict", "report.templates", "terminal", "video"},
     # both answer where torch does not
-    "doctor": {"", "errors", "terminal", "video.clip_cache"},
+    "doctor": {"", "arguments", "errors", "terminal", "video.clip_cache"},
     "completion": {"errors", "experiment"},
 }
 # `ranks` and all that is not named here know nothing of Lightning.
