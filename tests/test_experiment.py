@@ -94,6 +94,20 @@ def test_a_method_of_ones_own_hands_on_the_last_of_each(read):
     ]
 
 
+def test_direct_sft_may_be_measured_against_the_rationales(read):
+    matched = (
+        "stages: {{write: {{}}, s: {{kind: {kind}, rationale_epochs: {epochs}}}}}\nmethods: {{m: [{names}]}}\nmethod: m"
+    )
+    found = read(matched.format(kind="classification", epochs=20, names="write, s"))
+    assert summary(found)[1] == ("s", "classification", None, "write")
+    assert found.stages[1].rationale_epochs == 20 and "rationale_epochs" not in found.stages[1].layer
+    with pytest.raises(ConfigError, match="'s' is measured against rationales, but no stage before it writes any"):
+        read(matched.format(kind="classification", epochs=20, names="s"))
+    for kind, epochs in (("rationale", 20), ("classification", -1), ("classification", "two"), ("classification", 1.5)):
+        with pytest.raises(ConfigError, match=r"stages\.s\.rationale_epochs: .* must be a whole number of epochs"):
+            read(matched.format(kind=kind, epochs=epochs, names="write, s"))
+
+
 @pytest.mark.parametrize(
     ("kind", "objective"),
     [("rationale", "RationaleObjective"), ("classification", "ClassificationObjective"), ("joint", "JointObjective")],

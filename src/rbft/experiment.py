@@ -40,7 +40,7 @@ _KIND_LAYERS: dict[str, dict[str, Any]] = {
     "test": {},
     "probe": {},
 }
-_LAYER_KEYS = ("kind", "start", "model", "data", "trainer")
+_LAYER_KEYS = ("kind", "start", "rationale_epochs", "model", "data", "trainer")
 _STARTS = ("previous", "base")
 
 
@@ -53,7 +53,9 @@ class Stage:
         kind: What it does.
         layer: The configuration it lays over the experiment file.
         weights_from: The stage whose weights it starts from; None for the base model.
-        rationales_from: The stage whose rationales it trains on; None where it needs none.
+        rationales_from: The stage whose rationales it trains on or is measured against; None where it needs none.
+        rationale_epochs: Of a classification stage: it also trains for as many epochs as supervise as many tokens as
+            this number of epochs over the rationales would.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Stage:
     layer: Mapping[str, Any]
     weights_from: str | None
     rationales_from: str | None
+    rationale_epochs: int = 0
 
     @property
     def trains(self) -> bool:
@@ -203,14 +206,19 @@ def _stages(where: str, names: Sequence[str], layers: Mapping[str, Any]) -> tupl
         if begin not in _STARTS:
             raise ConfigError(f"{where}: stages.{name}.start: {begin!r} is unknown; it is 'previous' (the weights of "
                               "the last training stage before it) or 'base' (the base model's).")  # fmt: skip
-        needs = kind in ("rationale", "joint")
+        match = layer.get("rationale_epochs", 0)
+        if isinstance(match, bool) or not isinstance(match, int) or match < 0 or (match and kind != "classification"):
+            raise ConfigError(f"{where}: stages.{name}.rationale_epochs: {match!r} must be a whole number of epochs; "
+                              "only stages of kind 'classification' have it.")  # fmt: skip
+        needs = kind in ("rationale", "joint") or match > 0
         if needs and rationales is None:
-            raise ConfigError(f"{where}: the stage {name!r} trains on rationales, but no stage before it writes any; "
+            verb = "is measured against" if match else "trains on"
+            raise ConfigError(f"{where}: the stage {name!r} {verb} rationales, but no stage before it writes any; "
                               "put a stage of kind 'write' before it.")  # fmt: skip
-        own = {key: value for key, value in layer.items() if key not in ("kind", "start")}
+        own = {key: value for key, value in layer.items() if key in ("model", "data", "trainer")}
         content = lay_over(_KIND_LAYERS[kind], own)
         start = weights if begin == "previous" else None
-        stages.append(Stage(name, kind, content, start, rationales if needs else None))
+        stages.append(Stage(name, kind, content, start, rationales if needs else None, match))
         if kind in TRAINING_KINDS:
             weights = name
         elif kind == "write":

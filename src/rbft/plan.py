@@ -81,6 +81,8 @@ def print_plan(experiment: Experiment, prepared: Sequence[Prepared], console: Co
             # answers about one clip are computed together
             steps = steps_of(len(splits_of.train) + entry.unlabelled, per_step, trainer)
             say = f"{rows} rows an epoch, {steps} steps"
+            match = entry.stage.rationale_epochs
+            say += f", and as many more as {match} epochs over the rationales have tokens" if match else ""
         elif entry.stage.kind == "write":
             say = f"{len(splits_of.train)} videos, {entry.module.writer.samples} rationale(s) each"
             say += f", and {entry.unlabelled} unlabelled ones" if entry.unlabelled else ""

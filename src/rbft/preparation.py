@@ -106,6 +106,7 @@ def _inputs(stage: Stage, cli: StageCLI, config: dict[str, Any], done: dict[str,
         "model": {key: model[key] for key in keys["model"]} | {"files": model_fingerprint(model["vlm"])},
         "data": {key: config["data"][key] for key in keys["data"]} | {"videos": videos},
         "trainer": {key: trainer[key] for key in keys["trainer"]},
+        **({"rationale_epochs": stage.rationale_epochs} if stage.rationale_epochs else {}),
         "weights": done.get(stage.weights_from or ""),
         "rationales": done.get(stage.rationales_from or ""),
     }
@@ -176,7 +177,8 @@ def prepare(experiment: Experiment, console: Console) -> list[Prepared]:
         if stage.kind == "write":
             samples[stage.name] = module.writer.samples
             unlabelled[stage.name] = len(cli.datamodule.unlabelled_videos)
-        count = samples.get(stage.rationales_from or "", 0)
-        without = unlabelled.get(stage.name if stage.kind == "write" else stage.rationales_from or "", 0)
+        learnt = "" if stage.rationale_epochs else stage.rationales_from or ""
+        count = samples.get(learnt, 0)
+        without = unlabelled.get(stage.name if stage.kind == "write" else learnt, 0)
         found.append(Prepared(stage, cli, config, book, processors[key], inputs, done[stage.name], count, without))
     return found

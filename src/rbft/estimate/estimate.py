@@ -140,10 +140,18 @@ class _Stage:
         self._costs = ClipCosts(parts, known)
         self._size = size
         trainer = self._config["trainer"]
-        self.epochs = float(trainer["max_epochs"] or 1)
         prompt = parts.book.label_prompt()
         self._labels = [len(parts.processor.target_ids(prompt, text)) for text in parts.book.texts]
+        self.epochs = float(trainer["max_epochs"] or 1) + self._matched_epochs()
         self.rows = self._rows()
+
+    def _matched_epochs(self) -> float:
+        """Epochs that make up for the tokens of rationales, at most."""
+        if not self._parts.stage.rationale_epochs or self._writer is None:
+            return 0.0
+        writer = self._writer.module.writer
+        most = writer.samples * (writer.max_new_tokens + max(self._labels))
+        return self._parts.stage.rationale_epochs * most * len(self._labels) / sum(self._labels)
 
     def _rows(self) -> list[Row]:
         splits, book, stage = self._data.splits, self._parts.book, self._parts.stage
@@ -206,7 +214,7 @@ class _Stage:
         processes = self._device.processes
         if self._parts.stage.trains:
             per_step = data.batch_size * processes * self._config["trainer"]["accumulate_grad_batches"]
-            steps = steps_of(len(self.rows), per_step, self._config["trainer"])
+            steps = steps_of(len(self.rows), per_step, self._config["trainer"] | {"max_epochs": round(self.epochs)})
             epochs = min(self.epochs, steps * per_step / len(self.rows))
             memory, work = self._training(steps, epochs)
             prepared = epochs * (len(self.rows) + len(readable(data, data.splits.val)))

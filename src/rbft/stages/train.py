@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from typing import Any
 
 from lightning.pytorch.callbacks import LearningRateMonitor
 
 from rbft.data.dataset import Example
 from rbft.data.splits import Splits
 from rbft.errors import StageError
+from rbft.objectives.rationale import RationaleObjective
 from rbft.ranks import first_rank
 from rbft.rationales.store import Rationale, read_rationales
 from rbft.stages.work import Outcome, Work, connect, make_trainer, start
@@ -33,6 +35,34 @@ def refuse_held_out(rationales: Sequence[Rationale], splits: Splits) -> None:
                              "or write the rationales again with --restart.")  # fmt: skip
 
 
+def _tokens(work: Work, rows: Sequence[Example]) -> int:
+    """Supervised tokens of rows, in one epoch."""
+    target_ids = work.entry.processor.target_ids
+    return sum(len(target_ids(row.prompt, row.answer)) for row in rows if row.answer is not None)
+
+
+def matched_epochs(work: Work, rows: Sequence[Example], rationales: Sequence[Rationale]) -> dict[str, Any]:
+    """Trainer settings of direct SFT that sees as many supervised tokens as RB-FT; none where it need not.
+
+    Args:
+        work: The stage.
+        rows: Its own rows.
+        rationales: Those that RB-FT would train on.
+
+    Returns:
+        Its own epochs and those that make up for `rationale_epochs` over the rationales, to the nearest whole epoch.
+    """
+    entry = work.entry
+    if not entry.stage.rationale_epochs:
+        return {}
+    theirs = RationaleObjective().examples(entry.datamodule.splits.train, entry.book, rationales)
+    more = entry.stage.rationale_epochs * _tokens(work, theirs) / _tokens(work, rows)
+    own = entry.config["trainer"]["max_epochs"] or 1
+    work.console.print(f"  {round(more)} epochs for the tokens of {entry.stage.rationale_epochs} epochs over "
+                       f"{len(theirs)} rationales, and {own} of its own")  # fmt: skip
+    return {"max_epochs": own + round(more)}
+
+
 def train(work: Work) -> Outcome:
     """Fine-tune on what the stage's objective asks for."""
     entry, module, data = work.entry, work.entry.module, work.entry.datamodule
@@ -50,7 +80,7 @@ def train(work: Work) -> Outcome:
     choosing = [best] if module.selection.weights == "best" else []
     # in this order: the place that is saved behind an epoch holds what was best up to then
     extra = [*choosing, SavePlace(place, entry.config["save_every"]), LearningRateMonitor("step"), ConfusionLogger()]
-    trainer = make_trainer(work, extra)
+    trainer = make_trainer(work, extra, **matched_epochs(work, rows, rationales))
     start(work)
     connect(work, trainer, train=rows, val=[Example(record, prompt) for record in data.splits.val])
     with work.stop, profiled(trainer, work.entry.stage.name, work.folder, work.console):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,9 +56,10 @@ class Outcome:
     summary: dict[str, Any] = field(default_factory=dict)
 
 
-def make_trainer(work: Work, extra: Sequence[L.Callback] = ()) -> L.Trainer:
-    """The trainer of a stage, with callbacks of its own."""
-    make, profiler, stage = work.entry.cli.make_trainer, work.entry.config["trainer"]["profiler"], work.entry.stage.name
+def make_trainer(work: Work, extra: Sequence[L.Callback] = (), **settings: Any) -> L.Trainer:
+    """The trainer of a stage, with callbacks of its own and `settings` in the place of the configuration's."""
+    make = partial(work.entry.cli.make_trainer, **settings)
+    profiler, stage = work.entry.config["trainer"]["profiler"], work.entry.stage.name
     callbacks = [work.stop, *extra]
     trainer = stage_trainer(make, profiler, stage, work.folder, work.console, callbacks, profile=work.profile)
     work.ranks.look_after(trainer)
