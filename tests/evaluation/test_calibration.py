@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
 from rbft.data.labels import LabelSet
@@ -38,6 +39,11 @@ def draw(count: int, too_sure: float, seed: int = 0, shift: float = 0.0) -> list
     return found
 
 
+def nll(videos: list[Prediction], temperature: float) -> float:
+    chances = [Calibration(temperature).calibrated(p.log_likelihoods)[NAMES.index(p.label)] for p in videos]
+    return -math.fsum(map(math.log, chances)) / len(chances)
+
+
 @pytest.mark.parametrize("true", [0.5, 1.0, 3.0])
 def test_the_temperature_that_was_applied_is_found(true):
     found = fit_temperature(draw(6000, true), NAMES)
@@ -53,13 +59,12 @@ def test_it_is_the_minimum_and_the_level_of_the_scores_does_not_matter():
     found = fit_temperature(videos, NAMES)
     shifted = fit_temperature(draw(40, 2.5, shift=-30.0), NAMES)
     assert shifted.temperature == pytest.approx(found.temperature, rel=1e-6)
+    assert found.nll == pytest.approx((nll(videos, 1.0), nll(videos, found.temperature)))
 
-    def nll(temperature: float) -> float:
-        chances = [Calibration(temperature).calibrated(p.log_likelihoods)[NAMES.index(p.label)] for p in videos]
-        return -math.fsum(map(math.log, chances)) / len(chances)
+    def loss(temperature: float) -> float:
+        return len(videos) * nll(videos, temperature) + math.log(temperature) ** 2 / 2
 
-    assert found.nll == pytest.approx((nll(1.0), nll(found.temperature)))
-    assert nll(found.temperature) < min(nll(found.temperature * 1.02), nll(found.temperature / 1.02))
+    assert loss(found.temperature) < min(loss(found.temperature * 1.02), loss(found.temperature / 1.02))
 
 
 def test_no_answer_changes_and_raw_probabilities_stay():
@@ -82,9 +87,15 @@ def test_absence_is_stated():
     assert "not calibrated" in found.describe()
 
 
-def test_scores_that_say_nothing_end_at_the_limit():
-    wrong = [p for p in draw(400, 3.0) if p.predicted != p.label][:20]
-    assert fit_temperature(wrong, NAMES).temperature == pytest.approx(HOTTEST, rel=1e-3)
+def test_few_videos_move_the_temperature_little():
+    wrong = [p for p in draw(4000, 3.0) if p.predicted != p.label]
+    found = [fit_temperature(wrong[:count], NAMES).temperature for count in (1, 2, 20, 200)]
+    assert 1 < found[1] < found[2] < found[3] <= HOTTEST
+    assert max(found[:2]) < 5 and found[3] > 10
+    # where there are many videos, the prior is nothing
+    many = draw(2000, 3.0)
+    free = minimize_scalar(lambda t: nll(many, t), bounds=(0.1, 10), method="bounded").x
+    assert fit_temperature(many, NAMES).temperature == pytest.approx(free, rel=5e-3)
 
 
 def test_error_is_that_of_the_metrics_and_bins_hold_every_video():

@@ -17,7 +17,9 @@ from rbft.evaluation.predictions import Prediction, probabilities
 BINS = 15
 """Bins of equal width for reliability and expected calibration error (Guo et al., arXiv 1706.04599, section 2)."""
 HOTTEST = 100.0
-"""Temperature at which fitting stops: where scores say nothing about the class, no finite one fits best."""
+"""Temperature at which fitting stops."""
+SPREAD = 1.0
+"""Standard deviation of the logarithm of a temperature before any video is seen; the mean is 0."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,10 @@ def _pair(values: Sequence[float] | None) -> tuple[float, float] | None:
 
 
 def fit_temperature(validation: Sequence[Prediction], names: Sequence[str]) -> Calibration:
-    """The temperature with the least negative log-likelihood of the validation videos' classes.
+    """The likeliest temperature given the classes of the validation videos.
+
+    The prior is log-normal around 1: the negative log-likelihood of n videos, summed, outweighs it where there are many,
+    and where a handful happens to be wrong it keeps the temperature from going to where all classes are equally likely.
 
     Args:
         validation: Predictions of videos that were not trained on, answered as the test answers.
@@ -115,9 +120,14 @@ def fit_temperature(validation: Sequence[Prediction], names: Sequence[str]) -> C
     def nll(sharpness: float) -> float:
         return float((logsumexp(sharpness * scores, axis=1) - sharpness * right).mean())
 
-    # convex in 1 / temperature, so there is one minimum
-    bounds = (math.log(1 / HOTTEST), math.log(HOTTEST))
-    found = minimize_scalar(lambda log: nll(math.exp(log)), bounds=bounds, method="bounded", options={"xatol": 1e-9})
+    def loss(log: float) -> float:
+        return len(read) * nll(math.exp(log)) + (log / SPREAD) ** 2 / 2
+
+    # the likelihood alone is convex in 1 / temperature; with the prior a grid finds the valley
+    grid = np.linspace(-math.log(HOTTEST), math.log(HOTTEST), 185)
+    place = int(np.clip(np.argmin([loss(log) for log in grid]), 1, len(grid) - 2))
+    bounds = (grid[place - 1], grid[place + 1])
+    found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-9})
     raw = Calibration(math.exp(-found.x), None, len(read), (nll(1.0), nll(math.exp(found.x))))
     before, after = (expected_error(reliability(read, names)), expected_error(reliability(raw.apply(read), names)))
     return replace(raw, ece=(before, after))
