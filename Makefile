@@ -3,6 +3,8 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 ARGS ?=
+# tests run on all cores, those of one file on the same one: they share what they made
+PARALLEL ?= -n logical --maxprocesses 8 --dist loadfile
 # one thread a process unless the caller says otherwise: tests run small models, where threads only wait for each other
 export TOKENIZERS_PARALLELISM ?= false
 
@@ -29,10 +31,10 @@ quickstart: $(VENV)/installed ## Run RB-FT from end to end on the built-in model
 	$(BIN)/rbft fit --config experiments/quickstart.yaml $(ARGS)
 
 test: $(VENV)/installed-dev ## Run the tests, all but the slow ones
-	$(BIN)/pytest -m 'not slow' $(ARGS)
+	$(BIN)/pytest $(PARALLEL) -m 'not slow' $(ARGS)
 
 test-all: $(VENV)/installed-dev ## Run all tests
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest $(PARALLEL) $(ARGS)
 
 lint: $(VENV)/installed-dev ## Check style and types
 	$(BIN)/ruff check .
