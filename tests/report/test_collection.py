@@ -29,6 +29,19 @@ def test_settings_that_differ_tell_runs_apart_and_those_that_change_no_result_do
     assert not any("data.num_workers" in point for point in points(tmp_path))
 
 
+def test_a_setting_that_follows_the_seed_or_the_draw_tells_no_runs_apart(tmp_path):
+    def changed(seed: int) -> dict:
+        return {"data": {"format": {"class_path": "ShapesWorld", "init_args": {"seed": seed}}}}
+
+    for seed in (4, 5):
+        write_run(tmp_path / "a", "sft", 12, seed=seed, changes=changed(seed))
+        write_run(tmp_path / "b", "sft", 12, seed=seed, changes=changed(seed + (seed == 5)))
+    assert [set(point) for point in points(tmp_path / "a")] == [
+        {"method", "data.shots", "seed_everything", "data.draw"}
+    ] * 2
+    assert "data.format.init_args.seed" in points(tmp_path / "b")[0], "it is not the seed in every run"
+
+
 def test_several_experiments_are_named(tmp_path):
     write_run(tmp_path, "sft", 12)
     write_run(tmp_path, "sft", 12, experiment="falls")

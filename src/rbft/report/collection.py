@@ -153,13 +153,24 @@ def _of_sweep(folder: Path) -> list[_Found]:
 
 
 def _differing(runs: Sequence[_Found]) -> list[str]:
-    """Dotted keys that are not the same in all runs of a method, but for seeds, draws, and what changes no result."""
+    """Dotted keys that are not the same in all runs of a method, but for seeds, draws, and what changes no result.
+
+    A key that has the seed's or the draw's own value in every run (`seed: ${seed_everything}`) is one of them.
+    """
+
+    def equal(one: _Found, key: str, own: str) -> bool:
+        # where no run of that seed has begun, the one that stands for it tells by its own
+        source: _Found | RunFolder = one if key in one.planned else one.like
+        return str(source.setting(key)) == str(source.setting(own))
+
+    def follows(key: str) -> bool:
+        return any(all(equal(one, key, own) for one in runs) for own in REPLICATES)
+
     keys = {key for one in runs for key in _flat(one.like.config)}
     keys |= {key for one in runs for key in one.planned}
     chosen = sorted(key for key in keys if not any(key == same or key.startswith(f"{same}.") for same in _SAME_RESULT))
-    return [
-        key for key in chosen if len({json.dumps(one.setting(key), sort_keys=True, default=str) for one in runs}) > 1
-    ]
+    values = {key: {json.dumps(one.setting(key), sort_keys=True, default=str) for one in runs} for key in chosen}
+    return [key for key in chosen if len(values[key]) > 1 and not follows(key)]
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> list[str]:
