@@ -96,7 +96,7 @@ def _pair(values: Sequence[float] | None) -> tuple[float, float] | None:
 def fit_temperature(validation: Sequence[Prediction], names: Sequence[str]) -> Calibration:
     """The likeliest temperature given the classes of the validation videos.
 
-    The prior is log-normal around 1: the negative log-likelihood of n videos, summed, outweighs it where there are many,
+    The prior is log-normal around 1: the summed negative log-likelihood of many videos outweighs it,
     and where a handful happens to be wrong it keeps the temperature from going to where all classes are equally likely.
 
     Args:
