@@ -249,6 +249,13 @@ def test_missing_files_and_no_file_are_answered(tmp_path):
     (tmp_path / "latin.yaml").write_bytes(b"a: \xff\xfe")
     with pytest.raises(ConfigError, match=r"latin\.yaml: not valid YAML"):
         read_experiment(["--config", str(tmp_path / "latin.yaml")])
+    (tmp_path / "deep.yaml").write_text('{"a":' * 5000)
+    with pytest.raises(ConfigError, match=r"deep\.yaml: not valid YAML: it is nested too deeply"):
+        read_experiment(["--config", str(tmp_path / "deep.yaml")])
+    with pytest.raises(ConfigError, match=r"--config x+: cannot be read: File name too long"):
+        read_experiment(["--config", "x" * 5000])
+    with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
+        read_experiment(["--config", str(tmp_path)])
 
 
 def test_abbreviated_flags_are_left_to_be_refused(read):

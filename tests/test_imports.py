@@ -44,13 +44,13 @@ ALLOWED = {
     },
     "estimate": {"errors", "data", "vlm", "rationales", "experiment", "training.module"},
     "arguments": {"errors"},
-    "experiment": {"arguments", "errors"},
+    "experiment": {"arguments", "errors", "files"},
     "ranks": set(),
     # the page of a run sees it through the classifier alone
     "serve": {"", "arguments", "errors", "files", "data.formats", "predict", "report.templates", "terminal", "video"},
     # both answer where torch does not
     "doctor": {"", "arguments", "errors", "terminal", "video.clip_cache"},
-    "completion": {"errors", "experiment"},
+    "completion": {"errors", "experiment", "files"},
 }
 # `ranks` and all that is not named here know nothing of Lightning.
 LIGHTNING = {"training", "data.datamodule", "cli", "pipeline", "stages"}

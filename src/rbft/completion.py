@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from string import Template
 
-from rbft.errors import ConfigError
+from rbft.errors import ConfigError, DataError
 
 SHELLS = ("bash", "zsh", "fish")
 FLAGS: dict[str, tuple[str, ...]] = {
@@ -123,15 +123,14 @@ def _arguments(file: Path, name: str) -> list[str]:
 
 def _names(what: str, files: Sequence[str]) -> list[str]:
     """Methods or stages that there are, with those of an experiment file; a file that is not whole yet adds none."""
-    import yaml
-
     from rbft.experiment import METHODS
+    from rbft.files import read_yaml
 
     found = dict.fromkeys(METHODS) if what == "methods" else {}
     for file in files:
         try:
-            content = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError):
+            content = read_yaml(Path(file))
+        except DataError:
             continue
         section = content.get(what) if isinstance(content, dict) else None
         found |= dict.fromkeys(map(str, section)) if isinstance(section, dict) else {}

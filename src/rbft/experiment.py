@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import yaml
-
 from rbft.arguments import Parser
-from rbft.errors import ConfigError
+from rbft.errors import ConfigError, DataError
+from rbft.files import read_yaml
 
 StageKind = Literal["write", "rationale", "classification", "joint", "test", "probe"]
 KINDS: tuple[str, ...] = get_args(StageKind)
@@ -120,13 +119,10 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def _read_yaml(path: str) -> dict[str, Any]:
-    file = Path(path)
-    if not file.is_file():
-        raise ConfigError(f"--config {path}: no such file.")
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--config {path}: not valid YAML: {error}") from error
+        content = read_yaml(Path(path))
+    except DataError as error:
+        raise ConfigError(f"--config {error}") from error
     if content is None:
         return {}
     if not isinstance(content, dict):

@@ -19,6 +19,26 @@ NOT_JSON = (ValueError, RecursionError)
 """What `json` raises on text that it cannot read: bytes that are no text and endless numbers are ValueErrors too."""
 
 
+def read_yaml(path: Path) -> Any:
+    """Content of a YAML file.
+
+    Raises:
+        DataError: There is no such file, it cannot be read, or it is no YAML; names it.
+    """
+    import yaml
+
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file.") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}.") from error
+    except RecursionError as error:
+        raise DataError(f"{path}: not valid YAML: it is nested too deeply.") from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise DataError(f"{path}: not valid YAML: {error}") from error
+
+
 NO_ROOM = {
     errno.ENOSPC: "no space left on the disk",
     errno.EDQUOT: "the disk quota is used up",

@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-import yaml
 from rich.markup import escape
 
 from rbft.arguments import Parser
 from rbft.errors import ConfigError, DataError
-from rbft.files import write_json
+from rbft.files import read_yaml, write_json
 from rbft.rationales.audit import audit
 from rbft.rationales.exchange import (
     Format,
@@ -81,12 +80,10 @@ def _config(args: argparse.Namespace) -> dict[str, Any] | None:
         path = beside
     if path is None:
         return None
-    if not path.is_file():
-        raise ConfigError(f"--config {path}: no such file.")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--config {path}: not valid YAML: {error}") from error
+        content = read_yaml(path)
+    except DataError as error:
+        raise ConfigError(f"--config {error}") from error
     if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
         raise ConfigError(f"--config {path}: it has no key `model`, so it is no experiment.")
     return content

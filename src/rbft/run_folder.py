@@ -9,11 +9,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from rbft.errors import DataError
 from rbft.experiment import METHODS
-from rbft.files import read_json
+from rbft.files import read_json, read_yaml
 from rbft.lineage import StageRecord, read_record
 
 REPLICATES = ("seed_everything", "data.draw")
@@ -80,10 +78,7 @@ class RunFolder:
             DataError: It is not one.
         """
         path = self.path / _EXPERIMENT
-        try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-            raise DataError(f"{path}: cannot be read: {error}") from error
+        content = read_yaml(path)
         if not isinstance(content, dict) or not isinstance(content.get("data"), dict):
             raise DataError(f"{path}: no experiment of a run: it has no keys and values under `data`.")
         return content

@@ -59,6 +59,9 @@ def refused_or_right(args: list[str]) -> bool:
         assert isinstance(error, ConfigError), f"{type(error).__name__} is no error of the configuration: {error}"
         assert str(error).strip()
         return False
+    except SystemExit as ended:
+        # help was asked for, and printed
+        assert ended.code == 0 and any(arg.startswith("--data.format.help") for arg in args)
     return True
 
 

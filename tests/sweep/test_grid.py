@@ -154,7 +154,7 @@ def test_files_that_are_no_sweeps(content, tmp_path):
     path.write_bytes(content.encode("latin-1"))
     with pytest.raises(ConfigError, match=r"bad\.yaml"):
         read_sweep(str(path), [], {})
-    with pytest.raises(ConfigError, match=r"gone\.yaml: cannot be read"):
+    with pytest.raises(ConfigError, match=r"gone\.yaml: no such file"):
         read_sweep(str(tmp_path / "gone.yaml"), [], {})
 
 

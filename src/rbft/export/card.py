@@ -70,7 +70,7 @@ def licence_of(name: str, revision: str | None) -> str | None:
     match = re.match(r"\A---\r?\n(.*?)\r?\n---", Path(card).read_text(encoding="utf-8", errors="replace"), re.DOTALL)
     try:
         content = yaml.safe_load(match.group(1)) if match else None
-    except yaml.YAMLError:
+    except (yaml.YAMLError, RecursionError):
         return None
     stated = [content.get(key) for key in ("license_name", "license")] if isinstance(content, dict) else []
     return next((value for value in stated if isinstance(value, str) and value.strip()), None)

@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from rbft import __version__
-from rbft.errors import ConfigError
+from rbft.errors import ConfigError, DataError
 from rbft.experiment import nearest, read_experiment
+from rbft.files import read_yaml
 from rbft.lineage import SCHEMA
 from rbft.run_folder import REPLICATES
 from rbft.sweep.options import LaunchOptions, read_options
@@ -132,9 +131,9 @@ def matches(point: Point, wanted: Mapping[str, Any]) -> bool:
 
 def _read(path: str) -> Any:
     try:
-        return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from error
+        return read_yaml(Path(path))
+    except DataError as error:
+        raise ConfigError(str(error)) from error
 
 
 def _mapping(path: str, key: str, value: Any) -> dict[str, Any]:

@@ -216,10 +216,13 @@ def _trouble(folder: Path, place: Place) -> str | None:
     """What is wrong with the files of a place; None if nothing."""
     for name, written in place.files.items():
         path = folder / name
-        if not path.is_file():
+        try:
+            if path.stat().st_size != written.bytes or _digest(path) != written.blake2b:
+                return f"{path} cannot be read as a checkpoint (it is not as it was written)"
+        except FileNotFoundError:
             return f"{path} cannot be read as a checkpoint (it is missing)"
-        if path.stat().st_size != written.bytes or _digest(path) != written.blake2b:
-            return f"{path} cannot be read as a checkpoint (it is not as it was written)"
+        except OSError as error:
+            return f"{path} cannot be read as a checkpoint ({error.strerror})"
     return None
 
 
