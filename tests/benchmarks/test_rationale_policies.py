@@ -53,6 +53,7 @@ def test_only_what_is_kept_is_judged_and_classes_without_any_are_counted(world: 
     assert nothing.row()["events"] is None
 
 
+@pytest.mark.slow
 def test_rows(tmp_path: Path) -> None:
     out = tmp_path / "record.json"
     assert rationale_policies.main(["--json", str(out), "--repeats", "1", "--clips", "1", "--styles", "plain"]) == 0

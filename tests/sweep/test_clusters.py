@@ -85,7 +85,7 @@ def test_jobs_ask_for_what_was_said(tmp_path, monkeypatch):
 
 
 @needs_submitit
-@pytest.mark.parametrize("per_process", [1, 2])
+@pytest.mark.parametrize("per_process", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_submitit_jobs(per_process, tmp_path):
     path = write_sweep(tmp_path, {"at_seed": {1: "killed once"}}, **grid(4, {**REHEARSAL, "per_process": per_process}))
     assert drive(str(path), []) == 0
@@ -93,6 +93,7 @@ def test_submitit_jobs(per_process, tmp_path):
 
 
 @needs_submitit
+@pytest.mark.slow
 def test_an_interrupted_job_saves_is_queued_again_and_goes_on(tmp_path):
     path = write_sweep(tmp_path, {"seconds": 3.0}, **grid(1, {**REHEARSAL, "slots": 1}))
     plan = [sys.executable, "-m", "tests.support.sweeps", str(path)]
@@ -114,6 +115,7 @@ def test_an_interrupted_job_saves_is_queued_again_and_goes_on(tmp_path):
 
 
 @needs_ray
+@pytest.mark.slow
 def test_ray_tasks(tmp_path):
     import ray
 
