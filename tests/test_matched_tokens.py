@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.runs import run_experiment, write_experiment
+from tests.support.runs import fit, run_experiment, write_experiment
 
 from rbft.__main__ import main
 
@@ -42,6 +42,12 @@ def test_it_trains_on_the_tokens_of_both_stages(experiment: Path, tmp_path: Path
     assert f"{int(epochs) - 1} epochs for the tokens of 2 epochs over 6 rationales, and 1 of its own" in run.result.out
     told = " ".join(run.result.out.split())
     assert "6 rows an epoch, 3 steps, and as many more as 2 epochs over the rationales have tokens" in told
+
+
+def test_a_limit_of_steps_is_refused(experiment: Path) -> None:
+    result = fit("--config", experiment, "--method", "matched", "--trainer.max_steps", "5", "--dry_run")
+    assert result.code == 2
+    assert "the stage 'matched': trainer.max_steps would end it before" in result.err
 
 
 def test_the_estimate_takes_rationales_at_their_longest(experiment: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from rbft.experiment import Experiment, Stage
 from rbft.inspection import inspect_videos
 from rbft.lineage import fingerprint
 from rbft.rationales.prompts import PromptBook
-from rbft.stages.requirements import require_attempts, require_orders
+from rbft.stages.requirements import require_attempts, require_epochs, require_orders
 from rbft.stages.writing_elsewhere import require_elsewhere
 from rbft.training.module import VLMFineTuner
 from rbft.vlm.processing import ClipProcessor
@@ -160,6 +160,7 @@ def prepare(experiment: Experiment, console: Console) -> list[Prepared]:
             )
     require_orders(experiment.stages, clis)
     require_attempts(experiment.stages, clis)
+    require_epochs(experiment.stages, clis)
     inspect_videos([cli.datamodule for cli in clis], console)
     done: dict[str, str] = {}
     samples: dict[str, int] = {}

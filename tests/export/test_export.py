@@ -95,6 +95,8 @@ def test_an_adapter_as_it_is_and_merged(
     to = tmp_path / "exported"
     assert export(finished, to, "--form", form) == 0
     parity = read(to / "rbft.json")["parity"]
+    with capsys.disabled():
+        print(f"{form}: {parity}")
     assert parity["merged"] <= 1e-3 and parity["reloaded"] <= 1e-3 and parity["dtype"] == "float32"
     assert (to / "adapter_model.safetensors").is_file() == (form == "adapter")
     assert (to / "model.safetensors").is_file() == (form == "merged")

@@ -44,7 +44,9 @@ def test_memory_stays_and_every_request_is_answered(finished: Run, clips: Path, 
         assert [ask(number) for number in range(SEQUENTIAL)] == expected
         with ThreadPoolExecutor(CLIENTS) as clients:
             assert list(clients.map(ask, range(PARALLEL))) == expected[:PARALLEL]
-        assert memory_mb(server) - before < GROWTH_MB
+        after = memory_mb(server)
+        print(f"memory: {before:.0f} MB before, {after:.0f} MB after {SEQUENTIAL + PARALLEL} requests")
+        assert after - before < GROWTH_MB
         assert server.left() == []
         # connections that are kept open aside
         assert psutil.Process(server.process.pid).num_fds() <= handles + CLIENTS

@@ -132,7 +132,8 @@ def test_the_driver_is_killed_again_and_again_and_each_run_is_completed_once(tmp
 
 @pytest.mark.parametrize("per_process", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_everything_is_killed_at_once(per_process, tmp_path):
-    path = write_sweep(tmp_path, {"seconds": 1.0}, **grid(3, per_process=per_process))
+    # long enough that no run is over before it is killed
+    path = write_sweep(tmp_path, {"seconds": 4.0}, **grid(3, per_process=per_process))
     process = start(path)
     wait_until(lambda: len(journal(tmp_path, "started")) >= 2)
     process.kill()
@@ -142,10 +143,11 @@ def test_everything_is_killed_at_once(per_process, tmp_path):
     assert len(holders) >= 2
     for holder in holders:
         for pid in {holder.worker, holder.pid}:
-            # a run of a second may be over by then
+            # a process that was started by another may have died with it
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
     wait_until(lambda: not any(RunLock(run).is_held() for run in plan.runs))
+    assert journal(tmp_path, "finished") == {}, "a run was over before it was killed"
     assert drive(str(path), []) == 0
     assert journal(tmp_path, "finished") == dict.fromkeys(names(3), 1)
 

@@ -45,6 +45,18 @@ def require_orders(stages: Sequence[Stage], clis: Sequence[StageCLI]) -> None:
             )
 
 
+def require_epochs(stages: Sequence[Stage], clis: Sequence[StageCLI]) -> None:
+    """Refuse to match the tokens of rationales where something else than epochs ends the training.
+
+    Raises:
+        ConfigError: Names the stage and the key.
+    """
+    for stage, cli in zip(stages, clis, strict=True):
+        if stage.rationale_epochs and cli.config["trainer"]["max_steps"] > 0:
+            raise ConfigError(f"the stage {stage.name!r}: trainer.max_steps would end it before it has seen the tokens "
+                              "that rationale_epochs asks for; set trainer.max_epochs instead.")  # fmt: skip
+
+
 def require_attempts(stages: Sequence[Stage], clis: Sequence[StageCLI]) -> None:
     """Refuse several attempts at writing where it could not be told in between what is missing.
 
