@@ -108,7 +108,8 @@ def _clips(recorded: Recorded, model: WarmModel, folder: str | None, console: Co
                    "FOLDER.")  # fmt: skip
         names = [name for name in names if (data.root / name).is_file()]
     # spread over all of them, so that all classes are met
-    chosen = names[:: max(1, -(-len(names) // CLIPS))]
+    few = min(CLIPS, len(names))
+    chosen = [names[place * len(names) // few] for place in range(few)]
     clips: list[Clip] = []
     with steps_shown(console) as told:
         for number, name in enumerate(chosen, start=1):
