@@ -7,6 +7,7 @@ import dataclasses
 import io
 import json
 import re
+import time
 from pathlib import Path
 
 import numpy as np
@@ -149,6 +150,26 @@ def test_the_page_asks_nothing_of_the_network_and_takes_words_as_text(tmp_path):
     assert html.count("&lt;script&gt;") >= 3
     assert not re.search(r"url\(|https?://|@import|<link|<iframe", html)
     assert "default-src 'none'" in html
+
+
+@pytest.mark.slow
+def test_ten_thousand_rows_take_seconds(tmp_path):
+    rng = np.random.default_rng(0)
+    words = [f"word{number}" for number in range(2000)]
+    rows = []
+    for number in range(10_000):
+        label = f"class {number % 20}"
+        text = " ".join(rng.choice(words, rng.integers(60, 140)))
+        turns = [{"role": "user", "content": f"<video>Describe the video. It shows {label}."},
+                 {"role": "assistant", "content": f"{text}.\nClassification: {label}"}]  # fmt: skip
+        rows.append({"messages": turns, "videos": [f"{number}.mp4"]})
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    before = time.process_time()
+    code, out, err = run("audit", tmp_path / "rows.json", "--json", tmp_path / "figures.json")
+    taken = time.process_time() - before
+    assert (code, err) == (0, "") and "10000 rationales of 20 classes" in out
+    print(f"{taken:.1f} s of work")
+    assert taken < 20
 
 
 def test_wrong_use_is_told(tmp_path):

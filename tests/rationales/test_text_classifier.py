@@ -12,6 +12,7 @@ from rbft.rationales.checks import text_classifier
 from rbft.rationales.checks.base import Material
 from rbft.rationales.checks.reconstruction import Reconstruction
 from rbft.rationales.checks.text_classifier import cross_validated, fit, vectors
+from rbft.rationales.checks.wording import ngrams, numbered_runs
 from rbft.rationales.prompts import PromptBook, Prompts
 from rbft.rationales.store import Rationale
 
@@ -30,6 +31,26 @@ def test_rows_are_of_unit_length_and_lone_runs_are_left_out():
     rows = vectors(["he walks home", "he walks on", "quite something else"])
     assert rows.shape == (3, 3)  # he, walks, he walks
     assert np.asarray(rows.multiply(rows).sum(1)).ravel().tolist() == pytest.approx([1, 1, 0])
+
+
+def test_values_are_damped_counts_times_inverse_document_frequencies():
+    said = ["he walks walks home", "he walks on", "he", ""]
+    # he: 3 texts of 4; walks and he walks: 2
+    often, seldom = np.log(5 / 4) + 1, np.log(5 / 3) + 1
+    first = np.array([often, (1 + np.log(2)) * seldom, seldom])
+    assert vectors(said).toarray()[0] == pytest.approx(first / np.linalg.norm(first))
+    assert vectors([]).shape == (0, 0) and vectors(["", ""]).shape == (2, 0)
+
+
+def test_equal_runs_and_no_others_have_equal_numbers():
+    rng = np.random.default_rng(0)
+    said = [rng.choice(["a", "b", "c"], rng.integers(0, 9)).tolist() for _ in range(40)]
+    for n, (rows, numbers) in enumerate(numbered_runs(said, 4), start=1):
+        runs = [(row, run) for row, words in enumerate(said) for run in ngrams(words, n)]
+        assert rows.tolist() == [row for row, _ in runs]
+        pairs = {(run, number) for (_, run), number in zip(runs, numbers.tolist(), strict=True)}
+        assert len(pairs) == len({run for run, _ in pairs}) == len({number for _, number in pairs})
+        assert sorted({number for _, number in pairs}) == list(range(len(pairs)))
 
 
 def test_the_order_of_words_is_told_apart():

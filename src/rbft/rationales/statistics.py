@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from rbft.rationales.checks.wording import words
+from rbft.rationales.checks.wording import numbered_runs, words
 
 _OPENING = 3
 _LONGEST_RUN = 4
@@ -47,13 +47,9 @@ def distinct(texts: Sequence[Text]) -> dict[str, float | None]:
 
     It falls as a set grows: compare sets of one size.
     """
-    found: dict[str, float | None] = {}
-    for n in range(1, _LONGEST_RUN + 1):
-        total = sum(max(0, len(text.words) - n + 1) for text in texts)
-        # hashes take a fraction of the memory of the runs
-        seen = {hash(text.words[start : start + n]) for text in texts for start in range(len(text.words) - n + 1)}
-        found[str(n)] = len(seen) / total if total else None
-    return found
+    runs = numbered_runs([text.words for text in texts], _LONGEST_RUN)
+    return {str(n): (int(numbers.max()) + 1) / len(numbers) if len(numbers) else None
+            for n, (_, numbers) in enumerate(runs, start=1)}  # fmt: skip
 
 
 def openings(texts: Sequence[Text], count: int = 5) -> list[tuple[str, float]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,7 +9,7 @@ import numpy.typing as npt
 from scipy.optimize import minimize
 from scipy.sparse import csr_matrix
 
-from rbft.rationales.checks.wording import ngrams, words
+from rbft.rationales.checks.wording import numbered_runs, words
 
 Floats = npt.NDArray[np.float64]
 _LONGEST_RUN = 3
@@ -19,34 +18,29 @@ _PENALTY = 1.0  # strength of the squared norm of all weights beside the summed 
 _ROUNDS = 60
 
 
-def _runs(text: str) -> Counter[tuple[str, ...]]:
-    tokens = words(text)
-    return Counter(run for n in range(1, _LONGEST_RUN + 1) for run in ngrams(tokens, n))
-
-
 def vectors(texts: Sequence[str]) -> csr_matrix:
-    """tf-idf rows of unit length (N, F): runs of one to three words that occur in at least two texts.
+    """tf-idf rows of unit length (N, F) of the 4096 commonest runs of one to three words that at least two texts have.
 
     Term counts are damped to 1 + log(count), document frequencies smoothed; no label is used.
     """
-    counts = [_runs(text) for text in texts]
-    documents = Counter(run for count in counts for run in count)
-    known = [run for run, number in documents.most_common(_MOST_FEATURES) if number > 1]
-    column = {run: place for place, run in enumerate(known)}
-    rows: list[int] = []
-    columns: list[int] = []
-    values: list[float] = []
-    for row, count in enumerate(counts):
-        weights = {
-            column[run]: (1 + np.log(number)) * (np.log((1 + len(texts)) / (1 + documents[run])) + 1)
-            for run, number in count.items()
-            if run in column
-        }
-        norm = np.sqrt(sum(weight**2 for weight in weights.values())) or 1.0
-        rows += [row] * len(weights)
-        columns += weights.keys()
-        values += [weight / norm for weight in weights.values()]
-    return csr_matrix((values, (rows, columns)), shape=(len(texts), len(known)))
+    rows, runs, numbers = [], [], 0
+    for of_texts, of_runs in numbered_runs([words(text) for text in texts], _LONGEST_RUN):
+        rows.append(of_texts)
+        runs.append(of_runs + numbers)
+        numbers += int(of_runs.max(initial=-1)) + 1
+    pairs, counts = np.unique(np.concatenate(rows) * max(1, numbers) + np.concatenate(runs), return_counts=True)
+    row, run = np.divmod(pairs, max(1, numbers))
+    documents = np.bincount(run, minlength=numbers)
+    # shorter runs first where as many texts have them
+    known = np.argsort(-documents, kind="stable")[:_MOST_FEATURES]
+    known = known[documents[known] > 1]
+    column = np.full(numbers, -1)
+    column[known] = np.arange(len(known))
+    kept = column[run] >= 0
+    row, run = row[kept], run[kept]
+    weights = (1 + np.log(counts[kept])) * (np.log((1 + len(texts)) / (1 + documents[run])) + 1)
+    norms = np.sqrt(np.bincount(row, weights**2, minlength=len(texts)))
+    return csr_matrix((weights / norms[row], (row, column[run])), shape=(len(texts), len(known)))
 
 
 def _probabilities(logits: Floats) -> Floats:
