@@ -35,7 +35,7 @@ def _seconds() -> float:
     return sum(usage.ru_utime + usage.ru_stime for usage in used)
 
 
-def _resident(which: str) -> int:
+def resident(which: str) -> int:
     """Bytes of this process in memory now (VmRSS) or at most (VmHWM), as Linux tells them."""
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     return next(1024 * int(line.split()[1]) for line in lines if line.startswith(f"{which}:"))
@@ -304,7 +304,7 @@ def main(peer: str, job_file: str, out: str) -> int:
     run(job | {"rows": job["rows"][: job["warm_up"]], "epochs": 1}, place / "warm")
     steps.clear()
     gc.collect()
-    before = _resident("VmRSS")
+    before = resident("VmRSS")
     # from here on the highest is counted anew
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     begun, processor = time.monotonic(), _seconds()
@@ -312,7 +312,7 @@ def main(peer: str, job_file: str, out: str) -> int:
     found = {
         "processor_seconds": _seconds() - processor,
         "wall_seconds": time.monotonic() - begun,
-        "peak_bytes": _resident("VmHWM") - before,
+        "peak_bytes": resident("VmHWM") - before,
         "steps": steps,
         "versions": {name: _version(name) for name in _VERSIONS},
     }

@@ -6,6 +6,10 @@ empty caches and includes its survey of the data set, the filling of its caches,
   authors' way    benchmarks/authors_way.py
 Starting Python and importing libraries is counted for neither; it would be once for ours, and for each of four runs.
 
+max_abs_diff is the largest difference between the two sides' losses of a test clip's label before anything is learned:
+each decodes and scales the clip in its own way. peak_memory_ratio is ours over theirs, beyond what a process with all
+libraries has, each in a process of its own.
+
 Needs real videos: `--media FOLDER`, with a table labels.csv (path, label) in it.
 """
 
@@ -13,13 +17,18 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
+import gc
 import io
+import multiprocessing
 import os
 import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from itertools import count
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -29,18 +38,21 @@ import yaml
 # a script knows its own folder only
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.authors_way import CONCLUSION, HINTED_QUESTION, LABEL_QUESTION, Job
-from benchmarks.models import SIZES, build
+from benchmarks.models import SIZES, build, load_ours, load_plain
+from benchmarks.peers_run import resident
 
 from benchmarks import authors_way, common
 from rbft.__main__ import main as rbft
 from rbft.data.formats.table import Table
 from rbft.errors import DataError
+from rbft.objectives.base import language_model_loss
 from rbft.video.clip import read_clip
 from rbft.video.sampling import FrameSampling
-from rbft.vlm.processing import ClipProcessor
+from rbft.vlm.batch import Item, collate
 from rbft.vlm.prompt import Prompt
 
 FAMILY = "qwen2_5_vl"
+WAYS = OURS, PLAIN = "rbft", "authors' way"
 TOKEN = 256  # pixels of a visual token of the models measured
 # Frameworks that train the same models, and why this script cannot compare with them.
 _APART = "has no one command for the whole method; benchmarks/peers.py measures its training"
@@ -78,26 +90,42 @@ def data_settings(job: Job, size: str) -> dict[str, Any]:
     return {"num_frames": job.num_frames, "max_pixels": TOKEN * SIZES[size][FAMILY].most_tokens}
 
 
-def tokens_per_clip(job: Job, size: str) -> list[int]:
-    """Tokens of the question about each clip.
+def compare_clips(job: Job, size: str) -> tuple[list[int], float]:
+    """What both sides make of each clip.
+
+    Returns:
+        Tokens of the question about each, and the largest difference between the mean losses of a test clip's label.
 
     Raises:
         RuntimeError: The two sides read other frames, or other tokens.
     """
-    processor, settings = ClipProcessor(str(job.model)), data_settings(job, size)
-    plain = authors_way.AutoProcessor.from_pretrained(job.model)
-    bound = processor.frame_bound(settings["max_pixels"])
-    found = []
-    for path, _ in (*job.train, *job.test):
+    ours, plain = load_ours(job.model), load_plain(job.model)
+    bound = ours.processor.frame_bound(data_settings(job, size)["max_pixels"])
+    collator = authors_way.Collator(plain.processor)
+    lengths, differences = [], []
+    for path, label in (*job.train, *job.test):
         sampling = FrameSampling(num_frames=job.num_frames)
         clip = read_clip(path, sampling, max_pixels=bound.max_pixels, multiple=bound.multiple)
-        ids = processor.prompt_inputs(Prompt(LABEL_QUESTION), clip, sized=True).ids
+        question = Prompt(LABEL_QUESTION)
+        inputs = ours.processor.prompt_inputs(question, clip, sized=True)
         video = authors_way.read_video(path, job.num_frames)
-        theirs = authors_way.process(plain, [authors_way.render(plain, LABEL_QUESTION)], [video])["input_ids"][0]
-        if list(clip.indices) != video.metadata["frames_indices"] or ids.tolist() != theirs.tolist():
+        theirs = authors_way.process(plain.processor, [authors_way.render(plain.processor, LABEL_QUESTION)], [video])
+        if (
+            list(clip.indices) != video.metadata["frames_indices"]
+            or inputs.ids.tolist() != theirs["input_ids"][0].tolist()
+        ):
             raise RuntimeError(f"{path}: the two sides do not see the same frames and tokens")
-        found.append(len(ids))
-    return found
+        lengths.append(len(inputs.ids))
+        if (path, label) not in job.test:
+            continue
+        target = ours.processor.target_ids(question, label)
+        batch = collator([(authors_way.Conversation(path, LABEL_QUESTION, label), video)])
+        # what the template writes behind the end of the turn is not scored
+        batch["labels"][:, len(inputs.ids) + len(target) :] = -100
+        with torch.no_grad():
+            loss = language_model_loss(ours.vlm, collate([[Item(0, inputs, target, normalizer=float(len(target)))]]))
+            differences.append(abs(float(loss) - float(plain.model(**batch).loss)))
+    return lengths, max(differences)
 
 
 def our_way(job: Job, size: str, folder: Path) -> Path:
@@ -156,6 +184,44 @@ def our_way(job: Job, size: str, folder: Path) -> Path:
     return folder / "runs" / "job" / "rbft" / "seed0"
 
 
+def the_way(name: str, job: Job, size: str, folder: Path) -> None:
+    """The whole job as `rbft` or the authors do it."""
+    if name == OURS:
+        our_way(job, size, folder)
+    else:
+        authors_way.run(job, folder)
+
+
+def note_peak(name: str, job: Job, size: str, folder: Path, peak: Connection) -> None:
+    """Send how many bytes the whole job took at most, in a process that did a small one before."""
+    torch.set_num_threads(1)
+    train, test = ({label: (path, label) for path, label in rows} for rows in (job.train, job.test))
+    small = dataclasses.replace(job, train=tuple(train.values()), test=tuple(test.values()))
+    the_way(name, small, size, folder / "small")
+    gc.collect()
+    before = resident("VmRSS")
+    # from here on the highest is counted anew
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    the_way(name, job, size, folder / "whole")
+    peak.send(resident("VmHWM") - before)
+
+
+def peak_bytes(name: str, job: Job, size: str, folder: Path) -> int:
+    """Most memory that the whole job takes beyond the libraries, in a process of its own.
+
+    Raises:
+        RuntimeError: It failed.
+    """
+    receive, send = multiprocessing.Pipe(duplex=False)
+    spawn = multiprocessing.get_context("spawn")
+    process = spawn.Process(target=note_peak, args=(name, job, size, folder, send))
+    process.start()
+    process.join()
+    if process.exitcode != 0:
+        raise RuntimeError(f"{name}: the process that measures memory ended with code {process.exitcode}")
+    return int(receive.recv())
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, and write the record."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
@@ -178,19 +244,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with common.on_one_core(), tempfile.TemporaryDirectory() as folder:
         model = build(FAMILY, flags.size, Path(folder))
         job = Job(model, train, test, labels, new_tokens=flags.new_tokens)
-        tokens = tokens_per_clip(job, flags.size)
+        tokens, difference = compare_clips(job, flags.size)
         places = (Path(folder) / str(number) for number in count())
-        ways = {
-            "rbft": lambda: our_way(job, flags.size, next(places)),
-            "authors' way": lambda: authors_way.run(job, next(places)),
-        }
+        peaks = {name: peak_bytes(name, job, flags.size, next(places)) for name in WAYS}
+        ways = {name: partial(lambda name: the_way(name, job, flags.size, next(places)), name) for name in WAYS}
         seconds = common.time_in_turns(ways, flags.repeats)
     rows: list[common.Row] = [
         {
             "case": f"whole job, {flags.clips} clips",
             "family": FAMILY,
-            "baseline": "authors' way",
-            "speedup": common.median_ratio(seconds["authors' way"], seconds["rbft"]),
+            "baseline": PLAIN,
+            "speedup": common.median_ratio(seconds[PLAIN], seconds[OURS]),
+            "max_abs_diff": difference,
+            "peak_memory_ratio": round(peaks[OURS] / peaks[PLAIN], 3),
+            "peak_bytes": peaks[OURS],
             "tokens_per_sample": sum(tokens) / len(tokens),
             "epochs": job.epochs,
             "available": True,
@@ -198,7 +265,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ]
     rows += [{"case": rows[0]["case"], "family": FAMILY, "available": False} | peer for peer in NOT_RUN]
     common.print_table(
-        "The whole method: how many times as fast", ("case", "family", "baseline", "speedup", "peer", "reason"), rows
+        "The whole method: how many times as fast",
+        ("case", "family", "baseline", "speedup", "peak_memory_ratio", "max_abs_diff", "peer", "reason"),
+        rows,
     )
     common.write_record(flags.json, "pipeline", common.describe(["accelerate"], arguments), rows)
     return 0
