@@ -6,9 +6,9 @@ empty caches and includes its survey of the data set, the filling of its caches,
   authors' way    benchmarks/authors_way.py
 Starting Python and importing libraries is counted for neither; it would be once for ours, and for each of four runs.
 
-max_abs_diff is the largest difference between the two sides' losses of a test clip's label before anything is learned:
-each decodes and scales the clip in its own way. peak_memory_ratio is ours over theirs, beyond what a process with all
-libraries has, each in a process of its own.
+max_abs_diff is the largest difference between the two sides' losses of a test clip's label before anything is learned,
+over the same frames; pixel_levels is how far the frames differ that each decodes and scales for itself, in levels of
+255. peak_memory_ratio is ours over theirs, beyond what a process with all libraries has, each in a process of its own.
 
 Needs real videos: `--media FOLDER`, with a table labels.csv (path, label) in it.
 """
@@ -23,9 +23,11 @@ import io
 import multiprocessing
 import os
 import shutil
+import statistics
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
 from multiprocessing.connection import Connection
@@ -53,6 +55,7 @@ from rbft.vlm.prompt import Prompt
 
 FAMILY = "qwen2_5_vl"
 WAYS = OURS, PLAIN = "rbft", "authors' way"
+PIXELS = "pixel_values_videos"  # of what processors return
 TOKEN = 256  # pixels of a visual token of the models measured
 # Frameworks that train the same models, and why this script cannot compare with them.
 _APART = "has no one command for the whole method; benchmarks/peers.py measures its training"
@@ -90,11 +93,23 @@ def data_settings(job: Job, size: str) -> dict[str, Any]:
     return {"num_frames": job.num_frames, "max_pixels": TOKEN * SIZES[size][FAMILY].most_tokens}
 
 
-def compare_clips(job: Job, size: str) -> tuple[list[int], float]:
-    """What both sides make of each clip.
+@dataclass
+class Compared:
+    """What both sides make of the clips.
 
-    Returns:
-        Tokens of the question about each, and the largest difference between the mean losses of a test clip's label.
+    Args:
+        tokens: Of the question about each clip.
+        pixels: Mean difference of each clip's pixels as the model gets them, in levels of 255.
+        losses: Difference of the mean loss of each test clip's label, over the same frames.
+    """
+
+    tokens: list[int] = field(default_factory=list)
+    pixels: list[float] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+
+
+def compare_clips(job: Job, size: str) -> Compared:
+    """Look at every clip as both sides do.
 
     Raises:
         RuntimeError: The two sides read other frames, or other tokens.
@@ -102,30 +117,31 @@ def compare_clips(job: Job, size: str) -> tuple[list[int], float]:
     ours, plain = load_ours(job.model), load_plain(job.model)
     bound = ours.processor.frame_bound(data_settings(job, size)["max_pixels"])
     collator = authors_way.Collator(plain.processor)
-    lengths, differences = [], []
+    level = 255 * statistics.mean(plain.processor.video_processor.image_std)
+    found = Compared()
     for path, label in (*job.train, *job.test):
-        sampling = FrameSampling(num_frames=job.num_frames)
+        sampling, question = FrameSampling(num_frames=job.num_frames), Prompt(LABEL_QUESTION)
         clip = read_clip(path, sampling, max_pixels=bound.max_pixels, multiple=bound.multiple)
-        question = Prompt(LABEL_QUESTION)
         inputs = ours.processor.prompt_inputs(question, clip, sized=True)
         video = authors_way.read_video(path, job.num_frames)
         theirs = authors_way.process(plain.processor, [authors_way.render(plain.processor, LABEL_QUESTION)], [video])
-        if (
-            list(clip.indices) != video.metadata["frames_indices"]
-            or inputs.ids.tolist() != theirs["input_ids"][0].tolist()
-        ):
+        same_frames = list(clip.indices) == video.metadata["frames_indices"]
+        if not same_frames or inputs.ids.tolist() != theirs["input_ids"][0].tolist():
             raise RuntimeError(f"{path}: the two sides do not see the same frames and tokens")
-        lengths.append(len(inputs.ids))
-        if (path, label) not in job.test:
-            continue
-        target = ours.processor.target_ids(question, label)
-        batch = collator([(authors_way.Conversation(path, LABEL_QUESTION, label), video)])
-        # what the template writes behind the end of the turn is not scored
-        batch["labels"][:, len(inputs.ids) + len(target) :] = -100
-        with torch.no_grad():
-            loss = language_model_loss(ours.vlm, collate([[Item(0, inputs, target, normalizer=float(len(target)))]]))
-            differences.append(abs(float(loss) - float(plain.model(**batch).loss)))
-    return lengths, max(differences)
+        found.tokens.append(len(inputs.ids))
+        apart = (inputs.vision[PIXELS] - theirs[PIXELS]).abs().mean()
+        found.pixels.append(level * float(apart))
+        if (path, label) in job.test:
+            same = dataclasses.replace(video, frames=clip.frames.permute(0, 2, 3, 1).numpy())
+            batch = collator([(authors_way.Conversation(path, LABEL_QUESTION, label), same)])
+            target = ours.processor.target_ids(question, label)
+            # what the template writes behind the end of the turn is not scored
+            batch["labels"][:, len(inputs.ids) + len(target) :] = -100
+            item = Item(0, inputs, target, normalizer=float(len(target)))
+            with torch.no_grad():
+                loss = language_model_loss(ours.vlm, collate([[item]]))
+                found.losses.append(abs(float(loss) - float(plain.model(**batch).loss)))
+    return found
 
 
 def our_way(job: Job, size: str, folder: Path) -> Path:
@@ -244,7 +260,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with common.on_one_core(), tempfile.TemporaryDirectory() as folder:
         model = build(FAMILY, flags.size, Path(folder))
         job = Job(model, train, test, labels, new_tokens=flags.new_tokens)
-        tokens, difference = compare_clips(job, flags.size)
+        compared = compare_clips(job, flags.size)
         places = (Path(folder) / str(number) for number in count())
         peaks = {name: peak_bytes(name, job, flags.size, next(places)) for name in WAYS}
         ways = {name: partial(lambda name: the_way(name, job, flags.size, next(places)), name) for name in WAYS}
@@ -255,10 +271,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "family": FAMILY,
             "baseline": PLAIN,
             "speedup": common.median_ratio(seconds[PLAIN], seconds[OURS]),
-            "max_abs_diff": difference,
+            "max_abs_diff": max(compared.losses),
+            "pixel_levels": round(statistics.mean(compared.pixels), 2),
             "peak_memory_ratio": round(peaks[OURS] / peaks[PLAIN], 3),
             "peak_bytes": peaks[OURS],
-            "tokens_per_sample": sum(tokens) / len(tokens),
+            "tokens_per_sample": statistics.mean(compared.tokens),
             "epochs": job.epochs,
             "available": True,
         }
