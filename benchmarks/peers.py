@@ -9,6 +9,7 @@ empty caches: its survey of the data set and the filling of its caches are count
 libraries to import is counted for nobody. That all train the same is checked first: the tokens, visual tokens and
 supervised tokens of every clip and the number of trained weights must be equal, and over videos of eight frames, where
 there is no choice of frames, max_abs_diff is the largest difference of a clip's loss before anything is learned.
+`bound` is what `speedup` would be if ours took nothing but the passes of the model, forward and backward.
 
 Nothing is installed here; docs/benchmarks.md says how the environments are made. A peer without one has a row that says
 so. Needs real videos: `--media FOLDER`, with a table labels.csv (path, label) in it.
@@ -202,6 +203,10 @@ def measure(peer: str, runs: Sequence[Mapping[str, Found]], checks: Mapping[str,
         "available": True,
         "speedup": ratio("processor_seconds"),
         "wall_speedup": ratio("wall_seconds"),
+        "bound": common.median_ratio(
+            [found[peer]["processor_seconds"] for found in runs],
+            [sum(step["passes"] for step in found[OURS]["steps"]) for found in runs],
+        ),
         "max_abs_diff": compare_losses(checks[peer], checks[OURS]),
         "peak_memory_ratio": round(1 / ratio("peak_bytes"), 3),
         "tokens_per_sample": counts["tokens"],
@@ -263,6 +268,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "peer",
         "speedup",
         "wall_speedup",
+        "bound",
         "max_abs_diff",
         "peak_memory_ratio",
         "tokens_per_sample",

@@ -225,9 +225,12 @@ def run_rbft(steps: list[Step]) -> Callable[[Job, Path], None]:
     from rbft.__main__ import main
     from rbft.training.module import VLMFineTuner
 
-    original = VLMFineTuner.training_step
+    original, original_backward = VLMFineTuner.training_step, VLMFineTuner.backward
 
     def training_step(self: Any, batch: Any, batch_idx: int) -> Any:
+        begun = _seconds()
+        loss = original(self, batch, batch_idx)
+        passes = _seconds() - begun
         video = self.ready.base.config.video_token_id
         known = {
             "rows": len(batch),
@@ -236,11 +239,16 @@ def run_rbft(steps: list[Step]) -> Callable[[Job, Path], None]:
             "supervised": sum(map(len, batch.targets)),
             "trained": sum(p.numel() for p in self.ready.model.parameters() if p.requires_grad),
         }
-        loss = original(self, batch, batch_idx)
-        steps.append(known | {"loss": float(loss.detach())})
+        steps.append(known | {"loss": float(loss.detach()), "passes": passes})
         return loss
 
+    def backward(self: Any, loss: Any, *args: Any, **kwargs: Any) -> None:
+        begun = _seconds()
+        original_backward(self, loss, *args, **kwargs)
+        steps[-1]["passes"] += _seconds() - begun
+
     VLMFineTuner.training_step = training_step  # type: ignore[method-assign]
+    VLMFineTuner.backward = backward  # type: ignore[method-assign]
 
     def run(job: Job, folder: Path) -> None:
         root = Path(job["rows"][0]["video"]).parent

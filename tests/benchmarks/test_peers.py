@@ -37,7 +37,7 @@ def test_rows(tmp_path: Path, media: Path) -> None:
     row, failed = json.loads(out.read_text())["rows"]
     assert (row["peer"], row["available"], row["case"]) == ("ms-swift", True, "LoRA, 4 clips, 2 epochs, batch 2")
     assert row["max_abs_diff"] == 0
-    assert row["speedup"] > 0 and row["peak_memory_ratio"] > 0
+    assert row["bound"] > row["speedup"] > 0 and row["peak_memory_ratio"] > 0
     assert row["tokens_per_sample"] > row["visual_tokens_per_sample"] > row["supervised_tokens_per_sample"] > 0
     assert (failed["peer"], failed["available"]) == ("llamafactory", False)
     assert failed["reason"] == "ended with code 3: no such option"
