@@ -219,6 +219,7 @@ def test_no_alarm_on_the_built_in_world(tmp_path, domain, style):
 
 
 @pytest.mark.media
+@pytest.mark.slow
 def test_real_clips_are_sound_and_only_clips_of_one_camera_look_alike(media_root, tmp_path):
     """Beside the stated scene groups, likeness finds a few more clips of the same cameras, and nothing else."""
     root = media_root / "fights"
