@@ -35,10 +35,19 @@ def _seconds() -> float:
     return sum(usage.ru_utime + usage.ru_stime for usage in used)
 
 
-def resident(which: str) -> int:
+def _resident(which: str) -> int:
     """Bytes of this process in memory now (VmRSS) or at most (VmHWM), as Linux tells them."""
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     return next(1024 * int(line.split()[1]) for line in lines if line.startswith(f"{which}:"))
+
+
+def peak_of(act: Callable[[], object]) -> int:
+    """Bytes that this process held at most while it acted, beyond those that it held before."""
+    before = _resident("VmRSS")
+    # from here on the highest is counted anew
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    act()
+    return _resident("VmHWM") - before
 
 
 def watch_trainer(steps: list[Step]) -> None:
@@ -312,15 +321,12 @@ def main(peer: str, job_file: str, out: str) -> int:
     run(job | {"rows": job["rows"][: job["warm_up"]], "epochs": 1}, place / "warm")
     steps.clear()
     gc.collect()
-    before = resident("VmRSS")
-    # from here on the highest is counted anew
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     begun, processor = time.monotonic(), _seconds()
-    run(job, place / "whole")
+    peak = peak_of(lambda: run(job, place / "whole"))
     found = {
         "processor_seconds": _seconds() - processor,
         "wall_seconds": time.monotonic() - begun,
-        "peak_bytes": resident("VmHWM") - before,
+        "peak_bytes": peak,
         "steps": steps,
         "versions": {name: _version(name) for name in _VERSIONS},
     }

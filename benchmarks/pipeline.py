@@ -41,7 +41,7 @@ import yaml
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.authors_way import CONCLUSION, HINTED_QUESTION, LABEL_QUESTION, Job
 from benchmarks.models import SIZES, build, load_ours, load_plain
-from benchmarks.peers_run import resident
+from benchmarks.peers_run import peak_of
 
 from benchmarks import authors_way, common
 from rbft.__main__ import main as rbft
@@ -215,11 +215,7 @@ def note_peak(name: str, job: Job, size: str, folder: Path, peak: Connection) ->
     small = dataclasses.replace(job, train=tuple(train.values()), test=tuple(test.values()))
     the_way(name, small, size, folder / "small")
     gc.collect()
-    before = resident("VmRSS")
-    # from here on the highest is counted anew
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    the_way(name, job, size, folder / "whole")
-    peak.send(resident("VmHWM") - before)
+    peak.send(peak_of(lambda: the_way(name, job, size, folder / "whole")))
 
 
 def peak_bytes(name: str, job: Job, size: str, folder: Path) -> int:
