@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.support.finished_runs import write_grid, write_planned, write_run
+from tests.support.finished_runs import predictions, write_grid, write_planned, write_run
 
 from rbft.__main__ import main
+from rbft.evaluation.predictions import write_predictions
+from rbft.files import write_json
 
 
 def report(*args: str | Path) -> int:
@@ -50,6 +52,35 @@ def test_a_sweep_that_is_under_way_shows_what_is_missing(tmp_path, capsys):
     assert "| rbft | 4 | 1/2 | 50.0% | - | +0.0 | - | - | - |" in (tmp_path / "r.md").read_text()
 
 
+def write_tuned(root: Path) -> Path:
+    """A sweep over two rates and two seeds; validation prefers the rate that is worse in the test."""
+    planned = {}
+    for seed in (0, 1):
+        for lr, right, validated in ((0.001, 12, 20), (0.01, 18, 10)):
+            where = root / "runs" / f"lr{lr}"
+            run = write_run(where, "sft", right, seed=seed, changes={"model": {"optim": {"lr": lr}}})
+            write_predictions(run / "test" / "validation.jsonl", predictions(validated))
+            point = {"method": "sft", "model.optim.lr": lr, "seed_everything": seed}
+            planned[f"{lr}-{seed}"] = {"point": point, "folder": str(run)}
+    plan = {"where": str(root), "choose": ["model.optim.lr", "model.optim.warmup"], "runs": planned}
+    write_json(root / "sweeps" / "rates" / "plan.json", plan)
+    return root / "sweeps" / "rates"
+
+
+def test_validation_videos_choose_what_a_sweep_or_a_flag_says(tmp_path, capsys):
+    sweep, page, table = write_tuned(tmp_path), tmp_path / "r.html", tmp_path / "r.md"
+    for args in ([sweep], [tmp_path / "runs", "--choose", "model.optim.lr"]):
+        assert report(*args, "--to", page, "--markdown", table, "--clips", "0") == 0
+        out = capsys.readouterr().out
+        assert "tiny: 4 of 4 runs are finished" in out
+        assert "chosen on validation videos, sft data.shots=4: model.optim.lr=0.001 in 2 of 2" in out
+        assert "| sft | 4 | 2/2 | 50.0% |" in table.read_text(), "the test has no say"
+        assert "chosen on validation videos: model.optim.lr=0.001 in 2 of 2" in table.read_text()
+        assert "<li>sft, 4 shots: model.optim.lr=0.001 in 2 of 2</li>" in page.read_text()
+    assert report(tmp_path / "runs", "--to", page, "--markdown", table, "--clips", "0") == 0
+    assert "75.0%" in table.read_text(), "otherwise each rate is a method"
+
+
 def test_tables_need_no_torch(grid, tmp_path):
     code = ("import sys; from rbft.__main__ import main; code = main(sys.argv[1:]); "
             "assert not {'torch', 'lightning'} & set(sys.modules); sys.exit(code)")  # fmt: skip
@@ -67,6 +98,7 @@ def test_tables_need_no_torch(grid, tmp_path):
         (["--clips", "-1"], "--clips -1"),
         (["--baseline", "sfd"], "--baseline sfd: no run is of that method; did you mean 'sft'?"),
         (["--tensorboard", "."], "--tensorboard .: it is not empty"),
+        (["--choose", "data.draw"], "--choose data.draw: no runs of a method differ in it"),
         (["--nothing"], "rbft report: unrecognized arguments: --nothing"),
     ],
 )

@@ -16,7 +16,7 @@ FLAGS: dict[str, tuple[str, ...]] = {
     "predict": ("--run", "--to", "--rationale", "--window", "--stride", "--alarm", "--min-confidence", "--precision"),
     "serve": ("--run", "--port", "--host", "--max-mb", "--queue"),
     "export": ("--run", "--to", "--form", "--videos", "--push", "--public"),
-    "report": ("--to", "--markdown", "--baseline", "--clips", "--tensorboard", "--title"),
+    "report": ("--to", "--markdown", "--baseline", "--choose", "--clips", "--tensorboard", "--title"),
     "sweep": ("--config", "--dry_run", "--verify", "--launcher", "--slots", "--gpus", "--cores", "--per_process",
               "--retries", "--ray_address", "--help"),
     "rationales audit": ("--config", "--label_key", "--conclusion", "--json", "--html", "--model", "--revision",

@@ -27,6 +27,9 @@ def _parser() -> Parser:
     parser.add_argument("--to", type=Path, default=Path("report.html"), help="The page; report.html by default.")
     parser.add_argument("--markdown", type=Path, help="Write the table of methods here, too.")
     parser.add_argument("--baseline", help="The method that others are compared with; sft where there is one.")
+    parser.add_argument("--choose", action="append", default=[], metavar="KEY",
+                        help="Of runs that differ in this setting alone, such as model.optim.lr, report the one that "
+                             "its validation videos choose; repeat it for several.")  # fmt: skip
     parser.add_argument("--clips", type=int, default=_CLIPS,
                         help=f"Most test videos of each experiment, {_CLIPS} by default; 0 for none.")  # fmt: skip
     parser.add_argument("--tensorboard", type=Path, help="Write event files into this new folder, too.")
@@ -51,7 +54,7 @@ def report(args: Sequence[str]) -> None:
         raise ConfigError(f"--tensorboard {own.tensorboard}: it is not empty, and older event files would be mixed "
                           "with these; name a new folder.")  # fmt: skip
     # scipy takes a second, which an error above need not wait for
-    from rbft.report.collection import choose_baseline, collect
+    from rbft.report.collection import choose_baseline, collect, planned_choice
     from rbft.report.exports import markdown, write_tensorboard
     from rbft.report.overview import make_overview
     from rbft.report.overview_page import write_overview
@@ -64,7 +67,8 @@ def report(args: Sequence[str]) -> None:
     baseline = choose_baseline(entries, own.baseline)
     if not any(entry.finished for entry in entries):
         raise ConfigError(f"none of {len(entries)} runs is finished; a finished run has a metrics.json.")
-    overview = make_overview(entries, baseline, own.clips)
+    choose = dict.fromkeys([*planned_choice(own.folders, entries), *own.choose])
+    overview = make_overview(entries, baseline, own.clips, tuple(choose))
     title = own.title or " and ".join(dict.fromkeys(entry.run.experiment for entry in entries if entry.finished))
     console.print(f"[bold]{escape(title)}[/]: {overview.finished} of {overview.runs} runs are finished")
     print_groups(overview.groups, overview.baseline, title, console)

@@ -17,6 +17,9 @@ from rbft.lineage import StageRecord, read_record
 REPLICATES = ("seed_everything", "data.draw")
 """Keys that repeat a run rather than change its method."""
 
+VALIDATION = "validation.jsonl"
+"""In a test's folder, predictions of the validation videos where they were scored: what can be chosen by."""
+
 _EXPERIMENT, _METRICS = "experiment.yaml", "metrics.json"
 
 
@@ -120,6 +123,12 @@ class RunFolder:
     def predictions(self) -> Path:
         """Its predictions, once it is finished."""
         return self.path / "predictions.jsonl"
+
+    @property
+    def validation(self) -> Path | None:
+        """What its last test says of its validation videos; None where there is no such file."""
+        found = [path / VALIDATION for path, _ in self.stages_of("test", "probe")]
+        return found[-1] if found and found[-1].is_file() else None
 
     @cached_property
     def labels(self) -> tuple[str, ...]:

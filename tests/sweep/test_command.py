@@ -82,6 +82,18 @@ def test_exit_codes_and_summary(tmp_path, capsys):
 
 
 @pytest.mark.usefixtures("stand_ins")
+def test_what_is_to_be_chosen_is_planned_and_a_run_that_cannot_be_chosen_is_named(tmp_path, capsys):
+    path = write_sweep(tmp_path, grid={"model.optim.lr": [0.1, 0.2]}, choose=["model.optim.lr"])
+    for run in read_sweep(str(path), [], {}).runs:
+        run.folder.mkdir(parents=True)
+        (run.folder / "experiment.yaml").write_text("data: {}")
+        (run.folder / "labels.json").write_text('["a"]')
+    assert sweep(path) == 1
+    assert "zero_shot-lr0.1/seed0: this run was not scored on validation videos" in capsys.readouterr().err
+    assert json.loads((tmp_path / "runs" / "sweeps" / "grid" / "plan.json").read_text())["choose"] == ["model.optim.lr"]
+
+
+@pytest.mark.usefixtures("stand_ins")
 def test_finished_runs_are_looked_at_again_when_asked(tmp_path):
     path = write_sweep(tmp_path, grid={"seed_everything": [0]})
     started = tmp_path / "runs" / "journal" / "zero_shot-seed0.started"

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from rbft.evaluation.predictions import Prediction, write_predictions
 from rbft.evaluation.statistics import McNemar, paired_difference
+from rbft.lineage import StageRecord, write_record
 from rbft.sweep.grid import Sweep, read_sweep
 from rbft.sweep.progress import Progress
 from rbft.sweep.summary import print_summary, summarise, to_json
@@ -107,3 +108,43 @@ def test_draws_are_replicates_too_and_one_pair_is_not_tested(tmp_path):
     assert zero_shot.comparison is not None
     assert (zero_shot.comparison.p, zero_shot.comparison.detectable) == (None, None)
     assert json.loads(json.dumps(to_json([sft, zero_shot])))[1]["comparison"]["tests"][0]["videos"] == 1
+
+
+def test_validation_videos_choose_what_is_tuned(tmp_path):
+    (tmp_path / "tiny.yaml").write_text("stages: {classification: {}, test: {}}")
+    content = {
+        "experiment": "tiny.yaml", "flags": {"run_root": str(tmp_path / "runs")}, "baseline": {"method": "zero_shot"},
+        "grid": {"method": ["zero_shot", "sft"], "model.optim.lr": [0.0001, 0.001], "seed_everything": [0, 1]},
+        "exclude": [{"method": "zero_shot", "model.optim.lr": 0.001}], "choose": ["model.optim.lr"],
+    }  # fmt: skip
+    (tmp_path / "grid.yaml").write_text(yaml.safe_dump(content))
+    sweep = read_sweep(str(tmp_path / "grid.yaml"), [], {})
+    progress = []
+    for run in sweep.runs:
+        good = run.point["model.optim.lr"] == 0.001
+        finish_one(run.folder, accuracy=0.25 if good else 0.75, validated=2 if good else 1)
+        progress.append(Progress(run, "finished"))
+    groups = {group.point["method"]: group for group in summarise(sweep, progress)}
+    assert list(groups) == ["zero_shot", "sft"]
+    assert groups["sft"].accuracy is not None and groups["sft"].accuracy.mean == 0.25, "the test has no say"
+    assert groups["sft"].comparison is not None and groups["sft"].comparison.difference.difference.mean == -0.5
+    assert (groups["zero_shot"].chosen, groups["sft"].chosen) == ({}, {"model.optim.lr=0.001": 2})
+    console = Console(width=140, record=True, color_system=None)
+    print_summary(sweep, list(groups.values()), console)
+    assert "chosen on validation videos, sft: model.optim.lr=0.001 in 2 of 2" in console.export_text()
+    next(one for one in progress if one.run.point["method"] == "sft").state = "failed"
+    missing = next(group for group in summarise(sweep, progress) if group.point["method"] == "sft")
+    assert missing.accuracy is not None and (missing.accuracy.count, missing.runs) == (1, 2)
+
+
+def finish_one(folder: Path, accuracy: float, validated: int) -> None:
+    """A run with so many of two validation videos right."""
+    folder.mkdir(parents=True)
+    (folder / "experiment.yaml").write_text(yaml.safe_dump({"data": {}, "method": "sft"}))
+    (folder / "metrics.json").write_text(json.dumps({"test/accuracy": accuracy}))
+    (folder / "labels.json").write_text(json.dumps(["a", "b"]))
+    write_predictions(folder / "predictions.jsonl", [Prediction("0", "0.mp4", "a", "a", (1.0, 0.0), (0.0, 0.0))])
+    rows = [Prediction(f"v{n}", f"v{n}.mp4", "a", "a" if n < validated else "b",
+                       (0.9, 0.1) if n < validated else (0.1, 0.9), (0.0, 0.0)) for n in range(2)]  # fmt: skip
+    write_predictions(folder / "test" / "validation.jsonl", rows)
+    write_record(folder / "test", StageRecord("test", "test", "0", {}, {}, 1.0, {}))

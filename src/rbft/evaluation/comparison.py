@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +33,17 @@ class Member:
         point: What tells it from the others.
         accuracy: Of its test; None while it is not finished.
         predictions: Its predictions.jsonl, which need not be there.
+        validation: The same of its validation videos; None where it is not known.
+        labels: Its classes, in the order of the probabilities; empty where they are not known.
+        chosen: Settings that its validation videos chose, which therefore tell it from no other.
     """
 
     point: Point
     accuracy: float | None
     predictions: Path
+    validation: Path | None = None
+    labels: tuple[str, ...] = ()
+    chosen: Point = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -67,12 +74,20 @@ class Group:
         accuracy: Of the finished ones; None if none is.
         runs: How many there should be.
         comparison: With the baseline; None for the baseline itself, and where no pair is finished.
+        chosen: How many of the runs have which settings by the choice of their validation videos.
     """
 
     point: Point
     accuracy: MeanInterval | None
     runs: int
     comparison: Comparison | None
+    chosen: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def chosen_words(self) -> str:
+        """What validation videos chose, for people; empty where nothing was to be chosen."""
+        counts = sorted(self.chosen.items(), key=lambda item: (-item[1], item[0]))
+        return ", ".join(f"{words} in {count} of {self.runs}" for words, count in counts)
 
 
 def interval_words(interval: MeanInterval | None, *, points: bool = False) -> str:
@@ -130,8 +145,15 @@ def compare(members: Sequence[Member], baseline: Mapping[str, Any] | None, repli
                 tests,
                 tuple(cautions(len(changes), tests)),
             )
-        found.append(Group(shared(mine[0].point, replicates), mean_interval(figures) if figures else None,
-                           len(mine), comparison))  # fmt: skip
+        found.append(
+            Group(
+                shared(mine[0].point, replicates),
+                mean_interval(figures) if figures else None,
+                len(mine),
+                comparison,
+                dict(Counter(point_words(member.chosen) for member in mine if member.chosen)),
+            )
+        )
     return found
 
 

@@ -23,6 +23,7 @@ from rbft.predict.classifier import check_flags
 from rbft.predict.command import expand
 from rbft.predict.model import WarmModel
 from rbft.predict.recorded import Recorded, read_run
+from rbft.run_folder import VALIDATION
 from rbft.terminal import make_console, quieten, steps_shown
 from rbft.video.clip import Clip
 from rbft.vlm.loading import model_source
@@ -101,7 +102,7 @@ def _clips(recorded: Recorded, model: WarmModel, folder: str | None, console: Co
         missing = f"--videos {folder}: no video in it can be read."
     else:
         data.root = model.recorded_root
-        rows = [recorded.folder / name for name in ("predictions.jsonl", "validation.jsonl")]
+        rows = [recorded.folder / name for name in ("predictions.jsonl", VALIDATION)]
         names = [prediction.video for path in rows if path.is_file() for prediction in read_predictions(path)]
         missing = (f"the videos of the run are gone (data.root: {data.root}), and without any the exported weights "
                    "cannot be compared with the run's. Name a folder of videos, any that show your domain: --videos "

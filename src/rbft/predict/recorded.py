@@ -15,8 +15,8 @@ from rbft.evaluation.predictions import Prediction, read_predictions
 from rbft.experiment import Experiment, Stage, read_experiment
 from rbft.files import read_json
 from rbft.lineage import read_record, verify_outputs
+from rbft.run_folder import VALIDATION
 from rbft.stages.conclude import LABELS
-from rbft.stages.score import VALIDATION
 
 _READ = ("answering.json", "calibration.json", VALIDATION)
 

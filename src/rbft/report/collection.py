@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from rbft.errors import ConfigError, DataError
 from rbft.evaluation.comparison import Member, Point, key_of
+from rbft.evaluation.tuned import choose_runs, without
 from rbft.experiment import nearest
 from rbft.files import read_json
 from rbft.run_folder import REPLICATES, RunFolder, find_runs
@@ -32,11 +33,13 @@ class Entry:
         run: Its folder; it may be empty yet.
         point: What tells it from the others, its seed and draw included.
         where: The folder that paths in its configuration are relative to.
+        chosen: Settings that its validation videos chose, and that are not in the point.
     """
 
     run: RunFolder
     point: Point
     where: Path
+    chosen: Point = field(default_factory=dict)
 
     @property
     def finished(self) -> bool:
@@ -45,7 +48,10 @@ class Entry:
 
     def member(self) -> Member:
         """As it is compared with others."""
-        return Member(self.point, self.run.accuracy, self.run.predictions)
+        if not self.finished:
+            return Member(self.point, None, self.run.predictions)
+        run = self.run
+        return Member(self.point, run.accuracy, run.predictions, run.validation, run.labels, self.chosen)
 
 
 @dataclass(frozen=True)
@@ -102,6 +108,29 @@ def collect(folders: Sequence[str]) -> list[Entry]:
             raise DataError(f"{other.run.path} and {one.run.path} hold the same run: method, settings, seed and draw "
                             "are equal, and counted twice it would look surer. Leave one of them out.")  # fmt: skip
     return [Entry(one.run, point, one.where) for one, point in zip(runs, points, strict=True)]
+
+
+def choose_entries(entries: Sequence[Entry], keys: Sequence[str]) -> list[Entry]:
+    """Of runs that differ in `keys` alone, the one that its validation videos choose; all where there are no keys.
+
+    Raises:
+        ConfigError: A key tells no runs apart.
+        DataError: A run cannot be chosen by validation videos.
+    """
+    swept = {key for entry in entries for key in entry.point}
+    if unknown := [key for key in keys if key not in swept - {"method", *REPLICATES}]:
+        raise ConfigError(f"--choose {unknown[0]}: no runs of a method differ in it; {nearest(unknown[0], swept)}")
+    return [
+        replace(entries[place], point=without(entries[place].point, keys), chosen=chosen)
+        for place, chosen in choose_runs([entry.member() for entry in entries], keys)
+    ]
+
+
+def planned_choice(folders: Sequence[str], entries: Sequence[Entry]) -> list[str]:
+    """What the sweeps among the folders choose on validation videos, as far as it tells runs apart."""
+    plans = [read_json(path) for name in folders if (path := Path(name) / "plan.json").is_file()]
+    keys = dict.fromkeys(str(key) for plan in plans for key in plan.get("choose", ()))
+    return [key for key in keys if any(key in entry.point for entry in entries)]
 
 
 def choose_baseline(entries: Sequence[Entry], wanted: str | None) -> Point | None:

@@ -28,7 +28,8 @@ def markdown(overview: Overview) -> str:
                       "-" if detectable is None else f"{100 * detectable:.1f}"]  # fmt: skip
         cells += ["-"] * (len(heads) - len(cells))
         lines.append("| " + " | ".join(_plain(cell) for cell in cells) + " |")
-    notes = [f"- {_plain(who)}: {_plain(caution)}" for who, caution in overview.cautions]
+    notes = [f"- {_plain(who)}: chosen on validation videos: {_plain(what)}" for who, what in overview.choices]
+    notes += [f"- {_plain(who)}: {_plain(caution)}" for who, caution in overview.cautions]
     return "\n".join([*lines, *(["", *notes] if notes else [])]) + "\n"
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from rbft.evaluation.comparison import Group, Point, compare, key_of, point_words, shared
 from rbft.experiment import METHODS
-from rbft.report.collection import Entry
+from rbft.report.collection import Entry, choose_entries
 from rbft.report.digest import Digest, digest
 from rbft.report.gallery import Card, gallery
 from rbft.run_folder import REPLICATES
@@ -44,6 +44,11 @@ class Overview:
                 for caution in group.comparison.cautions]  # fmt: skip
 
     @property
+    def choices(self) -> list[tuple[str, str]]:
+        """Of which group validation videos chose, and what."""
+        return [(group_words(group.point), group.chosen_words) for group in self.groups if group.chosen]
+
+    @property
     def methods(self) -> list[str]:
         """Names of the methods, settings that tell them apart included."""
         return list(dict.fromkeys(method_of(group.point) for group in self.groups))
@@ -73,17 +78,21 @@ def shots_of(point: Point) -> float:
     return float("inf") if not isinstance(shots, (int, float)) else float(shots)
 
 
-def make_overview(entries: Sequence[Entry], baseline: Point | None, clips: int) -> Overview:
+def make_overview(entries: Sequence[Entry], baseline: Point | None, clips: int, choose: Sequence[str] = ()) -> Overview:
     """Read and compare the runs.
 
     Args:
         entries: The runs.
         baseline: What groups are compared with.
         clips: Most videos in the gallery of each experiment.
+        choose: Settings of which validation videos choose; the runs that are not chosen are only counted.
 
     Raises:
-        DataError: A run's files do not fit together.
+        ConfigError: No runs differ in such a setting.
+        DataError: A run's files do not fit together, or it cannot be chosen by validation videos.
     """
+    runs, finished = len(entries), sum(entry.finished for entry in entries)
+    entries = choose_entries(entries, choose)
     groups = compare([entry.member() for entry in entries], baseline, REPLICATES)
     known = {name: place for place, name in enumerate(METHODS)}
     # the built-in methods from the simplest on, then the file's own in the order they were found
@@ -107,8 +116,7 @@ def make_overview(entries: Sequence[Entry], baseline: Point | None, clips: int) 
         chosen = _most_shots([one for one in digests if one and one.entries[0].run.experiment == experiment])
         names = [method_of(one.group.point) for one in chosen]
         cards[experiment], videos[experiment] = gallery(chosen, names, clips)
-    finished = sum(entry.finished for entry in entries)
-    return Overview(tuple(groups), tuple(digests), baseline, len(entries), finished, cards, videos)
+    return Overview(tuple(groups), tuple(digests), baseline, runs, finished, cards, videos)
 
 
 def _most_shots(digests: Sequence[Digest]) -> list[Digest]:

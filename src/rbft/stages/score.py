@@ -16,6 +16,7 @@ from rbft.evaluation.metrics import Metrics, test_metrics
 from rbft.evaluation.predictions import Prediction, write_predictions
 from rbft.files import write_json
 from rbft.ranks import first_rank
+from rbft.run_folder import VALIDATION
 from rbft.stages.work import Outcome, Work, connect, make_trainer, start
 from rbft.training.logging import log_confusion, log_reliability
 from rbft.training.profile import profiled
@@ -23,8 +24,6 @@ from rbft.training.sharding import require_direct
 
 TESTED = ("predictions.jsonl", "metrics.json", "calibration.json")
 """What every test leaves in its folder."""
-VALIDATION = "validation.jsonl"
-"""Predictions of the validation videos, where they were scored: what a threshold can be chosen by."""
 UNCALIBRATED = Calibration(absent="this kind of classifier is not calibrated")
 
 

@@ -91,7 +91,7 @@ class Driver:
             raise StageError(f"another `rbft sweep` is at {self.sweep.folder}; wait for it or stop it.") from error
         with alone, _Signals() as signals:
             runs = {run.id: run for run in self.sweep.runs}
-            write_plan(Plan(self._folder, Path.cwd(), self.command, self.entry, runs))
+            write_plan(Plan(self._folder, Path.cwd(), self.command, self.entry, runs, self.sweep.choose))
             self._look_around()
             passed = 0
             while True:

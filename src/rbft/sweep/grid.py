@@ -20,7 +20,7 @@ from rbft.lineage import SCHEMA
 from rbft.run_folder import REPLICATES
 from rbft.sweep.options import LaunchOptions, read_options
 
-_KEYS = ("experiment", "grid", "together", "exclude", "flags", "baseline", "replicates", "launch")
+_KEYS = ("experiment", "grid", "together", "exclude", "flags", "baseline", "replicates", "choose", "launch")
 # named by the sweep itself, or choosing stages rather than settings
 _NOT_SWEPT = ("experiment", "variant", "run_root", "config", "stage", "restart", "dry_run", "stages", "methods")
 _LONGEST_NAME = 180
@@ -57,6 +57,7 @@ class Sweep:
         runs: In the order of the grid.
         baseline: Keys and values of the runs that others are compared with; None for no comparison.
         replicates: Swept keys that repeat a run rather than change the method.
+        choose: Swept keys that are no methods of their own: of their values, validation videos choose one.
         launch: Where and how many at once.
         processes: Most processes that one run starts by itself.
     """
@@ -66,6 +67,7 @@ class Sweep:
     runs: tuple[Run, ...]
     baseline: Point | None
     replicates: tuple[str, ...]
+    choose: tuple[str, ...]
     launch: LaunchOptions
     processes: int
 
@@ -109,13 +111,15 @@ def read_sweep(path: str, flags: Sequence[str], launch: Mapping[str, Any]) -> Sw
     baseline = None if content.get("baseline") is None else _mapping(path, "baseline", content["baseline"])
     if baseline is not None and not any(matches(point, baseline) for point in points):
         raise ConfigError(f"{path}: baseline: no run has {baseline}; name swept keys with one of their values.")
+    replicates = tuple(content.get("replicates") or REPLICATES)
     name, root = Path(path).stem, runs[0].folder.parents[2]
     return Sweep(
         name=name,
         folder=root / "sweeps" / name,
         runs=tuple(runs),
         baseline=baseline,
-        replicates=tuple(content.get("replicates") or REPLICATES),
+        replicates=replicates,
+        choose=_choose(path, content.get("choose"), points, (*replicates, *(baseline or {}))),
         launch=read_options(path, _mapping(path, "launch", content.get("launch")), launch),
         processes=max(_processes(settings, run.args) for run in runs),
     )
@@ -180,6 +184,19 @@ def _points(path: str, content: Mapping[str, Any]) -> list[Point]:
     if not points or points == [{}]:
         raise ConfigError(f"{path}: there is nothing to run; list values of at least one key under grid.")
     return points
+
+
+def _choose(path: str, keys: Any, points: Sequence[Point], others: Sequence[str]) -> tuple[str, ...]:
+    """Swept keys whose values validation videos choose from; `others` say what is compared or repeated."""
+    if keys is None:
+        return ()
+    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+        raise ConfigError(f"{path}: choose must be a list of swept keys, found {keys!r}.")
+    swept = sorted({key for point in points for key in point} - {"method", *others})
+    if unknown := [key for key in keys if key not in swept]:
+        raise ConfigError(f"{path}: choose: {unknown[0]} is not swept, or is a method, a replicate or of the baseline; "
+                          f"{nearest(unknown[0], swept)}")  # fmt: skip
+    return tuple(keys)
 
 
 def _product(grid: Mapping[str, list[Any]], coupled: Sequence[Point]) -> Iterator[Point]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from rich.console import Console
@@ -11,14 +11,32 @@ from rich.markup import escape
 from rich.table import Table
 
 from rbft.evaluation.comparison import Group, Member, compare, interval_words, point_words
+from rbft.evaluation.tuned import choose_runs, without
+from rbft.run_folder import RunFolder
 from rbft.sweep.grid import Point, Sweep
 from rbft.sweep.progress import Progress
 
 
 def summarise(sweep: Sweep, progress: Sequence[Progress]) -> list[Group]:
-    """Group the runs of a sweep and compare them with its baseline."""
-    members = [Member(one.run.point, one.accuracy(), one.run.folder / "predictions.jsonl") for one in progress]
-    return compare(members, sweep.baseline, sweep.replicates)
+    """Group the runs of a sweep, those that validation videos choose, and compare them with its baseline.
+
+    Raises:
+        DataError: A run cannot be chosen by validation videos.
+    """
+    members = [_member(one, sweep.choose) for one in progress]
+    kept = [
+        replace(members[place], point=without(members[place].point, sweep.choose), chosen=chosen)
+        for place, chosen in choose_runs(members, sweep.choose)
+    ]
+    return compare(kept, sweep.baseline, sweep.replicates)
+
+
+def _member(one: Progress, choose: Sequence[str]) -> Member:
+    run = RunFolder(one.run.folder)
+    member = Member(one.run.point, one.accuracy(), run.predictions)
+    if not choose or member.accuracy is None:
+        return member
+    return replace(member, validation=run.validation, labels=run.labels)
 
 
 def print_summary(sweep: Sweep, groups: Sequence[Group], console: Console) -> None:
@@ -59,6 +77,10 @@ def print_groups(groups: Sequence[Group], baseline: Point | None, name: str, con
             "over seeds and draws; differences in points, paired; intervals: Student's t; p: sign-flip permutations,\n"
             "corrected by Holm; detectable: what so many pairs of this spread show 4 times in 5"
         )
+    for group in groups:
+        if group.chosen:
+            who, what = escape(point_words(group.point)), escape(group.chosen_words)
+            console.print(f"chosen on validation videos, {who}: {what}")
     for group in groups:
         for caution in group.comparison.cautions if group.comparison is not None else ():
             console.print(f"caution, {escape(point_words(group.point))}: {escape(caution)}")

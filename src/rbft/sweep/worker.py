@@ -52,6 +52,7 @@ class Plan:
         command: How a run is started; its arguments follow.
         entry: `module:function` that a preloaded worker calls with the same arguments.
         runs: All runs by id.
+        choose: Swept keys that validation videos choose; for a report of the sweep.
     """
 
     folder: Path
@@ -59,13 +60,15 @@ class Plan:
     command: tuple[str, ...]
     entry: str
     runs: dict[str, Run]
+    choose: tuple[str, ...] = ()
 
 
 def write_plan(plan: Plan) -> None:
     """Write the plan for the workers to come."""
     runs = {run.id: {"point": run.point, "args": run.args, "folder": str(run.folder), "settings": run.settings}
             for run in plan.runs.values()}  # fmt: skip
-    content = {"where": str(plan.where), "command": plan.command, "entry": plan.entry, "runs": runs}
+    content = {"where": str(plan.where), "command": plan.command, "entry": plan.entry, "choose": plan.choose,
+               "runs": runs}  # fmt: skip
     write_json(plan.folder / "plan.json", content)
 
 
