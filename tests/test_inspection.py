@@ -179,6 +179,21 @@ def test_a_bad_training_video_is_replaced_by_its_own_class(command, dataset, tmp
     assert new.startswith("train/run")
 
 
+def test_what_is_looked_at_is_not_decoded_a_second_time(command, tmp_path, monkeypatch):
+    monkeypatch.setattr("rbft.video.clip_cache.read_clip", None)  # whoever needs it fails
+    assert command("fit", "--data.cache_dir", str(tmp_path / "cache"), "--data.max_pixels", "4096") == 0
+
+
+@pytest.mark.parametrize(("flags", "kept"), [
+    ((), 16),
+    (("--data.on_bad_video", "replace_same_class"), 0),
+    (("--data.cache_clips", "false"), 0),
+])  # fmt: skip
+def test_clips_are_kept_of_the_videos_that_stages_read_only(command, tmp_path, flags, kept):
+    assert command("fit", "--dry_run", "--data.cache_dir", str(tmp_path / "cache"), *flags) == 0
+    assert len(list((tmp_path / "cache").glob("*.clip"))) == kept
+
+
 def test_stages_that_share_their_videos_are_checked_once(command, monkeypatch):
     import rbft.inspection
 

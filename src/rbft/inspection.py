@@ -25,14 +25,36 @@ from rbft.experiment import Experiment
 from rbft.files import write_json
 from rbft.model_check import ModelCheck, check_models
 from rbft.terminal import make_console, quieten
+from rbft.video.clip_gathering import ClipWish
+from rbft.vlm.clip_bounds import FrameBound
 
 _SHOWN = 5
 _BAD_FILES = ("missing", "empty", "unreadable", "damaged", "gave_up")
 
 
-def _survey(data: VideoDataModule, records: Sequence[VideoRecord], console: Console) -> dict[str, VideoFacts]:
+def _survey(
+    data: VideoDataModule, records: Sequence[VideoRecord], console: Console, wishes: Sequence[ClipWish] = ()
+) -> dict[str, VideoFacts]:
     paths = [record.path for record in records]
-    return survey(data.root, paths, cache=data.cache_folder / "survey", console=console)
+    return survey(data.root, paths, cache=data.cache_folder / "survey", console=console, wishes=wishes)
+
+
+def _wishes(datas: Sequence[VideoDataModule], bounds: Sequence[FrameBound]) -> dict[Path, list[ClipWish]]:
+    """The clips that the stages will read from every video, by data root; none where not every video is read."""
+    found: dict[Path, list[ClipWish]] = {}
+    for data, bound in zip(datas, bounds, strict=True):
+        # of what may stand in for a bad video, hardly any is read; of a part, others read other frames
+        rare = data.on_bad_video == "replace_same_class" or any(record.part is not None for record in data.used)
+        if data.cache is None or rare:
+            continue
+        sampling = data.sampling.at_most(bound.max_frames)
+        wish = ClipWish(
+            data.cache.folder, data.cache.max_bytes, sampling, bound.max_pixels, bound.multiple, bound.budget
+        )
+        known = found.setdefault(data.root, [])
+        if wish not in known:
+            known.append(wish)
+    return found
 
 
 def _every(data: VideoDataModule) -> list[VideoRecord]:
@@ -40,19 +62,27 @@ def _every(data: VideoDataModule) -> list[VideoRecord]:
     return list({record.path: record for record in [*data.used, *data.unlabelled_videos]}.values())
 
 
-def inspect_videos(datas: Sequence[VideoDataModule], console: Console) -> None:
+def inspect_videos(
+    datas: Sequence[VideoDataModule], console: Console, bounds: Sequence[FrameBound] | None = None
+) -> None:
     """Decode every video once, refuse what would spoil a result, and take bad videos out as configured.
+
+    Args:
+        datas: Of the stages.
+        console: For warnings and progress.
+        bounds: Of the frames that each of them will read, so that the clip cache gets them now; None: it does not.
 
     Raises:
         DataError: Names the first few things that are wrong and what to do.
     """
+    wishes = {} if bounds is None else _wishes(datas, bounds)
     facts: dict[tuple[Path, str], VideoFacts] = {}
     told: set[str] = set()
     checked: dict[tuple[object, ...], CheckReport] = {}
     for data in datas:
         every = _every(data)
         new = [record for record in every if (data.root, record.path) not in facts]
-        found = _survey(data, new, console)
+        found = _survey(data, new, console, wishes.get(data.root, ()))
         facts |= {(data.root, path): fact for path, fact in found.items()}
         mine = {record.path: facts[data.root, record.path] for record in every}
         splits = data.splits

@@ -135,7 +135,6 @@ def prepare(experiment: Experiment, console: Console) -> list[Prepared]:
         RBFTError: Anything that would make a stage fail or its result worthless.
     """
     clis = [StageCLI(experiment.arguments(stage)) for stage in experiment.stages]
-    processors: dict[tuple[str, str | None], ClipProcessor] = {}
     found: list[Prepared] = []
     books = []
     for stage, cli in zip(experiment.stages, clis, strict=True):
@@ -161,18 +160,21 @@ def prepare(experiment: Experiment, console: Console) -> list[Prepared]:
     require_orders(experiment.stages, clis)
     require_attempts(experiment.stages, clis)
     require_epochs(experiment.stages, clis)
-    inspect_videos([cli.datamodule for cli in clis], console)
+    models = [(cli.model.name, cli.model.revision) for cli in clis]
+    loaded = {model: ClipProcessor(*model) for model in dict.fromkeys(models)}
+    processors = [loaded[model] for model in models]
+    datas: list[VideoDataModule] = [cli.datamodule for cli in clis]
+    bounds = [processor.frame_bound(data.max_pixels, data.max_visual_tokens)
+              for processor, data in zip(processors, datas, strict=True)]  # fmt: skip
+    inspect_videos(datas, console, bounds)
     done: dict[str, str] = {}
     samples: dict[str, int] = {}
     unlabelled: dict[str, int] = {}
-    for stage, cli, book in zip(experiment.stages, clis, books, strict=True):
+    for stage, cli, book, processor in zip(experiment.stages, clis, books, processors, strict=True):
         module: VLMFineTuner = cli.model
-        key = (module.name, module.revision)
-        if key not in processors:
-            processors[key] = ClipProcessor(*key)
         config = cli.resolved()
         seed = int(config["seed_everything"])
-        module.connect(processors[key], book, seed)
+        module.connect(processor, book, seed)
         inputs = _inputs(stage, cli, config, done)
         done[stage.name] = fingerprint(inputs)
         if stage.kind == "write":
@@ -181,5 +183,5 @@ def prepare(experiment: Experiment, console: Console) -> list[Prepared]:
         learnt = "" if stage.rationale_epochs else stage.rationales_from or ""
         count = samples.get(learnt, 0)
         without = unlabelled.get(stage.name if stage.kind == "write" else learnt, 0)
-        found.append(Prepared(stage, cli, config, book, processors[key], inputs, done[stage.name], count, without))
+        found.append(Prepared(stage, cli, config, book, processor, inputs, done[stage.name], count, without))
     return found

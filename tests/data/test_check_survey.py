@@ -269,7 +269,7 @@ def test_a_progress_bar_on_a_terminal(root):
 def test_all_cores_decode_where_there_is_enough_to_do(root, monkeypatch, files, processes):
     asked = []
 
-    def decode(root, jobs, workers, time_limit):
+    def decode(root, jobs, workers, time_limit, task):
         asked.append(workers)
         return (VideoFacts(path, bytes=1, digest=digest) for path, digest in jobs)
 

@@ -11,7 +11,8 @@ from tests.support.videos import read_number, write_video
 
 from rbft.video.budget import CellBudget
 from rbft.video.clip import read_clip
-from rbft.video.clip_cache import ClipCache, clip_key
+from rbft.video.clip_cache import ClipCache
+from rbft.video.clip_entry import clip_key
 from rbft.video.sampling import FrameSampling
 
 

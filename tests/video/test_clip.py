@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from tests.support.videos import read_number, write_video
 
 from rbft.errors import VideoError
-from rbft.video.clip import fit_size, read_clip
+from rbft.video.clip import read_clip
+from rbft.video.frame_size import fit_size
 from rbft.video.reader import read_frames
 from rbft.video.sampling import FrameSampling
 

@@ -21,7 +21,7 @@ from tests.support.videos import numbered_frames, read_number, write_video
 from tests.support.watch import entries, no_warning
 
 from rbft.errors import VideoError
-from rbft.video import clip_cache
+from rbft.video import clip_cache, clip_entry
 from rbft.video.clip import Clip, read_clip
 from rbft.video.container import Limits
 from rbft.video.sampling import FrameSampling
@@ -98,7 +98,7 @@ def test_every_sampling_has_its_entry(videos, tmp_path):
     assert len(entries(tmp_path)) == len(samplings)
 
 
-@pytest.mark.parametrize(("module", "name"), [(clip_cache, "_SCHEMA"), (av, "__version__")], ids=["schema", "decoder"])
+@pytest.mark.parametrize(("module", "name"), [(clip_entry, "_SCHEMA"), (av, "__version__")], ids=["schema", "decoder"])
 def test_another_version_is_another_entry(videos, tmp_path, monkeypatch, module, name):
     make(tmp_path).read("0.mp4", FOUR, root=videos)
     monkeypatch.setattr(module, name, 1000)

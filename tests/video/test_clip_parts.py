@@ -12,7 +12,8 @@ from rbft.data.fingerprint import file_digest
 from rbft.errors import ConfigError, VideoError
 from rbft.video import reader
 from rbft.video.clip import Clip, read_clip
-from rbft.video.clip_cache import ClipCache, clip_key
+from rbft.video.clip_cache import ClipCache
+from rbft.video.clip_entry import clip_key
 from rbft.video.frame_index import build_index
 from rbft.video.sampling import FrameSampling
 

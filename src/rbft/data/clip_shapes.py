@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from rbft.data.video_facts import VideoFacts
-from rbft.video.clip import fit_size
+from rbft.video.frame_size import fit_size
 from rbft.video.sampling import FrameSampling
 from rbft.vlm.processing import FrameBound
 

@@ -14,8 +14,9 @@ from rbft.data.fingerprint import file_digest
 from rbft.data.records import VideoRecord
 from rbft.data.sampler import Draw
 from rbft.video.clip import Clip, read_clip
-from rbft.video.clip_cache import ClipCache, clip_key
+from rbft.video.clip_cache import ClipCache
 from rbft.video.clip_control import ClipControl, control_clip
+from rbft.video.clip_entry import clip_key
 from rbft.video.container import resolve_inside
 from rbft.video.sampling import FrameSampling
 from rbft.vlm.batch import Item, PromptInputs

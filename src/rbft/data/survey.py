@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from rbft.data.fingerprint import file_digest
 from rbft.data.video_facts import VideoFacts, inspect_video, time_up
 from rbft.errors import ConfigError, DataError, VideoError
 from rbft.files import append_jsonl, read_jsonl
+from rbft.video.clip_gathering import ClipWish
 from rbft.video.container import resolve_inside
 
 CACHE_FILE = "video_facts.jsonl"
@@ -46,6 +48,7 @@ def survey(
     console: Console,
     workers: int | None = None,
     time_limit: float = 300.0,
+    wishes: Sequence[ClipWish] = (),
 ) -> dict[str, VideoFacts]:
     """What is true of every video; only files that no earlier survey saw are decoded.
 
@@ -60,6 +63,7 @@ def survey(
         workers: Decoding processes of one thread each; None: one a core. With 1, this process decodes, which neither
             survives a crash of the media library nor interrupts it within a packet.
         time_limit: Seconds a video may take.
+        wishes: Clips that will be read from every video; those that are decoded now leave them in the clip cache.
 
     Returns:
         The facts by path, in the order of `paths`.
@@ -81,10 +85,11 @@ def survey(
         else:
             jobs.append((path, known))
     processes = min(_cores() if workers is None else workers, -(-len(jobs) // _FILES_A_WORKER))
+    task: Task = partial(inspect_video, wishes=tuple(wishes)) if wishes else inspect_video
     if processes > 1:
-        found = decode_in_processes(root, jobs, processes, time_limit)
+        found = decode_in_processes(root, jobs, processes, time_limit, task)
     else:
-        found = _decode_here(root, jobs, time_limit)
+        found = (task(path, root, digest, time_limit) for path, digest in jobs)
     try:
         for one in _show_progress(found, len(jobs), console):
             facts[one.path] = one
@@ -97,11 +102,6 @@ def survey(
 def _cores() -> int:
     """Cores this process may use; not every system can say so."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _decode_here(root: Path, jobs: Sequence[_Job], time_limit: float) -> Iterator[VideoFacts]:
-    for path, digest in jobs:
-        yield inspect_video(path, root, digest, time_limit)
 
 
 def decode_in_processes(

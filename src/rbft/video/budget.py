@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
 
-from rbft.video.clip import fit_size
+from rbft.video.frame_size import fit_size
+
+if TYPE_CHECKING:
+    from rbft.video.convert import SizeRule
 
 
 @dataclass(frozen=True)
@@ -47,3 +52,17 @@ class CellBudget:
         pixels = cells * self.side**2
         pixels = pixels if max_pixels is None else min(pixels, max_pixels)
         return fit_size(max(height, self.side), max(width, self.side), pixels, self.side)
+
+
+def size_rule(num_frames: int, max_pixels: int | None, multiple: int, budget: CellBudget | None) -> SizeRule | None:
+    """How large the frames of a clip are, by their source; None for as large as that.
+
+    Args:
+        num_frames: Frames of the clip.
+        max_pixels: Most pixels of a frame; None for no bound.
+        multiple: What both sides are multiples of, without a budget.
+        budget: Bound on all frames together; None for none.
+    """
+    if budget is not None:
+        return partial(budget.frame_size, num_frames, max_pixels=max_pixels)
+    return None if max_pixels is None else partial(fit_size, max_pixels=max_pixels, multiple=multiple)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from rbft.errors import VideoError
+from rbft.video.budget import size_rule
 from rbft.video.container import DEFAULT_LIMITS, Limits
 from rbft.video.frame_index import FrameIndex
 from rbft.video.reader import FrameMissingError, open_reader
@@ -55,36 +54,6 @@ class Clip:
         }
 
 
-def fit_size(height: int, width: int, max_pixels: int, multiple: int = 2) -> tuple[int, int]:
-    """The largest size of at most `max_pixels` that keeps the aspect ratio and does not enlarge.
-
-    Args:
-        height: Height of the source in pixels.
-        width: Width of the source in pixels.
-        max_pixels: Most pixels (height times width) of the result.
-        multiple: Both sides of the result are multiples of this, except that a side shorter than it stays as it is.
-
-    Returns:
-        Height and width.
-
-    Raises:
-        ValueError: An argument is below 1.
-    """
-    if min(height, width, max_pixels, multiple) < 1:
-        raise ValueError(f"sizes must be at least 1: {height=}, {width=}, {max_pixels=}, {multiple=}")
-    scale = min(1.0, math.sqrt(max_pixels / (height * width)))
-    short, long = sorted((height, width))
-    fitted_short = _round_down(short * scale, multiple, short)
-    # A short side that cannot shrink further leaves less to the long one than the aspect ratio asks for.
-    fitted_long = _round_down(min(long * scale, max_pixels / fitted_short), multiple, long)
-    return (fitted_short, fitted_long) if height <= width else (fitted_long, fitted_short)
-
-
-def _round_down(value: float, multiple: int, original: int) -> int:
-    """A multiple not above `value`, but at least one multiple or the original if that is less."""
-    return max(int(value) // multiple * multiple, min(multiple, original))
-
-
 def read_clip(
     path: str | Path,
     sampling: FrameSampling,
@@ -117,9 +86,7 @@ def read_clip(
         raise ValueError("give size, or max_pixels and budget, not both")
 
     def rule(num_frames: int) -> tuple[int, int] | SizeRule | None:
-        if budget is not None:
-            return partial(budget.frame_size, num_frames, max_pixels=max_pixels)
-        return size if max_pixels is None else partial(fit_size, max_pixels=max_pixels, multiple=multiple)
+        return size or size_rule(num_frames, max_pixels, multiple, budget)
 
     with open_reader(path, root, limits, often=sampling.part is not None) as reader:
         index = reader.index

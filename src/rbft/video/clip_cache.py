@@ -2,36 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import mmap
 import os
-import struct
 from collections.abc import Callable
-from dataclasses import asdict, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import torch
 
-from rbft.bounded_folder import BoundedFolder, DamagedEntryError, Wording
+from rbft.bounded_folder import DamagedEntryError
 from rbft.errors import ConfigError
 from rbft.video.budget import CellBudget
 from rbft.video.clip import Clip, read_clip
+from rbft.video.clip_entry import HEAD, MAGIC, aligned, clip_folder, clip_key, hashed, pack_entry
 from rbft.video.container import DEFAULT_LIMITS, Limits, resolve_inside
 from rbft.video.sampling import FrameSampling
-
-# To be raised when the layout of an entry changes, or the frames that the reader gives for the same request.
-_SCHEMA = 1
-_SUFFIX = ".clip"
-_MAGIC = b"rbftclip"
-_HEAD = struct.Struct("<8sI16s")  # magic, bytes of the JSON header behind it, their hash
-_ALIGNMENT = 64  # of the first frame in the file, as tensor code likes it
-_WORDING = Wording("clip cache", "clips", "decoded", "data.cache_gb", "data.cache_clips")
 
 
 class ClipCache:
@@ -54,7 +43,7 @@ class ClipCache:
 
     def __init__(self, folder: Path, max_bytes: int, digest: Callable[[Path], str]) -> None:
         self.folder, self.max_bytes = folder, max_bytes
-        self._entries = BoundedFolder(folder, _SUFFIX, max_bytes, _WORDING)
+        self._entries = clip_folder(folder, max_bytes)
         self._digest = digest
 
     def read(
@@ -122,49 +111,8 @@ def default_folder() -> Path:
         ) from error
 
 
-def clip_key(
-    content: str,
-    sampling: FrameSampling,
-    max_pixels: int | None,
-    size: tuple[int, int] | None = None,
-    limits: Limits = DEFAULT_LIMITS,
-    multiple: int = 2,
-    budget: CellBudget | None = None,
-) -> str:
-    """A hash of everything that a clip without random frames depends on, the version of the decoder included.
-
-    Args:
-        content: Hash of the video's content.
-        sampling: As for reading, like the others.
-        max_pixels: Most pixels of a frame.
-        size: Height and width to scale to.
-        limits: What the file may cost.
-        multiple: What both sides of a scaled frame are multiples of.
-        budget: Bound on all frames together.
-    """
-    clip = [field.name for field in fields(Clip)]
-    # a clip of a whole video is named as it was before there were parts
-    frames = {name: value for name, value in asdict(sampling).items() if name != "part" or value is not None}
-    request = [_SCHEMA, clip, av.__version__, content, frames, max_pixels, size, asdict(limits), multiple,
-               None if budget is None else asdict(budget)]  # fmt: skip
-    return _hash(json.dumps(request).encode()).hex()
-
-
-def _hash(data: bytes) -> bytes:
-    return hashlib.blake2b(data, digest_size=16).digest()
-
-
-def _aligned(position: int) -> int:
-    return -(-position // _ALIGNMENT) * _ALIGNMENT
-
-
 def _pack(key: str, clip: Clip) -> bytes:
-    """The content of an entry; of all fields only the path stays out, because equal videos have several."""
-    values: dict[str, Any] = {field.name: getattr(clip, field.name) for field in fields(Clip)}
-    del values["frames"], values["path"]
-    header = json.dumps({"key": key, "shape": list(clip.frames.shape), "values": values}).encode()
-    start = _HEAD.pack(_MAGIC, len(header), _hash(header)) + header
-    return b"".join((start.ljust(_aligned(len(start)), b"\0"), clip.frames.contiguous().numpy().data))
+    return pack_entry(key, vars(clip), clip.frames.contiguous().numpy())
 
 
 def _read_entry(entry: Path, key: str, path: str | Path) -> Clip:
@@ -182,16 +130,16 @@ def _unpack(data: mmap.mmap | bytes, key: str, path: str | Path) -> Clip:
     Raises:
         DamagedEntryError: The entry is not whole, or its header is not what was written under `key`.
     """
-    if len(data) < _HEAD.size:
+    if len(data) < HEAD.size:
         raise DamagedEntryError(f"it has {len(data)} bytes")
-    magic, size, check = _HEAD.unpack_from(data)
-    header = data[_HEAD.size : _HEAD.size + size]
-    if magic != _MAGIC or _hash(header) != check:
+    magic, size, check = HEAD.unpack_from(data)
+    header = data[HEAD.size : HEAD.size + size]
+    if magic != MAGIC or hashed(header) != check:
         raise DamagedEntryError("its header is not as it was written")
     content = json.loads(header)
     if content["key"] != key:
         raise DamagedEntryError("it is the entry of another clip")
-    start, shape = _aligned(_HEAD.size + size), content["shape"]
+    start, shape = aligned(HEAD.size + size), content["shape"]
     if len(data) != start + math.prod(shape):
         raise DamagedEntryError(f"it has {len(data)} bytes instead of {start + math.prod(shape)}")
     frames = torch.frombuffer(data, dtype=torch.uint8, offset=start).view(shape)

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from av.packet import Packet
-from av.video.frame import VideoFrame
 from torch import Tensor
 
 from rbft.errors import VideoError
@@ -19,6 +18,7 @@ from rbft.video.container import DEFAULT_LIMITS, MEDIA_ERRORS, Limits, OpenVideo
 from rbft.video.convert import RGBConverter, SizeRule
 from rbft.video.decoding import DecodingRun, Shown, decode_all
 from rbft.video.frame_index import FrameIndex, build_index
+from rbft.video.frame_target import FrameTarget
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,13 +94,13 @@ class VideoReader:
         wanted = sorted(set(indices))
         if wanted[0] < 0 or wanted[-1] >= self.index.num_frames:
             raise self._missing(wanted[0] if wanted[0] < 0 else wanted[-1], self.index.num_frames)
-        target = _Target(indices, RGBConverter(self._video.path, size))
+        target = FrameTarget(indices, RGBConverter(self._video.path, size))
         if not (self.index.timed and self._read_by_seeking(wanted, target)):
             self._read_from_start(wanted, target)
         timestamps = tuple(self.index.timestamp(index) for index in indices)
-        return DecodedFrames(target.tensor(), timestamps, tuple(indices))
+        return DecodedFrames(torch.from_numpy(target.array()), timestamps, tuple(indices))
 
-    def _read_by_seeking(self, wanted: list[int], target: _Target) -> bool:
+    def _read_by_seeking(self, wanted: list[int], target: FrameTarget) -> bool:
         """Reads from key frame to key frame; False if a frame does not turn up where it should, undamaged."""
         starts = np.searchsorted(self.index.keyframes[:, 0], self.index.pts[wanted], side="right") - 1
         for start in np.unique(starts):
@@ -143,7 +143,7 @@ class VideoReader:
         except MEDIA_ERRORS:
             return  # what was wanted beyond is missing, which the caller notices
 
-    def _read_from_start(self, wanted: list[int], target: _Target) -> None:
+    def _read_from_start(self, wanted: list[int], target: FrameTarget) -> None:
         """Reads by decoding everything up to the last wanted frame; what is missing or damaged then is so."""
         timed = self.index.timed
         names = {int(self.index.pts[i]) if timed else i: i for i in wanted}
@@ -174,32 +174,6 @@ class VideoReader:
         says = f"; its header declares {declared}" if declared and declared != available else ""
         reason = f"frame {index} does not exist: {available} frames can be read{says}"
         return FrameMissingError(self._video.path, reason, available)
-
-
-class _Target:
-    """The result under construction: every wanted frame is converted once and put where it was asked for."""
-
-    def __init__(self, indices: Sequence[int], convert: RGBConverter) -> None:
-        self._convert = convert
-        self._rows: dict[int, list[int]] = {}
-        for row, index in enumerate(indices):
-            self._rows.setdefault(index, []).append(row)
-        self._length = len(indices)
-        self._frames: np.ndarray | None = None
-
-    def put(self, index: int, frame: VideoFrame) -> None:
-        if self._frames is None:
-            height, width = self._convert.size_for(frame)
-            self._frames = np.empty((self._length, 3, height, width), np.uint8)
-        first, *others = self._rows[index]
-        self._convert.write(frame, self._frames[first])
-        for row in others:
-            self._frames[row] = self._frames[first]
-
-    def tensor(self) -> Tensor:
-        if self._frames is None:
-            raise RuntimeError("no frame was put")
-        return torch.from_numpy(self._frames)
 
 
 @contextmanager
