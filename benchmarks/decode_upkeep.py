@@ -6,6 +6,7 @@ import gc
 import os
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,12 +17,15 @@ from typing import Any
 from benchmarks.common import load_average, median_ratio, on_one_core, time_in_turns
 from benchmarks.media import AWKWARD, TIMED, write_video
 from benchmarks.readers import OURS
+from rich.console import Console
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from rbft.data.fingerprint import file_digest
+from rbft.data.survey import survey
 from rbft.video.clip import Clip, read_clip
 from rbft.video.clip_cache import ClipCache
+from rbft.video.clip_gathering import ClipWish
 from rbft.video.reader import open_reader, read_frames
 from rbft.video.sampling import FrameSampling
 
@@ -29,6 +33,7 @@ _FFMPEG, _FFMPEG_START = "ffmpeg", "ffmpeg start"
 _SMALL = "h264 340x256, 10 s"
 _SAMPLING = FrameSampling(num_frames=16)
 _SIZE = (252, 336)
+_MAX_PIXELS = 252 * 336
 _READS, _SETTLED = 5000, 500
 _LEAK_CASES = ("edit list", "open gop ts", "mkv without duration", "raw h264", "b-frame avi mpeg4", "webm vp9")
 _CLIPS = 32
@@ -113,6 +118,26 @@ def _leaks(folder: Path, repeats: int) -> dict[str, Any]:
     return {"frames": _SAMPLING.num_frames, "value": round(memory / 2**20, 1), "reason": reason}
 
 
+def _first_look(folder: Path, repeats: int) -> dict[str, Any]:
+    """All that a run does before it has a video's clip, once for each of some videos that it never saw."""
+    (root := folder / "looked-at").mkdir()
+    paths = [write_video(root, case, AWKWARD[case]).name for case in _LEAK_CASES] + [
+        write_video(root, _SMALL, TIMED[_SMALL]).name
+    ]
+
+    def look(keep: bool) -> None:
+        with tempfile.TemporaryDirectory() as name:
+            cache = ClipCache(Path(name), 2**30, file_digest)
+            wishes = [ClipWish(cache.folder, cache.max_bytes, _SAMPLING, _MAX_PIXELS, 2, None)] if keep else []
+            survey(root, paths, cache=cache.folder / "survey", console=Console(quiet=True), workers=1, wishes=wishes)
+            for path in paths:
+                cache.read(path, _SAMPLING, max_pixels=_MAX_PIXELS, root=root)
+
+    with on_one_core():
+        seconds = time_in_turns({"apart": partial(look, False), "together": partial(look, True)}, repeats)
+    return {"frames": _SAMPLING.num_frames, "value": median_ratio(seconds["apart"], seconds["together"])}
+
+
 class _Clips(Dataset[Tensor]):
     """The same clip again and again, decoded every time."""
 
@@ -144,6 +169,7 @@ def _two_workers(folder: Path, repeats: int) -> dict[str, Any]:
 
 UPKEEP: dict[str, Upkeep] = {
     "clip cache, 16 frames of 340p": Upkeep("speedup of a cached clip", _cached_clip),
+    "first look, 16 frames": Upkeep("speedup of keeping clips while looking", _first_look),
     "5000 reads": Upkeep("growth in MiB", _leaks),
     "two workers, 16 frames of 340p": Upkeep("speedup of two workers", _two_workers),
 }

@@ -71,6 +71,12 @@ def test_speed_is_measured(tmp_path, monkeypatch):
     assert floor["available"] == (floor["value"] is not None)
 
 
+def test_a_first_look_that_keeps_clips_is_faster_than_looking_and_decoding(tmp_path):
+    assert decode.main(["--json", str(tmp_path / "out.json"), "--cases", "first look", "--repeats", "1"]) == 0
+    (row,) = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))["rows"]
+    assert row["value"] > 1.1  # 1.65 was measured
+
+
 def test_cases_that_do_not_exist_are_bad_usage(tmp_path, capsys):
     with pytest.raises(SystemExit) as stop:
         decode.main(["--json", str(tmp_path / "out.json"), "--cases", "edit lisp"])
