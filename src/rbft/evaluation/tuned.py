@@ -60,11 +60,11 @@ def _best(members: Sequence[Member], places: Sequence[int]) -> int:
 def _validated(member: Member) -> tuple[tuple[float, float], set[str]]:
     """How good a run is on its validation videos, the more the better, and which these are."""
     path = member.validation
-    if path is None or not path.is_file():
+    rows = [] if path is None or not path.is_file() else read_predictions(path)
+    if not rows:
         raise DataError(f"{path or member.predictions.parent}: this run was not scored on validation videos, so it "
                         "cannot be chosen by them. Give data.val_shots (or validation videos of your own) and leave "
                         "model.answering.calibrate on.")  # fmt: skip
-    rows = read_predictions(path)
     try:
         likely = [row.probabilities[member.labels.index(row.label)] for row in rows]
     except (ValueError, IndexError) as error:
