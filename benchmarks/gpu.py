@@ -129,11 +129,12 @@ def train_rows(setting: Setting, name: str) -> list[Row]:
     seconds = time_in_turns(steps, setting.repeats, setting.clock)
     size = model_size(str(setting.folder), None, "bfloat16", None, TUNINGS[name]())
     lengths = [len(p.ids) + len(t) for p, t in zip(batch.prompts, batch.targets, strict=True)]
-    needed = step_operations(size, lengths, sum(map(len, batch.targets)))
+    answers = [len(target) for target in batch.targets]
+    needed = step_operations(size, lengths, answers, sum(answers))
     visual = ours.processor.count_visual_tokens(batch.prompts[0].ids)
     pixels = whole["pixel_values_videos"].numel() // len(setting.clips)
     tower = len(setting.clips) * size.vision_flops(pixels, visual)
-    plain_needed = step_operations(size, lengths, whole["input_ids"].numel()) + tower
+    plain_needed = step_operations(size, lengths, lengths, whole["input_ids"].numel()) + tower
     fastest = {name: min(found) for name, found in seconds.items()}
     figures = {
         "max_abs_diff": abs(losses[0] - losses[1]),
@@ -147,7 +148,7 @@ def train_rows(setting: Setting, name: str) -> list[Row]:
     return [row(setting, f"training, {name}", "plain path", seconds) | figures]
 
 
-def step_operations(size: ModelSize, lengths: Sequence[int], heads: int) -> float:
+def step_operations(size: ModelSize, lengths: Sequence[int], kept: Sequence[int], heads: int) -> float:
     """Operations of a training step over rows whose visual features are there.
 
     Backward costs as much as forward for the gradients of activations, and once more for those of trained weights.
@@ -155,10 +156,11 @@ def step_operations(size: ModelSize, lengths: Sequence[int], heads: int) -> floa
     Args:
         size: Of the model.
         lengths: Tokens of each row.
+        kept: Tokens of each that the last layer is computed for.
         heads: Tokens that the head is computed for, in all rows together.
     """
     passes = 3 if size.whole_language else 2
-    return passes * (sum(map(size.read_flops, lengths)) + size.head_flops(heads))
+    return passes * (sum(map(size.read_flops, lengths, kept)) + size.head_flops(heads))
 
 
 def row(setting: Setting, case: str, baseline: str, seconds: dict[str, list[float]]) -> Row:

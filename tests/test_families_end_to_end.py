@@ -88,7 +88,7 @@ def test_whole_parts(run_family: Callable[..., Run], few: Path, family_folder: C
     assert_predictions(run, few)
 
 
-def test_activation_checkpointing_computes_twice_and_the_same(run_family: Callable[..., Run]) -> None:
+def test_activation_checkpointing_computes_layers_anew_and_the_same(run_family: Callable[..., Run]) -> None:
     computed: list[str] = []
 
     def count(module: torch.nn.Module, inputs: object) -> None:
@@ -101,7 +101,8 @@ def test_activation_checkpointing_computes_twice_and_the_same(run_family: Callab
         computed.clear()
         again = ("--stage", "classification", "--restart", "--model.activation_checkpointing", "true")
         frugal = weights(run_family("internvl", *again, method="sft"), "classification")
-    assert computed == once * 2
+    # of two layers the last is not computed anew: what it keeps is little, and wanted next
+    assert 2 * len(computed) == 3 * len(once) > 0
     for name, value in plain.items():
         torch.testing.assert_close(frugal[name], value, rtol=1e-4, atol=1e-6)
 

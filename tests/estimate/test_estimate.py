@@ -245,7 +245,7 @@ def test_work_of_training(size):
         given = [replace(row, encode=encode) for row in rows]
         return training_work(model, given, times, 1, 1, checkpointing=checkpointing, kind="cpu").flops
 
-    forward = size.read_flops(110) + size.head_flops(10)
+    forward = size.read_flops(110, 10) + size.head_flops(10)
     assert flops() == 2 * forward and flops(3) == 6 * forward and flops(checkpointing=True) == 3 * forward
     assert flops(model=model_size("builtin/tiny", None, "float32", None, FullFineTuning())) == 3 * forward
     assert flops(encode=1) - flops() == size.vision_flops(10_000, 4) > 0

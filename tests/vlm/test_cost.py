@@ -135,7 +135,7 @@ def test_arithmetic_is_that_of_the_model(name, family_folder: Callable[[str], Pa
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         step.vlm.target_log_probs(prompt, answer)
     visual = step.processor.count_visual_tokens(prompt[0].ids)
-    told = size.read_flops(len(prompt[0].ids) + len(answer[0])) + size.head_flops(len(answer[0]))
+    told = size.read_flops(len(prompt[0].ids) + len(answer[0]), len(answer[0])) + size.head_flops(len(answer[0]))
     told += size.vision_flops(step.pixel_values, visual)
     assert 0.6 < told / counter.get_total_flops() < 1.4
 

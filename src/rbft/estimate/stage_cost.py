@@ -147,7 +147,7 @@ def training_work(
     vision = 3 + again if size.vision_trained else 1
     flops = 0.0
     for row in rows:
-        flops += epochs * language * (size.read_flops(row.length) + size.head_flops(row.answer))
+        flops += epochs * language * (size.read_flops(row.length, row.answer) + size.head_flops(row.answer))
         flops += row.encode * vision * size.vision_flops(row.pixel_values, row.visual)
     encoded = sum(row.encode for row in rows)
     batches = epochs * len(rows) / batch_size
@@ -175,7 +175,7 @@ def writing_work(size: ModelSize, rows: Sequence[Row], batch_size: int, samples:
     """Of writing `samples` answers to each prompt, all of full length: each token reads all weights once a batch."""
     flops = 0.0
     for row in rows:
-        flops += size.read_flops(row.prompt) + row.encode * size.vision_flops(row.pixel_values, row.visual)
+        flops += size.read_flops(row.prompt, 1) + row.encode * size.vision_flops(row.pixel_values, row.visual)
         flops += samples * row.answer * (2.0 * size.language.linear + size.head_flops(1))
     steps = max(row.answer for row in rows) * len(rows) / batch_size
     layers = size.language.layers * (steps + len(rows) / batch_size) + size.vision.layers * sum(r.encode for r in rows)
@@ -210,7 +210,7 @@ def scoring_work(size: ModelSize, rows: Sequence[Row], batch_size: int, labels: 
     tail = sum(tokens - 1 for tokens in labels)
     flops = 0.0
     for row in rows:
-        flops += size.read_flops(row.prompt) + row.encode * size.vision_flops(row.pixel_values, row.visual)
+        flops += size.read_flops(row.prompt, 1) + row.encode * size.vision_flops(row.pixel_values, row.visual)
         flops += tail * 2.0 * size.language.linear + size.head_flops(1 + tail)
     layers = 2 * size.language.layers * len(rows) / batch_size + size.vision.layers * sum(row.encode for row in rows)
     return Work(flops, 0.0, _launches(layers))

@@ -38,7 +38,12 @@ class Tower:
     gated: bool
     linear: int
 
-    def kept(self, element: int, trained: bool, scores: int = 0) -> int:
+    @property
+    def own(self) -> float:
+        """Parameters of one layer that serve no token but the one they are multiplied with: all but keys and values."""
+        return self.linear / self.layers - 2 * self.width * self.key
+
+    def kept(self, element: int, trained: bool, scores: int = 0, *, forward: bool = True) -> int:
         """Bytes that one layer keeps of each token for its backward pass, without any adapters'.
 
         Counted over the layer as transformers computes it: two norms (in float32 whatever the weights are), queries,
@@ -50,14 +55,15 @@ class Tower:
             element: Bytes of a number.
             trained: Whether the layer's own weights are trained.
             scores: Tokens of a row where attention is not fused (`eager`) and keeps a score for each; else 0.
+            forward: Whether the feed-forward part is computed, which in the last layer it is for few tokens only.
         """
         kept_scores = self.heads * scores * (element + 4)
         norms = 2 * self.width * (element + (4 if element < 4 else 0))
         repeated = 2 * self.query if self.key < self.query else 0
         attention = (3 * self.query + 2 * self.key + repeated) * element
-        forward = (3 if self.gated else 2) * self.inner * element
-        inputs = (2 * self.width + self.inner) * element if trained else 0
-        return norms + attention + kept_scores + forward + inputs
+        branches = (3 if self.gated else 2) * self.inner * element if forward else 0
+        inputs = (2 * self.width + self.inner if forward else self.width) * element if trained else 0
+        return norms + attention + kept_scores + branches + inputs
 
 
 @dataclass(frozen=True)
@@ -119,8 +125,8 @@ class ModelSize:
         """Most bytes of activations of the language model in a training step, logits included.
 
         What all layers keep, and then the larger of the logits with their gradients and one layer's gradients, which
-        are about as large as what it kept. With checkpointing each layer keeps its input, and one at a time computes
-        the rest anew.
+        are about as large as what it kept. With checkpointing each layer but the last keeps its input, and one at a
+        time computes the rest anew.
 
         Args:
             rows: Of a micro-batch.
@@ -130,9 +136,11 @@ class ModelSize:
         """
         tower = self.language
         adapters = self.adapted * (4 + (1 if self.dropout else 0)) // tower.layers
-        layer = tower.kept(self.element, self.whole_language, row if self.eager else 0) + adapters
+        scores = row if self.eager else 0
+        layer = tower.kept(self.element, self.whole_language, scores) + adapters
+        last = tower.kept(self.element, self.whole_language, scores, forward=False)
         ends = 3 * tower.width * self.element  # embeddings without and with features, and the last norm
-        kept = tower.layers * (tower.width * self.element if checkpointing else layer) + ends
+        kept = (tower.layers - 1) * (tower.width * self.element if checkpointing else layer) + last + ends
         working = 2 * layer if checkpointing else layer
         half = self.element if self.element < 4 else 0
         logits = rows * supervised * self.vocabulary * (3 * 4 + half)  # log-softmax and two gradients
@@ -170,12 +178,17 @@ class ModelSize:
 
     # -- arithmetic
 
-    def read_flops(self, row: int) -> float:
-        """Floating-point operations of a forward pass over a row of `row` tokens, without the head.
+    def read_flops(self, row: int, kept: int) -> float:
+        """Floating-point operations of a forward pass over a row, without the head.
 
         Two for each weight and token (Kaplan et al., arXiv 2001.08361, section 2.1), and causal attention.
+
+        Args:
+            row: Tokens of the row.
+            kept: Those whose logits are asked for; the last layer computes for all others keys and values alone.
         """
-        return row * (2.0 * self.language.linear + 2.0 * self.language.layers * row * self.language.query)
+        whole = row * (2.0 * self.language.linear + 2.0 * self.language.layers * row * self.language.query)
+        return whole - 2.0 * (row - kept) * self.language.own
 
     def vision_flops(self, pixel_values: int, visual_tokens: int) -> float:
         """Of encoding a clip, whose frames each attend to themselves."""

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from rbft.vlm.batch import EncodedClip, PromptInputs, Rows, pad_rows
 from rbft.vlm.encoding import POSITION_KEYS, encoded_clip, modality_of, together
 from rbft.vlm.features import FeatureCache, weights_digest
+from rbft.vlm.last_layer import read_at
 from rbft.vlm.reference import Reference
 from rbft.vlm.tree import TokenTree
 
@@ -137,9 +138,9 @@ class VLM(nn.Module):
         return clip
 
     def arguments(self, rows: Rows, visual: dict[str, Any]) -> dict[str, Any]:
-        """Keyword arguments of generate, or but for positions of a forward pass, over whole rows."""
+        """Keyword arguments of a forward pass over whole rows, but for mask and positions."""
         # a fresh dict: some families write the encoder outputs they computed back into it
-        arguments: dict[str, Any] = {"input_ids": rows.ids, "attention_mask": rows.mask, **visual}
+        arguments: dict[str, Any] = {"input_ids": rows.ids, **visual}
         if "mm_encoder_outputs" in visual:
             arguments["mm_encoder_outputs"] = dict(visual["mm_encoder_outputs"])
             if rows.types is not None:
@@ -161,12 +162,25 @@ class VLM(nn.Module):
 
     # -- language
 
+    def read(self, keep: Tensor, **arguments: Any) -> Any:
+        """A forward pass that computes logits, and what only they need, at the kept places.
+
+        Args:
+            keep: (B, L) bool.
+            arguments: Of the model.
+
+        Returns:
+            Its output, with logits (N, V) for the N kept places row by row.
+        """
+        with read_at(self.base.get_decoder(), keep):
+            return self.base(**arguments, logits_to_keep=keep)
+
     def target_logits(
         self, prompts: Sequence[PromptInputs], targets: Sequence[Tensor], visual: dict[str, Any] | None = None
     ) -> tuple[Tensor, Tensor]:
         """Logits about each target token behind its prompt.
 
-        The language-model head runs only where a token is supervised (`logits_to_keep`).
+        The language-model head and the last layer run only where a token is supervised.
 
         Args:
             prompts: One per row.
@@ -182,8 +196,9 @@ class VLM(nn.Module):
         for row, (prompt, target) in enumerate(zip(prompts, targets, strict=True)):
             # the logits at a position are about the token behind it
             keep[row, len(prompt.ids) - 1 : len(prompt.ids) - 1 + len(target)] = True
+        # a row is filled up behind its tokens, where none of them looks: without a mask attention is the faster kernel
         arguments = self.arguments(rows, visual)
-        output = self.base(**arguments, position_ids=self.positions(rows, visual), use_cache=False, logits_to_keep=keep)
+        output = self.read(keep, **arguments, position_ids=self.positions(rows, visual), use_cache=False)
         logits: Tensor = output.logits
         return logits, keep.nonzero()[:, 0]
 
@@ -213,10 +228,11 @@ class VLM(nn.Module):
         arguments = self.arguments(rows, visual)
         positions = self.positions(rows, visual)
         last = (rows.lengths - 1).unsqueeze(1)
-        output = self.base(**arguments, position_ids=positions, use_cache=True, logits_to_keep=last)
+        keep = torch.zeros_like(rows.ids, dtype=torch.bool).scatter(1, last, True)
+        output = self.read(keep, **arguments, attention_mask=rows.mask, position_ids=positions, use_cache=True)
         # text goes on behind the last token's position, which is not the row's length where a clip spans few positions
         following = rows.lengths if positions is None else positions[0].gather(1, last).squeeze(1) + 1
-        return output.past_key_values, output.logits[:, 0].float().log_softmax(-1), following, rows
+        return output.past_key_values, output.logits.float().log_softmax(-1), following, rows
 
     @property
     def takes_tree_masks(self) -> bool:

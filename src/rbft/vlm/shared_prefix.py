@@ -137,11 +137,12 @@ def packed_logits(vlm: VLM, rows: Sequence[Packed]) -> tuple[AnswerLogits, Tenso
         visible[number, behind, before] = True
         visible[number, behind, behind] = row.tree.lineage().to(vlm.device)
         keep[number, row.sources.to(vlm.device)] = True
-    logits = vlm.base(
-        **vlm.arguments(whole, visual) | {"attention_mask": vlm.attention_mask(visible)},
+    logits = vlm.read(
+        keep,
+        **vlm.arguments(whole, visual),
+        attention_mask=vlm.attention_mask(visible),
         position_ids=positions[0] if known is None else positions,
         use_cache=False,
-        logits_to_keep=keep,
     ).logits
     # kept logits come row by row
     place = (keep.flatten().cumsum(0) - 1).reshape(keep.shape)
