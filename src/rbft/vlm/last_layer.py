@@ -25,13 +25,15 @@ def read_at(decoder: nn.Module, keep: Tensor) -> Iterator[None]:
         decoder: The language model.
         keep: (B, L) bool, where logits are asked for.
     """
+    # as numbers, found once: a mask would be counted anew at each use, and a GPU waited for
+    places = keep.nonzero(as_tuple=True)
 
     def gather(part: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return (inputs[0][keep].unsqueeze(0), *inputs[1:])
+        return (inputs[0][places].unsqueeze(0), *inputs[1:])
 
     def scatter(part: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         whole = output.new_zeros((*keep.shape, output.shape[-1]))
-        whole[keep] = output[0]
+        whole[places] = output[0]
         return whole
 
     layers: Any = getattr(decoder, "layers", [])
