@@ -252,8 +252,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--labels", type=int, default=101, help="classes (default: %(default)s)")
     flags: argparse.Namespace = parser.parse_args(arguments)
     if flags.device == "cuda" and not torch.cuda.is_available():
-        print("gpu: this machine has no GPU that torch can use; nothing was measured. "
-              "`--device cpu --sizes tiny` runs the script small, without meaning.", file=sys.stderr)  # fmt: skip
+        print(
+            "gpu: this machine has no GPU that torch can use; nothing was measured. "
+            "`--device cpu --sizes tiny` runs the script small, without meaning.",
+            file=sys.stderr,
+        )
         return 2
     dtype, side = (torch.bfloat16, 8192) if flags.device == "cuda" else (torch.float32, 256)
     rate = matrix_rate(flags.device, dtype, side, flags.repeats)
@@ -268,8 +271,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 size, files, flags.device, dtype, rate, clips, flags.repeats, flags.new_tokens, flags.labels
             )
             rows += measure(setting)
-    columns = ("case", "baseline", "speedup", "max_abs_diff", "samples_per_second", "tokens_per_second",
-               "videos_per_second", "utilisation", "baseline_utilisation", "peak_memory_ratio", "reason")  # fmt: skip
+    columns = (
+        "case",
+        "baseline",
+        "speedup",
+        "max_abs_diff",
+        "samples_per_second",
+        "tokens_per_second",
+        "videos_per_second",
+        "utilisation",
+        "baseline_utilisation",
+        "peak_memory_ratio",
+        "reason",
+    )
     print_table("Full-size models: how many times as fast as plain transformers", columns, rows)
     environment = describe([], arguments) | {"matrix_teraflops": round(rate / 1e12, 3)}
     write_record(flags.json, "gpu", environment, rows)

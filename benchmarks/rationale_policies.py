@@ -196,11 +196,16 @@ class Tally:
             return round(count / self.kept, 4) if self.kept else None
 
         return {
-            "clips": self.clips, "written": self.written, "kept": self.kept,
-            "covered": round(self.covered / self.clips, 4), "emptied": self.emptied,
-            "events": share(self.events), "exact": share(self.exact), "class": share(self.stated),
+            "clips": self.clips,
+            "written": self.written,
+            "kept": self.kept,
+            "covered": round(self.covered / self.clips, 4),
+            "emptied": self.emptied,
+            "events": share(self.events),
+            "exact": share(self.exact),
+            "class": share(self.stated),
             "tokens": round(self.tokens / self.clips, 2),
-        }  # fmt: skip
+        }
 
 
 def measure(style: Style, clips: int, draws: int) -> list[Row]:

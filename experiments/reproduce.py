@@ -104,8 +104,11 @@ def missing(recipe: Recipe, root: Path | None) -> list[str]:
     elif root is not None and not root.is_dir():
         found.append(f"--data.root {root}: no such folder")
     elif root is not None:
-        found += [f"{root} holds no {pattern} ({what})" for pattern, what in recipe.needs
-                  if next(root.glob(pattern), None) is None]  # fmt: skip
+        found += [
+            f"{root} holds no {pattern} ({what})"
+            for pattern, what in recipe.needs
+            if next(root.glob(pattern), None) is None
+        ]
     if recipe.gpu_gb:
         import torch
 

@@ -100,8 +100,10 @@ def test_zsh(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     if zsh is None:
         pytest.skip("no zsh on the PATH")
     (tmp_path / "rbft.zsh").write_text(text)
-    program = ("autoload -Uz compinit && compinit -u; source ./rbft.zsh; COMP_WORDS=(rbft pre); COMP_CWORD=1; "
-               'setopt ksharrays shwordsplit; _rbft; print -l "${COMPREPLY[@]}"')  # fmt: skip
+    program = (
+        "autoload -Uz compinit && compinit -u; source ./rbft.zsh; COMP_WORDS=(rbft pre); COMP_CWORD=1; "
+        'setopt ksharrays shwordsplit; _rbft; print -l "${COMPREPLY[@]}"'
+    )
     assert shell(zsh, "-f", "-c", program, folder=tmp_path).split() == ["predict"]
 
 
@@ -163,8 +165,11 @@ def test_the_table_is_the_parsers(command: str, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_every_command_is_there_and_every_key_is_one() -> None:
-    listed = {line.split()[0] for line in HELP.split("commands:\n")[1].split("\noptions:")[0].splitlines()
-              if line.startswith("  ") and line[2] != " "}  # fmt: skip
+    listed = {
+        line.split()[0]
+        for line in HELP.split("commands:\n")[1].split("\noptions:")[0].splitlines()
+        if line.startswith("  ") and line[2] != " "
+    }
     assert listed == {command.split()[0] for command in FLAGS}
     config = REPOSITORY / "experiments" / "quickstart.yaml"
     known = StageCLI(["--config", str(config)]).parser._option_string_actions

@@ -125,23 +125,51 @@ def _multihateclip(root: Path, clips: list[Path]) -> None:
 
 # how to fabricate the data of each experiment, and what makes it small
 FABRICATE: dict[str, tuple[Callable[[Path, list[Path]], None] | None, list[str]]] = {
-    "quickstart": (None, ["--data.format.test_per_class", "1", "--data.format.val_per_class", "1",
-                          "--data.format.train_per_class", "4"]),
-    "unions": (None, ["--data.format.test_per_class", "1", "--data.format.val_per_class", "2", "--data.val_shots", "2",
-                      "--data.format.train_per_class", "2"]),
-    "controls": (None, ["--data.format.test_per_class", "1", "--data.format.val_per_class", "1",
-                        "--data.format.train_per_class", "4"]),
-    "rounds": (None, ["--data.format.test_per_class", "1", "--data.format.val_per_class", "1",
-                      "--data.format.train_per_class", "5"]),
+    "quickstart": (
+        None,
+        ["--data.format.test_per_class", "1", "--data.format.val_per_class", "1", "--data.format.train_per_class", "4"],
+    ),
+    "unions": (
+        None,
+        [
+            "--data.format.test_per_class",
+            "1",
+            "--data.format.val_per_class",
+            "2",
+            "--data.val_shots",
+            "2",
+            "--data.format.train_per_class",
+            "2",
+        ],
+    ),
+    "controls": (
+        None,
+        ["--data.format.test_per_class", "1", "--data.format.val_per_class", "1", "--data.format.train_per_class", "4"],
+    ),
+    "rounds": (
+        None,
+        ["--data.format.test_per_class", "1", "--data.format.val_per_class", "1", "--data.format.train_per_class", "5"],
+    ),
     "fights_lowdata": (_fights, []),
-    "map": (None, ["--data.format.test_per_class", "1", "--data.format.val_per_class", "2", "--data.val_shots", "2",
-                   "--data.format.train_per_class", "4"]),
+    "map": (
+        None,
+        [
+            "--data.format.test_per_class",
+            "1",
+            "--data.format.val_per_class",
+            "2",
+            "--data.val_shots",
+            "2",
+            "--data.format.train_per_class",
+            "4",
+        ],
+    ),
     "ucf_lowdata": (_ucf101, []),
     "hmdb_lowdata": (_hmdb51, ["--data.shots", "2", "--data.val_shots", "1"]),
     "ssv2_lowdata": (_ssv2, ["--data.shots", "2", "--data.val_shots", "1"]),
     "multihateclip_lowdata": (_multihateclip, ["--data.shots", "2", "--data.val_shots", "1"]),
     "smarthome_lowdata": (_smarthome, []),
-}  # fmt: skip
+}
 
 
 def test_every_experiment_has_its_fabricated_data():
@@ -200,9 +228,24 @@ def test_runs_to_its_end(
     monkeypatch.chdir(tmp_path)
     copy = tmp_path / path.name
     copy.write_text(yaml.safe_dump(content))
-    flags = ["--data.root", str(root), "--data.num_workers", "0", "--data.batch_size", "8", "--trainer.max_steps", "1",
-             "--trainer.accelerator", "cpu", "--trainer.accumulate_grad_batches", "1",
-             "--model.vlm", str(family_folder("qwen2_5_vl")), "--model.writer.max_new_tokens", "4"]  # fmt: skip
+    flags = [
+        "--data.root",
+        str(root),
+        "--data.num_workers",
+        "0",
+        "--data.batch_size",
+        "8",
+        "--trainer.max_steps",
+        "1",
+        "--trainer.accelerator",
+        "cpu",
+        "--trainer.accumulate_grad_batches",
+        "1",
+        "--model.vlm",
+        str(family_folder("qwen2_5_vl")),
+        "--model.writer.max_new_tokens",
+        "4",
+    ]
     assert main(["fit", "--config", str(copy), *flags, *small]) == 0
     run = tmp_path / "runs" / path.stem / "rbft" / "seed0"
     run = run if run.exists() else run.with_name(f"seed{content['seed_everything']}")

@@ -184,11 +184,14 @@ def test_what_is_looked_at_is_not_decoded_a_second_time(command, tmp_path, monke
     assert command("fit", "--data.cache_dir", str(tmp_path / "cache"), "--data.max_pixels", "4096") == 0
 
 
-@pytest.mark.parametrize(("flags", "kept"), [
-    ((), 16),
-    (("--data.on_bad_video", "replace_same_class"), 0),
-    (("--data.cache_clips", "false"), 0),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("flags", "kept"),
+    [
+        ((), 16),
+        (("--data.on_bad_video", "replace_same_class"), 0),
+        (("--data.cache_clips", "false"), 0),
+    ],
+)
 def test_clips_are_kept_of_the_videos_that_stages_read_only(command, tmp_path, flags, kept):
     assert command("fit", "--dry_run", "--data.cache_dir", str(tmp_path / "cache"), *flags) == 0
     assert len(list((tmp_path / "cache").glob("*.clip"))) == kept

@@ -16,8 +16,10 @@ pytest_plugins = ["tests.support.run_fixtures"]
 
 @pytest.mark.slow
 def test_a_logger_of_the_experiment_is_added(clips: Path, family_folder: Callable[[str], Path], tmp_path: Path) -> None:
-    logger = {"class_path": "lightning.pytorch.loggers.CSVLogger",
-              "init_args": {"save_dir": str(tmp_path / "csv"), "name": "mine"}}  # fmt: skip
+    logger = {
+        "class_path": "lightning.pytorch.loggers.CSVLogger",
+        "init_args": {"save_dir": str(tmp_path / "csv"), "name": "mine"},
+    }
     changes = {"trainer": {"logger": [logger]}}
     config = write_experiment(tmp_path / "tiny.yaml", clips, family_folder("qwen2_5_vl"), changes)
     run = run_experiment(config, tmp_path / "runs", method="sft")

@@ -43,15 +43,21 @@ def events(folder: Path) -> EventAccumulator:
 def test_run_folder(finished: Run, clips: Path) -> None:
     folder = finished.folder
     assert {path.name for path in folder.iterdir()} == {
-        "experiment.yaml", "environment.json", "splits.json", "labels.json", *PUBLISHED, *STAGES
-    }  # fmt: skip
+        "experiment.yaml",
+        "environment.json",
+        "splits.json",
+        "labels.json",
+        *PUBLISHED,
+        *STAGES,
+    }
     for stage in STAGES:
         assert record(finished, stage)["stage"] == stage
         assert yaml.safe_load((folder / stage / "config.yaml").read_text())["model"]["optim"]["lr"] == 0.01
     for stage in ("rationale", "classification"):
         assert {path.name for path in (folder / stage / "adapter").iterdir()} == {
-            "adapter_config.json", "adapter_model.safetensors"
-        }  # fmt: skip
+            "adapter_config.json",
+            "adapter_model.safetensors",
+        }
         assert not (folder / stage / "checkpoints").exists(), "of no use once the stage is done"
     environment = json.loads((folder / "environment.json").read_text())
     assert {"rbft", "commit", "python", "packages", "cpu_cores", "gpus", "data_fingerprint"} <= set(environment)
@@ -67,18 +73,39 @@ def test_run_folder(finished: Run, clips: Path) -> None:
 def test_figures_and_predictions(finished: Run, clips: Path) -> None:
     metrics = json.loads((finished.folder / "metrics.json").read_text())
     assert set(metrics) == {
-        "test/accuracy", "test/balanced_accuracy", "test/macro_f1", "test/top5_accuracy", "test/ece",
-        "test/ece_calibrated", "test/auroc", "test/accuracy_ci95", "test/num_videos", "test/num_unreadable",
-        "chance/accuracy", "majority/accuracy", "write/rationales", "write/rationales_kept", "write/agreement",
+        "test/accuracy",
+        "test/balanced_accuracy",
+        "test/macro_f1",
+        "test/top5_accuracy",
+        "test/ece",
+        "test/ece_calibrated",
+        "test/auroc",
+        "test/accuracy_ci95",
+        "test/num_videos",
+        "test/num_unreadable",
+        "chance/accuracy",
+        "majority/accuracy",
+        "write/rationales",
+        "write/rationales_kept",
+        "write/agreement",
         *(f"write/score_{check}" for check in ("label_parse", "leak", "repetition", "truncation")),
-    }  # fmt: skip
+    }
     predictions = rows(finished.folder / "predictions.jsonl")
     assert sorted(row["video"] for row in predictions) == sorted(
         path.relative_to(clips).as_posix() for path in clips.glob("test/*/*.mp4")
     )
     for row in predictions:
-        keys = {"id", "video", "label", "predicted", "probabilities", "log_likelihoods", "rationale", "answers",
-                "calibrated"}  # fmt: skip
+        keys = {
+            "id",
+            "video",
+            "label",
+            "predicted",
+            "probabilities",
+            "log_likelihoods",
+            "rationale",
+            "answers",
+            "calibrated",
+        }
         assert set(row) == keys
         assert row["label"] == Path(row["video"]).parent.name
         assert sum(row["probabilities"]) == pytest.approx(1, abs=1e-9)

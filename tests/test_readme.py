@@ -15,8 +15,12 @@ from rbft.completion import FLAGS
 from rbft.experiment import METHODS, read_experiment
 
 README = (REPOSITORY / "README.md").read_text()
-COMMANDS = [(shlex.join(words), block.excused) for block in blocks("README.md") if block.language == "sh"
-            for words in block.commands]  # fmt: skip
+COMMANDS = [
+    (shlex.join(words), block.excused)
+    for block in blocks("README.md")
+    if block.language == "sh"
+    for words in block.commands
+]
 
 
 def test_there_are_commands():

@@ -82,8 +82,10 @@ def test_validation_videos_choose_what_a_sweep_or_a_flag_says(tmp_path, capsys):
 
 
 def test_tables_need_no_torch(grid, tmp_path):
-    code = ("import sys; from rbft.__main__ import main; code = main(sys.argv[1:]); "
-            "assert not {'torch', 'lightning'} & set(sys.modules); sys.exit(code)")  # fmt: skip
+    code = (
+        "import sys; from rbft.__main__ import main; code = main(sys.argv[1:]); "
+        "assert not {'torch', 'lightning'} & set(sys.modules); sys.exit(code)"
+    )
     page, table = str(tmp_path / "r.html"), str(tmp_path / "r.md")
     args = ["report", str(grid), "--to", page, "--markdown", table, "--clips", "0"]
     done = subprocess.run([sys.executable, "-c", code, *args], capture_output=True, text=True, timeout=120, check=False)

@@ -98,8 +98,18 @@ def test_what_a_run_has_begun_stays_its_own(copy: Run) -> None:
 def test_a_run_waits_for_another_that_is_writing(copy: Run, tmp_path: Path) -> None:
     fingerprint = record(stage(copy, "rbft"))["fingerprint"]
     lock = FileLock(copy.folder.parents[1] / f".{fingerprint}.writing.lock")
-    command = [str(Path(sys.executable).with_name("rbft")), "fit", "--config", str(copy.config), "--run_root",
-               str(copy.root), "--method", "joint", "--stage", "write"]  # fmt: skip
+    command = [
+        str(Path(sys.executable).with_name("rbft")),
+        "fit",
+        "--config",
+        str(copy.config),
+        "--run_root",
+        str(copy.root),
+        "--method",
+        "joint",
+        "--stage",
+        "write",
+    ]
     marker = stage(copy, "rbft") / "stage.json"
     written = marker.read_bytes()
     marker.unlink()  # not finished yet

@@ -130,11 +130,15 @@ def test_unlabelled_clips_teach_their_own_words_and_no_label(unlabelled: Path, t
     assert [r.video.split("/")[0] for r in own] == ["spare"] * 3
     assert {r.hint for r in known} == {"hint_stripped"} and {r.hint for r in own} == {"blind"}
     assert [(r.label, r.kept, r.reason) for r in own] == [
-        ("moves left", True, ""), ("moves left", True, ""), ("", False, "unstated class")
-    ]  # fmt: skip
+        ("moves left", True, ""),
+        ("moves left", True, ""),
+        ("", False, "unstated class"),
+    ]
     assert {r.label for r in known} == {"moves left", "turns around quickly"}
-    trained = {s: json.loads((run.folder / s / "stage.json").read_text())["summary"]["rows"] for s in
-               ("rationale", "classification")}  # fmt: skip
+    trained = {
+        s: json.loads((run.folder / s / "stage.json").read_text())["summary"]["rows"]
+        for s in ("rationale", "classification")
+    }
     assert trained == {"rationale": 6, "classification": 4}
     metrics = json.loads((run.folder / "metrics.json").read_text())
     assert metrics["train/unlabelled_videos"] == 2
@@ -155,10 +159,16 @@ def test_rounds_are_told_side_by_side() -> None:
     two = Round("again", "rationale", 9, 9, None, {"grounding": 0.25}, 3)
     assert unlabelled_used([one]) is None and unlabelled_used([one, two]) == 3
     assert round_metrics([one, two]) == {
-        "write/rationales": 8, "write/rationales_kept": 4, "write/agreement": 0.5, "write/score_leak": 1.0,
-        "again/rationales": 9, "again/rationales_kept": 9, "again/agreement": None, "again/score_grounding": 0.25,
+        "write/rationales": 8,
+        "write/rationales_kept": 4,
+        "write/agreement": 0.5,
+        "write/score_leak": 1.0,
+        "again/rationales": 9,
+        "again/rationales_kept": 9,
+        "again/agreement": None,
+        "again/score_grounding": 0.25,
         "train/unlabelled_videos": 3,
-    }  # fmt: skip
+    }
     console = Console(record=True, width=40)
     tell_rounds([one], console)
     assert console.export_text() == ""

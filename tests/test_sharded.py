@@ -90,8 +90,11 @@ def test_what_is_spread(
     after, _ = loaded.vlm.target_log_probs([prompt], [target])
     assert_close(after, before, rtol=0, atol=0)
     after.sum().backward()
-    assert all(value.grad is not None for name, value in loaded.vlm.named_parameters() if "layers.0" in name
-               and value.requires_grad and "lora_A" not in name)  # fmt: skip
+    assert all(
+        value.grad is not None
+        for name, value in loaded.vlm.named_parameters()
+        if "layers.0" in name and value.requires_grad and "lora_A" not in name
+    )
     assert all(isinstance(value, DTensor) for value in trained_state(loaded.vlm).values()), "given up behind a pass"
 
 
@@ -212,8 +215,10 @@ def on_two(config: Path, root: Path, *flags: str) -> Result:
 
 
 def assert_same_weights(folder: Path, other: Path, base: Path) -> None:
-    mine, theirs, start = (load_file(path) for path in (
-        folder / "adapter" / "trained.safetensors", other / "adapter" / "trained.safetensors", base))  # fmt: skip
+    mine, theirs, start = (
+        load_file(path)
+        for path in (folder / "adapter" / "trained.safetensors", other / "adapter" / "trained.safetensors", base)
+    )
     assert mine.keys() == theirs.keys()
     assert max(float((theirs[name] - start[name]).abs().max()) for name in theirs if name in start) > 1e-4, "moved"
     for name, value in theirs.items():
@@ -268,8 +273,12 @@ def test_stopped_and_continued(tmp_path: Path, clips: Path) -> None:
     wanted = digests(tmp_path / "whole" / "tiny" / "rbft" / "seed0" / "classification", "adapter/*")
 
     changes = signal_once(tmp_path, signal.SIGTERM, "train", 1)
-    write_experiment(config, clips, Path("builtin/tiny"), {**PROPORTIONAL, "trainer": {
-        **PROPORTIONAL["trainer"], **changes["trainer"]}})  # fmt: skip
+    write_experiment(
+        config,
+        clips,
+        Path("builtin/tiny"),
+        {**PROPORTIONAL, "trainer": {**PROPORTIONAL["trainer"], **changes["trainer"]}},
+    )
     assert on_two(config, tmp_path / "stopped", *stage).code == 143
     folder = tmp_path / "stopped" / "tiny" / "rbft" / "seed0" / "classification"
     kept = sorted(path.name for path in (folder / "checkpoints").iterdir())

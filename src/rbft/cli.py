@@ -45,8 +45,14 @@ PACKAGES = ("rbft", "lightning", "torch", "torchmetrics", "transformers", "peft"
 yaml.SafeDumper.add_multi_representer(Enum, lambda dumper, value: dumper.represent_data(value.value))
 
 _granted: set[str] = set()  # names of other packages that the parser's settings, one set for a process, let through
-_BASES: dict[str, type[Any]] = {"data.format": DatasetFormat, "model.objective": Objective, "model.tuning": Tuning,
-                               "model.checks": Check, "model.keep": Keep, "model.control": Control}  # fmt: skip
+_BASES: dict[str, type[Any]] = {
+    "data.format": DatasetFormat,
+    "model.objective": Objective,
+    "model.tuning": Tuning,
+    "model.checks": Check,
+    "model.keep": Keep,
+    "model.control": Control,
+}
 
 
 class _Parser(LightningArgumentParser):
@@ -240,8 +246,10 @@ class StageCLI(LightningCLI):
             if not any(f"{path}.".startswith(f"{name}.") for name in self._allowed):
                 raise ConfigError(_not_allowed(key, path))
         if self.config.trainer.logger is False:
-            raise ConfigError("trainer.logger: every run writes TensorBoard files; leave the key out, or name loggers "
-                              "that shall hear the same.")  # fmt: skip
+            raise ConfigError(
+                "trainer.logger: every run writes TensorBoard files; leave the key out, or name loggers "
+                "that shall hear the same."
+            )
         with _messages():
             self.config_init = self.parser.instantiate_classes(self.config)
         self.datamodule = self._get(self.config_init, "data")

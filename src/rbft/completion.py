@@ -17,23 +17,57 @@ FLAGS: dict[str, tuple[str, ...]] = {
     "serve": ("--run", "--port", "--host", "--max-mb", "--queue"),
     "export": ("--run", "--to", "--form", "--videos", "--push", "--public"),
     "report": ("--to", "--markdown", "--baseline", "--choose", "--clips", "--tensorboard", "--title"),
-    "sweep": ("--config", "--dry_run", "--verify", "--launcher", "--slots", "--gpus", "--cores", "--per_process",
-              "--retries", "--ray_address", "--help"),
-    "rationales audit": ("--config", "--label_key", "--conclusion", "--json", "--html", "--model", "--revision",
-                         "--videos", "--num_frames"),
+    "sweep": (
+        "--config",
+        "--dry_run",
+        "--verify",
+        "--launcher",
+        "--slots",
+        "--gpus",
+        "--cores",
+        "--per_process",
+        "--retries",
+        "--ray_address",
+        "--help",
+    ),
+    "rationales audit": (
+        "--config",
+        "--label_key",
+        "--conclusion",
+        "--json",
+        "--html",
+        "--model",
+        "--revision",
+        "--videos",
+        "--num_frames",
+    ),
     "rationales import": ("--config", "--label_key", "--conclusion", "--to"),
     "rationales export": ("--config", "--label_key", "--conclusion", "--format", "--to", "--all"),
     "doctor": ("--json", "--run_root"),
     "completion": (),
-}  # fmt: skip
+}
 """Each command's own flags; a test holds them to the commands' parsers."""
 # behind these stands a word of a few
-_CHOICES = {"--launcher": ("local", "slurm", "ray"), "--format": ("llava", "sharegpt", "messages"),
-            "--form": ("adapter", "merged")}  # fmt: skip
+_CHOICES = {
+    "--launcher": ("local", "slurm", "ray"),
+    "--format": ("llava", "sharegpt", "messages"),
+    "--form": ("adapter", "merged"),
+}
 _TAKE_KEYS = ("fit", "check")
 # most of the trainer's settings are for developers of trainers
-_TRAINER = ("accelerator", "devices", "num_nodes", "strategy", "precision", "max_epochs", "max_steps",
-            "accumulate_grad_batches", "gradient_clip_val", "logger", "callbacks")  # fmt: skip
+_TRAINER = (
+    "accelerator",
+    "devices",
+    "num_nodes",
+    "strategy",
+    "precision",
+    "max_epochs",
+    "max_steps",
+    "accumulate_grad_batches",
+    "gradient_clip_val",
+    "logger",
+    "callbacks",
+)
 _RUN = ("seed_everything", "experiment", "variant", "run_root", "save_every")
 
 # zsh runs it through its emulation of bash's completion; nothing here is newer than what that knows
@@ -94,8 +128,11 @@ def completion(args: Sequence[str]) -> None:
         case ["bash"]:
             print(_bash(), end="")
         case ["zsh"]:
-            print("# Completion of rbft. In ~/.zshrc, behind compinit:  eval \"$(rbft completion zsh)\"\n"
-                  "autoload -U +X bashcompinit && bashcompinit\n" + _bash().split("\n", 1)[1], end="")  # fmt: skip
+            print(
+                '# Completion of rbft. In ~/.zshrc, behind compinit:  eval "$(rbft completion zsh)"\n'
+                "autoload -U +X bashcompinit && bashcompinit\n" + _bash().split("\n", 1)[1],
+                end="",
+            )
         case ["fish"]:
             print("\n".join(_fish()))
         case ["methods" | "stages" as what, *files]:
@@ -152,11 +189,14 @@ def _flags(command: str) -> list[str]:
 
 def _bash() -> str:
     rows = [f'        "{command}") words="{" ".join(_flags(command))}" ;;' for command in FLAGS if FLAGS[command]]
-    choices = [f'        {flag}) COMPREPLY=($(compgen -W "{" ".join(words)}" -- "$current")); return ;;'
-               for flag, words in _CHOICES.items()]  # fmt: skip
+    choices = [
+        f'        {flag}) COMPREPLY=($(compgen -W "{" ".join(words)}" -- "$current")); return ;;'
+        for flag, words in _CHOICES.items()
+    ]
     rows.append(f'        completion) COMPREPLY=($(compgen -W "{" ".join(SHELLS)}" -- "$current")); return ;;')
-    return _BASH.substitute(commands=" ".join(_commands()), actions=" ".join(_actions()), flags="\n".join(rows),
-                            choices="\n".join(choices))  # fmt: skip
+    return _BASH.substitute(
+        commands=" ".join(_commands()), actions=" ".join(_actions()), flags="\n".join(rows), choices="\n".join(choices)
+    )
 
 
 def _fish() -> Iterator[str]:

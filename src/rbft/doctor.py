@@ -31,8 +31,13 @@ EXTRAS = {
     "bench": "other decoders that benchmarks compare with",
 }
 """What each extra of the package is for; a test holds it to the package's own list."""
-DECODERS = {"h264": "most mp4 and mov files", "hevc": "H.265, phones and newer cameras", "vp9": "webm",
-            "av1": "newer webm and mp4 files", "mpeg4": "older avi files"}  # fmt: skip
+DECODERS = {
+    "h264": "most mp4 and mov files",
+    "hevc": "H.265, phones and newer cameras",
+    "vp9": "webm",
+    "av1": "newer webm and mp4 files",
+    "mpeg4": "older avi files",
+}
 _SHOWN = ("torch", "lightning", "transformers", "peft", "av", "jsonargparse")  # versions that are worth a line
 _LEAST_DISK_GB, _LEAST_MEMORY_GB = 5.0, 4.0
 
@@ -63,8 +68,13 @@ def examine(run_root: Path) -> list[Finding]:
         run_root: Where runs would be written.
     """
     parts: tuple[Callable[[], Iterator[Finding]], ...] = (
-        _packages, _decoders, _gpus, _machine, lambda: _places(run_root), _extras,
-    )  # fmt: skip
+        _packages,
+        _decoders,
+        _gpus,
+        _machine,
+        lambda: _places(run_root),
+        _extras,
+    )
     return [finding for part in parts for finding in part()]
 
 
@@ -91,16 +101,24 @@ def doctor(args: Sequence[str]) -> bool:
             console.print(f"[bold]{escape(part)}[/]")
         colour = {"ok": "green", "note": "yellow", "missing": "red"}[finding.state]
         advice = f"\n{'':{width + 12}}-> {escape(finding.advice)}" if finding.advice else ""
-        console.print(f"  [{colour}]{marks[finding.state]:7}[/]  {escape(finding.name):{width}}  "
-                      f"{escape(finding.found)}{advice}")  # fmt: skip
-    console.print("nothing that is needed is missing" if not missing else
-                  f"{len(missing)} missing: {escape(', '.join(finding.name for finding in missing))}")  # fmt: skip
+        console.print(
+            f"  [{colour}]{marks[finding.state]:7}[/]  {escape(finding.name):{width}}  {escape(finding.found)}{advice}"
+        )
+    console.print(
+        "nothing that is needed is missing"
+        if not missing
+        else f"{len(missing)} missing: {escape(', '.join(finding.name for finding in missing))}"
+    )
     return not missing
 
 
 def _parser() -> Parser:
-    parser = Parser(prog="rbft doctor", allow_abbrev=False, description="What is installed, what this machine has, "
-                     "what is missing and what to do. Ends with 1 if something needed is missing.")  # fmt: skip
+    parser = Parser(
+        prog="rbft doctor",
+        allow_abbrev=False,
+        description="What is installed, what this machine has, "
+        "what is missing and what to do. Ends with 1 if something needed is missing.",
+    )
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
     parser.add_argument("--run_root", type=Path, default=Path("runs"), help="where runs are written (default runs)")
     return parser
@@ -143,15 +161,23 @@ def _decoders() -> Iterator[Finding]:
     except ImportError as error:
         yield Finding("video", "av", "missing", f"cannot be imported: {error}", "pip install --force-reinstall av")
         return
-    versions = ", ".join(f"{name[3:]} {'.'.join(map(str, version))}" for name, version in av.library_versions.items()
-                         if name in ("libavcodec", "libavformat"))  # fmt: skip
+    versions = ", ".join(
+        f"{name[3:]} {'.'.join(map(str, version))}"
+        for name, version in av.library_versions.items()
+        if name in ("libavcodec", "libavformat")
+    )
     yield Finding("video", "FFmpeg in av", "ok", versions)
     for name, files in DECODERS.items():
         try:
             av.Codec(name, "r")
         except UnknownCodecError:
-            yield Finding("video", f"decoder {name}", "note", f"not there: {files} cannot be read",
-                          "pip install --force-reinstall --only-binary av av")  # fmt: skip
+            yield Finding(
+                "video",
+                f"decoder {name}",
+                "note",
+                f"not there: {files} cannot be read",
+                "pip install --force-reinstall --only-binary av av",
+            )
         else:
             yield Finding("video", f"decoder {name}", "ok", files)
 
@@ -165,17 +191,27 @@ def _gpus() -> Iterator[Finding]:
     if not torch.cuda.is_available():
         built = "" if torch.version.cuda is not None else "; this torch is built without CUDA"
         driver = shutil.which("nvidia-smi") is not None
-        yield Finding("GPU", "CUDA", "note", f"none that torch can use{built}",
-                      "there is an NVIDIA driver: install the CUDA build of torch (pytorch.org), or a newer driver"
-                      if driver else "the built-in model runs without; real models want one")  # fmt: skip
+        yield Finding(
+            "GPU",
+            "CUDA",
+            "note",
+            f"none that torch can use{built}",
+            "there is an NVIDIA driver: install the CUDA build of torch (pytorch.org), or a newer driver"
+            if driver
+            else "the built-in model runs without; real models want one",
+        )
         return
     for number in range(torch.cuda.device_count()):
         free, total = torch.cuda.mem_get_info(number)
         bfloat = torch.cuda.get_device_capability(number) >= (8, 0)
         found = f"{torch.cuda.get_device_name(number)}, {free / 1e9:.0f} of {total / 1e9:.0f} GB free"
-        yield Finding("GPU", f"cuda:{number}", "ok" if bfloat else "note",
-                      found + (", bfloat16" if bfloat else ", no bfloat16"),
-                      "" if bfloat else "set trainer.precision 16-mixed and model.dtype float32")  # fmt: skip
+        yield Finding(
+            "GPU",
+            f"cuda:{number}",
+            "ok" if bfloat else "note",
+            found + (", bfloat16" if bfloat else ", no bfloat16"),
+            "" if bfloat else "set trainer.precision 16-mixed and model.dtype float32",
+        )
 
 
 def _machine() -> Iterator[Finding]:
@@ -185,8 +221,13 @@ def _machine() -> Iterator[Finding]:
     memory = _free_memory_gb()
     if memory is not None:
         little = memory < _LEAST_MEMORY_GB
-        yield Finding("machine", "free memory", "note" if little else "ok", f"{memory:.1f} GB",
-                      "set data.num_workers 0 and a small data.eval_batch_size" if little else "")  # fmt: skip
+        yield Finding(
+            "machine",
+            "free memory",
+            "note" if little else "ok",
+            f"{memory:.1f} GB",
+            "set data.num_workers 0 and a small data.eval_batch_size" if little else "",
+        )
 
 
 def _free_memory_gb() -> float | None:
@@ -203,15 +244,17 @@ def _places(run_root: Path) -> Iterator[Finding]:
     try:
         from rbft.video.clip_cache import default_folder
 
-        yield _place("kept clips", default_folder(), "name another folder in RBFT_CACHE, or set data.cache_clips false",
-                     "note")  # fmt: skip
+        yield _place(
+            "kept clips", default_folder(), "name another folder in RBFT_CACHE, or set data.cache_clips false", "note"
+        )
     except (ConfigError, ImportError, OSError) as error:
         yield Finding("places", "kept clips", "note", "not known", str(error))
     try:
         from huggingface_hub.constants import HF_HUB_CACHE
 
-        yield _place("models of the hub", Path(HF_HUB_CACHE), "name another folder in HF_HOME, or use local models",
-                     "note")  # fmt: skip
+        yield _place(
+            "models of the hub", Path(HF_HUB_CACHE), "name another folder in HF_HOME, or use local models", "note"
+        )
     except ImportError as error:
         yield Finding("places", "models of the hub", "note", "not known", str(error))
     yield _place("runs", run_root, "name another folder with --run_root", "missing")
@@ -231,17 +274,32 @@ def _place(name: str, folder: Path, advice: str, otherwise: State) -> Finding:
         return Finding("places", name, otherwise, f"{shown}: cannot be written to ({error.strerror})", advice)
     free = shutil.disk_usage(there).free / 1e9
     little = free < _LEAST_DISK_GB
-    return Finding("places", name, "note" if little else "ok", f"{shown}, {free:.0f} GB free",
-                   f"little room; {advice}" if little else "")  # fmt: skip
+    return Finding(
+        "places",
+        name,
+        "note" if little else "ok",
+        f"{shown}, {free:.0f} GB free",
+        f"little room; {advice}" if little else "",
+    )
 
 
 def _extras() -> Iterator[Finding]:
     for extra, purpose in EXTRAS.items():
-        mine = [one for one in _requirements() if one.marker is not None and one.marker.evaluate({"extra": extra})
-                and not one.marker.evaluate({"extra": ""})]  # fmt: skip
+        mine = [
+            one
+            for one in _requirements()
+            if one.marker is not None
+            and one.marker.evaluate({"extra": extra})
+            and not one.marker.evaluate({"extra": ""})
+        ]
         missing = [one.name for one in mine if _trouble(one) is not None]
         if missing:
-            yield Finding("extras", extra, "note", f"{purpose}: without {', '.join(missing)}",
-                          f"pip install 'rbft[{extra}]' if you want it")  # fmt: skip
+            yield Finding(
+                "extras",
+                extra,
+                "note",
+                f"{purpose}: without {', '.join(missing)}",
+                f"pip install 'rbft[{extra}]' if you want it",
+            )
         else:
             yield Finding("extras", extra, "ok", purpose)

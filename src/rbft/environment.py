@@ -14,8 +14,21 @@ from rbft import __version__
 from rbft.data.fingerprint import file_digest
 from rbft.vlm.loading import model_source
 
-_PACKAGES = ("torch", "torchvision", "lightning", "transformers", "peft", "av", "jsonargparse", "omegaconf",
-             "tensorboard", "torchmetrics", "safetensors", "numpy", "tokenizers")  # fmt: skip
+_PACKAGES = (
+    "torch",
+    "torchvision",
+    "lightning",
+    "transformers",
+    "peft",
+    "av",
+    "jsonargparse",
+    "omegaconf",
+    "tensorboard",
+    "torchmetrics",
+    "safetensors",
+    "numpy",
+    "tokenizers",
+)
 _WHOLE_FILE_BYTES = 64 * 1024 * 1024
 
 

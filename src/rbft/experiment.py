@@ -184,8 +184,9 @@ def _stages(where: str, names: Sequence[str], layers: Mapping[str, Any]) -> tupl
     rationales: str | None = None
     for name in names:
         if name not in layers:
-            raise ConfigError(f"{where}: the method lists the stage {name!r}, which `stages:` does not have; "
-                              f"{nearest(name, layers)}")  # fmt: skip
+            raise ConfigError(
+                f"{where}: the method lists the stage {name!r}, which `stages:` does not have; {nearest(name, layers)}"
+            )
         layer = layers[name] or {}
         if not isinstance(layer, Mapping):
             raise ConfigError(f"{where}: stages.{name} must hold keys and values, found {type(layer).__name__}.")
@@ -200,17 +201,23 @@ def _stages(where: str, names: Sequence[str], layers: Mapping[str, Any]) -> tupl
             )
         begin = layer.get("start", "previous")
         if begin not in _STARTS:
-            raise ConfigError(f"{where}: stages.{name}.start: {begin!r} is unknown; it is 'previous' (the weights of "
-                              "the last training stage before it) or 'base' (the base model's).")  # fmt: skip
+            raise ConfigError(
+                f"{where}: stages.{name}.start: {begin!r} is unknown; it is 'previous' (the weights of "
+                "the last training stage before it) or 'base' (the base model's)."
+            )
         match = layer.get("rationale_epochs", 0)
         if isinstance(match, bool) or not isinstance(match, int) or match < 0 or (match and kind != "classification"):
-            raise ConfigError(f"{where}: stages.{name}.rationale_epochs: {match!r} must be a whole number of epochs; "
-                              "only stages of kind 'classification' have it.")  # fmt: skip
+            raise ConfigError(
+                f"{where}: stages.{name}.rationale_epochs: {match!r} must be a whole number of epochs; "
+                "only stages of kind 'classification' have it."
+            )
         needs = kind in ("rationale", "joint") or match > 0
         if needs and rationales is None:
             verb = "is measured against" if match else "trains on"
-            raise ConfigError(f"{where}: the stage {name!r} {verb} rationales, but no stage before it writes any; "
-                              "put a stage of kind 'write' before it.")  # fmt: skip
+            raise ConfigError(
+                f"{where}: the stage {name!r} {verb} rationales, but no stage before it writes any; "
+                "put a stage of kind 'write' before it."
+            )
         own = {key: value for key, value in layer.items() if key in ("model", "data", "trainer")}
         content = lay_over(_KIND_LAYERS[kind], own)
         start = weights if begin == "previous" else None
@@ -241,8 +248,9 @@ def read_experiment(args: Sequence[str]) -> Experiment:
     """
     own, flags = parse_arguments(args)
     if not own.config:
-        raise ConfigError("no experiment given; say which with --config, for example "
-                          "`rbft fit --config experiments/quickstart.yaml`.")  # fmt: skip
+        raise ConfigError(
+            "no experiment given; say which with --config, for example `rbft fit --config experiments/quickstart.yaml`."
+        )
     contents = [_read_yaml(path) for path in own.config]
 
     def setting(name: str, default: Any) -> Any:
@@ -258,13 +266,17 @@ def read_experiment(args: Sequence[str]) -> Experiment:
         layers = lay_over(layers, _section(path, content, "stages"))
         methods.update(_section(path, content, "methods"))
     if not layers:
-        raise ConfigError(f"{where}: no `stages:`. An experiment lists its stages, for example write, rationale, "
-                          "classification and test.")  # fmt: skip
+        raise ConfigError(
+            f"{where}: no `stages:`. An experiment lists its stages, for example write, rationale, "
+            "classification and test."
+        )
     method = str(setting("method", "rbft"))
     stages = _stages(where, _method(where, methods, method), layers)
     if own.stage is not None and own.stage not in [stage.name for stage in stages]:
-        raise ConfigError(f"--stage {own.stage}: the method {method!r} has no such stage; "
-                          f"{nearest(own.stage, [stage.name for stage in stages])}")  # fmt: skip
+        raise ConfigError(
+            f"--stage {own.stage}: the method {method!r} has no such stage; "
+            f"{nearest(own.stage, [stage.name for stage in stages])}"
+        )
     name = str(setting("experiment", Path(own.config[-1]).stem))
     variant = str(setting("variant", method))
     _check_folder_name("experiment", name)
@@ -274,6 +286,15 @@ def read_experiment(args: Sequence[str]) -> Experiment:
         raise ConfigError(f"seed_everything: {seed!r} must be a whole number of at least 0.")
     run_dir = Path(str(setting("run_root", "runs"))) / name / variant / f"seed{seed}"
     return Experiment(
-        name, method, variant, stages, own.stage, run_dir, tuple(own.config), tuple(flags), own.restart, own.dry_run,
+        name,
+        method,
+        variant,
+        stages,
+        own.stage,
+        run_dir,
+        tuple(own.config),
+        tuple(flags),
+        own.restart,
+        own.dry_run,
         own.profile,
-    )  # fmt: skip
+    )

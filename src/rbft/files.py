@@ -63,8 +63,11 @@ def no_room(path: Path, error: BaseException, need: int | None = None) -> Storag
         return None
     wanted = "" if need is None else f"{need:,} bytes are needed, "
     free = shutil.disk_usage(path.parent).free
-    return StorageError(f"{path}: {NO_ROOM[number]}: {wanted}{free:,} bytes are free there. Make room and give the "
-                        "same command again; what was saved before is whole.", number)  # fmt: skip
+    return StorageError(
+        f"{path}: {NO_ROOM[number]}: {wanted}{free:,} bytes are free there. Make room and give the "
+        "same command again; what was saved before is whole.",
+        number,
+    )
 
 
 def sync_folder(folder: Path) -> None:

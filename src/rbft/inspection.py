@@ -96,8 +96,10 @@ def inspect_videos(
         if errors:
             shown = "\n  ".join(finding.message for finding in errors[:_SHOWN])
             more = f"\n  ... and {len(errors) - _SHOWN} more" if len(errors) > _SHOWN else ""
-            raise DataError(f"the data set would give a result that cannot be trusted:\n  {shown}{more}\n"
-                            "`rbft check` with the same arguments shows everything.")  # fmt: skip
+            raise DataError(
+                f"the data set would give a result that cannot be trusted:\n  {shown}{more}\n"
+                "`rbft check` with the same arguments shows everything."
+            )
         data.take_out_bad(mine)
         warned = [finding.message for finding in report.findings if finding.severity == "warning"]
         warned = [message for message in [*warned, *_inspect_unlabelled(data)] if message not in told]
@@ -125,8 +127,10 @@ def _inspect_unlabelled(data: VideoDataModule) -> list[str]:
     videos = [record for record in data.unlabelled_videos if record.path not in trains]
     bad = [record.path for record in videos if not data.facts[record.path].readable]
     if bad and data.on_bad_video == "error":
-        raise DataError(f"data.unlabelled: {len(bad)} of {len(videos)} videos cannot be read, first {bad[0]} "
-                        f"({data.facts[bad[0]].reason}). Take them off, or set data.on_bad_video to skip.")  # fmt: skip
+        raise DataError(
+            f"data.unlabelled: {len(bad)} of {len(videos)} videos cannot be read, first {bad[0]} "
+            f"({data.facts[bad[0]].reason}). Take them off, or set data.on_bad_video to skip."
+        )
     data.unlabelled_videos = tuple(record for record in videos if record.path not in bad)
     left_out = [f"data.unlabelled: {len(bad)} videos cannot be read and are left out, first {bad[0]}"] if bad else []
     return left_out + refuse_leaks(data.unlabelled_videos, data.splits, data.facts)
@@ -165,8 +169,9 @@ def check(experiment: Experiment) -> bool:
             # survey remembers: a stage over the same videos costs nothing
             cli.datamodule.facts = _survey(cli.datamodule, _every(cli.datamodule), console)
             try:
-                found |= {message: Finding("near_duplicate", message, ()) for message in
-                          _inspect_unlabelled(cli.datamodule)}  # fmt: skip
+                found |= {
+                    message: Finding("near_duplicate", message, ()) for message in _inspect_unlabelled(cli.datamodule)
+                }
             except DataError as error:
                 found[str(error)] = Finding("splits", str(error), ())
         report = report.with_more(tuple(found.values()), ())

@@ -106,8 +106,12 @@ def verify_outputs(folder: Path, record: StageRecord) -> None:
         path = folder / name
         # unlike Path.is_file, this takes a name that cannot be one for a file that is not there
         if not os.path.isfile(path):  # noqa: PTH113
-            raise StageError(f"{path} is missing, though the stage {record.stage!r} finished. "
-                             f"Make it again with `--stage {record.stage} --restart`.")  # fmt: skip
+            raise StageError(
+                f"{path} is missing, though the stage {record.stage!r} finished. "
+                f"Make it again with `--stage {record.stage} --restart`."
+            )
         if file_digest(path) != digest:
-            raise StageError(f"{path} was changed after the stage {record.stage!r} finished. Restore it, or make it "
-                             f"again with `--stage {record.stage} --restart`.")  # fmt: skip
+            raise StageError(
+                f"{path} was changed after the stage {record.stage!r} finished. Restore it, or make it "
+                f"again with `--stage {record.stage} --restart`."
+            )

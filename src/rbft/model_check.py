@@ -69,8 +69,11 @@ def check_models(experiment: Experiment, clis: Sequence[StageCLI]) -> ModelCheck
             module.connect(processors[key], book, int(config["seed_everything"]))
             parts.append(StageParts(stage, module, data, config, book, processors[key]))
     if found:
-        return ModelCheck(tuple(found), ("what a run will cost was not estimated, as there are labels or a model to "
-                                         "correct first.",), device)  # fmt: skip
+        return ModelCheck(
+            tuple(found),
+            ("what a run will cost was not estimated, as there are labels or a model to correct first.",),
+            device,
+        )
     try:
         known: KnownCosts = {}
         clips = describe_clips(parts[-1], known)
@@ -111,8 +114,11 @@ def unscorable(book: PromptBook, processor: ClipProcessor, records: Sequence[Vid
     for name, tokens in ids.items():
         same.setdefault(tokens, []).append(name)
     return [
-        finding(names, f"the model reads the classes {', '.join(map(repr, names))} as the same tokens. Set "
-                       "model.prompts.label_texts for all but one of them.")
+        finding(
+            names,
+            f"the model reads the classes {', '.join(map(repr, names))} as the same tokens. Set "
+            "model.prompts.label_texts for all but one of them.",
+        )
         for names in same.values()
         if len(names) > 1
-    ]  # fmt: skip
+    ]

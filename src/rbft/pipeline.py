@@ -107,8 +107,10 @@ def _require(experiment: Experiment, entry: Prepared, finished: dict[str, Prepar
             )
         if record.fingerprint != finished[source].fingerprint:
             changed = ", ".join(changed_keys(record.inputs, finished[source].inputs)) or "the version"
-            raise StageError(f"the {what} in {folder} were made with other settings ({changed}); "
-                             f"run `--stage {source}` again first, or restore the settings.")  # fmt: skip
+            raise StageError(
+                f"the {what} in {folder} were made with other settings ({changed}); "
+                f"run `--stage {source}` again first, or restore the settings."
+            )
         verify_outputs(folder, record)
 
 

@@ -41,8 +41,10 @@ def print_plan(experiment: Experiment, prepared: Sequence[Prepared], console: Co
     """
     first = prepared[0]
     data, labels = first.datamodule, first.datamodule.labels
-    console.print(f"[bold]{escape(experiment.name)}[/] / {escape(experiment.variant)}: "
-                  f"{escape(' -> '.join(p.stage.name for p in prepared))}")  # fmt: skip
+    console.print(
+        f"[bold]{escape(experiment.name)}[/] / {escape(experiment.variant)}: "
+        f"{escape(' -> '.join(p.stage.name for p in prepared))}"
+    )
     table = Table(title=None, box=None, pad_edge=False)
     table.add_column("videos")
     splits = {"train": data.splits.train, "val": data.splits.val, "test": data.splits.test}

@@ -30,8 +30,14 @@ _MODEL_KEYS = ("vlm", "revision", "dtype", "quantize", "attn_implementation", "p
 _SAMPLING_KEYS = ("num_frames", "fps", "max_frames", "max_pixels", "max_visual_tokens", "clip_control")
 _TRAINING_MODEL_KEYS = ("tuning", "objective", "optim", "selection", "control")
 _TRAINING_DATA_KEYS = ("frames", "batch_size")
-_TRAINING_TRAINER_KEYS = ("max_epochs", "max_steps", "accumulate_grad_batches", "gradient_clip_val",
-                          "gradient_clip_algorithm", "limit_train_batches")  # fmt: skip
+_TRAINING_TRAINER_KEYS = (
+    "max_epochs",
+    "max_steps",
+    "accumulate_grad_batches",
+    "gradient_clip_val",
+    "gradient_clip_algorithm",
+    "limit_train_batches",
+)
 
 
 @dataclass
@@ -115,8 +121,10 @@ def _inputs(stage: Stage, cli: StageCLI, config: dict[str, Any], done: dict[str,
 def _check_precision(cli: StageCLI) -> None:
     precision = cli.config["trainer"]["precision"]
     if str(precision) not in _PRECISIONS:
-        raise ConfigError(f"trainer.precision: {precision!r} is not supported; use one of {', '.join(_PRECISIONS[1:])}."
-                          " For weights in half precision set model.dtype, for example to bfloat16.")  # fmt: skip
+        raise ConfigError(
+            f"trainer.precision: {precision!r} is not supported; use one of {', '.join(_PRECISIONS[1:])}."
+            " For weights in half precision set model.dtype, for example to bfloat16."
+        )
 
 
 def _check_quantize(cli: StageCLI) -> None:
@@ -124,8 +132,10 @@ def _check_quantize(cli: StageCLI) -> None:
     on_gpu = config["accelerator"] in ("auto", "gpu", "cuda") and torch.cuda.is_available()
     require_quantizable(cli.model.quantize, on_gpu=on_gpu)
     if cli.model.quantize != "none" and config["strategy"] == "fsdp2":
-        raise ConfigError("model.quantize and trainer.strategy fsdp2 exclude each other: weights in 4 bits are not "
-                          "spread over processes; use trainer.strategy ddp.")  # fmt: skip
+        raise ConfigError(
+            "model.quantize and trainer.strategy fsdp2 exclude each other: weights in 4 bits are not "
+            "spread over processes; use trainer.strategy ddp."
+        )
 
 
 def prepare(experiment: Experiment, console: Console) -> list[Prepared]:
@@ -147,11 +157,15 @@ def prepare(experiment: Experiment, console: Console) -> list[Prepared]:
         if stage.kind != "test" and not splits.train:
             raise DataError(f"the stage {stage.name!r} needs training videos, and this split has none.")
         if stage.tests and not splits.test:
-            raise DataError(f"the stage {stage.name!r} needs test videos, and this split has none; "
-                            "give the data set a test split or lower data.shots and data.val_fraction.")  # fmt: skip
+            raise DataError(
+                f"the stage {stage.name!r} needs test videos, and this split has none; "
+                "give the data set a test split or lower data.shots and data.val_fraction."
+            )
         if stage.trains and cli.model.selection.weights == "best" and not splits.val:
-            raise DataError(f"the stage {stage.name!r} keeps the weights that validate best (model.selection), and "
-                            "there are no validation videos; set data.val_shots or data.val_fraction.")  # fmt: skip
+            raise DataError(
+                f"the stage {stage.name!r} keeps the weights that validate best (model.selection), and "
+                "there are no validation videos; set data.val_shots or data.val_fraction."
+            )
         if stage.kind == "test" and cli.model.answering.needs_validation and not splits.val:
             raise DataError(
                 f"the stage {stage.name!r} lets validation videos decide (model.answering), and there are "
@@ -164,8 +178,10 @@ def prepare(experiment: Experiment, console: Console) -> list[Prepared]:
     loaded = {model: ClipProcessor(*model) for model in dict.fromkeys(models)}
     processors = [loaded[model] for model in models]
     datas: list[VideoDataModule] = [cli.datamodule for cli in clis]
-    bounds = [processor.frame_bound(data.max_pixels, data.max_visual_tokens)
-              for processor, data in zip(processors, datas, strict=True)]  # fmt: skip
+    bounds = [
+        processor.frame_bound(data.max_pixels, data.max_visual_tokens)
+        for processor, data in zip(processors, datas, strict=True)
+    ]
     inspect_videos(datas, console, bounds)
     done: dict[str, str] = {}
     samples: dict[str, int] = {}

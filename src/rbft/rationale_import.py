@@ -105,19 +105,24 @@ def assign(
     stems = Counter(PurePosixPath(record.path).stem for record in train)
     known = {PurePosixPath(r.path).stem: r for r in train if stems[PurePosixPath(r.path).stem] == 1}
     known |= {record.path: record for record in train} | {record.id: record for record in train}
-    spelled = {word.casefold(): name for name, text in zip(book.labels.names, book.texts, strict=True)
-               for word in (name, text)}  # fmt: skip
+    spelled = {
+        word.casefold(): name for name, text in zip(book.labels.names, book.texts, strict=True) for word in (name, text)
+    }
     seen: Counter[str] = Counter()
     found = []
     for rationale in file.rationales:
         names = (rationale.id, rationale.video, PurePosixPath(rationale.video).stem)
         record = next((known[name] for name in names if name in known), None)
         if record is None:
-            raise DataError(f"{where}: {rationale.id!r} ({rationale.video}) is no training video of this run; only "
-                            "training videos may have rationales. Remove it.")  # fmt: skip
+            raise DataError(
+                f"{where}: {rationale.id!r} ({rationale.video}) is no training video of this run; only "
+                "training videos may have rationales. Remove it."
+            )
         if spelled.get(rationale.label.casefold()) != record.label:
-            raise DataError(f"{where}: {rationale.id!r} is of the class {rationale.label!r}, but {record.path} is "
-                            f"{record.label!r} in this run.")  # fmt: skip
+            raise DataError(
+                f"{where}: {rationale.id!r} is of the class {rationale.label!r}, but {record.path} is "
+                f"{record.label!r} in this run."
+            )
         if seen[record.id] == samples:
             raise DataError(f"{where}: more than {samples} rationales of {record.path}; raise model.writer.samples.")
         stated = None if rationale.stated is None else spelled.get(rationale.stated.casefold())

@@ -37,8 +37,12 @@ def _parser() -> Parser:
     commands = parser.add_subparsers(dest="command", required=True, parser_class=Parser)
     shared = Parser(add_help=False)
     shared.add_argument("file", type=Path, help="a rationales.jsonl, or conversations as .json or .jsonl")
-    shared.add_argument("--config", type=Path, help="experiment file or a stage's config.yaml: the prompts that were "
-                        "used; by default the config.yaml beside a rationales.jsonl")  # fmt: skip
+    shared.add_argument(
+        "--config",
+        type=Path,
+        help="experiment file or a stage's config.yaml: the prompts that were "
+        "used; by default the config.yaml beside a rationales.jsonl",
+    )
     shared.add_argument("--label_key", help="key of a conversation's row that names its class")
     shared.add_argument("--conclusion", default="Classification:", help="words before the class in an answer")
     look = commands.add_parser("audit", parents=[shared], help="what a set of rationales is worth")
@@ -193,5 +197,7 @@ def _export(args: argparse.Namespace, _: Sequence[str]) -> None:
     old = export_conversations(args.to, chosen, file.book, args.format)
     told = f"; what was there is now {escape(str(old))}" if old is not None else ""
     left = len(file.rationales) - len(chosen)
-    make_console().print(f"{len(chosen)} conversations: {escape(str(args.to))}{told}"
-                         + (f" ({left} dropped rationales left out)" if left else ""))  # fmt: skip
+    make_console().print(
+        f"{len(chosen)} conversations: {escape(str(args.to))}{told}"
+        + (f" ({left} dropped rationales left out)" if left else "")
+    )

@@ -27,11 +27,20 @@ def _parser() -> Parser:
     parser.add_argument("--to", type=Path, default=Path("report.html"), help="The page; report.html by default.")
     parser.add_argument("--markdown", type=Path, help="Write the table of methods here, too.")
     parser.add_argument("--baseline", help="The method that others are compared with; sft where there is one.")
-    parser.add_argument("--choose", action="append", default=[], metavar="KEY",
-                        help="Of runs that differ in this setting alone, such as model.optim.lr, report the one that "
-                             "its validation videos choose; repeat it for several.")  # fmt: skip
-    parser.add_argument("--clips", type=int, default=_CLIPS,
-                        help=f"Most test videos of each experiment, {_CLIPS} by default; 0 for none.")  # fmt: skip
+    parser.add_argument(
+        "--choose",
+        action="append",
+        default=[],
+        metavar="KEY",
+        help="Of runs that differ in this setting alone, such as model.optim.lr, report the one that "
+        "its validation videos choose; repeat it for several.",
+    )
+    parser.add_argument(
+        "--clips",
+        type=int,
+        default=_CLIPS,
+        help=f"Most test videos of each experiment, {_CLIPS} by default; 0 for none.",
+    )
     parser.add_argument("--tensorboard", type=Path, help="Write event files into this new folder, too.")
     parser.add_argument("--title", help="Heading of the page.")
     return parser
@@ -51,8 +60,10 @@ def report(args: Sequence[str]) -> None:
     if own.markdown is not None and own.markdown.suffix != ".md":
         raise ConfigError(f"--markdown {own.markdown}: name a .md file.")
     if own.tensorboard is not None and own.tensorboard.exists() and any(own.tensorboard.iterdir()):
-        raise ConfigError(f"--tensorboard {own.tensorboard}: it is not empty, and older event files would be mixed "
-                          "with these; name a new folder.")  # fmt: skip
+        raise ConfigError(
+            f"--tensorboard {own.tensorboard}: it is not empty, and older event files would be mixed "
+            "with these; name a new folder."
+        )
     # scipy takes a second, which an error above need not wait for
     from rbft.report.collection import choose_baseline, collect, planned_choice
     from rbft.report.exports import markdown, write_tensorboard

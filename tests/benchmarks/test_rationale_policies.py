@@ -31,8 +31,10 @@ def test_truth_is_what_the_clip_shows(world: World) -> None:
     row = world.truth[world.records[0].path]
     thing = row["objects"][0]
     first, second = VERBS[thing["first"]], VERBS[thing["second"]]
-    event, turned = (f"the {thing['colour']} {thing['shape']} {one} then {other} ."
-                     for one, other in ((first, second), (second, first)))  # fmt: skip
+    event, turned = (
+        f"the {thing['colour']} {thing['shape']} {one} then {other} ."
+        for one, other in ((first, second), (second, first))
+    )
     true, part, wrong, silent = (texts(world, text)[0] for text in (row["description"], event, turned, "a video"))
     assert world.right(true) == (True, True)
     assert world.right(part) == (True, len(row["objects"]) == 1)
@@ -45,9 +47,16 @@ def test_only_what_is_kept_is_judged_and_classes_without_any_are_counted(world: 
     tally = Tally()
     tally.add(world, [one, dataclasses.replace(two, kept=False)], book)
     assert tally.row() | {"tokens": 0} == {
-        "clips": 8, "written": 2, "kept": 1, "covered": 0.125, "emptied": 7, "events": 1.0, "exact": 1.0,
-        "class": 1.0, "tokens": 0,
-    }  # fmt: skip
+        "clips": 8,
+        "written": 2,
+        "kept": 1,
+        "covered": 0.125,
+        "emptied": 7,
+        "events": 1.0,
+        "exact": 1.0,
+        "class": 1.0,
+        "tokens": 0,
+    }
     nothing = Tally()
     nothing.add(world, [dataclasses.replace(one, kept=False)], book)
     assert nothing.row()["events"] is None

@@ -120,13 +120,23 @@ def test_every_wrong_label_is_told(folder):
 
 def test_other_refusals_are_not_lost(folder):
     refusal = DataError("data.val_shots: the class 'jump' has 1 videos left, 4 are asked for.")
-    facts = survey(folder.root, [r.path for r in folder.records], cache=folder.root.parent / "cache",
-                   console=Console(quiet=True), workers=1)  # fmt: skip
+    facts = survey(
+        folder.root,
+        [r.path for r in folder.records],
+        cache=folder.root.parent / "cache",
+        console=Console(quiet=True),
+        workers=1,
+    )
     labels = LabelSet.from_records(folder.records)
     report = check_dataset(folder.root, folder.records, refusal, labels, facts)
     assert [(f.kind, f.message) for f in report.findings] == [("splits", str(refusal))]
-    report = check_dataset(folder.root, folder.records, make_splits(folder.records, labels, shots=None),
-                           DataError("train/a.mp4: the label 'hop' is none of the 2 classes."), facts)  # fmt: skip
+    report = check_dataset(
+        folder.root,
+        folder.records,
+        make_splits(folder.records, labels, shots=None),
+        DataError("train/a.mp4: the label 'hop' is none of the 2 classes."),
+        facts,
+    )
     assert [f.kind for f in report.findings] == ["label"]
 
 
@@ -142,8 +152,13 @@ def test_unreadable_training_videos_cost_a_class_its_shots(folder):
 
 
 def test_a_frame_rate_is_needed_where_frames_are_taken_by_it(folder):
-    folder_facts = survey(folder.root, [r.path for r in folder.records], cache=folder.root.parent / "cache",
-                          console=Console(quiet=True), workers=1)  # fmt: skip
+    folder_facts = survey(
+        folder.root,
+        [r.path for r in folder.records],
+        cache=folder.root.parent / "cache",
+        console=Console(quiet=True),
+        workers=1,
+    )
     timeless = folder.records[0]
     folder_facts[timeless.path] = replace(folder_facts[timeless.path], fps=0.0)
     labels = LabelSet.from_records(folder.records)

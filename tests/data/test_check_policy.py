@@ -104,8 +104,9 @@ def test_two_do_not_get_the_same_replacement():
 
 
 @pytest.mark.parametrize("policy", ["skip", "replace_same_class"])
-@pytest.mark.parametrize(("size", "broken", "refused"), [(50, 1, False), (50, 2, True), (49, 5, False), (150, 3, False),
-                                                         (150, 4, True)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("size", "broken", "refused"), [(50, 1, False), (50, 2, True), (49, 5, False), (150, 3, False), (150, 4, True)]
+)
 @pytest.mark.parametrize("side", ["train", "val", "test"])
 def test_more_than_one_in_a_hundred_is_refused(policy, size, broken, refused, side):
     """`size` is of each of two classes."""
@@ -122,10 +123,15 @@ def test_more_than_one_in_a_hundred_is_refused(policy, size, broken, refused, si
 def cases(draw):
     count = draw(st.integers(12, 40))
     records = [
-        VideoRecord(f"v{i:02d}", f"v{i:02d}.mp4", draw(st.sampled_from("xy")),
-                    draw(st.sampled_from([None, None, "train", "test"])), draw(st.sampled_from([None, "g", "h", "k"])))
+        VideoRecord(
+            f"v{i:02d}",
+            f"v{i:02d}.mp4",
+            draw(st.sampled_from("xy")),
+            draw(st.sampled_from([None, None, "train", "test"])),
+            draw(st.sampled_from([None, "g", "h", "k"])),
+        )
         for i in range(count)
-    ]  # fmt: skip
+    ]
     return records, set(draw(st.lists(st.sampled_from([record.id for record in records]), max_size=5)))
 
 

@@ -61,8 +61,7 @@ def cut(path, share):
 
 
 def test_facts_of_a_sound_video(tmp_path):
-    path = write_video(tmp_path / "turned.mp4",
-                       num_frames=30, size=(48, 64), fps=10, rotation=90)  # fmt: skip
+    path = write_video(tmp_path / "turned.mp4", num_frames=30, size=(48, 64), fps=10, rotation=90)
     facts = look(tmp_path, "turned.mp4")["turned.mp4"]
     assert facts.readable and not facts.blank and facts.reason is None
     assert (facts.declared_frames, facts.decoded_frames, facts.codec) == (30, 30, "h264")

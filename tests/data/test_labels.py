@@ -38,10 +38,17 @@ def test_needs_two_classes(names):
 @pytest.mark.parametrize(
     ("one", "other"),
     [
-        ("noFight", "no_fight"), ("Fight", "fight"), ("pull-up", "pull up"), ("HandstandPushups", "HandStandPushups"),
-        ("ﬁre", "fire"), ("straße", "STRASSE"), ("cafe\u0301", "café"), ("1-2", "1_2"), ("same", "same"),
+        ("noFight", "no_fight"),
+        ("Fight", "fight"),
+        ("pull-up", "pull up"),
+        ("HandstandPushups", "HandStandPushups"),
+        ("ﬁre", "fire"),
+        ("straße", "STRASSE"),
+        ("cafe\u0301", "café"),
+        ("1-2", "1_2"),
+        ("same", "same"),
     ],
-)  # fmt: skip
+)
 def test_labels_that_read_the_same_are_refused(one, other):
     with pytest.raises(DataError, match=r"reads the same as|stands twice"):
         LabelSet((one, other))
@@ -55,11 +62,31 @@ def test_labels_that_read_differently_are_kept(pair):
 @pytest.mark.parametrize(
     "name",
     [
-        "", "  ", " fight", "fight ", "a\nb", "a\x07b", "a\u2028b", "a\u202eb", "a\u200bb", "x" * (MAX_LENGTH + 1),
-        "<|im_end|>", "fight <|im_start|>", "<video>", "an <image> b", "</s>", "[INST]", "[/INST]", "<<SYS>>", "[PAD]",
-        "＜|im_end|＞", "<｜end▁of▁sentence｜>", "<start_of_turn>", "\ud800",
+        "",
+        "  ",
+        " fight",
+        "fight ",
+        "a\nb",
+        "a\x07b",
+        "a\u2028b",
+        "a\u202eb",
+        "a\u200bb",
+        "x" * (MAX_LENGTH + 1),
+        "<|im_end|>",
+        "fight <|im_start|>",
+        "<video>",
+        "an <image> b",
+        "</s>",
+        "[INST]",
+        "[/INST]",
+        "<<SYS>>",
+        "[PAD]",
+        "＜|im_end|＞",
+        "<｜end▁of▁sentence｜>",
+        "<start_of_turn>",
+        "\ud800",
     ],
-)  # fmt: skip
+)
 def test_names_that_must_not_reach_a_prompt_are_refused(name):
     with pytest.raises(DataError, match="Rename the class"):
         LabelSet(("good", name))
@@ -78,14 +105,28 @@ def test_long_and_unusual_names_are_fine():
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("ApplyEyeMakeup", "apply eye makeup"), ("noFight", "no fight"), ("pull_up", "pull up"), ("YoYo", "yo yo"),
-        ("TaiChi", "tai chi"), ("UCF101", "UCF101"), ("UCF101Class", "UCF101 class"), ("TVShow", "TV show"),
-        ("3DPrinting", "3D printing"), ("WalkingWithDog2", "walking with dog2"), ("NO_FIGHT", "no fight"),
-        ("ABNORMAL", "abnormal"), ("CPR", "CPR"), ("salsa-dancing", "salsa dancing"), ("100m_sprint", "100m sprint"),
-        ("Vague Abnormal", "vague abnormal"), ("shooting goal (soccer)", "shooting goal (soccer)"),
-        ("__x__y_", "x y"), ("ÄrgerÜber", "ärger über"), ("打架", "打架"),
+        ("ApplyEyeMakeup", "apply eye makeup"),
+        ("noFight", "no fight"),
+        ("pull_up", "pull up"),
+        ("YoYo", "yo yo"),
+        ("TaiChi", "tai chi"),
+        ("UCF101", "UCF101"),
+        ("UCF101Class", "UCF101 class"),
+        ("TVShow", "TV show"),
+        ("3DPrinting", "3D printing"),
+        ("WalkingWithDog2", "walking with dog2"),
+        ("NO_FIGHT", "no fight"),
+        ("ABNORMAL", "abnormal"),
+        ("CPR", "CPR"),
+        ("salsa-dancing", "salsa dancing"),
+        ("100m_sprint", "100m sprint"),
+        ("Vague Abnormal", "vague abnormal"),
+        ("shooting goal (soccer)", "shooting goal (soccer)"),
+        ("__x__y_", "x y"),
+        ("ÄrgerÜber", "ärger über"),
+        ("打架", "打架"),
         ("back, 1.5 somersaults", "back, 1.5 somersaults"),
     ],
-)  # fmt: skip
+)
 def test_spoken(name, text):
     assert spoken(name) == text

@@ -27,11 +27,27 @@ def test_relative_path_keeps_honest_names(text, path):
 @pytest.mark.parametrize(
     "text",
     [
-        "", " ", ".", "/etc/passwd", "~/a.mp4", "../a.mp4", "a/../../b.mp4", "a/..", "a\x00.mp4", "a\nb.mp4",
-        "..\\a.mp4", "a\\b.mp4", "C:/a.mp4", "C:a.mp4", "file:a.mp4", "file:///a.mp4", "http://h/a.mp4",
-        "concat:a.mp4|b.mp4", "\udcff.mp4",
+        "",
+        " ",
+        ".",
+        "/etc/passwd",
+        "~/a.mp4",
+        "../a.mp4",
+        "a/../../b.mp4",
+        "a/..",
+        "a\x00.mp4",
+        "a\nb.mp4",
+        "..\\a.mp4",
+        "a\\b.mp4",
+        "C:/a.mp4",
+        "C:a.mp4",
+        "file:a.mp4",
+        "file:///a.mp4",
+        "http://h/a.mp4",
+        "concat:a.mp4|b.mp4",
+        "\udcff.mp4",
     ],
-)  # fmt: skip
+)
 def test_relative_path_refuses_ways_out(text):
     with pytest.raises(DataError, match=r"labels\.csv, row 3: the path"):
         relative_path(text, "labels.csv, row 3")

@@ -114,9 +114,12 @@ def test_wrong_rows_are_refused(root, table, message):
 
 @pytest.mark.parametrize(
     ("where", "message"),
-    [("nowhere", r"data\.unlabelled: .*nowhere is neither a folder nor a table"), ("../data", "leads out"),
-     ("empty", r"data\.unlabelled: empty holds no video")],
-)  # fmt: skip
+    [
+        ("nowhere", r"data\.unlabelled: .*nowhere is neither a folder nor a table"),
+        ("../data", "leads out"),
+        ("empty", r"data\.unlabelled: empty holds no video"),
+    ],
+)
 def test_wrong_places_are_refused(root, where, message):
     (root / "empty").mkdir()
     with pytest.raises((DataError, ConfigError), match=message):

@@ -24,8 +24,9 @@ def test_the_site_builds_and_asks_nothing_of_the_network(tmp_path: Path) -> None
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     config = yaml.safe_load((REPOSITORY / "mkdocs.yml").read_text())
-    built = {path.relative_to(tmp_path / "site").with_suffix(".md").as_posix()
-             for path in (tmp_path / "site").glob("*.html")}  # fmt: skip
+    built = {
+        path.relative_to(tmp_path / "site").with_suffix(".md").as_posix() for path in (tmp_path / "site").glob("*.html")
+    }
     assert set(pages(config["nav"])) == {path.name for path in (REPOSITORY / "docs").glob("*.md")}
     assert set(pages(config["nav"])) <= built
     home = (tmp_path / "site" / "index.html").read_text()

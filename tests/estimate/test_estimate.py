@@ -263,18 +263,32 @@ def test_memory_grows_with_what_makes_it(size):
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0, "0 MB"), (123, "0.00012 MB"), (1_250_000, "1.2 MB"), (85_400_000, "85 MB"), (999_000_000, "999 MB"),
-     (1_240_000_000, "1.2 GB"), (83_400_000_000, "83 GB")],
-)  # fmt: skip
+    [
+        (0, "0 MB"),
+        (123, "0.00012 MB"),
+        (1_250_000, "1.2 MB"),
+        (85_400_000, "85 MB"),
+        (999_000_000, "999 MB"),
+        (1_240_000_000, "1.2 GB"),
+        (83_400_000_000, "83 GB"),
+    ],
+)
 def test_bytes_in_words(value, text):
     assert about_bytes(value) == text
 
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(None, ""), (0.01, "about 1 s"), (34, "about 30 s"), (80, "about 80 s"), (1250, "about 20 min"),
-     (8000, "about 2 h"), (300_000, "about 3 days")],
-)  # fmt: skip
+    [
+        (None, ""),
+        (0.01, "about 1 s"),
+        (34, "about 30 s"),
+        (80, "about 80 s"),
+        (1250, "about 20 min"),
+        (8000, "about 2 h"),
+        (300_000, "about 3 days"),
+    ],
+)
 def test_seconds_in_words(value, text):
     assert about_seconds(value) == text
 

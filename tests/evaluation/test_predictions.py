@@ -20,8 +20,17 @@ def test_predictions_round_trip(tmp_path):
     assert read_predictions(tmp_path / "predictions.jsonl") == [ROW, unread]
     first = json.loads((tmp_path / "predictions.jsonl").read_text().splitlines()[0])
     assert first["log_likelihoods"] == [-1.5, -2.5986122886681098]
-    keys = {"id", "video", "label", "predicted", "probabilities", "log_likelihoods", "rationale", "answers",
-            "calibrated"}  # fmt: skip
+    keys = {
+        "id",
+        "video",
+        "label",
+        "predicted",
+        "probabilities",
+        "log_likelihoods",
+        "rationale",
+        "answers",
+        "calibrated",
+    }
     assert set(first) == keys
 
 

@@ -129,9 +129,7 @@ def test_bootstrap_is_scipys_and_covers_the_truth():
     assert 0.88 <= hits / many <= 0.99
     changes = np.round(changes, 12)
     expected = stats.bootstrap((changes,), np.mean, method="BCa", n_resamples=10_000, rng=np.random.default_rng(0))
-    assert found == (
-        pytest.approx(expected.confidence_interval.low), pytest.approx(expected.confidence_interval.high)
-    )  # fmt: skip
+    assert found == (pytest.approx(expected.confidence_interval.low), pytest.approx(expected.confidence_interval.high))
 
 
 @pytest.mark.parametrize("count", [6, 25])

@@ -15,8 +15,17 @@ LABELS = ("fall", "walk")
 KEYS = ["model.optim.lr"]
 
 
-def member(folder: Path, lr: float, right: int, *, seed: int = 0, sure: float = 0.8, test: float | None = 0.5,
-           method: str = "sft", videos: int = 4) -> Member:  # fmt: skip
+def member(
+    folder: Path,
+    lr: float,
+    right: int,
+    *,
+    seed: int = 0,
+    sure: float = 0.8,
+    test: float | None = 0.5,
+    method: str = "sft",
+    videos: int = 4,
+) -> Member:
     """A run that is right on the first of its validation videos."""
     rows = []
     for number in range(videos):
@@ -31,9 +40,11 @@ def member(folder: Path, lr: float, right: int, *, seed: int = 0, sure: float = 
 
 def test_each_seed_takes_the_run_with_most_validation_videos_right_whatever_the_test_says(tmp_path):
     runs = [
-        member(tmp_path, 1e-4, 2, test=0.9), member(tmp_path, 1e-3, 3, test=0.1),
-        member(tmp_path, 1e-4, 4, seed=1, test=0.2), member(tmp_path, 1e-3, 3, seed=1, test=0.8),
-    ]  # fmt: skip
+        member(tmp_path, 1e-4, 2, test=0.9),
+        member(tmp_path, 1e-3, 3, test=0.1),
+        member(tmp_path, 1e-4, 4, seed=1, test=0.2),
+        member(tmp_path, 1e-3, 3, seed=1, test=0.8),
+    ]
     assert choose_runs(runs, KEYS) == [(1, {"model.optim.lr": 1e-3}), (2, {"model.optim.lr": 1e-4})]
 
 
@@ -71,10 +82,15 @@ def test_classes_that_are_not_the_runs_are_refused(tmp_path):
 
 
 def test_a_group_tells_how_often_what_was_chosen(tmp_path):
-    runs = [member(tmp_path, lr, right, seed=seed) for seed, pair in enumerate([(3, 2), (2, 4), (1, 4)])
-            for lr, right in zip((1e-4, 1e-3), pair, strict=True)]  # fmt: skip
-    kept = [Member(without(runs[place].point, KEYS), 0.5, runs[place].predictions, chosen=chosen)
-            for place, chosen in choose_runs(runs, KEYS)]  # fmt: skip
+    runs = [
+        member(tmp_path, lr, right, seed=seed)
+        for seed, pair in enumerate([(3, 2), (2, 4), (1, 4)])
+        for lr, right in zip((1e-4, 1e-3), pair, strict=True)
+    ]
+    kept = [
+        Member(without(runs[place].point, KEYS), 0.5, runs[place].predictions, chosen=chosen)
+        for place, chosen in choose_runs(runs, KEYS)
+    ]
     (group,) = compare(kept, None, ["seed_everything"])
     assert group.runs == 3
     assert group.chosen_words == "model.optim.lr=0.001 in 2 of 3, model.optim.lr=0.0001 in 1 of 3"

@@ -57,8 +57,9 @@ def test_what_is_missing_is_named(name: str, tmp_path: Path, monkeypatch: pytest
 
 
 def test_a_dry_run_of_the_built_in_one_lists_its_runs(tmp_path: Path):
-    done = subprocess.run([sys.executable, SCRIPT, "builtin", "--dry_run", "--run_root", str(tmp_path)],
-                          capture_output=True, text=True)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, SCRIPT, "builtin", "--dry_run", "--run_root", str(tmp_path)], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     assert "rationale_only-seed6" in done.stdout
     assert not list(tmp_path.iterdir())

@@ -70,8 +70,10 @@ def running_hub() -> Iterator[Hub]:
                 hub.made.append(json.loads(body))
                 self._say({"url": f"{hub.url}/me/mine", "name": "me/mine"})
             elif "/preupload/" in self.path:
-                files = [{"path": row["path"], "uploadMode": "regular", "shouldIgnore": False}
-                         for row in json.loads(body)["files"]]  # fmt: skip
+                files = [
+                    {"path": row["path"], "uploadMode": "regular", "shouldIgnore": False}
+                    for row in json.loads(body)["files"]
+                ]
                 self._say({"files": files})
             elif "/commit/" in self.path:
                 for row in map(json.loads, body.decode().splitlines()):

@@ -64,9 +64,17 @@ def test_the_built_in_model_in_full(
     assert export(built_in, to) == 0
     assert "merged" in capsys.readouterr().out
     assert {path.name for path in to.iterdir()} == {
-        "README.md", "rbft.json", "score_video.py", "config.json", "generation_config.json", "model.safetensors",
-        "processor_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"
-    }  # fmt: skip
+        "README.md",
+        "rbft.json",
+        "score_video.py",
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+        "processor_config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "chat_template.jinja",
+    }
     assert list(to.parent.iterdir()) == [to], "nothing is left beside it"
     assert all(path.stat().st_mode & stat.S_IRUSR and path.stat().st_mode & stat.S_IRGRP for path in to.iterdir())
     told = read(to / "rbft.json")
@@ -90,9 +98,13 @@ def test_the_built_in_model_in_full(
 
 @pytest.mark.parametrize("form", ["adapter", "merged"])
 def test_an_adapter_as_it_is_and_merged(
-    form: str, finished: Run, clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    form: str,
+    finished: Run,
+    clips: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     to = tmp_path / "exported"
     assert export(finished, to, "--form", form) == 0
     parity = read(to / "rbft.json")["parity"]
@@ -127,9 +139,13 @@ def read_model(run: Run) -> Path:
     ids=["pixels, normalised, prior", "tokens", "fps"],
 )
 def test_the_script_sees_the_frames_and_scores_that_the_run_does(
-    flags: list[str], finished: Run, clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    flags: list[str],
+    finished: Run,
+    clips: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     run = run_experiment(finished.config, tmp_path, *flags, method="zero_shot")
     assert export(run, tmp_path / "exported") == 0
     video = next((clips / "test").rglob("*.mp4"))
@@ -147,8 +163,16 @@ def test_the_card_says_what_is_known_and_what_is_not(finished: Run, tmp_path: Pa
     (result,) = front["model-index"][0]["results"]
     assert result["metrics"][0]["value"] == round(metrics["test/accuracy"], 4)
     low, high = metrics["test/accuracy_ci95"]
-    for words in (f"95% interval {low:.1%} to {high:.1%}", "On 5 test videos", "| training videos | 6 |", "rbft (write",
-                  "Base model: unknown", "temperature", "vllm serve", "## Limits"):  # fmt: skip
+    for words in (
+        f"95% interval {low:.1%} to {high:.1%}",
+        "On 5 test videos",
+        "| training videos | 6 |",
+        "rbft (write",
+        "Base model: unknown",
+        "temperature",
+        "vllm serve",
+        "## Limits",
+    ):
         assert words in card, words
     assert str(finished.folder.parents[3]) not in card.replace(str(read_model(finished)), ""), (
         "no folder of this machine"
@@ -164,8 +188,12 @@ def test_names_are_text_in_the_card() -> None:
 def test_a_licence_is_read_from_the_card_of_the_model(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     assert licence_of(str(tmp_path), None) is None
-    for text, expected in (("---\nlicense: mit\n---\n", "mit"), ("no front matter", None), ("---\n[\n---\n", None),
-                           ("---\nlicense: other\nlicense_name: qwen\n---\n", "qwen")):  # fmt: skip
+    for text, expected in (
+        ("---\nlicense: mit\n---\n", "mit"),
+        ("no front matter", None),
+        ("---\n[\n---\n", None),
+        ("---\nlicense: other\nlicense_name: qwen\n---\n", "qwen"),
+    ):
         (tmp_path / "README.md").write_text(text)
         assert licence_of(str(tmp_path), None) == expected
     assert licence_of("builtin/tiny", None) == "apache-2.0"
@@ -223,9 +251,13 @@ def test_videos_that_are_gone_are_asked_for(
     ],
 )
 def test_wrong_use_is_refused(
-    flags: list[str], message: str, built_in: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    flags: list[str],
+    message: str,
+    built_in: Run,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     monkeypatch.delenv("HF_TOKEN", raising=False)
     assert export(built_in, tmp_path / "exported", *flags) == 2
     assert message in capsys.readouterr().err

@@ -85,8 +85,9 @@ def _serve(connection: Connection) -> None:
         start = time.perf_counter()
         answer = _read(path)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        connection.send(Answer(answer.outcome, answer.message, answer.numbers, answer.trouble,
-                               time.perf_counter() - start, peak))  # fmt: skip
+        connection.send(
+            Answer(answer.outcome, answer.message, answer.numbers, answer.trouble, time.perf_counter() - start, peak)
+        )
 
 
 class Decoder:

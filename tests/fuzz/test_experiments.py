@@ -34,12 +34,43 @@ stages:
   test: {}
 """
 VALUES = [item.decode("utf-8", "replace") for item in NASTY]
-KEYS = ["--data.root", "--data.num_frames", "--data.format", "--data.format.file", "--data.format.init_args.file",
-        "--model.vlm", "--model.tuning", "--model.tuning.rank", "--model.optim", "--model.optim.lr", "--model.prompts",
-        "--model.prompts.criteria", "--trainer.max_epochs", "--trainer.callbacks", "--trainer.callbacks+", "--trainer",
-        "--trainer.strategy", "--trainer.logger", "--seed_everything", "--method", "--stages", "--methods", "--stage",
-        "--config", "--run_root", "--variant", "--experiment", "--allow-class", "--save_every", "--data", "--model",
-        "--nothing", "--", "-c", "--data.format.help"]  # fmt: skip
+KEYS = [
+    "--data.root",
+    "--data.num_frames",
+    "--data.format",
+    "--data.format.file",
+    "--data.format.init_args.file",
+    "--model.vlm",
+    "--model.tuning",
+    "--model.tuning.rank",
+    "--model.optim",
+    "--model.optim.lr",
+    "--model.prompts",
+    "--model.prompts.criteria",
+    "--trainer.max_epochs",
+    "--trainer.callbacks",
+    "--trainer.callbacks+",
+    "--trainer",
+    "--trainer.strategy",
+    "--trainer.logger",
+    "--seed_everything",
+    "--method",
+    "--stages",
+    "--methods",
+    "--stage",
+    "--config",
+    "--run_root",
+    "--variant",
+    "--experiment",
+    "--allow-class",
+    "--save_every",
+    "--data",
+    "--model",
+    "--nothing",
+    "--",
+    "-c",
+    "--data.format.help",
+]
 
 
 def parse(args: list[str]) -> None:

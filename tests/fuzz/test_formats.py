@@ -73,8 +73,10 @@ def _turns(label: str, style: str) -> dict[str, object]:
     return {"conversations": [{"from": "human", "value": "which?"}, {"from": "gpt", "value": answer}]}
 
 
-CHATS = [_turns(row[1], ("messages", "conversations")[i % 2]) | ({"videos": [row[0]]} if i % 2 else {"video": row[0]})
-         for i, row in enumerate(ROWS)]  # fmt: skip
+CHATS = [
+    _turns(row[1], ("messages", "conversations")[i % 2]) | ({"videos": [row[0]]} if i % 2 else {"video": row[0]})
+    for i, row in enumerate(ROWS)
+]
 UCF = [f"{name}/v_{name}_g{group:02d}_c01.avi" for name in ("ApplyEyeMakeup", "YoYo") for group in range(1, 7)]
 HMDB = [f"brush_hair/A_brush_hair_u_nm_np1_ba_goo_{i}.avi" for i in range(3)]
 KINETICS = ("run", "sit", "run", "sit")
@@ -132,8 +134,10 @@ CASES = {
     "kinetics": Case(
         lambda: Kinetics(test=None, missing="drop"),
         "train.csv",
-        {"train.csv": "label,youtube_id,time_start,time_end,split\n" + "".join(
-            f"{label},id{i}aaaaaaaa,{i},{i + 10},train\n" for i, label in enumerate(KINETICS))},
+        {
+            "train.csv": "label,youtube_id,time_start,time_end,split\n"
+            + "".join(f"{label},id{i}aaaaaaaa,{i},{i + 10},train\n" for i, label in enumerate(KINETICS))
+        },
         tuple(f"{label}/id{i}aaaaaaaa_{i:06d}_{i + 10:06d}.mp4" for i, label in enumerate(KINETICS)),
     ),
     "ssv2": Case(
@@ -160,21 +164,25 @@ CASES = {
         lambda: MultiHateClip(videos="videos", missing="drop"),
         "English_data/annotation/train.tsv",
         {f"English_data/annotation/{name}.tsv": VOTES for name in ("train",)}
-        | {"English_data/annotation/valid.tsv": VOTES.replace("a1", "c3").replace("b2", "d4"),
-           "English_data/annotation/test.tsv": VOTES.replace("a1", "e5").replace("b2", "f6")},
+        | {
+            "English_data/annotation/valid.tsv": VOTES.replace("a1", "c3").replace("b2", "d4"),
+            "English_data/annotation/test.tsv": VOTES.replace("a1", "e5").replace("b2", "f6"),
+        },
         tuple(f"videos/{name}.mp4" for name in ("a1", "b2", "c3", "d4", "e5", "f6")),
     ),
     "smarthome": Case(
         lambda: SmartHomeBench(missing="drop"),
         "Videos/Video_Annotation.csv",
         {
-            "Videos/Video_Annotation.csv": "Title,Category,Anomaly Tag,Video Description,Reasoning\n" + "".join(
-                f'smartbench_{i:04d},"Pets, wild",{("Normal", "Abnormal")[i % 2]},A cat.,So.\n' for i in range(1, 5)),
+            "Videos/Video_Annotation.csv": "Title,Category,Anomaly Tag,Video Description,Reasoning\n"
+            + "".join(
+                f'smartbench_{i:04d},"Pets, wild",{("Normal", "Abnormal")[i % 2]},A cat.,So.\n' for i in range(1, 5)
+            ),
             "Videos/Video_url.csv": "Video Name,Title,URL\nsmartbench_0001,r,https://www.youtube.com/watch?v=aaaaaaaaaaa\n",
         },
         tuple(f"Videos/Trim_Videos/raw_video/smartbench_{i:04d}.mp4" for i in range(1, 5)),
     ),
-}  # fmt: skip
+}
 SECOND = {
     "ucf101": ("ucfTrainTestlist/classInd.txt", "ucfTrainTestlist/testlist01.txt"),
     "mmaction": ("classes.txt",),

@@ -42,9 +42,25 @@ def lines(rows: list[Any]) -> bytes:
 
 
 RATIONALES = [
-    Rationale(f"{i}", 0, f"{i}.mp4", LABELS[i % 2], "00", "blind", "tiny", "It moves.", "fall", "It moves.", False,
-              {"length": 0.5}, 0.5, bool(i % 2), "") for i in range(3)
-]  # fmt: skip
+    Rationale(
+        f"{i}",
+        0,
+        f"{i}.mp4",
+        LABELS[i % 2],
+        "00",
+        "blind",
+        "tiny",
+        "It moves.",
+        "fall",
+        "It moves.",
+        False,
+        {"length": 0.5},
+        0.5,
+        bool(i % 2),
+        "",
+    )
+    for i in range(3)
+]
 PREDICTIONS = [Prediction(f"{i}", f"{i}.mp4", "fall", "no fall", (0.25, 0.75), (-2.0, -1.0), None) for i in range(3)]
 SPLITS = Splits(tuple(RECORDS[:2]), tuple(RECORDS[2:4]), tuple(RECORDS[4:]), ())
 INPUTS = {"kind": "write", "seed": 0, "model": {"vlm": "builtin/tiny"}, "weights": None}

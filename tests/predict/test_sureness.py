@@ -93,8 +93,12 @@ def test_a_class_is_said_from_its_threshold_on_and_never_below(
     cut = sorted(dict(answer.top)[name] for answer in found)[2]
     folder = copy.folder / "test"
     (one, *_) = read_predictions(folder / "validation.jsonl")
-    rows = [replace(one, id=str(i), label=name if i < 40 else CLASSES[1],
-                    calibrated=(cut + 1e-6 * (39 - i) - 1e-9, 1 - cut)) for i in range(1, 80)]  # fmt: skip
+    rows = [
+        replace(
+            one, id=str(i), label=name if i < 40 else CLASSES[1], calibrated=(cut + 1e-6 * (39 - i) - 1e-9, 1 - cut)
+        )
+        for i in range(1, 80)
+    ]
     write_predictions(folder / "validation.jsonl", rows)
     with pytest.raises(StageError, match=r"validation\.jsonl was changed"):
         Classifier(copy.folder)

@@ -92,8 +92,12 @@ def test_the_run_says_so(undisturbed: Run) -> None:
 @pytest.mark.parametrize("left", [3, 6, 8, pytest.param(0, marks=pytest.mark.slow), 17])
 def test_a_kill_anywhere_loses_nothing_and_changes_nothing(undisturbed: Run, tmp_path: Path, left: int) -> None:
     shutil.copytree(undisturbed.root, tmp_path / "runs")
-    run = Run(undisturbed.config, tmp_path / "runs", tmp_path / undisturbed.folder.relative_to(undisturbed.root.parent),
-              undisturbed.result)  # fmt: skip
+    run = Run(
+        undisturbed.config,
+        tmp_path / "runs",
+        tmp_path / undisturbed.folder.relative_to(undisturbed.root.parent),
+        undisturbed.result,
+    )
     whole = (run.folder / FILE).read_bytes()
     for name in (FILE, "write/stage.json"):
         (run.folder / name).unlink()
@@ -136,8 +140,18 @@ def test_two_processes_write_the_same(undisturbed: Run, tmp_path: Path, left: in
             (folder / name).unlink()
         part = folder / "write" / "parts" / "rank0.jsonl"
         part.write_bytes(b"".join(part.read_bytes().splitlines(keepends=True)[:left]))
-    result = fit_elsewhere("--config", undisturbed.config, "--run_root", tmp_path / "runs", "--method", "rbft",
-                           "--seed_everything", "0", *WRITE, *TWO)  # fmt: skip
+    result = fit_elsewhere(
+        "--config",
+        undisturbed.config,
+        "--run_root",
+        tmp_path / "runs",
+        "--method",
+        "rbft",
+        "--seed_everything",
+        "0",
+        *WRITE,
+        *TWO,
+    )
     assert result.code == 0, result.err
     assert rows(folder / FILE) == rows(undisturbed.folder / FILE)
     assert len(rows(folder / "write" / "parts" / "rank1.jsonl")) >= 6, "both wrote"

@@ -160,8 +160,10 @@ def test_ten_thousand_rows_take_seconds(tmp_path):
     for number in range(10_000):
         label = f"class {number % 20}"
         text = " ".join(rng.choice(words, rng.integers(60, 140)))
-        turns = [{"role": "user", "content": f"<video>Describe the video. It shows {label}."},
-                 {"role": "assistant", "content": f"{text}.\nClassification: {label}"}]  # fmt: skip
+        turns = [
+            {"role": "user", "content": f"<video>Describe the video. It shows {label}."},
+            {"role": "assistant", "content": f"{text}.\nClassification: {label}"},
+        ]
         rows.append({"messages": turns, "videos": [f"{number}.mp4"]})
     (tmp_path / "rows.json").write_text(json.dumps(rows))
     before = time.process_time()

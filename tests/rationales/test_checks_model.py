@@ -69,8 +69,11 @@ def test_the_model_reads_the_rationale_with_label_words_hidden(loaded, monkeypat
     monkeypatch.setattr(type(loaded.processor), "prompt_inputs", noted)
     Contradiction().scores(material(loaded, ["he does a push up", "a man moves"]))
     Contradiction(mask_labels=False).scores(material(loaded, ["he does a push up"]))
-    assert asked == ["he does a ___ which: push, push up?", "a man moves which: push, push up?",
-                     "he does a push up which: push, push up?"]  # fmt: skip
+    assert asked == [
+        "he does a ___ which: push, push up?",
+        "a man moves which: push, push up?",
+        "he does a push up which: push, push up?",
+    ]
 
 
 @torch.no_grad()

@@ -22,9 +22,18 @@ from rbft.rationales.store import Rationale
 def rationale(number: int, label: str, sample: int = 0) -> Rationale:
     text = f"the object clip{number} of {label} moves in its own way {sample}"
     return Rationale(
-        id=f"v{number}", sample=sample, video=f"{number}.mp4", label=label, prompt_hash="", hint="blind", model="m",
-        text=text, stated=label, written=text, truncated=False,
-    )  # fmt: skip
+        id=f"v{number}",
+        sample=sample,
+        video=f"{number}.mp4",
+        label=label,
+        prompt_hash="",
+        hint="blind",
+        model="m",
+        text=text,
+        stated=label,
+        written=text,
+        truncated=False,
+    )
 
 
 ROWS = [rationale(i, "push" if i % 2 else "pull", sample) for i in range(8) for sample in range(2)]
@@ -108,8 +117,9 @@ def test_wrong_settings_are_refused():
 
 
 def videos(text: str = "people saw {}") -> list[VideoRecord]:
-    return [VideoRecord(f"v{i}", f"{i}.mp4", "push" if i % 2 else "pull", text={"seen": text.format(i)})
-            for i in range(8)]  # fmt: skip
+    return [
+        VideoRecord(f"v{i}", f"{i}.mp4", "push" if i % 2 else "pull", text={"seen": text.format(i)}) for i in range(8)
+    ]
 
 
 def test_human_text_takes_the_place_of_all_rationales_of_its_video():

@@ -126,14 +126,21 @@ def test_foreign_conversations_are_read_by_their_conclusion(tmp_path):
     path = foreign(tmp_path / "x.json", "A dog.\nClassification: Normal", "A thief. It is abnormal.")
     with pytest.raises(DataError, match=r"x\.json, item 2: the answer names no class behind"):
         read_rationale_file(path)
-    path = foreign(tmp_path / "x.json", "A dog.\nClassification: Normal", "A thief.\n**Classification:** abnormal.",
-                   "A cat.\nClassification: normal\n", "It is odd. Classification: abnormal")  # fmt: skip
+    path = foreign(
+        tmp_path / "x.json",
+        "A dog.\nClassification: Normal",
+        "A thief.\n**Classification:** abnormal.",
+        "A cat.\nClassification: normal\n",
+        "It is odd. Classification: abnormal",
+    )
     found = read_rationale_file(path)
     assert found.book.labels.names == ("Normal", "abnormal")
     assert [(r.label, r.text, r.stated) for r in found.rationales] == [
-        ("Normal", "A dog.", "Normal"), ("abnormal", "A thief.", "abnormal"),
-        ("Normal", "A cat.", "Normal"), ("abnormal", "It is odd.", "abnormal"),
-    ]  # fmt: skip
+        ("Normal", "A dog.", "Normal"),
+        ("abnormal", "A thief.", "abnormal"),
+        ("Normal", "A cat.", "Normal"),
+        ("abnormal", "It is odd.", "abnormal"),
+    ]
     assert set(found.questions) == {"Is it Normal or Abnormal?"}
     assert not found.labels_stated_apart
     assert {r.hint for r in found.rationales} == {"imported"}

@@ -95,8 +95,12 @@ def test_best_of_keeps_the_best_of_each_video():
     )
     assert [(r.id, r.sample) for r in found if r.kept] == [("x", 1), ("y", 0)]
     assert [r.reason for r in found] == [
-        "not among the best 1 of its video", "", "empty", "", "not among the best 1 of its video"
-    ]  # fmt: skip
+        "not among the best 1 of its video",
+        "",
+        "empty",
+        "",
+        "not among the best 1 of its video",
+    ]
     assert sum(r.kept for r in decide(BestOf(count=2), *found)) == 4
 
 

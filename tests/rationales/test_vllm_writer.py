@@ -109,8 +109,13 @@ def test_answers_come_in_order_about_the_frames_that_were_given(
     assert [request for request, _ in found] == asked
     assert all(texts == [Answer((5, 6, 7), False), Answer((5, 6, 7), True)] for _, texts in found)
     engine, *seen = [json.loads(line) for line in notes.read_text().splitlines()]
-    assert engine == {**MODEL, "limit_mm_per_prompt": {"video": 1, "image": 0}, "tensor_parallel_size": 2,
-                      "max_model_len": 512, "gpu_memory_utilization": 0.9}  # fmt: skip
+    assert engine == {
+        **MODEL,
+        "limit_mm_per_prompt": {"video": 1, "image": 0},
+        "tensor_parallel_size": 2,
+        "max_model_len": 512,
+        "gpu_memory_utilization": 0.9,
+    }
     assert seen == [[f"ask {i}", {"do_resize": False}, [2, 8, 6, 3], "uint8", float(i), i, [3]] for i in range(5)]
     assert not any(path.exists() for path in handed)
     assert "says much" in (tmp_path / "vllm.log").read_text()
@@ -171,8 +176,9 @@ def test_further_attempts_are_asked_of_it_anew(
     written = rows(run_experiment(config, tmp_path / "runs", "--stage", "write").folder / "write" / "rationales.jsonl")
     # what it writes states no class, so each video is asked about again, with its label
     assert [(row["hint"], row["sample"], row["kept"]) for row in written] == [
-        ("blind", 0, False), ("hint_stripped", 1, True)
-    ] * 6  # fmt: skip
+        ("blind", 0, False),
+        ("hint_stripped", 1, True),
+    ] * 6
     seen = [json.loads(line) for line in notes.read_text().splitlines()]
     asked = [row for row in seen if isinstance(row, list)]
     assert len(seen) - len(asked) == 2, "started once for each attempt"
@@ -184,9 +190,11 @@ def test_weights_of_a_stage_cannot_be_handed_over(
     notes: Path, tmp_path: Path, clips: Path, family_folder: Callable[[str], Path]
 ) -> None:
     config = write_experiment(
-        tmp_path / "tiny.yaml", clips, family_folder("qwen2_5_vl"),
+        tmp_path / "tiny.yaml",
+        clips,
+        family_folder("qwen2_5_vl"),
         {"methods": {"again": ["classification", "write", "test"]}},
-    )  # fmt: skip
+    )
     flags = ("--config", config, "--run_root", tmp_path / "runs", "--method", "again", "--model.writer.vllm", "{}")
     result = fit(*flags, "--dry_run")
     assert result.code == 2
@@ -194,7 +202,8 @@ def test_weights_of_a_stage_cannot_be_handed_over(
 
 
 def test_a_file_cannot_name_the_program(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    (tmp_path / "x.yaml").write_text("stages: {write: {}}\nmethods: {w: [write]}\nmethod: w\n"
-                                     "model: {writer: {vllm: {python: /bin/sh}}}\n")  # fmt: skip
+    (tmp_path / "x.yaml").write_text(
+        "stages: {write: {}}\nmethods: {w: [write]}\nmethod: w\nmodel: {writer: {vllm: {python: /bin/sh}}}\n"
+    )
     assert main(["fit", "--config", str(tmp_path / "x.yaml"), "--dry_run"]) == 2
     assert "python" in capsys.readouterr().err

@@ -73,8 +73,11 @@ def test_attempts_follow_from_hint_and_regeneration():
     assert plain == kept == [Attempt(0, True, 0.5), Attempt(1, True, 0.9), Attempt(2, True, 0.9)]
     assert blind == [Attempt(0, False, 0.5), Attempt(1, False, 0.9), Attempt(2, False, 0.9)]
     assert writer.attempts("blind_then_hint") == [
-        Attempt(0, False, 0.5), Attempt(1, True, 0.5, unlabelled=False), Attempt(2, True, 0.9), Attempt(3, True, 0.9)
-    ]  # fmt: skip
+        Attempt(0, False, 0.5),
+        Attempt(1, True, 0.5, unlabelled=False),
+        Attempt(2, True, 0.9),
+        Attempt(3, True, 0.9),
+    ]
     other = RationaleWriter(regenerate=Regenerate(1, 0.9, "blind"))
     assert [attempt.hinted for attempt in other.attempts("blind_then_hint")] == [False, True, False]
     assert [attempt.hinted for attempt in RationaleWriter().attempts("blind_then_hint")] == [False, True]
@@ -148,12 +151,18 @@ def test_texts_say_how_they_were_asked_for_and_whose_class_they_bear(loaded, mon
     monkeypatch.setattr(type(loaded.processor), "decode", lambda self, ids: next(texts))
     attempt = writer.attempts("hint_kept")[0]
     examples = writer.examples(records, book, attempt)
-    batch = collate([[Item(0, loaded.processor.prompt_inputs(e.prompt, make_clip(0)), torch.empty(0, dtype=torch.long))]
-                     for e in examples])  # fmt: skip
+    batch = collate(
+        [
+            [Item(0, loaded.processor.prompt_inputs(e.prompt, make_clip(0)), torch.empty(0, dtype=torch.long))]
+            for e in examples
+        ]
+    )
     found = writer.write(loaded.vlm, loaded.processor, book, batch, examples, "me", 0, attempt)
     assert [(r.label, r.labelled, r.hint, r.stated) for r in found] == [
-        ("push", True, "hint_kept", None), ("push up", False, "blind", "push up"), ("", False, "blind", None)
-    ]  # fmt: skip
+        ("push", True, "hint_kept", None),
+        ("push up", False, "blind", "push up"),
+        ("", False, "blind", None),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -73,9 +73,15 @@ def test_an_unreadable_video_has_no_probabilities_and_is_wrong(tmp_path):
 
 @pytest.mark.parametrize(
     "change",
-    [{"label": "other"}, {"predicted": "other"}, {"probabilities": [1.0]}, {"probabilities": ["1", 0, 0]},
-     {"probabilities": [2.0, 0, 0]}, {"calibrated": [1.0]}],
-)  # fmt: skip
+    [
+        {"label": "other"},
+        {"predicted": "other"},
+        {"probabilities": [1.0]},
+        {"probabilities": ["1", 0, 0]},
+        {"probabilities": [2.0, 0, 0]},
+        {"calibrated": [1.0]},
+    ],
+)
 def test_predictions_that_do_not_fit_are_refused(tmp_path, change):
     folder = write_run(tmp_path, "sft", 12)
     lines = (folder / "predictions.jsonl").read_text().splitlines()

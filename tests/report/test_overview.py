@@ -43,21 +43,29 @@ def words(page: str) -> str:
 def test_the_table_has_the_figures_of_the_statistics(grid):
     found = overview(grid)
     assert [group_words(group.point) for group in found.groups][:4] == [
-        "zero_shot, 8 shots", "sft, 4 shots", "sft, 8 shots", "rbft, 4 shots",
-    ]  # fmt: skip
+        "zero_shot, 8 shots",
+        "sft, 4 shots",
+        "sft, 8 shots",
+        "rbft, 4 shots",
+    ]
     shares = {key: [right / VIDEOS for right in RIGHT[key[0]][key[1]]] for key in (("sft", 8), ("rbft", 8))}
     mean, difference = mean_interval(shares["rbft", 8]), paired_difference(shares["rbft", 8], shares["sft", 8])
     group = next(group for group in found.groups if group_words(group.point) == "rbft, 8 shots")
     assert group.accuracy == mean
     assert group.comparison is not None and group.comparison.difference == difference
-    tested = [one.comparison.difference.p_permutation for one in found.groups
-              if one.comparison and one.comparison.difference.difference.count > 1]  # fmt: skip
+    tested = [
+        one.comparison.difference.p_permutation
+        for one in found.groups
+        if one.comparison and one.comparison.difference.difference.count > 1
+    ]
     assert len(tested) == 4
     assert group.comparison.p in holm(tested)
     page = words(write_overview(found, "tiny"))
     change = difference.difference
-    assert (f"rbft 8 3/3 {mean.mean:.1%} {mean.low:.1%} to {mean.high:.1%} {100 * change.mean:+.1f} "
-            f"{100 * change.low:+.1f} to {100 * change.high:+.1f} {group.comparison.p:.3f}") in page  # fmt: skip
+    assert (
+        f"rbft 8 3/3 {mean.mean:.1%} {mean.low:.1%} to {mean.high:.1%} {100 * change.mean:+.1f} "
+        f"{100 * change.low:+.1f} to {100 * change.high:+.1f} {group.comparison.p:.3f}"
+    ) in page
     for caution in cautions(3, group.comparison.tests):
         assert f"rbft, 8 shots: {caution}" in page
     assert "zero_shot, 8 shots: 1 pair of runs: fewer than 3 seeds" in page
@@ -96,8 +104,16 @@ def test_rationales_and_cost_are_told(grid):
 def test_names_are_text_everywhere(tmp_path):
     for shots in (4, 8):
         write_run(tmp_path, "sft", 12, shots, classes=(EVIL, "b"), experiment="a")
-        write_run(tmp_path, "rbft", 12, shots, classes=(EVIL, "b"), experiment="a", words=EVIL,
-                  changes={"model": {"vlm": EVIL}})  # fmt: skip
+        write_run(
+            tmp_path,
+            "rbft",
+            12,
+            shots,
+            classes=(EVIL, "b"),
+            experiment="a",
+            words=EVIL,
+            changes={"model": {"vlm": EVIL}},
+        )
         write_run(tmp_path, "rbft", 12, shots, 1, classes=(EVIL, "b"), experiment="a")
     found = overview(tmp_path, 4)
     page = write_overview(found, EVIL)

@@ -53,9 +53,18 @@ def test_answers_are_those_of_predict(finished: Run, folder: Path) -> None:
 
 @pytest.mark.slow
 def test_so_are_answers_behind_a_rationale_at_another_strength(finished: Run, folder: Path, tmp_path: Path) -> None:
-    flags = ["--model.answering.mode", "mixture", "--model.answering.mixture_weight", "0.5",
-             "--model.answering.max_new_tokens", "5", "--model.answering.strength", "0.5",
-             "--model.scoring.prior", "blank"]  # fmt: skip
+    flags = [
+        "--model.answering.mode",
+        "mixture",
+        "--model.answering.mixture_weight",
+        "0.5",
+        "--model.answering.max_new_tokens",
+        "5",
+        "--model.answering.strength",
+        "0.5",
+        "--model.scoring.prior",
+        "blank",
+    ]
     check(run_experiment(finished.config, tmp_path, *flags, method="sft").folder, folder)
 
 

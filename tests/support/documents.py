@@ -118,8 +118,11 @@ def write_experiments(root: Path) -> None:
     shutil.copytree(REPOSITORY / "experiments", root / "experiments")
     content = yaml.safe_load((root / "experiments" / "quickstart.yaml").read_text())
     short = {"trainer": {"max_epochs": 1}}
-    small = {"experiment": "quickstart", "data": {"shots": 2, "val_shots": 1, "format": {"init_args": _SMALL}},
-             "stages": {"rationale": short, "classification": short}}  # fmt: skip
+    small = {
+        "experiment": "quickstart",
+        "data": {"shots": 2, "val_shots": 1, "format": {"init_args": _SMALL}},
+        "stages": {"rationale": short, "classification": short},
+    }
     (root / "experiments" / "falls.yaml").write_text(yaml.safe_dump(lay_over(content, small), sort_keys=False))
     (root / "mine").mkdir()
     (root / "mine" / "callbacks.py").write_text("import lightning as L\n\n\nclass Notify(L.Callback):\n    pass\n")

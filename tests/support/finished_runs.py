@@ -34,8 +34,17 @@ def predictions(
         text = None if rationale is None else f"{rationale} {number}"
         row = tuple(float(chance) for chance in chances)
         name = classes[place]
-        found.append(Prediction(f"{name}/{number}", f"test/{number}.mp4", name, classes[said], row,
-                                tuple(float(value) for value in np.log(chances)), text))  # fmt: skip
+        found.append(
+            Prediction(
+                f"{name}/{number}",
+                f"test/{number}.mp4",
+                name,
+                classes[said],
+                row,
+                tuple(float(value) for value in np.log(chances)),
+                text,
+            )
+        )
     return found
 
 
@@ -43,11 +52,18 @@ def figures(found: Sequence[Prediction], classes: Sequence[str] = CLASSES) -> di
     """A metrics.json with the accuracy of the predictions; the other figures are made up."""
     accuracy = sum(row.predicted == row.label for row in found) / len(found)
     return {
-        "test/accuracy": accuracy, "test/balanced_accuracy": accuracy, "test/macro_f1": accuracy - 0.01,
-        "test/top5_accuracy": 1.0, "test/ece": 0.125, "test/auroc": None, "test/accuracy_ci95": [0.1, 0.9],
-        "test/num_videos": len(found), "test/num_unreadable": 0, "chance/accuracy": 1 / len(classes),
+        "test/accuracy": accuracy,
+        "test/balanced_accuracy": accuracy,
+        "test/macro_f1": accuracy - 0.01,
+        "test/top5_accuracy": 1.0,
+        "test/ece": 0.125,
+        "test/auroc": None,
+        "test/accuracy_ci95": [0.1, 0.9],
+        "test/num_videos": len(found),
+        "test/num_unreadable": 0,
+        "chance/accuracy": 1 / len(classes),
         "majority/accuracy": 1 / len(classes),
-    }  # fmt: skip
+    }
 
 
 def write_run(
@@ -83,11 +99,16 @@ def write_run(
     folder = root / experiment / variant / f"seed{seed}"
     names = tuple(stages or METHODS[method])
     content = {
-        "experiment": experiment, "method": method, "variant": variant, "seed_everything": seed,
-        "methods": {method: list(names)}, "model": {"vlm": "builtin/tiny", "optim": {"lr": 0.001}},
-        "data": {"root": data, "shots": shots, "draw": 0, "num_frames": 4}, "trainer": {"max_epochs": None},
+        "experiment": experiment,
+        "method": method,
+        "variant": variant,
+        "seed_everything": seed,
+        "methods": {method: list(names)},
+        "model": {"vlm": "builtin/tiny", "optim": {"lr": 0.001}},
+        "data": {"root": data, "shots": shots, "draw": 0, "num_frames": 4},
+        "trainer": {"max_epochs": None},
         "stages": {name: {} for name in names},
-    }  # fmt: skip
+    }
     folder.mkdir(parents=True)
     (folder / "experiment.yaml").write_text(yaml.safe_dump(lay_over(content, changes or {})))
     write_json(folder / "labels.json", list(classes))
@@ -100,8 +121,10 @@ def write_run(
         elif kind == "write":
             write_jsonl(folder / name / "rationales.jsonl", [dataclasses.asdict(row) for row in rationales(classes)])
         elif name != names[-1]:
-            write_predictions(folder / name / "predictions.jsonl",
-                              predictions(right // 2, seed, classes, None if words is None else "early"))  # fmt: skip
+            write_predictions(
+                folder / name / "predictions.jsonl",
+                predictions(right // 2, seed, classes, None if words is None else "early"),
+            )
         write_record(folder / name, StageRecord(name, kind, "0", {}, {}, 60.0, summary))
     write_json(folder / "metrics.json", figures(found, classes))
     write_predictions(folder / "predictions.jsonl", found)
@@ -114,14 +137,34 @@ def rationales(classes: Sequence[str] = CLASSES, right: int = 3) -> list[Rationa
     for number in range(4):
         label = classes[number % len(classes)]
         stated = label if number < right else None
-        found.append(Rationale(f"t{number}", 0, f"train/{number}.mp4", label, "00", "blind", "me", f"it moves {number}",
-                               stated, f"it moves {number}", False, {"grounding": number / 4}, 1.0, number < 3,
-                               "" if number < 3 else "grounding 0.75"))  # fmt: skip
+        found.append(
+            Rationale(
+                f"t{number}",
+                0,
+                f"train/{number}.mp4",
+                label,
+                "00",
+                "blind",
+                "me",
+                f"it moves {number}",
+                stated,
+                f"it moves {number}",
+                False,
+                {"grounding": number / 4},
+                1.0,
+                number < 3,
+                "" if number < 3 else "grounding 0.75",
+            )
+        )
     return found
 
 
-RIGHT = {"zero_shot": {8: (9,)}, "sft": {4: (12, 13, 11), 8: (16, 18, 17)}, "rbft": {4: (16, 18, 16), 8: (20, 21, 20)},
-         "probe": {4: (10, 11, 9), 8: (12, 13, 14)}}  # fmt: skip
+RIGHT = {
+    "zero_shot": {8: (9,)},
+    "sft": {4: (12, 13, 11), 8: (16, 18, 17)},
+    "rbft": {4: (16, 18, 16), 8: (20, 21, 20)},
+    "probe": {4: (10, 11, 9), 8: (12, 13, 14)},
+}
 """Right test videos of `write_grid`, by method, shots and seed."""
 
 
@@ -131,8 +174,16 @@ def write_grid(root: Path, data: str = "nowhere") -> Path:
         for shots, counts in by_shots.items():
             for seed, right in enumerate(counts):
                 stages = ("zero_shot", "write", "rationale", "classification", "test") if method == "rbft" else None
-                write_run(root, method, right, shots, seed, data=data, stages=stages,
-                          words="it goes up" if method == "rbft" else None)  # fmt: skip
+                write_run(
+                    root,
+                    method,
+                    right,
+                    shots,
+                    seed,
+                    data=data,
+                    stages=stages,
+                    words="it goes up" if method == "rbft" else None,
+                )
     return root
 
 

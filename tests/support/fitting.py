@@ -56,9 +56,13 @@ def trainer(tmp_path: Path, **settings) -> L.Trainer:
         "enable_progress_bar": False,
     }
     return L.Trainer(
-        accelerator="cpu", devices=1, default_root_dir=str(tmp_path), use_distributed_sampler=False,
-        num_sanity_val_steps=0, **{**quiet, "max_epochs": 1, **settings},
-    )  # fmt: skip
+        accelerator="cpu",
+        devices=1,
+        default_root_dir=str(tmp_path),
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+        **{**quiet, "max_epochs": 1, **settings},
+    )
 
 
 def weights(module: VLMFineTuner) -> dict[str, torch.Tensor]:

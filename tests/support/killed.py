@@ -102,8 +102,12 @@ class Command:
         """The processes of one run; killed behind the block if they still live."""
         together: dict[str, str] = {}
         if self.ranks > 1:
-            together = {"WORLD_SIZE": str(self.ranks), "NODE_RANK": "0", "MASTER_ADDR": "127.0.0.1",
-                        "MASTER_PORT": str(_free_port())}  # fmt: skip
+            together = {
+                "WORLD_SIZE": str(self.ranks),
+                "NODE_RANK": "0",
+                "MASTER_ADDR": "127.0.0.1",
+                "MASTER_PORT": str(_free_port()),
+            }
         processes = []
         for rank in range(self.ranks):
             environment = {**_own_environment(), **together, **({"LOCAL_RANK": str(rank)} if together else {})}

@@ -52,8 +52,10 @@ def stand_in(args: list[str]) -> int:
     started = journal / f"{visit}.started"
     before = len(started.read_text().splitlines()) if started.exists() else 0
     with started.open("a") as stream:
-        stream.write(f"{os.getpid()} {os.environ.get('OMP_NUM_THREADS')} {len(os.sched_getaffinity(0))} "
-                     f"{os.environ.get('CUDA_VISIBLE_DEVICES')}\n")  # fmt: skip
+        stream.write(
+            f"{os.getpid()} {os.environ.get('OMP_NUM_THREADS')} {len(os.sched_getaffinity(0))} "
+            f"{os.environ.get('CUDA_VISIBLE_DEVICES')}\n"
+        )
     asked: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
     signal.signal(signal.SIGINT, lambda number, _: asked.append(number))

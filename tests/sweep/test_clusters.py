@@ -78,10 +78,19 @@ def test_jobs_ask_for_what_was_said(tmp_path, monkeypatch):
     launcher = make_launcher(LaunchOptions(launcher="slurm", gpus=2, cores=8, slurm=slurm), tmp_path / "shots", 31)
     assert launcher.slots == 31
     assert asked == {
-        "folder": tmp_path / "shots" / "slurm", "cluster": "slurm", "name": "rbft-shots", "timeout_min": 90, "nodes": 1,
-        "tasks_per_node": 1, "gpus_per_node": 2, "cpus_per_task": 8, "mem_gb": 64.0, "slurm_partition": "gpu",
-        "slurm_setup": ["module load cuda"], "slurm_signal_delay_s": 120,
-    }  # fmt: skip
+        "folder": tmp_path / "shots" / "slurm",
+        "cluster": "slurm",
+        "name": "rbft-shots",
+        "timeout_min": 90,
+        "nodes": 1,
+        "tasks_per_node": 1,
+        "gpus_per_node": 2,
+        "cpus_per_task": 8,
+        "mem_gb": 64.0,
+        "slurm_partition": "gpu",
+        "slurm_setup": ["module load cuda"],
+        "slurm_signal_delay_s": 120,
+    }
 
 
 @needs_submitit

@@ -29,8 +29,9 @@ def stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
     """`rbft sweep` in this process starts stand-ins."""
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    monkeypatch.setattr(driver.Driver.__init__, "__kwdefaults__",
-                        driver.Driver.__init__.__kwdefaults__ | {"command": STAND_IN})  # fmt: skip
+    monkeypatch.setattr(
+        driver.Driver.__init__, "__kwdefaults__", driver.Driver.__init__.__kwdefaults__ | {"command": STAND_IN}
+    )
 
 
 def sweep(path: Path, *flags: str) -> int:

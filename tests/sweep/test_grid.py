@@ -29,9 +29,15 @@ def read(folder: Path, *flags: str, **keys: object) -> Sweep:
 def test_every_combination_once(tmp_path):
     sweep = read(tmp_path, grid={"data.shots": [4, None], "seed_everything": [0, 1], "method": ["sft", "rbft"]})
     assert [run.id for run in sweep.runs] == [
-        "sft-shots4-seed0", "rbft-shots4-seed0", "sft-shots4-seed1", "rbft-shots4-seed1",
-        "sft-shots_null-seed0", "rbft-shots_null-seed0", "sft-shots_null-seed1", "rbft-shots_null-seed1",
-    ]  # fmt: skip
+        "sft-shots4-seed0",
+        "rbft-shots4-seed0",
+        "sft-shots4-seed1",
+        "rbft-shots4-seed1",
+        "sft-shots_null-seed0",
+        "rbft-shots_null-seed0",
+        "sft-shots_null-seed1",
+        "rbft-shots_null-seed1",
+    ]
     assert sweep.folder == tmp_path / "runs" / "sweeps" / "grid"
     for run in sweep.runs:
         experiment = read_experiment(run.args)
@@ -83,9 +89,10 @@ def test_coupled_and_excluded(tmp_path):
         exclude=[{"method": "sft", "seed_everything": [1, 2]}, {"data.shots": 16, "method": "rbft"}],
     )
     assert [run.id for run in sweep.runs] == [
-        "sft-shots4-max_steps100-seed0", *(f"rbft-shots4-max_steps100-seed{seed}" for seed in range(3)),
+        "sft-shots4-max_steps100-seed0",
+        *(f"rbft-shots4-max_steps100-seed{seed}" for seed in range(3)),
         "sft-shots16-max_steps400-seed0",
-    ]  # fmt: skip
+    ]
 
 
 def test_settings_follow_the_experiment_and_the_flags(tmp_path):
@@ -124,11 +131,15 @@ WRONG = [
     ({"together": [{"seed_everything": 1}]}, "none of them in grid"),
     ({"baseline": {"method": "sft"}}, r"baseline: no run has \{'method': 'sft'\}"),
     ({"choose": "data.shots"}, "choose must be a list of swept keys, found 'data.shots'"),
-    ({"choose": ["data.shot"], "grid": {"data.shots": [1, 2]}},
-     r"choose: data\.shot is not swept.*did you mean 'data\.shots'\?"),
+    (
+        {"choose": ["data.shot"], "grid": {"data.shots": [1, 2]}},
+        r"choose: data\.shot is not swept.*did you mean 'data\.shots'\?",
+    ),
     ({"choose": ["seed_everything"]}, r"choose: seed_everything is not swept, or is a method, a replicate"),
-    ({"choose": ["data.shots"], "baseline": {"data.shots": 1}, "grid": {"data.shots": [1, 2]}},
-     r"choose: data\.shots is not swept.*or of the baseline"),
+    (
+        {"choose": ["data.shots"], "baseline": {"data.shots": 1}, "grid": {"data.shots": [1, 2]}},
+        r"choose: data\.shots is not swept.*or of the baseline",
+    ),
     ({"flags": {"seed_everything": 1}}, "seed_everything is swept and given as a flag too"),
     ({"flags": {"restart": True}}, r"flags\.restart cannot be set here"),
     ({"launch": {"slot": 1}}, r"unknown key launch\.slot; did you mean 'slots'\?"),
@@ -136,9 +147,14 @@ WRONG = [
     ({"launch": {"launcher": "slrum"}}, r"did you mean 'slurm'\?"),
     ({"launch": {"slurm": {"time": 1}}}, r"unknown key launch\.slurm\.time"),
     ({"launch": {"slurm": {"minutes": "1h"}}}, r"launch\.slurm\.minutes: '1h' must be a whole number"),
-    ({"grid": {"model.prompts.system": [["x" * 30] * 10, "y" * 300]}, "together": [
-        {f"key{number}.of.some.length": "v" * 39 for number in range(4)}]}, "would be too long"),
-]  # fmt: skip
+    (
+        {
+            "grid": {"model.prompts.system": [["x" * 30] * 10, "y" * 300]},
+            "together": [{f"key{number}.of.some.length": "v" * 39 for number in range(4)}],
+        },
+        "would be too long",
+    ),
+]
 
 
 @pytest.mark.parametrize(("keys", "message"), WRONG, ids=[message for _, message in WRONG])

@@ -91,10 +91,12 @@ def test_what_is_missing_is_told_and_never_averaged_away(sweep):
 def test_draws_are_replicates_too_and_one_pair_is_not_tested(tmp_path):
     (tmp_path / "tiny.yaml").write_text("stages: {classification: {}, test: {}}")
     content = {
-        "experiment": "tiny.yaml", "flags": {"run_root": str(tmp_path / "runs")}, "baseline": {"method": "sft"},
+        "experiment": "tiny.yaml",
+        "flags": {"run_root": str(tmp_path / "runs")},
+        "baseline": {"method": "sft"},
         "grid": {"method": ["sft", "zero_shot"], "data.draw": [0, 1]},
         "exclude": [{"method": "zero_shot", "data.draw": 1}],
-    }  # fmt: skip
+    }
     (tmp_path / "grid.yaml").write_text(yaml.safe_dump(content))
     sweep = read_sweep(str(tmp_path / "grid.yaml"), [], {})
     progress = []
@@ -113,10 +115,13 @@ def test_draws_are_replicates_too_and_one_pair_is_not_tested(tmp_path):
 def test_validation_videos_choose_what_is_tuned(tmp_path):
     (tmp_path / "tiny.yaml").write_text("stages: {classification: {}, test: {}}")
     content = {
-        "experiment": "tiny.yaml", "flags": {"run_root": str(tmp_path / "runs")}, "baseline": {"method": "zero_shot"},
+        "experiment": "tiny.yaml",
+        "flags": {"run_root": str(tmp_path / "runs")},
+        "baseline": {"method": "zero_shot"},
         "grid": {"method": ["zero_shot", "sft"], "model.optim.lr": [0.0001, 0.001], "seed_everything": [0, 1]},
-        "exclude": [{"method": "zero_shot", "model.optim.lr": 0.001}], "choose": ["model.optim.lr"],
-    }  # fmt: skip
+        "exclude": [{"method": "zero_shot", "model.optim.lr": 0.001}],
+        "choose": ["model.optim.lr"],
+    }
     (tmp_path / "grid.yaml").write_text(yaml.safe_dump(content))
     sweep = read_sweep(str(tmp_path / "grid.yaml"), [], {})
     progress = []
@@ -144,7 +149,16 @@ def finish_one(folder: Path, accuracy: float, validated: int) -> None:
     (folder / "metrics.json").write_text(json.dumps({"test/accuracy": accuracy}))
     (folder / "labels.json").write_text(json.dumps(["a", "b"]))
     write_predictions(folder / "predictions.jsonl", [Prediction("0", "0.mp4", "a", "a", (1.0, 0.0), (0.0, 0.0))])
-    rows = [Prediction(f"v{n}", f"v{n}.mp4", "a", "a" if n < validated else "b",
-                       (0.9, 0.1) if n < validated else (0.1, 0.9), (0.0, 0.0)) for n in range(2)]  # fmt: skip
+    rows = [
+        Prediction(
+            f"v{n}",
+            f"v{n}.mp4",
+            "a",
+            "a" if n < validated else "b",
+            (0.9, 0.1) if n < validated else (0.1, 0.9),
+            (0.0, 0.0),
+        )
+        for n in range(2)
+    ]
     write_predictions(folder / "test" / "validation.jsonl", rows)
     write_record(folder / "test", StageRecord("test", "test", "0", {}, {}, 1.0, {}))

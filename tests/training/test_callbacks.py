@@ -137,9 +137,13 @@ def test_a_second_signal_ends_it_now(stop):
 
 def lines(callback: PlainProgress, capsys, batches: int = 3) -> list[str]:
     made = SimpleNamespace(
-        progress_bar_metrics={"train/loss": 1.23456}, num_training_batches=batches, current_epoch=1, max_epochs=2,
-        num_test_batches=[batches], num_predict_batches=[batches],
-    )  # fmt: skip
+        progress_bar_metrics={"train/loss": 1.23456},
+        num_training_batches=batches,
+        current_epoch=1,
+        max_epochs=2,
+        num_test_batches=[batches],
+        num_predict_batches=[batches],
+    )
     for batch in range(batches):
         callback.on_train_batch_end(made, None, None, None, batch)
         callback.on_test_batch_end(made, None, None, None, batch)

@@ -218,5 +218,6 @@ def test_places_know_what_they_consist_of(manifest):
     newest, before = places(manifest)
     assert (newest.number, before.number) == (3, 2)
     assert newest_whole(manifest) == newest
-    assert list(newest.files.values()) == [Written(manifest.with_name("place-3.ckpt").stat().st_size,
-                                                   newest.files["place-3.ckpt"].blake2b)]  # fmt: skip
+    assert list(newest.files.values()) == [
+        Written(manifest.with_name("place-3.ckpt").stat().st_size, newest.files["place-3.ckpt"].blake2b)
+    ]

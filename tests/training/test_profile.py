@@ -100,8 +100,19 @@ def test_a_profiled_run(config: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     run = run_experiment(config, tmp_path / "runs", "--profile", "--data.cache_features", "false", method="sft")
     trained, tested = profile_of(run.folder / "classification"), profile_of(run.folder / "test")
     assert (trained["batches"], trained["workers"], trained["processes"]) == (6, 0, 1)
-    assert {"loading", "decode", "processor", "vision", "language", "head", "backward", "optimiser", "validation",
-            "saving", "other"} <= set(trained["parts"])  # fmt: skip
+    assert {
+        "loading",
+        "decode",
+        "processor",
+        "vision",
+        "language",
+        "head",
+        "backward",
+        "optimiser",
+        "validation",
+        "saving",
+        "other",
+    } <= set(trained["parts"])
     assert "data" not in trained["parts"], "nothing waits for workers where there are none"
     assert {"decode", "vision", "language", "head"} <= set(tested["parts"])
     assert not {"backward", "optimiser"} & set(tested["parts"])

@@ -48,14 +48,25 @@ class Stage:
     def __init__(self, root: Path, cache: Path, tuning: Tuning = ADAPTER, vlm: str = "builtin/tiny", **settings):
         processor = ClipProcessor(vlm)
         self.data = VideoDataModule(
-            str(root), ClassFolders(), num_frames=4, batch_size=2, eval_batch_size=2, cache_dir=str(cache),
-            cache_clips=False, **settings,
-        )  # fmt: skip
+            str(root),
+            ClassFolders(),
+            num_frames=4,
+            batch_size=2,
+            eval_batch_size=2,
+            cache_dir=str(cache),
+            cache_clips=False,
+            **settings,
+        )
         book = PromptBook(WORDING, self.data.labels)
         self.module = VLMFineTuner(
-            vlm, dtype="float32", tuning=tuning, prompts=WORDING, objective=ClassificationObjective(),
-            writer=RationaleWriter(max_new_tokens=4), optim=OptimSettings(lr=1e-2),
-        )  # fmt: skip
+            vlm,
+            dtype="float32",
+            tuning=tuning,
+            prompts=WORDING,
+            objective=ClassificationObjective(),
+            writer=RationaleWriter(max_new_tokens=4),
+            optim=OptimSettings(lr=1e-2),
+        )
         self.module.connect(processor, book, seed=0)
         splits, prompt = self.data.splits, book.label_prompt()
         rows = {role: [Example(record, prompt) for record in getattr(splits, role)] for role in ("val", "test")}
@@ -64,10 +75,16 @@ class Stage:
 
     def trainer(self, **settings) -> L.Trainer:
         return L.Trainer(
-            accelerator="cpu", devices=1, use_distributed_sampler=False, num_sanity_val_steps=0, logger=False,
-            enable_checkpointing=False, enable_model_summary=False, enable_progress_bar=False,
+            accelerator="cpu",
+            devices=1,
+            use_distributed_sampler=False,
+            num_sanity_val_steps=0,
+            logger=False,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            enable_progress_bar=False,
             **{"max_epochs": 2, **settings},
-        )  # fmt: skip
+        )
 
     def fit(self, **settings) -> dict[str, torch.Tensor]:
         L.seed_everything(0, verbose=False)

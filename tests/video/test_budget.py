@@ -73,8 +73,10 @@ def test_a_clip_is_read_within_its_budget(video: Path):
 def test_kept_clips_are_told_apart_by_their_budget(video: Path, tmp_path: Path):
     cache = ClipCache(tmp_path / "cache", 10**9, lambda _: "content")
     sampling = FrameSampling(num_frames=8)
-    shapes = [cache.read(video, sampling, budget=budget).frames.shape[-2:]
-              for budget in (None, CellBudget(60, 16, 2), CellBudget(24, 16, 2), CellBudget(60, 16, 2))]  # fmt: skip
+    shapes = [
+        cache.read(video, sampling, budget=budget).frames.shape[-2:]
+        for budget in (None, CellBudget(60, 16, 2), CellBudget(24, 16, 2), CellBudget(60, 16, 2))
+    ]
     assert shapes == [(96, 160), (48, 80), (16, 48), (48, 80)]
     keys = {clip_key("content", sampling, None, budget=CellBudget(60, 16, group)) for group in (1, 2)}
     assert len(keys | {clip_key("content", sampling, None)}) == 3

@@ -32,8 +32,14 @@ CODINGS = BY_SEEKING | FROM_THE_START
 SAMPLINGS = (FrameSampling(num_frames=6), FrameSampling(fps=4.0), FrameSampling(num_frames=100))
 
 
-def wish(folder: Path, sampling: FrameSampling, max_pixels: int | None = None, multiple: int = 2,
-         budget: CellBudget | None = None, max_bytes: int = GB) -> ClipWish:  # fmt: skip
+def wish(
+    folder: Path,
+    sampling: FrameSampling,
+    max_pixels: int | None = None,
+    multiple: int = 2,
+    budget: CellBudget | None = None,
+    max_bytes: int = GB,
+) -> ClipWish:
     return ClipWish(folder, max_bytes, sampling, max_pixels, multiple, budget)
 
 
@@ -45,8 +51,14 @@ def kept(cache: ClipCache, root: Path, name: str, wished: ClipWish, monkeypatch:
     """What is in the cache; nothing is decoded for it."""
     with monkeypatch.context() as patch:
         patch.setattr("rbft.video.clip_cache.read_clip", None)
-        return cache.read(name, wished.sampling, max_pixels=wished.max_pixels, root=root, multiple=wished.multiple,
-                          budget=wished.budget)  # fmt: skip
+        return cache.read(
+            name,
+            wished.sampling,
+            max_pixels=wished.max_pixels,
+            root=root,
+            multiple=wished.multiple,
+            budget=wished.budget,
+        )
 
 
 @pytest.mark.parametrize("name", CODINGS, ids=[name.replace(" ", "_") for name in CODINGS])
@@ -63,8 +75,12 @@ def test_a_kept_clip_is_the_clip_that_is_read(name, tmp_path, monkeypatch):
     assert len(entries(folder)) == len(wishes)
     for one in wishes:
         clip = kept(make(folder), tmp_path, file, one, monkeypatch)
-        assert same(clip, read_clip(file, one.sampling, max_pixels=one.max_pixels, root=tmp_path,
-                                    multiple=one.multiple, budget=one.budget))  # fmt: skip
+        assert same(
+            clip,
+            read_clip(
+                file, one.sampling, max_pixels=one.max_pixels, root=tmp_path, multiple=one.multiple, budget=one.budget
+            ),
+        )
 
 
 @pytest.mark.slow
@@ -131,8 +147,9 @@ def test_processes_of_a_survey_keep_clips_without_torch(tmp_path):
     assert len(entries(tmp_path / "cache")) == 5
 
 
-@pytest.mark.parametrize("sampling", [FrameSampling(num_frames=4, mode="random"),
-                                      FrameSampling(num_frames=4, part=(0.0, 1.0))])  # fmt: skip
+@pytest.mark.parametrize(
+    "sampling", [FrameSampling(num_frames=4, mode="random"), FrameSampling(num_frames=4, part=(0.0, 1.0))]
+)
 def test_random_frames_and_parts_cannot_be_wished_for(sampling, tmp_path):
     with pytest.raises(ValueError, match="only whole videos sampled uniformly"):
         wish(tmp_path, sampling)

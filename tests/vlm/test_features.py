@@ -72,8 +72,9 @@ def test_tokens_of_any_prompt_are_those_beside_pixels(cached):
 @pytest.mark.parametrize("hits", [(True, True, True), (True, False, True)], ids=["all", "some"])
 def test_a_pass_over_stored_features_is_the_pass_over_pixels_to_the_last_bit(cached, hits):
     with_pixels = [asked(cached, PROMPTS[number], number) for number in range(3)]
-    mixed = [recalled(cached, PROMPTS[number], number) if hit else with_pixels[number]
-             for number, hit in enumerate(hits)]  # fmt: skip
+    mixed = [
+        recalled(cached, PROMPTS[number], number) if hit else with_pixels[number] for number, hit in enumerate(hits)
+    ]
     targets = [cached.target(prompt.question, "the person jumps") for prompt in PROMPTS]
     with torch.no_grad():
         expected, rows = cached.vlm.target_log_probs(with_pixels, targets)
@@ -146,8 +147,11 @@ def test_adapters_in_the_language_model_keep_the_digest_and_stay_frozen_towers(f
     plain, adapted = load(folder).vlm, load(folder, LoRA()).vlm
     assert adapted.vision_digest() == plain.vision_digest()
     assert adapted.vision_frozen
-    tower = [name for name, module in plain.base.named_modules()
-             if isinstance(module, torch.nn.Linear) and part_of(f".{name}") == "vision"]  # fmt: skip
+    tower = [
+        name
+        for name, module in plain.base.named_modules()
+        if isinstance(module, torch.nn.Linear) and part_of(f".{name}") == "vision"
+    ]
     inside = load(folder, LoRA(targets=re.escape(tower[0]))).vlm
     assert not inside.vision_frozen, "an adapter in the vision tower trains it"
     assert inside.vision_digest() != plain.vision_digest()
@@ -164,8 +168,10 @@ def clip_of(seed: int = 0, dtype: torch.dtype = torch.float32) -> EncodedClip:
 
 
 def same(one: EncodedClip, other: EncodedClip) -> bool:
-    tensors = [(clip.features, *clip.deepstack, *(clip.positions[key] for key in sorted(clip.positions)))
-               for clip in (one, other)]  # fmt: skip
+    tensors = [
+        (clip.features, *clip.deepstack, *(clip.positions[key] for key in sorted(clip.positions)))
+        for clip in (one, other)
+    ]
     return all(
         left.dtype == right.dtype and torch.equal(left, right) for left, right in zip(*tensors, strict=True)
     ) and ((one.modality, one.joined, one.text) == (other.modality, other.joined, other.text))

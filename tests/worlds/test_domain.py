@@ -160,10 +160,15 @@ def test_clips_of_a_rule_follow_it_with_two_objects(domain: Domain, tmp_path: Pa
 
 
 def test_labelled_clips_can_show_some_of_a_unions_events_only(tmp_path: Path):
-    write_domain(tmp_path / "some", **SETTINGS | {"domain": "unions", "train_per_class": 5, "val_per_class": 3,
-                                                  "test_per_class": 4, "events_shown": 2})  # fmt: skip
-    shown = {split: {row["event"] for row in truth(tmp_path / "some") if row["split"] == split}
-             for split in ("train", "val", "test")}  # fmt: skip
+    write_domain(
+        tmp_path / "some",
+        **SETTINGS
+        | {"domain": "unions", "train_per_class": 5, "val_per_class": 3, "test_per_class": 4, "events_shown": 2},
+    )
+    shown = {
+        split: {row["event"] for row in truth(tmp_path / "some") if row["split"] == split}
+        for split in ("train", "val", "test")
+    }
     assert shown == {"train": {0, 1}, "val": {0, 1}, "test": {0, 1, 2, 3}}
     with pytest.raises(ConfigError, match="events_shown"):
         write_domain(tmp_path / "none", **SETTINGS | {"events_shown": 0})

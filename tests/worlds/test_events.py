@@ -66,15 +66,18 @@ def test_phrase():
 
 def test_rules_are_what_they_say_and_about_events_that_pre_training_shows():
     moves = {"left", "right", "up", "down"}
-    count = {name: {sum(action in moves for event in scene for action in event) for scene in scenes}
-             for name, scenes in RULES["majority"].items()}  # fmt: skip
+    count = {
+        name: {sum(action in moves for event in scene for action in event) for scene in scenes}
+        for name, scenes in RULES["majority"].items()
+    }
     assert count == {"roam": {3, 4}, "even": {2}, "settle": {0, 1}}
     relations = RULES["relations"]
     assert all(one == other for one, other in relations["twin"])
     assert all(one == other[::-1] for one, other in relations["swap"])
     assert all(len({*one, *other}) == 4 for one, other in relations["apart"])
-    assert all(len({*one, *other}) == 3 and (one[1] == other[0]) != (other[1] == one[0])
-               for one, other in relations["relay"])  # fmt: skip
+    assert all(
+        len({*one, *other}) == 3 and (one[1] == other[0]) != (other[1] == one[0]) for one, other in relations["relay"]
+    )
     for names in RULES.values():
         scenes = [scene for some in names.values() for scene in some]
         assert len(scenes) == len(set(scenes))

@@ -232,8 +232,9 @@ def _imbalance(sides: Sides, names: Sequence[str], most: float, shots: int | Non
 def _blank(records: Iterable[VideoRecord], facts: Mapping[str, VideoFacts]) -> Iterator[Finding]:
     for record in records:
         if facts[record.path].blank:
-            yield Finding("blank", f"{record.path}: shows nothing but one colour. Look at it, and replace it.",
-                          (record.id,))  # fmt: skip
+            yield Finding(
+                "blank", f"{record.path}: shows nothing but one colour. Look at it, and replace it.", (record.id,)
+            )
 
 
 def _frames(sides: Sides, facts: Mapping[str, VideoFacts], sampling: FrameSampling) -> Iterator[Finding]:
@@ -243,8 +244,12 @@ def _frames(sides: Sides, facts: Mapping[str, VideoFacts], sampling: FrameSampli
         if sampling.fps is not None:
             for record in readable:
                 if not facts[record.path].fps:
-                    yield Finding("no_frame_rate", f"{record.path}: does not say its frame rate, which data.fps needs. "
-                                  "Set data.num_frames instead, or convert it.", (record.id,))  # fmt: skip
+                    yield Finding(
+                        "no_frame_rate",
+                        f"{record.path}: does not say its frame rate, which data.fps needs. "
+                        "Set data.num_frames instead, or convert it.",
+                        (record.id,),
+                    )
             continue
         assert sampling.num_frames is not None
         short = [record for record in readable if facts[record.path].decoded_frames < sampling.num_frames]

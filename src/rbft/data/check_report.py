@@ -57,10 +57,11 @@ class CheckReport:
                 for one in self.findings
             ],
             "counts": {side: dict(counts) for side, counts in self.counts.items()},
-            "ranges": {name: dict(zip(("min", "median", "max"), values, strict=True))
-                       for name, values in self.ranges.items()},
+            "ranges": {
+                name: dict(zip(("min", "median", "max"), values, strict=True)) for name, values in self.ranges.items()
+            },
             "notes": list(self.notes),
-        }  # fmt: skip
+        }
 
 
 def print_report(report: CheckReport, console: Console) -> None:

@@ -110,8 +110,12 @@ class VideoDataModule(L.LightningDataModule):
         unlabelled: str | None = None,
     ) -> None:
         super().__init__()
-        require_counts(batch_size=batch_size, eval_batch_size=eval_batch_size, num_workers=num_workers,
-                       max_visual_tokens=max_visual_tokens)  # fmt: skip
+        require_counts(
+            batch_size=batch_size,
+            eval_batch_size=eval_batch_size,
+            num_workers=num_workers,
+            max_visual_tokens=max_visual_tokens,
+        )
         require_room(cache_gb, feature_cache_gb)
         self.root = Path(root).expanduser()
         self.format = format if format is not None else ClassFolders()

@@ -9,11 +9,28 @@ from typing import Literal
 from rbft.data.records import VideoRecord
 
 Kind = Literal[
-    "missing", "empty", "unreadable", "damaged", "gave_up", "no_frame_rate",
-    "duplicate_across_splits", "conflicting_labels", "group_across_splits",
-    "label", "unscorable", "listed_twice", "too_few", "splits", "model", "memory",
-    "near_duplicate", "duplicate", "imbalance", "blank", "short",
-]  # fmt: skip
+    "missing",
+    "empty",
+    "unreadable",
+    "damaged",
+    "gave_up",
+    "no_frame_rate",
+    "duplicate_across_splits",
+    "conflicting_labels",
+    "group_across_splits",
+    "label",
+    "unscorable",
+    "listed_twice",
+    "too_few",
+    "splits",
+    "model",
+    "memory",
+    "near_duplicate",
+    "duplicate",
+    "imbalance",
+    "blank",
+    "short",
+]
 Severity = Literal["error", "warning"]
 
 SIDES = ("train", "val", "test")

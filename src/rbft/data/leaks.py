@@ -44,8 +44,12 @@ def copies(
         paths = some_of(f"{record.path} ({place[record.id]})" for record in used)
         ids = tuple(record.id for record in used)
         if len(sides) > 1:
-            yield Finding("duplicate_across_splits", f"the same file is in {' and '.join(sides)}: {paths}. Keep it in "
-                          "one split, or give its copies one group.", ids)  # fmt: skip
+            yield Finding(
+                "duplicate_across_splits",
+                f"the same file is in {' and '.join(sides)}: {paths}. Keep it in "
+                "one split, or give its copies one group.",
+                ids,
+            )
         elif len(used) > 1 and not conflict:
             yield Finding("duplicate", f"the same file counts {len(used)} times: {paths}. Keep one.", ids)
 

@@ -29,5 +29,6 @@ def require_room(cache_gb: float, feature_cache_gb: float) -> None:
     if not 0 < cache_gb < float("inf"):
         raise ConfigError(f"data.cache_gb: {cache_gb} must be above 0; data.cache_clips: false keeps no clips.")
     if not 0 < feature_cache_gb < float("inf"):
-        raise ConfigError(f"data.feature_cache_gb: {feature_cache_gb} must be above 0; data.cache_features: false "
-                          "keeps no features.")  # fmt: skip
+        raise ConfigError(
+            f"data.feature_cache_gb: {feature_cache_gb} must be above 0; data.cache_features: false keeps no features."
+        )

@@ -105,8 +105,10 @@ def refuse_leaks(unlabelled: Sequence[VideoRecord], splits: Splits, facts: Mappi
         same = [(digests[facts[r.path].digest], r) for r in part if facts[r.path].digest in digests]
         told = some_of(f"{one.path} is {other.path}" for one, other in same)
         if same and side != "train":
-            raise DataError(f"{_KEY}: {len(same)} videos are the same files as videos of {side} ({told}), so that what "
-                            "is tested would be trained on. Take them off.")  # fmt: skip
+            raise DataError(
+                f"{_KEY}: {len(same)} videos are the same files as videos of {side} ({told}), so that what "
+                "is tested would be trained on. Take them off."
+            )
         if same:
             warnings.append(f"{_KEY}: {len(same)} videos are the same files as labelled training videos ({told}).")
         if side == "train":

@@ -192,8 +192,13 @@ class _Stage:
 
     def _row(self, record: VideoRecord, prompt: Prompt, answer: int = 0) -> Row:
         cost = self._costs.cost(record)
-        return Row(self._costs.prompt_tokens(record, prompt), cost.visual_tokens, cost.pixel_values, answer,
-                   self._times_encoded(record))  # fmt: skip
+        return Row(
+            self._costs.prompt_tokens(record, prompt),
+            cost.visual_tokens,
+            cost.pixel_values,
+            answer,
+            self._times_encoded(record),
+        )
 
     def _times_encoded(self, record: VideoRecord) -> float:
         trains = self._parts.stage.trains
@@ -238,8 +243,15 @@ class _Stage:
             seconds += work.launches * speed.launch
             seconds += prepared * self._costs.seconds_a_row() / max(1, data.num_workers)
             seconds /= processes
-        return StageEstimate(self._parts.stage.name, kind, len(self.rows), steps,
-                             (min(lengths), median(lengths), max(lengths)), memory, seconds)  # fmt: skip
+        return StageEstimate(
+            self._parts.stage.name,
+            kind,
+            len(self.rows),
+            steps,
+            (min(lengths), median(lengths), max(lengths)),
+            memory,
+            seconds,
+        )
 
     def _held(self, memory: Memory) -> Memory:
         """What one device holds of it: its shard under fsdp2, 4-bit weights, nothing where another program writes."""
@@ -258,9 +270,14 @@ class _Stage:
         """With the validation behind each epoch."""
         size, data, checkpointing = self._size, self._data, self._module.activation_checkpointing
         memory = training_memory(
-            size, self.rows, data.batch_size, checkpointing=checkpointing, mixed=self._mixed,
-            processes=self._device.processes, kind=self._device.kind,
-        )  # fmt: skip
+            size,
+            self.rows,
+            data.batch_size,
+            checkpointing=checkpointing,
+            mixed=self._mixed,
+            processes=self._device.processes,
+            kind=self._device.kind,
+        )
         work = training_work(
             size, self.rows, epochs, steps, data.batch_size, checkpointing=checkpointing, kind=self._device.kind
         )

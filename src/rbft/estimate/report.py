@@ -59,8 +59,14 @@ def print_estimates(estimates: Sequence[StageEstimate], device: Device, console:
     for title in ("rows", "steps", "tokens a row", "memory", "time"):
         table.add_column(title, justify="right")
     for one in estimates:
-        table.add_row(escape(one.name), str(one.rows), str(one.steps), _tokens(one.tokens),
-                      about_bytes(one.memory.total), about_seconds(one.seconds))  # fmt: skip
+        table.add_row(
+            escape(one.name),
+            str(one.rows),
+            str(one.steps),
+            _tokens(one.tokens),
+            about_bytes(one.memory.total),
+            about_seconds(one.seconds),
+        )
     console.print(table)
     console.print("memory is that of one device; times are rough, without decoding and loading")
 
@@ -86,12 +92,16 @@ def memory_findings(estimates: Sequence[StageEstimate], device: Device) -> list[
     for one in estimates:
         if one.memory.total > device.memory:
             batch = "data.batch_size" if one.kind not in ("write", "test") else "data.eval_batch_size"
-            advice = _LESS if one.memory.certain > device.memory else (
-                f"Lower {batch} (trainer.accumulate_grad_batches makes up for it), data.max_pixels, "
-                "data.max_visual_tokens or data.num_frames, or set model.activation_checkpointing."
-                if batch == "data.batch_size"
-                else f"Lower {batch}, data.max_pixels, data.max_visual_tokens or data.num_frames."
-            )  # fmt: skip
+            advice = (
+                _LESS
+                if one.memory.certain > device.memory
+                else (
+                    f"Lower {batch} (trainer.accumulate_grad_batches makes up for it), data.max_pixels, "
+                    "data.max_visual_tokens or data.num_frames, or set model.activation_checkpointing."
+                    if batch == "data.batch_size"
+                    else f"Lower {batch}, data.max_pixels, data.max_visual_tokens or data.num_frames."
+                )
+            )
             found.append(Finding("memory", f"the stage {one.name!r} {_needs(one, device)}. {advice}", ()))
     return found
 

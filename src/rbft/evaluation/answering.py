@@ -54,8 +54,10 @@ class Answering:
         if self.temperature < 0 or not 0 < self.top_p <= 1:
             raise ConfigError("model.answering: temperature must not be negative, and top_p lies in (0, 1].")
         if self.samples > 1 and self.temperature == 0:
-            raise ConfigError(f"model.answering: {self.samples} samples at temperature 0 would all be the same text; "
-                              "set model.answering.temperature, for example to 0.7.")  # fmt: skip
+            raise ConfigError(
+                f"model.answering: {self.samples} samples at temperature 0 would all be the same text; "
+                "set model.answering.temperature, for example to 0.7."
+            )
         if self.mixture_weight is not None and not 0 <= self.mixture_weight <= 1:
             raise ConfigError(f"model.answering.mixture_weight: {self.mixture_weight} must lie in [0, 1].")
         if self.strength is not None and not 0 <= self.strength <= 1:

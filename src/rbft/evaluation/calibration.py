@@ -76,11 +76,17 @@ class Calibration:
         """
         try:
             temperature = content["temperature"]
-            found = cls(None if temperature is None else float(temperature), content["absent"],
-                        int(content["validation_videos"]), _pair(content["nll"]), _pair(content["ece"]))  # fmt: skip
+            found = cls(
+                None if temperature is None else float(temperature),
+                content["absent"],
+                int(content["validation_videos"]),
+                _pair(content["nll"]),
+                _pair(content["ece"]),
+            )
         except (KeyError, TypeError, ValueError) as error:
-            raise DataError(f"{where}: not a calibration ({error}). Make it again: `rbft fit --restart` with the "
-                            "test's --stage.") from error  # fmt: skip
+            raise DataError(
+                f"{where}: not a calibration ({error}). Make it again: `rbft fit --restart` with the test's --stage."
+            ) from error
         if (found.temperature is None) == (found.absent is None) or (temperature is not None and not temperature > 0):
             raise DataError(f"{where}: not a calibration: it needs a temperature above 0 or why there is none.")
         return found

@@ -194,7 +194,10 @@ def _pairs(
     if not pairs:
         return None
     ours, baselines = [pair[2] for pair in pairs], [pair[3] for pair in pairs]
-    tests = tuple(mcnemar_files(mine.predictions, their.predictions) for mine, their, _, _ in pairs
-                  if mine.predictions.is_file() and their.predictions.is_file())  # fmt: skip
+    tests = tuple(
+        mcnemar_files(mine.predictions, their.predictions)
+        for mine, their, _, _ in pairs
+        if mine.predictions.is_file() and their.predictions.is_file()
+    )
     changes = [mine - their for mine, their in zip(ours, baselines, strict=True)]
     return paired_difference(ours, baselines), changes, tests

@@ -77,8 +77,10 @@ def fit_probe(features: Array, labels: NDArray[np.int64], classes: int, strength
         ModelError: A feature is not finite.
     """
     if not np.isfinite(features).all():
-        raise ModelError("visual features of a training clip are not finite, so nothing can be fitted to them; load "
-                         "the model in another precision with model.dtype, for example float32.")  # fmt: skip
+        raise ModelError(
+            "visual features of a training clip are not finite, so nothing can be fitted to them; load "
+            "the model in another precision with model.dtype, for example float32."
+        )
     mean, scale = features.mean(0), features.std(0)
     # rounding leaves a constant feature a spread that is none
     scale = np.where(scale > 1e-9 * np.maximum(1.0, np.abs(mean)), scale, 1.0)
@@ -135,8 +137,10 @@ def choose_strength(
         chosen_on = "validation"
     else:
         fold = _folds(labels)
-        rounds = [(np.flatnonzero(fold != number), (features[fold == number], labels[fold == number]))
-                  for number in range(fold.max(initial=-1) + 1)]  # fmt: skip
+        rounds = [
+            (np.flatnonzero(fold != number), (features[fold == number], labels[fold == number]))
+            for number in range(fold.max(initial=-1) + 1)
+        ]
         chosen_on = "folds"
     if not rounds:
         return Strength(UNCHOSEN, "nothing")

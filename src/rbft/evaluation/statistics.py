@@ -103,9 +103,14 @@ def paired_difference(
     interval: tuple[float, float] | None = None
     if len(np.unique(changes)) > 1:
         found = stats.bootstrap(
-            (changes,), np.mean, confidence_level=confidence, n_resamples=_RESAMPLES, method="BCa",
-            batch=max(1, 2_000_000 // len(changes)), rng=np.random.default_rng(seed),
-        ).confidence_interval  # fmt: skip
+            (changes,),
+            np.mean,
+            confidence_level=confidence,
+            n_resamples=_RESAMPLES,
+            method="BCa",
+            batch=max(1, 2_000_000 // len(changes)),
+            rng=np.random.default_rng(seed),
+        ).confidence_interval
         interval = (float(found.low), float(found.high))
     return PairedDifference(
         difference=mean_interval(changes.tolist(), confidence),
@@ -170,8 +175,10 @@ def mcnemar(ours: Sequence[Prediction], baseline: Sequence[Prediction]) -> McNem
     mine = {row.id: (row.label, row.predicted == row.label) for row in ours}
     theirs = {row.id: (row.label, row.predicted == row.label) for row in baseline}
     if stray := sorted(mine.keys() ^ theirs.keys()):
-        raise DataError(f"the two runs were not tested on the same videos: {len(stray)} are in one of them only, "
-                        f"first {stray[0]!r}. Test both on the same split.")  # fmt: skip
+        raise DataError(
+            f"the two runs were not tested on the same videos: {len(stray)} are in one of them only, "
+            f"first {stray[0]!r}. Test both on the same split."
+        )
     if not mine:
         raise DataError("there are no predictions to compare.")
     if other := sorted(key for key in mine if mine[key][0] != theirs[key][0]):
@@ -265,8 +272,10 @@ def cautions(pairs: int, tests: Sequence[McNemar]) -> list[str]:
         discordance = sum(test.discordance for test in tests) / len(tests)
         needed, videos = videos_needed(difference, discordance), min(test.videos for test in tests)
         if needed is not None and needed > videos:
-            found.append(f"{videos} test videos are too few for a difference of {100 * difference:+.1f} points between "
-                         f"two runs; about {needed} would show it")  # fmt: skip
+            found.append(
+                f"{videos} test videos are too few for a difference of {100 * difference:+.1f} points between "
+                f"two runs; about {needed} would show it"
+            )
     return found
 
 

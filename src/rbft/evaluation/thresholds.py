@@ -39,9 +39,11 @@ class Threshold:
 
     def describe(self) -> str:
         """For people."""
-        return (f"{self.name} is said from a probability of {self.probability:.4g} on: precision {self.precision:.1%} "
-                f"of {self.videos} validation videos, at least {self.bound:.1%} with {CONFIDENCE:.0%} confidence, "
-                f"recall {self.recall:.1%}")  # fmt: skip
+        return (
+            f"{self.name} is said from a probability of {self.probability:.4g} on: precision {self.precision:.1%} "
+            f"of {self.videos} validation videos, at least {self.bound:.1%} with {CONFIDENCE:.0%} confidence, "
+            f"recall {self.recall:.1%}"
+        )
 
 
 def choose_threshold(validation: Sequence[Prediction], names: Sequence[str], name: str, wanted: float) -> Threshold:
@@ -62,8 +64,10 @@ def choose_threshold(validation: Sequence[Prediction], names: Sequence[str], nam
         DataError: The validation videos cannot support it; says what they do support.
     """
     if name not in names:
-        raise ConfigError(f"--precision {name}={wanted:g}: no class of the run; classes: {', '.join(names[:10])}"
-                          f"{', ...' if len(names) > 10 else ''}.")  # fmt: skip
+        raise ConfigError(
+            f"--precision {name}={wanted:g}: no class of the run; classes: {', '.join(names[:10])}"
+            f"{', ...' if len(names) > 10 else ''}."
+        )
     if not 0 < wanted < 1:
         raise ConfigError(f"--precision {name}={wanted:g}: the precision must lie above 0 and below 1.")
     place = names.index(name)
@@ -87,10 +91,16 @@ def choose_threshold(validation: Sequence[Prediction], names: Sequence[str], nam
         found = tried
     if found is not None:
         return found
-    have = f"the run has {len(ranked)}" if first is None else (
-        f"of the {first.videos} that score highest {first.precision:.1%} are, so the precision is only sure to be "
-        f"{first.bound:.1%}"
-    )  # fmt: skip
-    raise DataError(f"--precision {name}={wanted:g}: the validation videos cannot support it. At least {least} of them "
-                    f"must score highest for {name!r} and be of it; {have}. Ask for less, or validate on more videos "
-                    "(data.val_shots, data.val_fraction).")  # fmt: skip
+    have = (
+        f"the run has {len(ranked)}"
+        if first is None
+        else (
+            f"of the {first.videos} that score highest {first.precision:.1%} are, so the precision is only sure to be "
+            f"{first.bound:.1%}"
+        )
+    )
+    raise DataError(
+        f"--precision {name}={wanted:g}: the validation videos cannot support it. At least {least} of them "
+        f"must score highest for {name!r} and be of it; {have}. Ask for less, or validate on more videos "
+        "(data.val_shots, data.val_fraction)."
+    )

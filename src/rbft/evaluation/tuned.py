@@ -52,8 +52,10 @@ def _best(members: Sequence[Member], places: Sequence[int]) -> int:
     first = places[0]
     for place in places[1:]:
         if found[place][1] != found[first][1]:
-            raise DataError(f"{members[first].validation} and {members[place].validation}: their videos differ, so "
-                            "neither can be chosen; give such runs the same data settings.")  # fmt: skip
+            raise DataError(
+                f"{members[first].validation} and {members[place].validation}: their videos differ, so "
+                "neither can be chosen; give such runs the same data settings."
+            )
     return max(places, key=lambda place: found[place][0])
 
 
@@ -62,9 +64,11 @@ def _validated(member: Member) -> tuple[tuple[float, float], set[str]]:
     path = member.validation
     rows = [] if path is None or not path.is_file() else read_predictions(path)
     if not rows:
-        raise DataError(f"{path or member.predictions.parent}: this run was not scored on validation videos, so it "
-                        "cannot be chosen by them. Give data.val_shots (or validation videos of your own) and leave "
-                        "model.answering.calibrate on.")  # fmt: skip
+        raise DataError(
+            f"{path or member.predictions.parent}: this run was not scored on validation videos, so it "
+            "cannot be chosen by them. Give data.val_shots (or validation videos of your own) and leave "
+            "model.answering.calibrate on."
+        )
     try:
         likely = [row.probabilities[member.labels.index(row.label)] for row in rows]
     except (ValueError, IndexError) as error:

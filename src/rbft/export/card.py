@@ -79,15 +79,31 @@ def licence_of(name: str, revision: str | None) -> str | None:
 def serve_command(model: WarmModel, form: Form, frames: dict[str, Any], name: str) -> str:
     """How vLLM serves the export with as many frames of a video."""
     media = {"num_frames": frames["num_frames"]} if frames["num_frames"] else {"fps": frames["fps"], "num_frames": -1}
-    args = ["--limit-mm-per-prompt", json.dumps({"video": 1, "image": 0}),
-            "--media-io-kwargs", json.dumps({"video": media})]  # fmt: skip
+    args = [
+        "--limit-mm-per-prompt",
+        json.dumps({"video": 1, "image": 0}),
+        "--media-io-kwargs",
+        json.dumps({"video": media}),
+    ]
     if form == "merged":
         return shlex.join(["vllm", "serve", ".", *args])
     rank = next(size for size in _RANKS if size >= min(model.module.tuning.rank, _RANKS[-1]))  # type: ignore[attr-defined]
     base = model_source(model.module.name)
     revision = ["--revision", model.module.revision] if model.module.revision else []
-    return shlex.join(["vllm", "serve", base, *revision, "--enable-lora", "--max-lora-rank", str(rank),
-                       "--lora-modules", f"{name}=.", *args])  # fmt: skip
+    return shlex.join(
+        [
+            "vllm",
+            "serve",
+            base,
+            *revision,
+            "--enable-lora",
+            "--max-lora-rank",
+            str(rank),
+            "--lora-modules",
+            f"{name}=.",
+            *args,
+        ]
+    )
 
 
 def card(recorded: Recorded, model: WarmModel, told: dict[str, Any], parity: Parity, code: str) -> str:
@@ -109,38 +125,49 @@ def card(recorded: Recorded, model: WarmModel, told: dict[str, Any], parity: Par
     base = Path(name).name if local and name not in BUILTIN else name
     licence = licence_of(name, revision)
     title = f"{recorded.experiment.name}-{recorded.experiment.variant}"
-    how_many = f"{frames['num_frames']} of each video" if frames["num_frames"] else (
-        f"{frames['fps']:g} a second, at most {frames['max_frames']}"
-    )  # fmt: skip
+    how_many = (
+        f"{frames['num_frames']} of each video"
+        if frames["num_frames"]
+        else (f"{frames['fps']:g} a second, at most {frames['max_frames']}")
+    )
     size = f", at most {frames['max_pixels']} pixels each" if frames["max_pixels"] else ""
     size += f", at most {frames['max_visual_tokens']} visual tokens a clip" if frames["max_visual_tokens"] else ""
-    parts = [f"{label} {value:.2g}" for label, value in (("merged", parity.merged), ("loaded again", parity.reloaded))
-             if value is not None]  # fmt: skip
-    body = _environment().get_template("card.md.j2").render(
-        version=__version__,
-        title=title,
-        labels=recorded.labels.names,
-        base=base,
-        revision=revision,
-        method=recorded.experiment.method,
-        stages=[stage.name for stage in recorded.experiment.stages],
-        form=form,
-        form_words="LoRA adapter (peft), which needs the base model" if form == "adapter" else "all weights",
-        train_videos=counts["train"],
-        val_videos=counts["val"],
-        shots=model.data.shots,
-        seed=model.seed,
-        frame_words=f"{how_many}, the middle of each of equal parts{size}",
-        metrics={"test/ece_calibrated": None, **metrics},
-        calibration=recorded.calibration.describe(),
-        script=code,
-        mode=told["answering"]["mode"],
-        serve=serve_command(model, form, frames, title),
-        frames=frames,
-        parity_words=(f"On {parity.clips} clips no {parity.measure} of a class differs from the run's by more than "
-                      f"{parity.tolerance:g} in {parity.dtype}: {', '.join(parts)}."),
-        licence=licence,
-    )  # fmt: skip
+    parts = [
+        f"{label} {value:.2g}"
+        for label, value in (("merged", parity.merged), ("loaded again", parity.reloaded))
+        if value is not None
+    ]
+    body = (
+        _environment()
+        .get_template("card.md.j2")
+        .render(
+            version=__version__,
+            title=title,
+            labels=recorded.labels.names,
+            base=base,
+            revision=revision,
+            method=recorded.experiment.method,
+            stages=[stage.name for stage in recorded.experiment.stages],
+            form=form,
+            form_words="LoRA adapter (peft), which needs the base model" if form == "adapter" else "all weights",
+            train_videos=counts["train"],
+            val_videos=counts["val"],
+            shots=model.data.shots,
+            seed=model.seed,
+            frame_words=f"{how_many}, the middle of each of equal parts{size}",
+            metrics={"test/ece_calibrated": None, **metrics},
+            calibration=recorded.calibration.describe(),
+            script=code,
+            mode=told["answering"]["mode"],
+            serve=serve_command(model, form, frames, title),
+            frames=frames,
+            parity_words=(
+                f"On {parity.clips} clips no {parity.measure} of a class differs from the run's by more than "
+                f"{parity.tolerance:g} in {parity.dtype}: {', '.join(parts)}."
+            ),
+            licence=licence,
+        )
+    )
     return f"---\n{_front_matter(recorded, model, metrics, form, title, licence, local=local)}---\n\n{body}"
 
 
@@ -156,8 +183,11 @@ def _front_matter(
 ) -> str:
     """What the hub reads of a card."""
     low, high = metrics["test/accuracy_ci95"]
-    accuracy = {"type": "accuracy", "value": round(metrics["test/accuracy"], 4),
-                "name": f"accuracy (95% interval {low:.1%} to {high:.1%})"}  # fmt: skip
+    accuracy = {
+        "type": "accuracy",
+        "value": round(metrics["test/accuracy"], 4),
+        "name": f"accuracy (95% interval {low:.1%} to {high:.1%})",
+    }
     dataset = {"name": recorded.experiment.name, "type": recorded.experiment.name}
     results = [{"task": {"type": "video-classification"}, "dataset": dataset, "metrics": [accuracy]}]
     content: dict[str, Any] = {

@@ -33,13 +33,17 @@ CLIPS = 32
 
 
 def _parser() -> Parser:
-    parser = Parser(prog="rbft export", allow_abbrev=False,
-                     description="A finished run as a folder that plain transformers loads.")  # fmt: skip
+    parser = Parser(
+        prog="rbft export", allow_abbrev=False, description="A finished run as a folder that plain transformers loads."
+    )
     parser.advice = "Say --run RUN_FOLDER --to FOLDER."
     parser.add_argument("--run", required=True, help="the run's folder")
     parser.add_argument("--to", required=True, help="the folder to make; must not be there yet")
-    parser.add_argument("--form", choices=("adapter", "merged"),
-                        help="adapter (peft) or all weights; the adapter where nothing else was trained")  # fmt: skip
+    parser.add_argument(
+        "--form",
+        choices=("adapter", "merged"),
+        help="adapter (peft) or all weights; the adapter where nothing else was trained",
+    )
     parser.add_argument("--videos", help="folder of videos to compare answers on, where the run's own are gone")
     parser.add_argument("--push", metavar="NAME/REPOSITORY", help="upload it to the Hugging Face Hub; needs HF_TOKEN")
     parser.add_argument("--public", action="store_true", help="open a new repository to everybody; else it is private")
@@ -82,11 +86,15 @@ def _require_shareable(model: WarmModel, form: Form, *, pushed: bool) -> None:
         ConfigError: The run is a control, or its adapter belongs to a folder of this machine.
     """
     if model.data.clip_control != "none":
-        raise ConfigError("the run's test takes something from every clip (data.clip_control: "
-                          f"{model.data.clip_control}); it is a control and no classifier to export.")  # fmt: skip
+        raise ConfigError(
+            "the run's test takes something from every clip (data.clip_control: "
+            f"{model.data.clip_control}); it is a control and no classifier to export."
+        )
     if pushed and form == "adapter" and Path(model_source(model.module.name)).exists():
-        raise ConfigError(f"--push: the adapter needs the base model in {model.module.name}, a folder that only this "
-                          "machine has; export it with --form merged.")  # fmt: skip
+        raise ConfigError(
+            f"--push: the adapter needs the base model in {model.module.name}, a folder that only this "
+            "machine has; export it with --form merged."
+        )
 
 
 def _clips(recorded: Recorded, model: WarmModel, folder: str | None, console: Console) -> list[Clip]:
@@ -104,9 +112,11 @@ def _clips(recorded: Recorded, model: WarmModel, folder: str | None, console: Co
         data.root = model.recorded_root
         rows = [recorded.folder / name for name in ("predictions.jsonl", VALIDATION)]
         names = [prediction.video for path in rows if path.is_file() for prediction in read_predictions(path)]
-        missing = (f"the videos of the run are gone (data.root: {data.root}), and without any the exported weights "
-                   "cannot be compared with the run's. Name a folder of videos, any that show your domain: --videos "
-                   "FOLDER.")  # fmt: skip
+        missing = (
+            f"the videos of the run are gone (data.root: {data.root}), and without any the exported weights "
+            "cannot be compared with the run's. Name a folder of videos, any that show your domain: --videos "
+            "FOLDER."
+        )
         names = [name for name in names if (data.root / name).is_file()]
     # spread over all of them, so that all classes are met
     few = min(CLIPS, len(names))

@@ -57,8 +57,12 @@ def describe_run(recorded: Recorded, model: WarmModel, bound: FrameBound, form: 
         "schema": SCHEMA,
         "rbft": __version__,
         "form": form,
-        "base_model": {"name": module.name, "revision": module.revision, "dtype": module.dtype_,
-                       "quantize": module.quantize},
+        "base_model": {
+            "name": module.name,
+            "revision": module.revision,
+            "dtype": module.dtype_,
+            "quantize": module.quantize,
+        },
         "labels": labels,
         "prompts": {
             "system": prompts.system,
@@ -79,6 +83,10 @@ def describe_run(recorded: Recorded, model: WarmModel, bound: FrameBound, form: 
             "seed": model.seed,
         },
         "calibration": recorded.calibration.to_json(),
-        "run": {"experiment": recorded.experiment.name, "method": recorded.experiment.method,
-                "variant": recorded.experiment.variant, "stage": recorded.stage.name},
-    }  # fmt: skip
+        "run": {
+            "experiment": recorded.experiment.name,
+            "method": recorded.experiment.method,
+            "variant": recorded.experiment.variant,
+            "stage": recorded.stage.name,
+        },
+    }

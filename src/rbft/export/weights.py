@@ -43,8 +43,10 @@ def choose_form(model: WarmModel, wanted: str | None) -> Form:
         what = "trained whole parts of the model" if model.trained else "trained nothing"
         raise ConfigError(f"--form adapter: the run {what}, which no adapter holds; export it with --form merged.")
     if wanted == "merged" and model.module.quantize != "none":
-        raise ConfigError("--form merged: merging would change the quantised base model (model.quantize: "
-                          f"{model.module.quantize}); export the run with --form adapter.")  # fmt: skip
+        raise ConfigError(
+            "--form merged: merging would change the quantised base model (model.quantize: "
+            f"{model.module.quantize}); export the run with --form adapter."
+        )
     return cast("Form", wanted) if wanted is not None else "adapter" if lora and not whole else "merged"
 
 
@@ -141,9 +143,11 @@ def write_weights(model: WarmModel, form: Form, clips: Sequence[Clip], folder: P
     for what, value in (("merged", found.merged), ("loaded again", found.reloaded)):
         # written so that a difference that is no number fails as well
         if value is not None and not value <= found.tolerance:
-            raise ModelError(f"the export was not made: the weights, {what}, answer differently from the run: a "
-                             f"{found.measure} of a label differs by {value:.3g} on {len(clips)} clips, more than "
-                             f"{found.tolerance:g}.")  # fmt: skip
+            raise ModelError(
+                f"the export was not made: the weights, {what}, answer differently from the run: a "
+                f"{found.measure} of a label differs by {value:.3g} on {len(clips)} clips, more than "
+                f"{found.tolerance:g}."
+            )
     return found
 
 

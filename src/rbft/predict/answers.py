@@ -133,8 +133,17 @@ def write_answers(path: Path, answers: Sequence[Answer]) -> None:
         write_jsonl(path, [found.to_json() for found in answers])
         return
     lines = [["video", "predicted", "probability", "abstained", "rationale", "error"]]
-    lines += [[a.video, a.predicted or "", "" if a.probability is None else f"{a.probability:.6g}",
-               "true" if a.abstained else "", a.rationale or "", a.error or ""] for a in answers]  # fmt: skip
+    lines += [
+        [
+            a.video,
+            a.predicted or "",
+            "" if a.probability is None else f"{a.probability:.6g}",
+            "true" if a.abstained else "",
+            a.rationale or "",
+            a.error or "",
+        ]
+        for a in answers
+    ]
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(lines)
     write_atomic(path, text.getvalue())

@@ -20,8 +20,14 @@ from rbft.predict.windows import Windows, alarm, log_probabilities, merge
 from rbft.terminal import steps_shown
 from rbft.video.reader import open_reader
 
-_FREE = ("data.eval_batch_size", "data.num_workers", "data.cache_", "data.feature_cache_gb", "trainer.accelerator",
-         "trainer.devices")  # fmt: skip
+_FREE = (
+    "data.eval_batch_size",
+    "data.num_workers",
+    "data.cache_",
+    "data.feature_cache_gb",
+    "trainer.accelerator",
+    "trainer.devices",
+)
 _EVERYTHING = Rule()
 
 
@@ -143,8 +149,10 @@ class Classifier:
             except VideoError as error:
                 found[name] = Answer(name, None, None, error=str(error))
                 continue
-            spans[name] = [VideoRecord(f"{name}#{start:g}-{end:g}", name, self.labels.names[0], part=(start, end))
-                           for start, end in windows.spans(duration)]  # fmt: skip
+            spans[name] = [
+                VideoRecord(f"{name}#{start:g}-{end:g}", name, self.labels.names[0], part=(start, end))
+                for start, end in windows.spans(duration)
+            ]
         records = [record for parts in spans.values() for record in parts]
         told_windows = _counting(told, "windows answered")
         predictions, errors = self.model.ask(records, root, told=told_windows)
@@ -226,5 +234,7 @@ def check_flags(flags: Sequence[str]) -> None:
     """
     for flag in flags:
         if flag.startswith("--") and not flag[2:].startswith(_FREE):
-            raise ConfigError(f"{flag.split('=')[0]}: a run is predicted with as it was tested; only "
-                              f"{', '.join(_FREE)} may be said anew.")  # fmt: skip
+            raise ConfigError(
+                f"{flag.split('=')[0]}: a run is predicted with as it was tested; only "
+                f"{', '.join(_FREE)} may be said anew."
+            )

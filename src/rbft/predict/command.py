@@ -23,9 +23,13 @@ _CHANGES = 12  # of a timeline that are shown
 
 
 def _parser() -> Parser:
-    parser = Parser(prog="rbft predict", allow_abbrev=False, description="Classify videos with a finished run.",
-                     epilog="Settings of speed and place may be said too, for example --data.num_workers 4, "
-                            "--data.eval_batch_size 16 or --trainer.accelerator cpu.")  # fmt: skip
+    parser = Parser(
+        prog="rbft predict",
+        allow_abbrev=False,
+        description="Classify videos with a finished run.",
+        epilog="Settings of speed and place may be said too, for example --data.num_workers 4, "
+        "--data.eval_batch_size 16 or --trainer.accelerator cpu.",
+    )
     parser.advice = "Say --run RUN_FOLDER and videos, folders or a table."
     parser.add_argument("--run", required=True, help="the run's folder")
     parser.add_argument("--to", help="file for the answers, .jsonl or .csv; the terminal without it")
@@ -36,8 +40,13 @@ def _parser() -> Parser:
     )
     parser.add_argument("--alarm", metavar="CLASS", help="a video has this class as soon as one window shows it")
     parser.add_argument("--min-confidence", type=float, metavar="P", help="say no class below this probability")
-    parser.add_argument("--precision", action="append", default=[], metavar="CLASS=P",
-                        help="say the class only where validation bounds its precision by P")  # fmt: skip
+    parser.add_argument(
+        "--precision",
+        action="append",
+        default=[],
+        metavar="CLASS=P",
+        help="say the class only where validation bounds its precision by P",
+    )
     parser.add_argument("videos", nargs="+", help="videos, folders of videos, or a .csv or .jsonl with a column path")
     return parser
 
@@ -55,8 +64,10 @@ def command(args: Sequence[str]) -> bool:
         raise ConfigError("--stride: needs --window, the length of what is looked at.")
     windows = None if own.window is None else Windows(own.window, own.stride)
     if own.precision and windows is not None:
-        raise ConfigError("--precision: its threshold is of whole clips and says nothing about windows; leave out "
-                          "--window, or use --min-confidence.")  # fmt: skip
+        raise ConfigError(
+            "--precision: its threshold is of whole clips and says nothing about windows; leave out "
+            "--window, or use --min-confidence."
+        )
     console = make_console()
     quieten()
     videos = [video for name in own.videos for video in expand(Path(name))]
@@ -112,8 +123,11 @@ def _show(console: Console, found: Answer) -> None:
     console.print(f"{escape(said)}  {escape(found.video)}" + (f"  {escape(found.error)}" if found.error else ""))
     if found.rationale:
         console.print(f"        {escape(found.rationale)}")
-    changes = [moment for number, moment in enumerate(found.timeline)
-               if not number or moment.predicted != found.timeline[number - 1].predicted]  # fmt: skip
+    changes = [
+        moment
+        for number, moment in enumerate(found.timeline)
+        if not number or moment.predicted != found.timeline[number - 1].predicted
+    ]
     for moment in changes[:_CHANGES]:
         what = "unreadable" if moment.predicted is None else f"{moment.predicted} {moment.probability:.1%}"
         console.print(f"        from {moment.start:g} s: {escape(what)}")

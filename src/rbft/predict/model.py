@@ -43,16 +43,26 @@ class WarmModel:
 
     def __init__(self, recorded: Recorded, flags: Sequence[str] = ()) -> None:
         # one device computes one video, whatever the run was trained on; it may be chosen by the flags
-        alone = ["--trainer.devices", "1", "--trainer.num_nodes", "1", "--trainer.strategy", "auto",
-                 "--trainer.logger", "null"]  # fmt: skip
+        alone = [
+            "--trainer.devices",
+            "1",
+            "--trainer.num_nodes",
+            "1",
+            "--trainer.strategy",
+            "auto",
+            "--trainer.logger",
+            "null",
+        ]
         cli = StageCLI([*recorded.arguments(), *alone, *flags])
         self.data: VideoDataModule = cli.datamodule
         self.module: VLMFineTuner = cli.model
         self.recorded_root = Path(cli.config["data"]["root"]).expanduser()
         module, choice = self.module, recorded.choice
         if cli.config["model"]["scoring"]["prior"] == "blank" and recorded.prior is None:
-            raise StageError(f"{recorded.folder}: the run does not say what a blank clip scores; test it again with "
-                             f"`rbft fit --stage {recorded.stage.name} --restart`.")  # fmt: skip
+            raise StageError(
+                f"{recorded.folder}: the run does not say what a blank clip scores; test it again with "
+                f"`rbft fit --stage {recorded.stage.name} --restart`."
+            )
         self.seed = int(cli.resolved()["seed_everything"])
         self.processor = ClipProcessor(module.name, module.revision)
         self.bound = self.processor.frame_bound(self.data.max_pixels, self.data.max_visual_tokens)
@@ -62,11 +72,18 @@ class WarmModel:
         if recorded.prior is not None:
             scorer = module.scoring.scorer
             module.scoring.scorer = replace(scorer, prior=torch.tensor(recorded.prior, dtype=torch.float32))
-        self._trainer = cli.make_trainer(callbacks=[], logger=False, enable_checkpointing=False,
-                                         enable_model_summary=False, enable_progress_bar=False)  # fmt: skip
+        self._trainer = cli.make_trainer(
+            callbacks=[],
+            logger=False,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            enable_progress_bar=False,
+        )
         if self._trainer.world_size > 1:
-            raise ConfigError("trainer.devices: predicting computes on one device; give each its own part of the "
-                              "videos to use several.")  # fmt: skip
+            raise ConfigError(
+                "trainer.devices: predicting computes on one device; give each its own part of the "
+                "videos to use several."
+            )
         self.device = self._trainer.strategy.root_device
         module.start_from(recorded.weights, "", keep_base=module.answering.strength != 1)
         module.strength = choice.strength
@@ -120,8 +137,10 @@ class WarmModel:
         """
         scoring = self.module.scoring
         if rationale and self.book.blind_prompt() == self.book.label_prompt():
-            raise ConfigError("--rationale: the run's rationale question is its label question "
-                              "(model.prompts.rationale_question), so the model was never asked why.")  # fmt: skip
+            raise ConfigError(
+                "--rationale: the run's rationale question is its label question "
+                "(model.prompts.rationale_question), so the model was never asked why."
+            )
         rows = scoring.examples(records, reasoned=self.writes or rationale)
         errors: dict[str, str] = {}
         if not rows:

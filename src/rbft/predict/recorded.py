@@ -62,8 +62,10 @@ class Recorded:
         """
         path = self.folder / VALIDATION
         if not path.is_file():
-            raise StageError(f"{path}: the run has no predictions of validation videos. Give it some (data.val_shots "
-                             "or data.val_fraction) with model.answering.calibrate on, and test it again.")  # fmt: skip
+            raise StageError(
+                f"{path}: the run has no predictions of validation videos. Give it some (data.val_shots "
+                "or data.val_fraction) with model.answering.calibrate on, and test it again."
+            )
         return read_predictions(path)
 
 
@@ -81,8 +83,10 @@ def read_run(run: str | Path) -> Recorded:
     tests = [stage for stage in experiment.stages if stage.kind == "test"]
     record = read_record(run / tests[-1].name) if tests else None
     if not tests and any(stage.kind == "probe" for stage in experiment.stages):
-        raise StageError(f"--run {run}: a linear probe is a control whose classifier is not kept; predict with a run "
-                         "whose method ends in a test stage.")  # fmt: skip
+        raise StageError(
+            f"--run {run}: a linear probe is a control whose classifier is not kept; predict with a run "
+            "whose method ends in a test stage."
+        )
     if record is None:
         raise StageError(f"--run {run}: its test is not finished; run `rbft fit` to the end first.")
     stage = tests[-1]

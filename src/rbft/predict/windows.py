@@ -27,8 +27,10 @@ class Windows:
             if not 0 < value < math.inf:
                 raise ConfigError(f"{flag} {value:g}: must be a number of seconds above 0.")
         if self.step > self.seconds:
-            raise ConfigError(f"--stride {self.step:g}: longer than the window of {self.seconds:g} s, so that nobody "
-                              "would look at what lies between two windows.")  # fmt: skip
+            raise ConfigError(
+                f"--stride {self.step:g}: longer than the window of {self.seconds:g} s, so that nobody "
+                "would look at what lies between two windows."
+            )
 
     @property
     def step(self) -> float:

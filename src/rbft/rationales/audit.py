@@ -263,10 +263,19 @@ def _find_prompt_leaks(rows: Sequence[_Row], file: RationaleFile, missing: dict[
 
 
 _SHARES = (
-    "fails_label_parse", "no_conclusion", "fails_contradiction", "fails_leak", "prompt_names_label", "reconstructed",
-    "fails_reconstruction", "fails_grounding", "nats_over_other_videos", "nats_over_blank_video", "fails_repetition",
+    "fails_label_parse",
+    "no_conclusion",
+    "fails_contradiction",
+    "fails_leak",
+    "prompt_names_label",
+    "reconstructed",
+    "fails_reconstruction",
+    "fails_grounding",
+    "nats_over_other_videos",
+    "nats_over_blank_video",
+    "fails_repetition",
     "fails_truncation",
-)  # fmt: skip
+)
 
 
 def _figures(rows: Sequence[_Row], rationales: Sequence[Rationale]) -> Figures:

@@ -79,8 +79,10 @@ class ShuffledVideos(Control):
         donor: dict[str, str] = {}
         for group in groups:
             if len(group) < 2:
-                raise DataError(f"model.control: the only rationale of the class {labels[group[0]]!r} is of the video "
-                                f"{group[0]!r}; there is none to exchange it with.")  # fmt: skip
+                raise DataError(
+                    f"model.control: the only rationale of the class {labels[group[0]]!r} is of the video "
+                    f"{group[0]!r}; there is none to exchange it with."
+                )
             sizes = [sum(labels[video] == name for video in group) for name in {labels[video] for video in group}]
             turn = 1 if self.within == "class" else max(sizes)
             donor |= {video: group[(place + turn) % len(group)] for place, video in enumerate(group)}

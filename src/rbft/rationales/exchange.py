@@ -200,8 +200,10 @@ def _conversation(row: Row) -> _Conversation:
     system = next((text for role, text in said if role == "system"), None)
     spoken = [(role, text) for role, text in said if role != "system"]
     if len(spoken) < 2 or spoken[-1][0] not in _ANSWERING or spoken[-2][0] not in _ASKING:
-        raise DataError(f"{row.where}: the conversation must end in a question and its answer "
-                        f"(roles {', '.join(_ASKING)} and {', '.join(_ANSWERING)}).")  # fmt: skip
+        raise DataError(
+            f"{row.where}: the conversation must end in a question and its answer "
+            f"(roles {', '.join(_ASKING)} and {', '.join(_ANSWERING)})."
+        )
     video = row.cells.get("video", row.cells.get("videos"))
     if isinstance(video, list) and len(video) == 1:
         video = video[0]

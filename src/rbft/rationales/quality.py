@@ -139,8 +139,10 @@ class Keep(ABC):
         mine = [r for r in rationales if r.label == label and r.labelled]
         usable = [r for r in mine if not unusable(r, book)]
         reasons = Counter(r.reason.split(" ")[0] for r in mine).most_common(3)
-        told = f"{len(mine)} of {len(mine)} rationales of the class {label!r} are dropped " \
-               f"({', '.join(f'{reason}: {count}' for reason, count in reasons)})"  # fmt: skip
+        told = (
+            f"{len(mine)} of {len(mine)} rationales of the class {label!r} are dropped "
+            f"({', '.join(f'{reason}: {count}' for reason, count in reasons)})"
+        )
         if self.on_empty_class == "error" or not usable:
             raise StageError(
                 f"{told}. Write more of them (model.writer.samples, model.writer.regenerate), lower the thresholds in "

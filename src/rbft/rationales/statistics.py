@@ -48,8 +48,10 @@ def distinct(texts: Sequence[Text]) -> dict[str, float | None]:
     It falls as a set grows: compare sets of one size.
     """
     runs = numbered_runs([text.words for text in texts], _LONGEST_RUN)
-    return {str(n): (int(numbers.max()) + 1) / len(numbers) if len(numbers) else None
-            for n, (_, numbers) in enumerate(runs, start=1)}  # fmt: skip
+    return {
+        str(n): (int(numbers.max()) + 1) / len(numbers) if len(numbers) else None
+        for n, (_, numbers) in enumerate(runs, start=1)
+    }
 
 
 def openings(texts: Sequence[Text], count: int = 5) -> list[tuple[str, float]]:

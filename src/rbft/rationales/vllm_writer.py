@@ -41,8 +41,9 @@ class VLLM:
 
     def __post_init__(self) -> None:
         if self.tensor_parallel_size < 1 or not 0 < self.gpu_memory_utilization <= 1:
-            raise ConfigError("model.writer.vllm: tensor_parallel_size must be at least 1, and gpu_memory_utilization "
-                              "lies in (0, 1].")  # fmt: skip
+            raise ConfigError(
+                "model.writer.vllm: tensor_parallel_size must be at least 1, and gpu_memory_utilization lies in (0, 1]."
+            )
 
     def python(self) -> str:
         """The Python to run.
@@ -52,8 +53,10 @@ class VLLM:
         """
         named = os.environ.get(PYTHON)
         if not named:
-            raise ConfigError(f"model.writer.vllm: say which Python has vLLM, for example `export {PYTHON}="
-                              "/path/to/venv/bin/python`; or leave model.writer.vllm out.")  # fmt: skip
+            raise ConfigError(
+                f"model.writer.vllm: say which Python has vLLM, for example `export {PYTHON}="
+                "/path/to/venv/bin/python`; or leave model.writer.vllm out."
+            )
         if shutil.which(named) is None:
             raise ConfigError(f"model.writer.vllm: {PYTHON}={named} is no program that can be run.")
         return named
@@ -151,8 +154,16 @@ def _hand_over(chunk: Sequence[Request], start: int, frames: Callable[[Example],
     for number, request in enumerate(chunk, start=start):
         found, saved = frames(request.example), folder / f"{number}.npy"
         np.save(saved, found.pixels, allow_pickle=False)
-        rows.append({"id": request.example.record.id, "prompt": request.prompt, "frames": str(saved),
-                     "video": found.video, "processor": found.processor, "seed": request.seed})  # fmt: skip
+        rows.append(
+            {
+                "id": request.example.record.id,
+                "prompt": request.prompt,
+                "frames": str(saved),
+                "video": found.video,
+                "processor": found.processor,
+                "seed": request.seed,
+            }
+        )
     path = folder / f"requests-{start}.json"
     path.write_text(json.dumps(rows), encoding="utf-8")
     return path
@@ -210,8 +221,10 @@ class _Worker:
     def failed(self, what: str) -> StageError:
         lines = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         last = f" Its last line: {lines[-1][:300]}" if lines else ""
-        return StageError(f"vLLM did not write the rationales: {what}. Look into {self._log}.{last} What was written "
-                          "is kept; the same command continues.")  # fmt: skip
+        return StageError(
+            f"vLLM did not write the rationales: {what}. Look into {self._log}.{last} What was written "
+            "is kept; the same command continues."
+        )
 
 
 @contextmanager

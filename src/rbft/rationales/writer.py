@@ -38,11 +38,15 @@ class Regenerate:
 
     def __post_init__(self) -> None:
         if self.attempts < 1:
-            raise ConfigError(f"model.writer.regenerate.attempts: {self.attempts} must be at least 1; leave "
-                              "model.writer.regenerate out for none.")  # fmt: skip
+            raise ConfigError(
+                f"model.writer.regenerate.attempts: {self.attempts} must be at least 1; leave "
+                "model.writer.regenerate out for none."
+            )
         if not self.temperature > 0:
-            raise ConfigError(f"model.writer.regenerate.temperature: {self.temperature} must be above 0; at 0 every "
-                              "attempt writes the same text.")  # fmt: skip
+            raise ConfigError(
+                f"model.writer.regenerate.temperature: {self.temperature} must be above 0; at 0 every "
+                "attempt writes the same text."
+            )
 
 
 @dataclass(frozen=True)

@@ -115,8 +115,10 @@ def chart(
     parts.append(_text(11, _TOP + height / 2, "middle", y_title, across))
     if floor is not None:
         _, y = place(0, floor[0])
-        parts += [_line(_LEFT, y, _WIDTH - _RIGHT, y, Markup('class="floor-line"')),
-                  _text(_WIDTH - _RIGHT + 5, y + 4, "start", floor[1])]  # fmt: skip
+        parts += [
+            _line(_LEFT, y, _WIDTH - _RIGHT, y, Markup('class="floor-line"')),
+            _text(_WIDTH - _RIGHT + 5, y + 4, "start", floor[1]),
+        ]
     for one in series:
         stroke = Markup('stroke="var(--c{})"').format(one.number % COLOURS)
         spots = [place(dot.x, dot.y) for dot in one.dots]
@@ -144,9 +146,11 @@ def reliability_chart(bins: Sequence[Bin], number: int, about: str) -> Markup:
     parts = []
     for fifth in range(6):
         y, x = top + side * (1 - fifth / 5), left + side * fifth / 5
-        parts += [_line(left, y, left + side, y, _AXIS if fifth == 0 else _GRID),
-                  _text(left - 6, y + 4, "end", f"{20 * fifth}%"),
-                  _text(x, top + side + 17, "middle", f"{20 * fifth}%")]  # fmt: skip
+        parts += [
+            _line(left, y, left + side, y, _AXIS if fifth == 0 else _GRID),
+            _text(left - 6, y + 4, "end", f"{20 * fifth}%"),
+            _text(x, top + side + 17, "middle", f"{20 * fifth}%"),
+        ]
     most = max(1, max((one.count for one in bins), default=1))
     for one in bins:
         if one.confidence is None or one.accuracy is None:
@@ -156,10 +160,18 @@ def reliability_chart(bins: Sequence[Bin], number: int, about: str) -> Markup:
         words = f"{one.count} answers, {one.confidence:.1%} sure, {one.accuracy:.1%} right"
         # narrow where few answers are
         share = 0.25 + 0.65 * one.count / most
-        parts.append(Markup('<rect x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}" fill="var(--c{})">'
-                            "<title>{}</title></rect>").format(x + width * (1 - share) / 2, top + side - max(tall, 1.5),
-                                                               width * share, max(tall, 1.5), number % COLOURS,
-                                                               words))  # fmt: skip
+        parts.append(
+            Markup(
+                '<rect x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}" fill="var(--c{})"><title>{}</title></rect>'
+            ).format(
+                x + width * (1 - share) / 2,
+                top + side - max(tall, 1.5),
+                width * share,
+                max(tall, 1.5),
+                number % COLOURS,
+                words,
+            )
+        )
     parts.append(_line(left, top + side, left + side, top, Markup('class="floor-line"')))
     parts.append(_text(left + side / 2, top + side + 36, "middle", "confidence", ' class="title"'))
     across = Markup(' class="title" transform="rotate(-90 11 {:.1f})"').format(top + side / 2)

@@ -17,12 +17,35 @@ from rbft.run_folder import REPLICATES, RunFolder, find_runs
 
 # decide where and how fast a run computes, or are in the point already
 _SAME_RESULT = (
-    "config", "experiment", "method", "methods", "variant", "run_root", "seed_everything", "save_every", "data.shots",
-    "data.draw", "data.root", "data.num_workers", "data.cache_clips", "data.cache_dir", "data.cache_gb",
-    "data.cache_features", "data.feature_cache_gb", "data.eval_batch_size", "trainer.accelerator", "trainer.devices",
-    "trainer.num_nodes", "trainer.strategy", "trainer.logger", "trainer.callbacks", "trainer.profiler",
-    "trainer.default_root_dir", "trainer.log_every_n_steps", "model.scoring.max_tokens",
-)  # fmt: skip
+    "config",
+    "experiment",
+    "method",
+    "methods",
+    "variant",
+    "run_root",
+    "seed_everything",
+    "save_every",
+    "data.shots",
+    "data.draw",
+    "data.root",
+    "data.num_workers",
+    "data.cache_clips",
+    "data.cache_dir",
+    "data.cache_gb",
+    "data.cache_features",
+    "data.feature_cache_gb",
+    "data.eval_batch_size",
+    "trainer.accelerator",
+    "trainer.devices",
+    "trainer.num_nodes",
+    "trainer.strategy",
+    "trainer.logger",
+    "trainer.callbacks",
+    "trainer.profiler",
+    "trainer.default_root_dir",
+    "trainer.log_every_n_steps",
+    "model.scoring.max_tokens",
+)
 
 
 @dataclass(frozen=True)
@@ -89,8 +112,10 @@ def collect(folders: Sequence[str]) -> list[Entry]:
             raise ConfigError(f"{name}: no such folder; name run folders, a folder of runs, or a sweep's folder.")
         new = _of_sweep(folder) if (folder / "plan.json").is_file() else _below(folder)
         if not new:
-            raise ConfigError(f"{name}: no run in it or below it: nothing that holds an experiment.yaml. Run "
-                              "`rbft fit` first, or name the run root.")  # fmt: skip
+            raise ConfigError(
+                f"{name}: no run in it or below it: nothing that holds an experiment.yaml. Run "
+                "`rbft fit` first, or name the run root."
+            )
         for one in new:
             found.setdefault(one.run.path.resolve(), one)
     runs = list(found.values())
@@ -105,8 +130,10 @@ def collect(folders: Sequence[str]) -> list[Entry]:
     seen: dict[str, _Found] = {}
     for one, point in zip(runs, points, strict=True):
         if (other := seen.setdefault(key_of(point), one)) is not one:
-            raise DataError(f"{other.run.path} and {one.run.path} hold the same run: method, settings, seed and draw "
-                            "are equal, and counted twice it would look surer. Leave one of them out.")  # fmt: skip
+            raise DataError(
+                f"{other.run.path} and {one.run.path} hold the same run: method, settings, seed and draw "
+                "are equal, and counted twice it would look surer. Leave one of them out."
+            )
     return [Entry(one.run, point, one.where) for one, point in zip(runs, points, strict=True)]
 
 

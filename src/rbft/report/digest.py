@@ -91,9 +91,9 @@ class Digest:
     def stage_mean(self, stage: str, key: str | None = None) -> float | None:
         """Mean over the runs of a stage's seconds, or of a figure in its summary; None unless all have it."""
         found = [entry.run.stages.get(stage) for entry in self.entries]
-        return mean_of([
-            None if one is None else one[1].seconds if key is None else one[1].summary.get(key) for one in found
-        ])  # fmt: skip
+        return mean_of(
+            [None if one is None else one[1].seconds if key is None else one[1].summary.get(key) for one in found]
+        )
 
 
 def mean_of(values: Sequence[Any]) -> float | None:
@@ -122,8 +122,10 @@ def digest(group: Group, entries: Sequence[Entry]) -> Digest | None:
     after: dict[str, str] = {}
     for entry in entries:
         if entry.run.labels != labels:
-            raise DataError(f"{entries[0].run.path} and {entry.run.path} have other classes and cannot be averaged; "
-                            "report on them apart.")  # fmt: skip
+            raise DataError(
+                f"{entries[0].run.path} and {entry.run.path} have other classes and cannot be averaged; "
+                "report on them apart."
+            )
         predictions = read_checked(entry.run.predictions, labels)
         confusion += confusion_counts(predictions, labels)
         bins.append(reliability(predictions, labels))
@@ -141,13 +143,19 @@ def digest(group: Group, entries: Sequence[Entry]) -> Digest | None:
             after = {prediction.id: prediction.rationale for prediction in predictions if prediction.rationale}
     before = _earlier_rationales(entries[0].run, labels)
     answers = {
-        key: Answer(np.mean(chances[key], axis=0) if key in chances else None, right[key], runs[key], before.get(key),
-                    after.get(key))
+        key: Answer(
+            np.mean(chances[key], axis=0) if key in chances else None,
+            right[key],
+            runs[key],
+            before.get(key),
+            after.get(key),
+        )
         for key in truth
-    }  # fmt: skip
+    }
     joined = tuple(_joined(parts) for parts in zip(*bins, strict=True))
-    return Digest(group, entries, labels, confusion, joined, {name: (hits[name], totals[name]) for name in labels},
-                  truth, answers)  # fmt: skip
+    return Digest(
+        group, entries, labels, confusion, joined, {name: (hits[name], totals[name]) for name in labels}, truth, answers
+    )
 
 
 def read_checked(path: Path, labels: Sequence[str]) -> list[Prediction]:
@@ -163,8 +171,10 @@ def read_checked(path: Path, labels: Sequence[str]) -> list[Prediction]:
         known = prediction.label in labels and prediction.predicted in (None, *labels)
         sizes = {len(prediction.probabilities)} | ({len(prediction.calibrated)} if prediction.calibrated else set())
         if not known or (prediction.predicted is not None and sizes != {len(labels)}):
-            raise DataError(f"{path}: the prediction for {prediction.id!r} does not fit the classes in labels.json; "
-                            "the files are of different runs.")  # fmt: skip
+            raise DataError(
+                f"{path}: the prediction for {prediction.id!r} does not fit the classes in labels.json; "
+                "the files are of different runs."
+            )
         values = (*prediction.probabilities, *prediction.calibrated)
         if not all(isinstance(value, (int, float)) and 0 <= value <= 1 for value in values):
             raise DataError(f"{path}: the probabilities for {prediction.id!r} are not all numbers from 0 to 1.")

@@ -19,13 +19,20 @@ def markdown(overview: Overview) -> str:
     for group in overview.groups:
         accuracy, comparison = group.accuracy, group.comparison
         cells = [*([str(group.point.get("experiment"))] if several else []), method_of(group.point)]
-        cells += [shots_words(group.point), f"{accuracy.count if accuracy else 0}/{group.runs}",
-                  f"{accuracy.mean:.1%}" if accuracy else "-", interval_words(accuracy)]  # fmt: skip
+        cells += [
+            shots_words(group.point),
+            f"{accuracy.count if accuracy else 0}/{group.runs}",
+            f"{accuracy.mean:.1%}" if accuracy else "-",
+            interval_words(accuracy),
+        ]
         if overview.baseline is not None and comparison is not None:
             change, detectable = comparison.difference.difference, comparison.detectable
-            cells += [f"{100 * change.mean:+.1f}", interval_words(change, points=True),
-                      "-" if comparison.p is None else f"{comparison.p:.3f}",
-                      "-" if detectable is None else f"{100 * detectable:.1f}"]  # fmt: skip
+            cells += [
+                f"{100 * change.mean:+.1f}",
+                interval_words(change, points=True),
+                "-" if comparison.p is None else f"{comparison.p:.3f}",
+                "-" if detectable is None else f"{100 * detectable:.1f}",
+            ]
         cells += ["-"] * (len(heads) - len(cells))
         lines.append("| " + " | ".join(_plain(cell) for cell in cells) + " |")
     notes = [f"- {_plain(who)}: chosen on validation videos: {_plain(what)}" for who, what in overview.choices]
@@ -64,8 +71,10 @@ def write_tensorboard(overview: Overview, folder: Path) -> None:
                 if accuracy.low is not None and accuracy.high is not None:
                     writer.add_scalar(f"{tag}_low", accuracy.low, step)
                     writer.add_scalar(f"{tag}_high", accuracy.high, step)
-                settings = {key: value if isinstance(value, (int, float, str, bool)) else str(value)
-                            for key, value in group.point.items()}  # fmt: skip
+                settings = {
+                    key: value if isinstance(value, (int, float, str, bool)) else str(value)
+                    for key, value in group.point.items()
+                }
                 writer.add_hparams(
                     settings, {"hparam/accuracy": accuracy.mean}, run_name=f"shots-{shots_words(group.point)}"
                 )

@@ -100,10 +100,12 @@ def _told(name: str, digest: Digest, key: str) -> Told:
 def _laid_out(card: Card, digests: Sequence[Digest]) -> Card:
     """The card with its classes and its frames."""
     labels = digests[0].labels
-    chances = [None if one.answer is None or one.answer.chances is None else one.answer.chances.tolist()
-               for one in card.told]  # fmt: skip
-    best = {name: max((row[place] for row in chances if row is not None), default=0.0)
-            for place, name in enumerate(labels)}  # fmt: skip
+    chances = [
+        None if one.answer is None or one.answer.chances is None else one.answer.chances.tolist() for one in card.told
+    ]
+    best = {
+        name: max((row[place] for row in chances if row is not None), default=0.0) for place, name in enumerate(labels)
+    }
     top = sorted(labels, key=lambda name: (name != card.label, -best[name]))[:_CLASSES]
     classes = tuple((name, tuple(None if row is None else row[labels.index(name)] for row in chances)) for name in top)
     entry = next(one.entries[0] for one in digests if card.id in one.truth)

@@ -40,8 +40,12 @@ class Overview:
     @property
     def cautions(self) -> list[tuple[str, str]]:
         """Which comparison, and what a reader of it has to be told."""
-        return [(group_words(group.point), caution) for group in self.groups if group.comparison is not None
-                for caution in group.comparison.cautions]  # fmt: skip
+        return [
+            (group_words(group.point), caution)
+            for group in self.groups
+            if group.comparison is not None
+            for caution in group.comparison.cautions
+        ]
 
     @property
     def choices(self) -> list[tuple[str, str]]:

@@ -50,13 +50,15 @@ def write_overview(overview: Overview, title: str) -> str:
         baseline=None if overview.baseline is None else point_words(overview.baseline),
         curves=_curves(overview, number),
         figures=list(_FIGURES.values()),
-        means=[(row, [None if one is None else one.mean(key) for key in _FIGURES])
-               for row, one in zip(rows, overview.digests, strict=True)],
+        means=[
+            (row, [None if one is None else one.mean(key) for key in _FIGURES])
+            for row, one in zip(rows, overview.digests, strict=True)
+        ],
         panels=panels,
         changes=_changes(overview),
         rationales=_rationales(overview, number),
         costs=_costs(overview),
-    )  # fmt: skip
+    )
 
 
 def _row(group: Group, several: bool) -> dict[str, Any]:
@@ -69,8 +71,11 @@ def _row(group: Group, several: bool) -> dict[str, Any]:
         "runs": f"{accuracy.count if accuracy is not None else 0}/{group.runs}",
         "mean": None if accuracy is None else f"{accuracy.mean:.1%}",
         "interval": None if accuracy is None or accuracy.low is None else interval_words(accuracy),
-        "difference": None, "difference_interval": None, "p": None, "detectable": None,
-    }  # fmt: skip
+        "difference": None,
+        "difference_interval": None,
+        "p": None,
+        "detectable": None,
+    }
     if comparison is not None:
         change = comparison.difference.difference
         row |= {
@@ -118,11 +123,16 @@ def _panel(one: Digest, number: int) -> dict[str, Any]:
     totals = one.confusion.sum(1)
     cells = None
     if len(one.labels) <= _CONFUSION_SHOWN:
-        cells = [[(int(count), count / total if total else 0.0) for count in row]
-                 for row, total in zip(one.confusion, totals, strict=True)]  # fmt: skip
-    pairs = [(int(one.confusion[row, column]), one.labels[row], one.labels[column])
-             for row in range(len(one.labels)) for column in range(len(one.labels))
-             if row != column and one.confusion[row, column]]  # fmt: skip
+        cells = [
+            [(int(count), count / total if total else 0.0) for count in row]
+            for row, total in zip(one.confusion, totals, strict=True)
+        ]
+    pairs = [
+        (int(one.confusion[row, column]), one.labels[row], one.labels[column])
+        for row in range(len(one.labels))
+        for column in range(len(one.labels))
+        if row != column and one.confusion[row, column]
+    ]
     about = f"Reliability diagram of {name}: accuracy of the answers by how sure they are"
     return {
         "name": name,
@@ -163,8 +173,14 @@ def _rationales(overview: Overview, number: Mapping[str, int]) -> dict[str, Any]
     if not writers:
         return None
     keys = list(dict.fromkeys(key for one in writers for key in one.rationales))
-    rows = [(group_words(one.group.point), [one.rationales.get(key) for key in keys],
-             None if one.group.accuracy is None else one.group.accuracy.mean) for one in writers]  # fmt: skip
+    rows = [
+        (
+            group_words(one.group.point),
+            [one.rationales.get(key) for key in keys],
+            None if one.group.accuracy is None else one.group.accuracy.mean,
+        )
+        for one in writers
+    ]
     series = []
     for one in writers:
         agreement, accuracy = one.rationales.get("agreement"), one.group.accuracy
@@ -193,14 +209,18 @@ def _costs(overview: Overview) -> dict[str, Any]:
         trained = [name for name in one.stages if one.stage_mean(name, "steps") is not None]
         tokens = [one.stage_mean(name, "supervised_tokens") for name in trained]
         known = [value for value in peaks if value is not None]
-        rows.append({
-            "name": group_words(one.group.point),
-            # a stage that a method does not have costs nothing and is not missing
-            "seconds": [(name in one.stages, one.stage_mean(name)) for name in stages],
-            "total": mean_of([entry.run.seconds for entry in one.entries]),
-            "tokens": sum(value or 0 for value in tokens) if trained and None not in tokens else None,
-            "trains": bool(trained),
-            "written": mean_of([answering_cost(entry.run).get("tokens_written_per_video") for entry in one.entries]),
-            "memory": max(known) / 2**30 if known and len(known) == len(peaks) else None,
-        })  # fmt: skip
+        rows.append(
+            {
+                "name": group_words(one.group.point),
+                # a stage that a method does not have costs nothing and is not missing
+                "seconds": [(name in one.stages, one.stage_mean(name)) for name in stages],
+                "total": mean_of([entry.run.seconds for entry in one.entries]),
+                "tokens": sum(value or 0 for value in tokens) if trained and None not in tokens else None,
+                "trains": bool(trained),
+                "written": mean_of(
+                    [answering_cost(entry.run).get("tokens_written_per_video") for entry in one.entries]
+                ),
+                "memory": max(known) / 2**30 if known and len(known) == len(peaks) else None,
+            }
+        )
     return {"stages": stages, "rows": rows}

@@ -84,8 +84,11 @@ def write_page(
         for prediction in _surest_errors(predictions)
     ]
     figure = confusion_figure(confusion(predictions, data.labels), names, "test videos")
-    others = {key.removesuffix("/accuracy"): value for key, value in metrics.items()
-              if key.endswith("/accuracy") and not key.startswith("test/")}  # fmt: skip
+    others = {
+        key.removesuffix("/accuracy"): value
+        for key, value in metrics.items()
+        if key.endswith("/accuracy") and not key.startswith("test/")
+    }
     page = render(
         "page.html.j2",
         title=f"{experiment.name} / {experiment.variant} / {experiment.run_dir.name}",

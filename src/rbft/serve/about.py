@@ -30,8 +30,13 @@ class About:
 
     def to_json(self) -> dict[str, Any]:
         """The answer of `GET /api/run`."""
-        return {"run": self.title, "model": self.model, "labels": list(self.labels), "metrics": self.metrics,
-                "rbft": __version__}  # fmt: skip
+        return {
+            "run": self.title,
+            "model": self.model,
+            "labels": list(self.labels),
+            "metrics": self.metrics,
+            "rbft": __version__,
+        }
 
 
 def about(run: Path, model: str, labels: tuple[str, ...]) -> About:

@@ -22,13 +22,21 @@ _NEEDED = ("fastapi", "uvicorn", "python_multipart")
 
 
 def _parser() -> Parser:
-    parser = Parser(prog="rbft serve", allow_abbrev=False, description="Classify videos with a finished run, on a "
-                     "local page and by JSON: GET /api/run, GET /api/health, POST /api/predict.")  # fmt: skip
+    parser = Parser(
+        prog="rbft serve",
+        allow_abbrev=False,
+        description="Classify videos with a finished run, on a "
+        "local page and by JSON: GET /api/run, GET /api/health, POST /api/predict.",
+    )
     parser.advice = "Say --run RUN_FOLDER; rbft serve --help says more."
     parser.add_argument("--run", required=True, type=Path, help="the run's folder")
     parser.add_argument("--port", type=int, default=8420, help="to listen on (default %(default)s; 0: any free one)")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; any other than this machine's own "
-                        "lets everybody in who can reach it (default %(default)s)")  # fmt: skip
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="address to listen on; any other than this machine's own "
+        "lets everybody in who can reach it (default %(default)s)",
+    )
     parser.add_argument("--max-mb", type=float, default=200.0, help="most megabytes of a video (default %(default)g)")
     parser.add_argument("--queue", type=int, default=8, help="videos that may wait (default %(default)s)")
     return parser
@@ -109,13 +117,16 @@ def _run(own: argparse.Namespace, flags: Sequence[str], listening: socket.socket
     port = listening.getsockname()[1]
     shown = f"[{own.host}]" if ":" in own.host else own.host
     if not _loopback(own.host):
-        console.print(f"[bold]warning:[/] listening on {escape(own.host)}: there is no authentication; whoever "
-                      "reaches this address can use the model and see the run's figures.")  # fmt: skip
+        console.print(
+            f"[bold]warning:[/] listening on {escape(own.host)}: there is no authentication; whoever "
+            "reaches this address can use the model and see the run's figures."
+        )
     if not stopped:
         console.print(f"open http://{escape(shown)}:{port}  (Ctrl-C stops)")
         logging.getLogger("rbft.serve").setLevel(logging.INFO)
-        config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, lifespan="off",
-                                timeout_keep_alive=5)  # fmt: skip
+        config = uvicorn.Config(
+            app, log_level="warning", access_log=False, server_header=False, lifespan="off", timeout_keep_alive=5
+        )
         Server(config).run(sockets=[listening])
     if stopped:
         raise Interrupted(stopped[0], "stopped; the video in work was answered.")

@@ -104,5 +104,12 @@ class ServedModel:
             raise VideoError(video.name, (said.error or "").removeprefix(f"{video.name}: "))
         chances = said.calibrated or said.raw
         ranked = sorted(zip(self.labels, chances, strict=True), key=lambda pair: -pair[1])
-        return Answered(said.predicted, tuple(ranked), bool(said.calibrated), said.rationale, clip.frames,
-                        clip.timestamps, clip.duration)  # fmt: skip
+        return Answered(
+            said.predicted,
+            tuple(ranked),
+            bool(said.calibrated),
+            said.rationale,
+            clip.frames,
+            clip.timestamps,
+            clip.duration,
+        )

@@ -128,8 +128,16 @@ class _Form:
         self._text = b""
 
     def callbacks(self) -> dict[str, object]:
-        names = ("part_begin", "header_field", "header_value", "header_end", "headers_finished", "part_data",
-                 "part_end", "end")  # fmt: skip
+        names = (
+            "part_begin",
+            "header_field",
+            "header_value",
+            "header_end",
+            "headers_finished",
+            "part_data",
+            "part_end",
+            "end",
+        )
         return {f"on_{name}": getattr(self, f"_{name}") for name in names}
 
     def close(self) -> None:

@@ -45,8 +45,11 @@ def conclude(experiment: Experiment, prepared: Sequence[Prepared], console: Cons
     for entry in tests[:-1]:
         if _is_current(experiment, entry):
             earlier = read_json(run_dir / entry.stage.name / "metrics.json")
-            metrics |= {f"{entry.stage.name}/{key.removeprefix('test/')}": value
-                        for key, value in earlier.items() if key.startswith("test/accuracy")}  # fmt: skip
+            metrics |= {
+                f"{entry.stage.name}/{key.removeprefix('test/')}": value
+                for key, value in earlier.items()
+                if key.startswith("test/accuracy")
+            }
     rounds = read_rounds(run_dir, prepared)
     metrics |= round_metrics(rounds)
     found = run_dir / last.stage.name / "calibration.json"
@@ -62,8 +65,16 @@ def conclude(experiment: Experiment, prepared: Sequence[Prepared], console: Cons
         audit = None
         if writer is not None and rationales:
             audit = audit_stored(writer.stage.name, rationales, writer.book, writer.module.checks)
-        write_page(run_dir / "report.html", experiment, last.datamodule, metrics, predictions, rationales,
-                   calibration.describe(), audit)  # fmt: skip
+        write_page(
+            run_dir / "report.html",
+            experiment,
+            last.datamodule,
+            metrics,
+            predictions,
+            rationales,
+            calibration.describe(),
+            audit,
+        )
     tell_rounds(rounds, console)
     low, high = metrics["test/accuracy_ci95"]
     console.print(
@@ -72,8 +83,11 @@ def conclude(experiment: Experiment, prepared: Sequence[Prepared], console: Cons
         f"macro-F1 {_percent(metrics['test/macro_f1'])}"
     )
     floors = [f"chance {metrics['chance/accuracy']:.1%}", f"majority {metrics['majority/accuracy']:.1%}"]
-    floors += [f"{key.removesuffix('/accuracy').replace('_', '-')} {value:.1%}" for key, value in metrics.items()
-               if key.endswith("/accuracy") and key.split("/")[0] not in ("test", "chance", "majority")]  # fmt: skip
+    floors += [
+        f"{key.removesuffix('/accuracy').replace('_', '-')} {value:.1%}"
+        for key, value in metrics.items()
+        if key.endswith("/accuracy") and key.split("/")[0] not in ("test", "chance", "majority")
+    ]
     console.print(f"beside it: {escape(', '.join(floors))}")
     console.print(f"sureness: {escape(calibration.describe())}")
     console.print(f"run: {escape(str(run_dir))}  (report.html; tensorboard --logdir {escape(str(run_dir))})")

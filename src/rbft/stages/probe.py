@@ -54,11 +54,18 @@ def probe(work: Work) -> Outcome:
         write_predictions(work.folder / VALIDATION, calibration.apply(validated))
         by = {"validation": f"{len(splits.val)} validation videos", "folds": "folds of the training videos"}
         why = f"chosen on {by[strength.chosen_on]}" if strength.chosen_on in by else "nothing to choose it by"
-        work.console.print(f"  linear probe on {features.shape[1]} features of {len(labels)} videos, "
-                           f"L2 {strength.value:g} ({why})")  # fmt: skip
-    summary = {"test/accuracy": metrics["test/accuracy"], "l2": strength.value, "chosen_on": strength.chosen_on,
-               "chosen_accuracy": strength.accuracy, "chosen_nll": strength.nll, "features": features.shape[1],
-               "rows": len(labels)}  # fmt: skip
+        work.console.print(
+            f"  linear probe on {features.shape[1]} features of {len(labels)} videos, L2 {strength.value:g} ({why})"
+        )
+    summary = {
+        "test/accuracy": metrics["test/accuracy"],
+        "l2": strength.value,
+        "chosen_on": strength.chosen_on,
+        "chosen_accuracy": strength.accuracy,
+        "chosen_nll": strength.nll,
+        "features": features.shape[1],
+        "rows": len(labels),
+    }
     return Outcome((*TESTED, VALIDATION), summary)
 
 

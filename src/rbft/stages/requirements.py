@@ -53,8 +53,10 @@ def require_epochs(stages: Sequence[Stage], clis: Sequence[StageCLI]) -> None:
     """
     for stage, cli in zip(stages, clis, strict=True):
         if stage.rationale_epochs and cli.config["trainer"]["max_steps"] > 0:
-            raise ConfigError(f"the stage {stage.name!r}: trainer.max_steps would end it before it has seen the tokens "
-                              "that rationale_epochs asks for; set trainer.max_epochs instead.")  # fmt: skip
+            raise ConfigError(
+                f"the stage {stage.name!r}: trainer.max_steps would end it before it has seen the tokens "
+                "that rationale_epochs asks for; set trainer.max_epochs instead."
+            )
 
 
 def require_attempts(stages: Sequence[Stage], clis: Sequence[StageCLI]) -> None:

@@ -47,8 +47,10 @@ def score(work: Work) -> Outcome:
             validated = module.predictions
         trainer.test(module, datamodule=data, verbose=False)
     names = data.labels.names
-    validated, answered = ([answer(p, choice.mode, choice.mixture_weight, names) for p in found]
-                           for found in (validated, module.predictions))  # fmt: skip
+    validated, answered = (
+        [answer(p, choice.mode, choice.mixture_weight, names) for p in found]
+        for found in (validated, module.predictions)
+    )
     off = Calibration(absent="model.answering.calibrate is off")
     calibration = fit_temperature(validated, names) if settings.calibrate else off
     metrics = leave_test(work, trainer, answered, calibration)

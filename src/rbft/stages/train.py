@@ -31,8 +31,10 @@ def refuse_held_out(rationales: Sequence[Rationale], splits: Splits) -> None:
     held_out = {name: side for side in ("val", "test") for r in getattr(splits, side) for name in (r.id, r.path)}
     for rationale in rationales:
         if side := held_out.get(rationale.id) or held_out.get(rationale.video):
-            raise StageError(f"a rationale is of {rationale.video!r}, which is a {side} video of this run; remove it, "
-                             "or write the rationales again with --restart.")  # fmt: skip
+            raise StageError(
+                f"a rationale is of {rationale.video!r}, which is a {side} video of this run; remove it, "
+                "or write the rationales again with --restart."
+            )
 
 
 def _tokens(work: Work, rows: Sequence[Example]) -> int:
@@ -58,8 +60,10 @@ def matched_epochs(work: Work, rows: Sequence[Example], rationales: Sequence[Rat
     theirs = RationaleObjective().examples(entry.datamodule.splits.train, entry.book, rationales)
     more = entry.stage.rationale_epochs * _tokens(work, theirs) / _tokens(work, rows)
     own = entry.config["trainer"]["max_epochs"] or 1
-    work.console.print(f"  {round(more)} epochs for the tokens of {entry.stage.rationale_epochs} epochs over "
-                       f"{len(theirs)} rationales, and {own} of its own")  # fmt: skip
+    work.console.print(
+        f"  {round(more)} epochs for the tokens of {entry.stage.rationale_epochs} epochs over "
+        f"{len(theirs)} rationales, and {own} of its own"
+    )
     return {"max_epochs": own + round(more)}
 
 

@@ -32,8 +32,10 @@ def require_elsewhere(stage: Stage, writer: RationaleWriter) -> None:
         return
     writer.vllm.python()
     if stage.weights_from is not None:
-        raise ConfigError(f"model.writer.vllm writes with the model as it is published, and the stage {stage.name!r} "
-                          f"starts from the weights of {stage.weights_from!r}; leave it out there.")  # fmt: skip
+        raise ConfigError(
+            f"model.writer.vllm writes with the model as it is published, and the stage {stage.name!r} "
+            f"starts from the weights of {stage.weights_from!r}; leave it out there."
+        )
 
 
 def write_elsewhere(

@@ -25,8 +25,9 @@ def _extra(module: str, extra: str) -> Any:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        raise ConfigError(f"launch.launcher: {extra} needs the package {module}, which is not installed: "
-                          f"pip install 'rbft[{extra}]'.") from error  # fmt: skip
+        raise ConfigError(
+            f"launch.launcher: {extra} needs the package {module}, which is not installed: pip install 'rbft[{extra}]'."
+        ) from error
 
 
 class WorkerCall:
@@ -90,8 +91,10 @@ class SlurmLauncher:
     def __init__(self, options: LaunchOptions, folder: Path, runs: int) -> None:
         submitit, slurm = _extra("submitit", "slurm"), options.slurm
         if slurm.cluster == "slurm" and shutil.which("sbatch") is None:
-            raise ConfigError("launch.launcher: slurm: there is no sbatch on this machine; start the sweep where jobs "
-                              "are submitted, or rehearse it here with launch.slurm.cluster: local.")  # fmt: skip
+            raise ConfigError(
+                "launch.launcher: slurm: there is no sbatch on this machine; start the sweep where jobs "
+                "are submitted, or rehearse it here with launch.slurm.cluster: local."
+            )
         self.slots = options.slots or runs
         self._what = f"{slurm.cluster} jobs"
         if slurm.cluster == "local":
@@ -169,15 +172,19 @@ class RayLauncher:
         self.slots = options.slots or runs
         address = options.ray_address or os.environ.get("RAY_ADDRESS")
         try:
-            self._ray.init(address=address, include_dashboard=False if address is None else None, log_to_driver=False,
-                           configure_logging=False)  # fmt: skip
+            self._ray.init(
+                address=address,
+                include_dashboard=False if address is None else None,
+                log_to_driver=False,
+                configure_logging=False,
+            )
         except (ConnectionError, RuntimeError, ValueError, self._ray.exceptions.RayError) as error:
             raise ConfigError(f"launch.ray_address: {address}: {error}") from error
         self._where = address or "this machine"
         # a run that dies is counted and tried again by the driver
         self._task = self._ray.remote(
             num_cpus=options.cores or 1, num_gpus=options.gpus or 0, max_retries=0, max_calls=1
-        )(_call)  # fmt: skip
+        )(_call)
 
     def start(self, command: Sequence[str], slot: int) -> Job:
         """Queue a worker."""

@@ -33,8 +33,9 @@ def _parser() -> Parser:
     )
     parser.add_argument("--config", "-c", required=True, help="The sweep file.")
     parser.add_argument("--dry_run", "--dry-run", action="store_true", help="Print the runs and their cost, and stop.")
-    parser.add_argument("--verify", action="store_true",
-                        help="Have finished runs look at their videos and models again, too.")  # fmt: skip
+    parser.add_argument(
+        "--verify", action="store_true", help="Have finished runs look at their videos and models again, too."
+    )
     parser.add_argument("--launcher", choices=LAUNCHERS, help="Where runs go.")
     parser.add_argument("--slots", type=int, help="Runs at once.")
     parser.add_argument("--gpus", type=int, help="GPUs of each run.")
@@ -60,26 +61,34 @@ def sweep(args: Sequence[str]) -> int:
     plan = read_sweep(own.config, flags, launch)
     progress = {run.id: Progress(run) for run in plan.runs}
     if plan.launch.per_process > 1 and max(plan.processes, plan.launch.gpus or 0) > 1:
-        raise ConfigError("launch.per_process: runs that start several processes of their own (trainer.devices, "
-                          "launch.gpus above 1) cannot share one; set it to 1.")  # fmt: skip
+        raise ConfigError(
+            "launch.per_process: runs that start several processes of their own (trainer.devices, "
+            "launch.gpus above 1) cannot share one; set it to 1."
+        )
     if own.dry_run:
         _dry_run(plan, progress, console)
         return 0
     launcher = make_launcher(plan.launch, plan.folder.absolute(), len(plan.runs))
-    console.print(f"[bold]{escape(plan.name)}[/]: {len(plan.runs)} runs on {escape(launcher.describe())}\n"
-                  f"records and logs: {escape(str(plan.folder))}")  # fmt: skip
+    console.print(
+        f"[bold]{escape(plan.name)}[/]: {len(plan.runs)} runs on {escape(launcher.describe())}\n"
+        f"records and logs: {escape(str(plan.folder))}"
+    )
     with SweepBoard(progress, console) as board:
         stopped = Driver(plan, launcher, progress, board, verify=own.verify).run()
     groups = conclude(plan, progress, console)
     write_json(plan.folder / "summary.json", groups)
     if stopped:
-        print(f"rbft: stopped with {headline(progress)}. To continue: {shlex.join(['rbft', 'sweep', *args])}",
-              file=sys.stderr)  # fmt: skip
+        print(
+            f"rbft: stopped with {headline(progress)}. To continue: {shlex.join(['rbft', 'sweep', *args])}",
+            file=sys.stderr,
+        )
         return 128 + stopped
     if failed := [one for one in progress.values() if one.state == "failed"]:
         reasons = "".join(f"\n  {one.run.id}: {one.reason}" for one in failed)
-        raise RBFTError(f"{len(failed)} of {len(progress)} runs failed; their logs are in {plan.folder / 'logs'}. The "
-                        f"same command tries them again.{reasons}")  # fmt: skip
+        raise RBFTError(
+            f"{len(failed)} of {len(progress)} runs failed; their logs are in {plan.folder / 'logs'}. The "
+            f"same command tries them again.{reasons}"
+        )
     return 0
 
 
@@ -119,5 +128,7 @@ def _dry_run(plan: Sweep, progress: dict[str, Progress], console: Console) -> No
     else:
         seconds, count = known
         at_once = min(slots, left)
-        console.print(f"cost: about {duration(seconds)} of computing, {duration(seconds / at_once)} with {at_once} at "
-                      f"once (judged by {count} finished run(s), start-up not counted)")  # fmt: skip
+        console.print(
+            f"cost: about {duration(seconds)} of computing, {duration(seconds / at_once)} with {at_once} at "
+            f"once (judged by {count} finished run(s), start-up not counted)"
+        )

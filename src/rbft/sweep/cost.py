@@ -22,8 +22,12 @@ def remaining_seconds(progress: Sequence[Progress]) -> tuple[float, int] | None:
     Returns:
         None where nothing is finished yet.
     """
-    known = [(one.run, seconds) for one in progress if one.state == "finished"
-             if (seconds := seconds_of(one.run)) is not None]  # fmt: skip
+    known = [
+        (one.run, seconds)
+        for one in progress
+        if one.state == "finished"
+        if (seconds := seconds_of(one.run)) is not None
+    ]
     if not known:
         return None
     total = 0.0

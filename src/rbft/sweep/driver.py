@@ -65,9 +65,16 @@ class Driver:
     """
 
     def __init__(
-        self, sweep: Sweep, launcher: Launcher, progress: dict[str, Progress], board: Board,
-        *, command: Sequence[str] = FIT, entry: str = PRELOADED_FIT, verify: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        sweep: Sweep,
+        launcher: Launcher,
+        progress: dict[str, Progress],
+        board: Board,
+        *,
+        command: Sequence[str] = FIT,
+        entry: str = PRELOADED_FIT,
+        verify: bool = False,
+    ) -> None:
         self.sweep, self.launcher, self.progress, self.board = sweep, launcher, progress, board
         self.command, self.entry, self.verify = tuple(command), entry, verify
         self.session = f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}"
@@ -153,8 +160,17 @@ class Driver:
             share = math.ceil(len(waiting) / self.launcher.slots)
             chunk = waiting[: min(self.sweep.launch.per_process, share)]
             names = [progress.run.id for progress in chunk]
-            command = [sys.executable, "-m", "rbft.sweep.worker", "--folder", str(self._folder),
-                       "--session", self.session, "--slot", str(slot)]  # fmt: skip
+            command = [
+                sys.executable,
+                "-m",
+                "rbft.sweep.worker",
+                "--folder",
+                str(self._folder),
+                "--session",
+                self.session,
+                "--slot",
+                str(slot),
+            ]
             command += ["--parent", str(os.getpid())] if self.launcher.tied else []
             command += ["--preload"] if self.sweep.launch.per_process > 1 else []
             command += ["--again"] if self.verify else []

@@ -105,8 +105,10 @@ def read_sweep(path: str, flags: Sequence[str], launch: Mapping[str, Any]) -> Sw
     seen: dict[str, Run] = {}
     for run in runs:
         if run.id in seen:
-            raise ConfigError(f"{path}: two points of the grid are the same run {run.id}: {seen[run.id].point} and "
-                              f"{run.point}. Leave one out.")  # fmt: skip
+            raise ConfigError(
+                f"{path}: two points of the grid are the same run {run.id}: {seen[run.id].point} and "
+                f"{run.point}. Leave one out."
+            )
         seen[run.id] = run
     baseline = None if content.get("baseline") is None else _mapping(path, "baseline", content["baseline"])
     if baseline is not None and not any(matches(point, baseline) for point in points):
@@ -151,9 +153,11 @@ def _mapping(path: str, key: str, value: Any) -> dict[str, Any]:
 def _check_keys(path: str, section: str, keys: Iterable[str]) -> None:
     for key in keys:
         if key.split(".")[0] in _NOT_SWEPT:
-            raise ConfigError(f"{path}: {section}.{key} cannot be set here. Stages and methods are the experiment "
-                              "file's: give it the methods and sweep over `method`; folders are named by the sweep, "
-                              "below the experiment's run_root.")  # fmt: skip
+            raise ConfigError(
+                f"{path}: {section}.{key} cannot be set here. Stages and methods are the experiment "
+                "file's: give it the methods and sweep over `method`; folders are named by the sweep, "
+                "below the experiment's run_root."
+            )
 
 
 def _points(path: str, content: Mapping[str, Any]) -> list[Point]:
@@ -170,8 +174,10 @@ def _points(path: str, content: Mapping[str, Any]) -> list[Point]:
     for entry in coupled:
         _check_keys(path, "together", entry)
         if entry.keys() != coupled[0].keys() or entry.keys() & grid.keys():
-            raise ConfigError(f"{path}: together: each mapping must have the same keys, none of them in grid; "
-                              f"found {sorted(entry)} beside {sorted(coupled[0])}.")  # fmt: skip
+            raise ConfigError(
+                f"{path}: together: each mapping must have the same keys, none of them in grid; "
+                f"found {sorted(entry)} beside {sorted(coupled[0])}."
+            )
     excluded = content.get("exclude") or []
     if not isinstance(excluded, list):
         raise ConfigError(f"{path}: exclude must be a list of mappings, found {type(excluded).__name__}.")
@@ -194,8 +200,10 @@ def _choose(path: str, keys: Any, points: Sequence[Point], others: Sequence[str]
         raise ConfigError(f"{path}: choose must be a list of swept keys, found {keys!r}.")
     swept = sorted({key for point in points for key in point} - {"method", *others})
     if unknown := [key for key in keys if key not in swept]:
-        raise ConfigError(f"{path}: choose: {unknown[0]} is not swept, or is a method, a replicate or of the baseline; "
-                          f"{nearest(unknown[0], swept)}")  # fmt: skip
+        raise ConfigError(
+            f"{path}: choose: {unknown[0]} is not swept, or is a method, a replicate or of the baseline; "
+            f"{nearest(unknown[0], swept)}"
+        )
     return tuple(keys)
 
 
@@ -240,8 +248,9 @@ def _digest(text: str) -> str:
 
 def _run(base: Sequence[str], method: str | None, settings: Any, point: Point, names: Mapping[str, str]) -> Run:
     """The run at one point, given what all runs share."""
-    parts = [f"{names[key]}{_value_name(value)}" for key, value in point.items()
-             if key not in ("method", "seed_everything")]  # fmt: skip
+    parts = [
+        f"{names[key]}{_value_name(value)}" for key, value in point.items() if key not in ("method", "seed_everything")
+    ]
     variant = "-".join([str(point.get("method", method)), *parts])
     if len(variant) > _LONGEST_NAME:
         raise ConfigError(f"the folder name {variant!r} would be too long; sweep over fewer keys at once.")

@@ -75,8 +75,9 @@ def visible_gpus() -> list[str]:
         return [name for name in named.split(",") if name.strip() and not name.strip().startswith("-")]  # -1: none
     if shutil.which("nvidia-smi") is None:
         return []
-    answer = subprocess.run(["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"],
-                            capture_output=True, text=True, check=False)  # fmt: skip
+    answer = subprocess.run(
+        ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"], capture_output=True, text=True, check=False
+    )
     return answer.stdout.split() if answer.returncode == 0 else []
 
 
@@ -122,12 +123,16 @@ class LocalLauncher:
         possible = len(gpus) // each if each else 1
         self.slots = min(options.slots or possible, runs)
         if each and self.slots > possible:
-            raise ConfigError(f"launch.slots: {self.slots} runs of {each} GPU(s) need {self.slots * each}, and this "
-                              f"machine shows {len(gpus)}. Lower it with --slots.")  # fmt: skip
+            raise ConfigError(
+                f"launch.slots: {self.slots} runs of {each} GPU(s) need {self.slots * each}, and this "
+                f"machine shows {len(gpus)}. Lower it with --slots."
+            )
         share = options.cores or (None if each else max(1, len(cores) // self.slots))
         if share is not None and share * self.slots > len(cores):
-            raise ConfigError(f"launch.slots: {self.slots} runs of {share} core(s) need {share * self.slots}, and this "
-                              f"machine has {len(cores)}. Lower --slots or --cores.")  # fmt: skip
+            raise ConfigError(
+                f"launch.slots: {self.slots} runs of {share} core(s) need {share * self.slots}, and this "
+                f"machine has {len(cores)}. Lower --slots or --cores."
+            )
         self._gpus = [gpus[slot * each : (slot + 1) * each] for slot in range(self.slots)]
         self._cores = [cores[slot * share : (slot + 1) * share] if share else [] for slot in range(self.slots)]
         self._log = folder / "logs" / "workers.log"
@@ -145,8 +150,12 @@ class LocalLauncher:
         with self._log.open("ab") as log:
             process = subprocess.Popen(
                 [*command, *extra],
-                env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-            )  # fmt: skip
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
         return _LocalJob(process, self._log)
 
     def describe(self) -> str:

@@ -69,14 +69,19 @@ def read_record(folder: Path, run: str) -> Record | None:
     try:
         return Record(**read_json(path))
     except TypeError as error:
-        raise StageError(f"{path} is not a record of this version ({error}). Remove it; finished stages are found "
-                         "again by the run itself.") from error  # fmt: skip
+        raise StageError(
+            f"{path} is not a record of this version ({error}). Remove it; finished stages are found "
+            "again by the run itself."
+        ) from error
 
 
 def completion_marks(folder: Path) -> dict[str, str]:
     """Hashes of what a run leaves when it ends: the figures and the record of each stage."""
-    names = [path.relative_to(folder).as_posix() for path in sorted(folder.glob("*/stage.json"))
-             if ".old-" not in path.parent.name]  # fmt: skip
+    names = [
+        path.relative_to(folder).as_posix()
+        for path in sorted(folder.glob("*/stage.json"))
+        if ".old-" not in path.parent.name
+    ]
     return hash_outputs(folder, [*names, *(["metrics.json"] if (folder / "metrics.json").is_file() else [])])
 
 

@@ -62,14 +62,21 @@ def print_groups(groups: Sequence[Group], baseline: Point | None, name: str, con
             table.add_column(escape(title), justify="right")
     for group in groups:
         accuracy = group.accuracy
-        row = [escape(point_words(group.point) or name), f"{accuracy.count if accuracy else 0}/{group.runs}",
-               f"{accuracy.mean:.1%}" if accuracy else "missing", interval_words(accuracy)]  # fmt: skip
+        row = [
+            escape(point_words(group.point) or name),
+            f"{accuracy.count if accuracy else 0}/{group.runs}",
+            f"{accuracy.mean:.1%}" if accuracy else "missing",
+            interval_words(accuracy),
+        ]
         if group.comparison is not None:
             change = group.comparison.difference.difference
             detectable = group.comparison.detectable
-            row += [f"{100 * change.mean:+.1f}", interval_words(change, points=True),
-                    "-" if group.comparison.p is None else f"{group.comparison.p:.3f}",
-                    "-" if detectable is None else f"{100 * detectable:.1f}"]  # fmt: skip
+            row += [
+                f"{100 * change.mean:+.1f}",
+                interval_words(change, points=True),
+                "-" if group.comparison.p is None else f"{group.comparison.p:.3f}",
+                "-" if detectable is None else f"{100 * detectable:.1f}",
+            ]
         table.add_row(*row)
     console.print(table)
     if any(group.comparison is not None for group in groups):

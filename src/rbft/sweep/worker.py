@@ -65,10 +65,17 @@ class Plan:
 
 def write_plan(plan: Plan) -> None:
     """Write the plan for the workers to come."""
-    runs = {run.id: {"point": run.point, "args": run.args, "folder": str(run.folder), "settings": run.settings}
-            for run in plan.runs.values()}  # fmt: skip
-    content = {"where": str(plan.where), "command": plan.command, "entry": plan.entry, "choose": plan.choose,
-               "runs": runs}  # fmt: skip
+    runs = {
+        run.id: {"point": run.point, "args": run.args, "folder": str(run.folder), "settings": run.settings}
+        for run in plan.runs.values()
+    }
+    content = {
+        "where": str(plan.where),
+        "command": plan.command,
+        "entry": plan.entry,
+        "choose": plan.choose,
+        "runs": runs,
+    }
     write_json(plan.folder / "plan.json", content)
 
 
@@ -94,9 +101,7 @@ class Worker:
         again: Whether finished runs are started as well.
     """
 
-    def __init__(
-        self, plan: Plan, session: str, slot: int, *, parent: int | None, preload: bool, again: bool
-    ) -> None:  # fmt: skip
+    def __init__(self, plan: Plan, session: str, slot: int, *, parent: int | None, preload: bool, again: bool) -> None:
         self.plan, self.session, self.slot = plan, session, slot
         self.parent, self.preload, self.again = parent, preload, again
         self._asked: list[int] = []
@@ -144,8 +149,13 @@ class Worker:
             lock.release()
 
     def _spawn(self, run: Run, lock: RunLock, log: int) -> int:
-        process = subprocess.Popen([*self.plan.command, *run.args], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                                   pass_fds=[lock.descriptor])  # fmt: skip
+        process = subprocess.Popen(
+            [*self.plan.command, *run.args],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            pass_fds=[lock.descriptor],
+        )
         lock.note(Holder(socket.gethostname(), os.getpid(), process.pid, self.slot, self.session))
         sent = 0
         while True:

@@ -27,8 +27,10 @@ class Selection:
 
     def __post_init__(self) -> None:
         if self.patience is not None and (self.patience < 1 or self.weights == "last"):
-            raise ConfigError(f"model.selection.patience: {self.patience} must be at least 1, and is of use only with "
-                              "model.selection.weights: best.")  # fmt: skip
+            raise ConfigError(
+                f"model.selection.patience: {self.patience} must be at least 1, and is of use only with "
+                "model.selection.weights: best."
+            )
 
 
 class KeepBest(L.Callback):

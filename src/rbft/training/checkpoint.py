@@ -25,8 +25,9 @@ _KEPT = 2  # the newest, and the one before it should the disk lose the newest
 
 def not_sharded(how: str, strategy: str) -> StageError:
     """The refusal to go on from a place that another trainer.strategy saved."""
-    return StageError(f"this stage was interrupted under {how} and cannot go on; set trainer.strategy {strategy}, "
-                      "or add --restart.")  # fmt: skip
+    return StageError(
+        f"this stage was interrupted under {how} and cannot go on; set trainer.strategy {strategy}, or add --restart."
+    )
 
 
 @dataclass(frozen=True)
@@ -134,8 +135,9 @@ def read_part(path: Path, map_location: Any = None) -> dict[str, Any]:
 
 
 def _unreadable(path: Path, why: str) -> StageError:
-    return StageError(f"{path} cannot be read as a checkpoint ({why}). Remove {path.parent} to start the stage from "
-                      "its beginning.")  # fmt: skip
+    return StageError(
+        f"{path} cannot be read as a checkpoint ({why}). Remove {path.parent} to start the stage from its beginning."
+    )
 
 
 def places(manifest: Path) -> list[Place]:
@@ -149,10 +151,13 @@ def places(manifest: Path) -> list[Place]:
     try:
         rows = json.loads(manifest.read_text(encoding="utf-8"))["places"]
         found = [
-            Place(int(row["number"]), {str(name): Written(**about) for name, about in row["files"].items()},
-                  dict(row["about"]))
+            Place(
+                int(row["number"]),
+                {str(name): Written(**about) for name, about in row["files"].items()},
+                dict(row["about"]),
+            )
             for row in rows
-        ]  # fmt: skip
+        ]
     except (*NOT_JSON, KeyError, TypeError, AttributeError, OSError) as error:
         raise _unreadable(manifest, type(error).__name__) from error
     root = manifest.parent.resolve()
@@ -208,8 +213,10 @@ def newest_whole(manifest: Path) -> Place:
             if place is not found[0]:
                 warnings.warn(f"{trouble[0]}; the stage goes on from the place before it.", stacklevel=2)
             return place
-    raise StageError(f"{trouble[0]}, and there is no whole place before it. Remove {manifest.parent} to start the "
-                     "stage from its beginning.")  # fmt: skip
+    raise StageError(
+        f"{trouble[0]}, and there is no whole place before it. Remove {manifest.parent} to start the "
+        "stage from its beginning."
+    )
 
 
 def _trouble(folder: Path, place: Place) -> str | None:

@@ -104,8 +104,12 @@ class Fitting(L.LightningModule):
         checkpoint["state_dict"] = {name: value for name, value in checkpoint["state_dict"].items() if name in trained}
         epoch = self.current_epoch
         place = (epoch + 1, 0) if self.trainer.is_last_batch else (epoch, self._epoch_batches)
-        checkpoint["rbft"] = {"epoch": place[0], "epoch_batches": place[1], "processes": self.trainer.world_size,
-                              "pieces": self._step.pieces.number}  # fmt: skip
+        checkpoint["rbft"] = {
+            "epoch": place[0],
+            "epoch_batches": place[1],
+            "processes": self.trainer.world_size,
+            "pieces": self._step.pieces.number,
+        }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Skip the batches that were computed.

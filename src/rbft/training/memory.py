@@ -16,8 +16,9 @@ from rbft.vlm.batch import Batch
 
 T = TypeVar("T")
 
-_LESS = ("lower data.num_frames, data.max_pixels or data.max_visual_tokens, or set model.activation_checkpointing "
-         "to true")  # fmt: skip
+_LESS = (
+    "lower data.num_frames, data.max_pixels or data.max_visual_tokens, or set model.activation_checkpointing to true"
+)
 
 
 def select(batch: Batch, rows: Sequence[int]) -> Batch:
@@ -78,11 +79,16 @@ class Pieces:
         if self.number >= clips:
             raise ModelError(f"{found}. A single clip does not fit: {_LESS}.")
         if not self.alone:
-            raise ModelError(f"{found}. Processes that compute together cannot take smaller pieces on their own: set "
-                             f"{setting}, or {_LESS}.")  # fmt: skip
+            raise ModelError(
+                f"{found}. Processes that compute together cannot take smaller pieces on their own: set "
+                f"{setting}, or {_LESS}."
+            )
         self.number = min(2 * self.number, clips)
-        warnings.warn(f"{found}. From here on it is computed in {self.number} pieces, which changes no result; "
-                      f"{setting} does so from the start.", stacklevel=3)  # fmt: skip
+        warnings.warn(
+            f"{found}. From here on it is computed in {self.number} pieces, which changes no result; "
+            f"{setting} does so from the start.",
+            stacklevel=3,
+        )
 
     def each(self, work: Callable[[Batch], None], batch: Batch, setting: str) -> None:
         """Do some work without gradients on all of a batch, once for each row.

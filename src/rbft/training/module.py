@@ -104,8 +104,10 @@ class VLMFineTuner(Fitting):
     @classmethod
     def load_from_checkpoint(cls, *args: Any, **kwargs: Any) -> NoReturn:
         """Refused: a checkpoint holds a place in a run and no model, and Lightning would run code in one from a URL."""
-        raise StageError("a checkpoint only resumes its own stage; load the weights of the stage's adapter folder with "
-                         "rbft.vlm.tuning.load_trained")  # fmt: skip
+        raise StageError(
+            "a checkpoint only resumes its own stage; load the weights of the stage's adapter folder with "
+            "rbft.vlm.tuning.load_trained"
+        )
 
     # -- what the pipeline says before a trainer runs
 
@@ -143,8 +145,10 @@ class VLMFineTuner(Fitting):
     def _load(self) -> VLM:
         anchored = self.objective is not None and self.objective.anchor > 0
         if anchored and self.device_mesh is not None:
-            raise ConfigError("model.objective.anchor: trainer.strategy fsdp2 keeps no second model; set it to 0, or "
-                              "train with trainer.strategy ddp.")  # fmt: skip
+            raise ConfigError(
+                "model.objective.anchor: trainer.strategy fsdp2 keeps no second model; set it to 0, or "
+                "train with trainer.strategy ddp."
+            )
         model = load_model(self.name, self.revision, self.dtype_, self.attention, self.quantize)
         if self.activation_checkpointing:
             model.activation_checkpointing_enable({"use_reentrant": False})

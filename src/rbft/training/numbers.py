@@ -81,8 +81,10 @@ class StayFinite(L.Callback):
 
     def _require_weights(self, trainer: L.Trainer, pl_module: L.LightningModule, more: list[Tensor]) -> None:
         if _anywhere(trainer, not are_finite([*trained_state(pl_module).values(), *more])):
-            raise ModelError(f"weights or the state of the optimiser became infinite or no numbers by step "
-                             f"{trainer.global_step}; nothing of them was saved. {_REMEDY}")  # fmt: skip
+            raise ModelError(
+                f"weights or the state of the optimiser became infinite or no numbers by step "
+                f"{trainer.global_step}; nothing of them was saved. {_REMEDY}"
+            )
 
 
 def are_finite(tensors: Iterable[Tensor]) -> bool:

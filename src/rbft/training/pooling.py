@@ -49,6 +49,8 @@ class FeaturePool:
             dist.all_gather_object(parts, self._rows)
         found = {examples[index].record.id: row for part in parts for index, row in part}
         if len(found) < len(examples):
-            raise ModelError(f"{len(found)} of {len(examples)} videos were encoded; trainer.limit_predict_batches must "
-                             "not be set, because a figure of a part would pass for the whole.")  # fmt: skip
+            raise ModelError(
+                f"{len(found)} of {len(examples)} videos were encoded; trainer.limit_predict_batches must "
+                "not be set, because a figure of a part would pass for the whole."
+            )
         return found

@@ -251,8 +251,14 @@ def profiled(trainer: L.Trainer, stage: str, folder: Path, console: Console) -> 
     whole = sum(spent.values())
     parts = {name: {"seconds": spent[name], "share": spent[name] / whole} for name in PARTS if spent.get(name)}
     if trainer.is_global_zero:
-        about = {"stage": stage, "seconds": whole, "batches": profile.batches, "workers": workers,
-                 "processes": trainer.world_size, "device": str(trainer.strategy.root_device)}  # fmt: skip
+        about = {
+            "stage": stage,
+            "seconds": whole,
+            "batches": profile.batches,
+            "workers": workers,
+            "processes": trainer.world_size,
+            "device": str(trainer.strategy.root_device),
+        }
         write_json(folder / "profile.json", {**about, "parts": parts})
         console.print(_table(stage, parts, profile.batches))
         with SummaryWriter(str(folder / "tensorboard")) as writer:

@@ -52,11 +52,15 @@ class ClosedSetScoring:
         for name, ids in zip(book.labels.names, targets, strict=True):
             other = seen.setdefault(tuple(ids.tolist()), name)
             if other != name:
-                raise ConfigError(f"the model reads the classes {other!r} and {name!r} as the same tokens; "
-                                  "set model.prompts.label_texts for one of them.")  # fmt: skip
+                raise ConfigError(
+                    f"the model reads the classes {other!r} and {name!r} as the same tokens; "
+                    "set model.prompts.label_texts for one of them."
+                )
         if answering.writes and book.blind_prompt() == prompt:
-            raise ConfigError("model.answering: the rationale question is the label question, so there is no second "
-                              "way to answer; set model.prompts.rationale_question.")  # fmt: skip
+            raise ConfigError(
+                "model.answering: the rationale question is the label question, so there is no second "
+                "way to answer; set model.prompts.rationale_question."
+            )
         self.scorer = LabelScorer.of(targets, book.texts, scoring)
         self._reasoner = Reasoner(
             processor,
@@ -140,8 +144,10 @@ class ClosedSetScoring:
             by_video.setdefault(examples[index].record.id, []).append(index)
         if not partly and sorted(answers) != list(range(len(examples))):
             total = len({example.record.id for example in examples})
-            raise ModelError(f"{len(by_video)} of {total} {role} videos were scored; trainer.limit_{role}_batches must "
-                             "not be set, because a figure of a part would pass for the whole.")  # fmt: skip
+            raise ModelError(
+                f"{len(by_video)} of {total} {role} videos were scored; trainer.limit_{role}_batches must "
+                "not be set, because a figure of a part would pass for the whole."
+            )
         found = by_video.values()
         return [self._prediction(examples[rows[0]].record, [answers[row] for row in rows]) for rows in found]
 
@@ -154,5 +160,13 @@ class ClosedSetScoring:
         if reasoned is None:
             return bare
         text = "\n\n".join(reasoned.rationales or ())
-        return Prediction(record.id, record.path, record.label, predicted, chances, tuple(direct.scores), text,
-                          {"direct": chances, "rationale": tuple(reasoned.scores)})  # fmt: skip
+        return Prediction(
+            record.id,
+            record.path,
+            record.label,
+            predicted,
+            chances,
+            tuple(direct.scores),
+            text,
+            {"direct": chances, "rationale": tuple(reasoned.scores)},
+        )

@@ -76,8 +76,10 @@ def require_direct(trainer: L.Trainer, answering: Answering) -> None:
         ConfigError: Says what to set.
     """
     if isinstance(trainer.strategy, ShardedStrategy) and (answering.writes or answering.strength != 1):
-        raise ConfigError("model.answering: trainer.strategy fsdp2 takes mode direct and strength 1 only; leave others "
-                          "out, or run `--stage test` with trainer.strategy ddp.")  # fmt: skip
+        raise ConfigError(
+            "model.answering: trainer.strategy fsdp2 takes mode direct and strength 1 only; leave others "
+            "out, or run `--stage test` with trainer.strategy ddp."
+        )
 
 
 class ShardedStrategy(ModelParallelStrategy):
@@ -109,8 +111,12 @@ class ShardedStrategy(ModelParallelStrategy):
     def setup(self, trainer: L.Trainer) -> None:
         """Make it ready to run."""
         # weights that are first gathered in inference mode could not be trained afterwards
-        for loop in (trainer.fit_loop.epoch_loop.val_loop, trainer.validate_loop, trainer.test_loop,
-                     trainer.predict_loop):  # fmt: skip
+        for loop in (
+            trainer.fit_loop.epoch_loop.val_loop,
+            trainer.validate_loop,
+            trainer.test_loop,
+            trainer.predict_loop,
+        ):
             loop.inference_mode = False
         super().setup(trainer)
 

@@ -57,8 +57,18 @@ def clip_key(
     """
     # a clip of a whole video is named as it was before there were parts
     frames = {name: value for name, value in asdict(sampling).items() if name != "part" or value is not None}
-    request = [_SCHEMA, CLIP_FIELDS, av.__version__, content, frames, max_pixels, size, asdict(limits), multiple,
-               None if budget is None else asdict(budget)]  # fmt: skip
+    request = [
+        _SCHEMA,
+        CLIP_FIELDS,
+        av.__version__,
+        content,
+        frames,
+        max_pixels,
+        size,
+        asdict(limits),
+        multiple,
+        None if budget is None else asdict(budget),
+    ]
     return hashed(json.dumps(request).encode()).hex()
 
 

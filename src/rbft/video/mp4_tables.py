@@ -8,9 +8,30 @@ from typing import BinaryIO
 
 # Boxes that hold boxes (ISO/IEC 14496-12 and QuickTime); the media library looks for tables inside of all of them.
 _NESTING = frozenset(
-    (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"edts", b"mvex", b"moof", b"traf", b"udta", b"meta", b"dinf",
-     b"wave", b"sinf", b"schi", b"gmhd", b"tapt", b"ipro", b"iprp", b"ilst", b"tref")
-)  # fmt: skip
+    (
+        b"moov",
+        b"trak",
+        b"mdia",
+        b"minf",
+        b"stbl",
+        b"edts",
+        b"mvex",
+        b"moof",
+        b"traf",
+        b"udta",
+        b"meta",
+        b"dinf",
+        b"wave",
+        b"sinf",
+        b"schi",
+        b"gmhd",
+        b"tapt",
+        b"ipro",
+        b"iprp",
+        b"ilst",
+        b"tref",
+    )
+)
 _MOST_BOXES = 100_000
 _MOST_IN_FRAGMENTS = 10_000_000
 _MOST_EDITS = 1_000

@@ -98,8 +98,10 @@ class ClipProcessor:
             return None
         one, two = (self.clip_cost(frames, 64, 64).visual_tokens for frames in (1, 2))
         if one > max_visual_tokens:
-            raise ConfigError(f"data.max_visual_tokens: a clip of one frame costs this model {one} visual tokens; "
-                              f"{max_visual_tokens} are too few.")  # fmt: skip
+            raise ConfigError(
+                f"data.max_visual_tokens: a clip of one frame costs this model {one} visual tokens; "
+                f"{max_visual_tokens} are too few."
+            )
         return None if one == two else 1 + (max_visual_tokens - one) // (two - one)
 
     def clip_cost(

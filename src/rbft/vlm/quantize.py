@@ -27,8 +27,10 @@ def require_quantizable(quantize: Quantize, *, on_gpu: bool) -> None:
     from transformers.utils.import_utils import is_bitsandbytes_available
 
     if not is_bitsandbytes_available():
-        raise ConfigError(f"model.quantize: {quantize} needs bitsandbytes, which is not installed or too old; run "
-                          "`pip install 'rbft[quantize]'`, or leave model.quantize out.")  # fmt: skip
+        raise ConfigError(
+            f"model.quantize: {quantize} needs bitsandbytes, which is not installed or too old; run "
+            "`pip install 'rbft[quantize]'`, or leave model.quantize out."
+        )
     if not on_gpu:
         raise ConfigError(f"model.quantize: {quantize} needs an NVIDIA GPU, and this run has none; leave it out.")
 

@@ -52,8 +52,12 @@ class TokenTree:
                 node = children[key]
                 path.append(node)
             sources.append(torch.tensor(path))
-        return cls(torch.tensor(ids, dtype=torch.long), torch.tensor(parents, dtype=torch.long),
-                   torch.tensor(depths, dtype=torch.long), tuple(sources))  # fmt: skip
+        return cls(
+            torch.tensor(ids, dtype=torch.long),
+            torch.tensor(parents, dtype=torch.long),
+            torch.tensor(depths, dtype=torch.long),
+            tuple(sources),
+        )
 
     def lineage(self) -> Tensor:
         """(N, N) bool: whether the column's node is the row's node or stands on its way from the prompt."""

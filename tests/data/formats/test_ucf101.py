@@ -99,8 +99,10 @@ def test_lists_of_all_classes_are_compared_with_the_official_numbers(put, off, t
     train, test = 9537 - off, 3783
 
     def listed(count, groups):
-        return [f"{names[i % 101]}/v_{names[i % 101]}_g{groups[i // 101 % len(groups)]:02d}_c{i // 101:03d}.avi"
-                for i in range(count)]  # fmt: skip
+        return [
+            f"{names[i % 101]}/v_{names[i % 101]}_g{groups[i // 101 % len(groups)]:02d}_c{i // 101:03d}.avi"
+            for i in range(count)
+        ]
 
     sides = {"train": listed(train, range(8, 26)), "test": listed(test, range(1, 8))}
     files = {"ucfTrainTestlist/classInd.txt": "".join(f"{i + 1} {name}\n" for i, name in enumerate(names))}

@@ -12,9 +12,7 @@ from typing import Literal
 from rbft.data.records import VideoRecord, relative_path
 from rbft.errors import DataError, printable
 
-VIDEO_SUFFIXES = frozenset(
-    {".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".mpg", ".mpeg", ".ts", ".gif", ".3gp"}
-)  # fmt: skip
+VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".mpg", ".mpeg", ".ts", ".gif", ".3gp"})
 """What counts as a video file, by lower-case extension."""
 
 MissingPolicy = Literal["error", "drop"]

@@ -94,9 +94,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, help="optimiser steps, in place of minutes")
     parser.add_argument(
-        "--checkpoints", type=float, nargs="*", default=(), metavar="SHARE",
+        "--checkpoints",
+        type=float,
+        nargs="*",
+        default=(),
+        metavar="SHARE",
         help="keep the model at these shares of the phases with words, too, for example 0.3 0.6",
-    )  # fmt: skip
+    )
     parser.add_argument("--vision", type=Path, help="take the vision tower of this model folder; skip its phase")
     args = parser.parse_args()
     torch.set_num_threads(1)
