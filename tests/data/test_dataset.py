@@ -67,9 +67,11 @@ def test_rows_hold_the_clip_of_their_video(root, processor):
 
 def test_weights_multiply_and_fillers_weigh_nothing(root, processor):
     dataset = ExampleDataset(examples(), root, UNIFORM, None, processor)
-    assert [one(dataset, 0).weight, one(dataset, 1).weight, one(dataset, 1, weight=0.0).weight] == [1.0, 0.25, 0.0]
+    weights = [one(dataset, 0).weight, one(dataset, 1).weight, one(dataset, 1, weight=0.0).weight]
     lengths = [len(processor.target_ids(PROMPT, example.answer)) for example in examples()]
-    assert dataset.supervised == [lengths[0], 0.25 * lengths[1]]
+    mean = (lengths[0] + 0.25 * lengths[1]) / sum(lengths)
+    assert weights == pytest.approx([1.0 / mean, 0.25 / mean, 0.0])
+    assert dataset.supervised == lengths
 
 
 def test_rows_without_an_answer_supervise_nothing(root, processor):
@@ -91,13 +93,14 @@ def test_all_that_is_asked_about_a_clip_comes_together(root, processor):
     dataset = ExampleDataset(asked, root, UNIFORM, None, processor)
     assert (len(dataset), dataset.clips) == (2, [[0, 2, 3], [1]])
     lengths = [len(processor.target_ids(example.prompt, example.answer)) for example in asked]
-    assert dataset.supervised == [lengths[0] + lengths[2] + lengths[3], 0.25 * lengths[1]]
+    assert dataset.supervised == [lengths[0] + lengths[2] + lengths[3], lengths[1]]
     assert dataset.lengths == [lengths[0] + lengths[2] + lengths[3], lengths[1]]
+    weight = one(dataset, 1).weight / 0.25
     items = dataset[draw(0, weight=0.5)]
     clip = read_clip("0.mp4", UNIFORM, root=root)
     for item, number in zip(items, (0, 2, 3), strict=True):
         expected = processor.prompt_inputs(asked[number].prompt, clip)
-        assert (item.index, item.weight) == (number, 0.5)
+        assert (item.index, item.weight) == (number, 0.5 * weight)
         assert torch.equal(item.prompt.ids, expected.ids)
         assert torch.equal(item.prompt.types, expected.types)
         assert item.prompt.vision is items[0].prompt.vision

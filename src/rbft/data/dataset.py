@@ -33,7 +33,7 @@ class Example:
         record: The video.
         prompt: The question.
         answer: What the model shall answer; None where nothing is trained.
-        weight: In the loss.
+        weight: In the loss, in proportion to those of the other rows.
         whole: Whether the weight is of the answer as a whole; else it is of each of its tokens.
     """
 
@@ -84,6 +84,9 @@ class ExampleDataset(Dataset[list[Item]]):
             else processor.target_ids(example.prompt, example.answer)
             for example in self.examples
         ]
+        self._units = [self._count(number) for number in range(len(self.examples))]
+        weighted = sum(example.weight * units for example, units in zip(self.examples, self._units, strict=True))
+        self._mean_weight = weighted / sum(self._units) if any(self._units) else 1.0
 
         clips: dict[tuple[str, tuple[float, float] | None], list[int]] = {}
         for number, example in enumerate(self.examples):
@@ -94,19 +97,26 @@ class ExampleDataset(Dataset[list[Item]]):
         return len(self.clips)
 
     @property
-    def supervised(self) -> list[float]:
-        """Weight x supervised tokens of each clip."""
-        return [sum(self._weight(i) * len(self.targets[i]) for i in clip) for clip in self.clips]
+    def supervised(self) -> list[int]:
+        """What the loss of each clip is a sum over: tokens of its answers, or answers that count as a whole."""
+        return [sum(self._units[i] for i in clip) for clip in self.clips]
 
     @property
     def lengths(self) -> list[int]:
         """Tokens of all answers of each clip, whatever they weigh."""
         return [sum(len(self.targets[i]) for i in clip) for clip in self.clips]
 
+    def _count(self, number: int) -> int:
+        example, tokens = self.examples[number], len(self.targets[number])
+        if example.weight == 0:
+            return 0
+        return min(tokens, 1) if example.whole else tokens
+
     def _weight(self, number: int) -> float:
-        """Of each token of an example's answer."""
+        """Weight of each token of an example's answer; the mean over all that is supervised is 1."""
         example = self.examples[number]
-        return example.weight / len(self.targets[number]) if example.whole else example.weight
+        weight = example.weight / self._mean_weight
+        return weight / len(self.targets[number]) if example.whole else weight
 
     def use_vision(self, digest: str | None) -> None:
         """Take clips from where encoded ones are kept, and have those that are not there stored.

@@ -17,7 +17,7 @@ class Draw(NamedTuple):
         clip: Its position in the data set.
         seed: For whatever is random about it (frames, augmentation).
         weight: 1, or 0 for a clip that only fills up a rank's batch and counts nowhere.
-        normalizer: Sum of weight x supervised tokens over the whole optimiser step.
+        normalizer: Supervised tokens of the whole optimiser step, whatever they weigh.
     """
 
     clip: int
@@ -35,7 +35,7 @@ class TrainSampler(Sampler[list[Draw]]):
     like length come into one micro-batch, which saves padding and changes no gradient.
 
     Args:
-        tokens: Weight x supervised tokens of each clip.
+        tokens: Supervised tokens of each clip, whatever they weigh: a sum of weights would cancel them in small steps.
         lengths: Tokens of each clip's answers.
         batch_size: Clips of a micro-batch.
         accumulate: Micro-batches of an optimiser step on one rank.

@@ -41,7 +41,7 @@ class Objective(ABC):
         """
 
     def loss(self, vlm: VLM, batch: Batch) -> Tensor:
-        """This batch's share of the step's loss: summed over batches and ranks it is the weighted token mean."""
+        """This batch's share of the step's loss: a sum over weighted tokens, divided by the step's tokens."""
         return language_model_loss(vlm, batch, self.anchor)
 
 
@@ -50,7 +50,8 @@ def class_weights(records: Sequence[VideoRecord], how: ClassWeights) -> dict[str
 
     Args:
         records: The training videos.
-        how: `balanced` gives all classes the same weight together, whatever their number of videos.
+        how: `balanced` weighs a video by the inverse of its class's number of videos, so that all classes have the
+            same weight together (King and Zeng, Logistic Regression in Rare Events Data, 2001).
     """
     counts = Counter(record.label for record in records)
     if how == "none":
@@ -70,10 +71,11 @@ def check_anchor(anchor: float) -> float:
 
 
 def language_model_loss(vlm: VLM, batch: Batch, anchor: float = 0.0) -> Tensor:
-    """Weighted cross-entropy of the answers' tokens over the normaliser of the whole optimiser step.
+    """Weighted cross-entropy of the answers' tokens over the number of tokens of the whole optimiser step.
 
     Dividing by the step's own token count, not the batch's, makes gradients independent of how a step is cut into
-    micro-batches and ranks.
+    micro-batches and ranks. Dividing by their number, not by the sum of their weights, makes a weight act the same in
+    a step of one clip as in a step of all.
 
     Args:
         vlm: The model.

@@ -44,7 +44,7 @@ class ClosedSetObjective(Objective):
         return rows
 
     def loss(self, vlm: VLM, batch: Batch) -> Tensor:
-        """This batch's share of the step's loss: summed over batches and ranks it is the weighted mean over clips."""
+        """This batch's share of the step's loss: a sum over weighted clips, divided by the clips of the step."""
         found = answer_logits(vlm, batch)
         scores = torch.zeros(len(batch), device=found.logits.device).index_add(0, found.rows, found.log_probs())
         clips = len(set(batch.clips))

@@ -20,7 +20,7 @@ class JointObjective(Objective):
 
     Args:
         alpha: Weight of a label's tokens, between 0 and 1; those of a video's rationales weigh 1 - alpha, divided by
-            how many rationales it has. The loss is the mean over weighted tokens: a rationale has many more of them
+            how many rationales it has. The loss is a mean over weighted tokens: a rationale has many more of them
             than a label, so at 0.5 most of the loss is about rationales.
         class_weights: `balanced` weighs clips so that all classes count the same.
         anchor: Weight of the divergence from the base model; 0 for none.

@@ -85,8 +85,8 @@ class Item:
         index: Position of the example in its data set.
         prompt: The prompt and its clip.
         target: Token ids of the answer, end of turn included (T,); empty where nothing is supervised.
-        weight: Weight of the example in the loss.
-        normalizer: Sum of weight x supervised tokens over the whole optimiser step this row belongs to.
+        weight: Weight of each token in the loss.
+        normalizer: Supervised tokens of the whole optimiser step this row belongs to, whatever they weigh.
     """
 
     index: int
@@ -104,8 +104,8 @@ class Batch:
         indices: Position of each row's example in its data set.
         prompts: One per row.
         targets: Token ids of each answer.
-        weights: (B,) weight of each row in the loss.
-        normalizer: Sum of weight x supervised tokens over the whole optimiser step, all ranks and micro-batches.
+        weights: (B,) weight of each row's tokens in the loss.
+        normalizer: Supervised tokens of the whole optimiser step, all ranks and micro-batches, whatever they weigh.
         clips: For each row the number of its clip in the batch; rows of one clip stand together.
     """
 
