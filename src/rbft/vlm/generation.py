@@ -10,6 +10,7 @@ from torch import Tensor
 
 from rbft.vlm.batch import PromptInputs
 from rbft.vlm.model import VLM
+from rbft.vlm.prefix_cache import read_together
 from rbft.vlm.spread import go_on
 
 
@@ -44,10 +45,31 @@ def generate(
     Returns:
         For each prompt, `samples` sequences of token ids, the end token included if it was reached.
     """
+    seeds = [0] * len(prompts) if seeds is None else seeds
+    answers: list[list[Tensor]] = [[] for _ in prompts]
+    for group in read_together(vlm, prompts):
+        mine, own = [prompts[row] for row in group], [seeds[row] for row in group]
+        written = _write(vlm, mine, max_new_tokens, temperature, top_p, samples, banned_ids, own)
+        for row, texts in zip(group, written, strict=True):
+            answers[row] = texts
+    return answers
+
+
+def _write(
+    vlm: VLM,
+    prompts: Sequence[PromptInputs],
+    max_new_tokens: int,
+    temperature: float,
+    top_p: float,
+    samples: int,
+    banned_ids: Sequence[int],
+    seeds: Sequence[int],
+) -> list[list[Tensor]]:
+    """As `generate`, for prompts that are read together."""
     device = vlm.device
     cache, first, positions, read = vlm.prefix(prompts)
     if samples > 1:
-        cache.batch_repeat_interleave(samples)
+        cache.reorder_cache(torch.arange(len(prompts), device=device).repeat_interleave(samples))
     logits = first.repeat_interleave(samples, 0)
     positions = positions.repeat_interleave(samples)
     mask = torch.nn.functional.pad(read.mask, (0, max_new_tokens), value=1).repeat_interleave(samples, 0)
@@ -57,7 +79,7 @@ def generate(
     written = torch.full((total, max_new_tokens), vlm.pad_id, dtype=torch.long, device=device)
     chances = None
     if temperature > 0:
-        chances = _uniform(seeds or [0] * len(prompts), samples, max_new_tokens).to(device)
+        chances = _uniform(seeds, samples, max_new_tokens).to(device)
     rows = torch.arange(total, device=device)  # those that are still computed
     done = torch.zeros(total, dtype=torch.bool, device=device)
     for step in range(max_new_tokens):
@@ -72,7 +94,7 @@ def generate(
         if max(left, 1) <= 0.75 * len(rows):
             # one is kept where other processes are still writing and need this one
             keep = (~done).nonzero()[:, 0] if left else torch.zeros(1, dtype=torch.long, device=device)
-            cache.batch_select_indices(keep)
+            cache.reorder_cache(keep)
             rows, tokens, positions, mask, done = rows[keep], tokens[keep], positions[keep], mask[keep], done[keep]
         fed, seen = tokens.unsqueeze(1), mask[:, : width + step + 1]
         logits = vlm.continue_prefix(cache, seen, fed, (positions + step).unsqueeze(1))[:, 0].float()

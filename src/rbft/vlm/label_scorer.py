@@ -14,6 +14,7 @@ from torch import Tensor
 from rbft.errors import ConfigError
 from rbft.vlm.batch import PromptInputs, Rows
 from rbft.vlm.model import VLM
+from rbft.vlm.prefix_cache import read_together
 from rbft.vlm.tree import TokenTree, split_by_size
 
 
@@ -80,8 +81,11 @@ class LabelScorer:
         """Scores (B, C) in float32."""
         widest = max(len(tree) for _, tree in self._trees)
         step = max(1, self.max_tokens // max(1, widest))
-        parts = [self._score(vlm, prompts[start : start + step]) for start in range(0, len(prompts), step)]
-        scores = torch.cat(parts)
+        scores = torch.empty((len(prompts), len(self.label_ids)), dtype=torch.float32, device=vlm.device)
+        for group in read_together(vlm, prompts):
+            for start in range(0, len(group), step):
+                rows = group[start : start + step]
+                scores[rows] = self._score(vlm, [prompts[row] for row in rows])
         if self.lengths:
             scores = scores / torch.tensor(self.lengths, device=scores.device)
         return scores if self.prior is None else scores - self.prior.to(scores.device)
@@ -147,7 +151,7 @@ def _continue(
 ) -> Tensor:
     """Log-likelihood of the labels' tokens behind the first (B, C') for C' of the labels."""
     clips, (classes, rest) = len(mask), fed.shape
-    cache.batch_repeat_interleave(classes)
+    cache.reorder_cache(torch.arange(clips, device=mask.device).repeat_interleave(classes))
     mask = torch.cat([mask.repeat_interleave(classes, 0), real.repeat(clips, 1)], dim=1)
     steps = positions.repeat_interleave(classes).unsqueeze(1) + torch.arange(rest, device=mask.device)
     logits = vlm.continue_prefix(cache, mask, fed.repeat(clips, 1), steps)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any, cast
 
 import torch
@@ -12,6 +13,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from rbft.vlm.abilities import sees_every_token
 from rbft.vlm.batch import EncodedClip, PromptInputs, Rows, pad_rows
 from rbft.vlm.encoding import POSITION_KEYS, encoded_clip, modality_of, together
 from rbft.vlm.features import FeatureCache, weights_digest
@@ -219,10 +221,16 @@ class VLM(nn.Module):
     ) -> tuple[Any, Tensor, Tensor, Rows]:
         """Read prompts once, so that many answers can be tried behind each.
 
+        Args:
+            prompts: One per row; of one length unless `sees_every_token` (`rbft.vlm.prefix_cache.read_together`).
+            visual: What `encode` gave for these prompts, if it was called already.
+
         Returns:
             The key-value cache, log-probabilities of the next token (B, V) in float32, the position of the next
             token (B,) and the rows read (right-padded).
         """
+        if not self.sees_every_token and len({len(prompt.ids) for prompt in prompts}) > 1:
+            raise ValueError("this model's layers would read the padding behind shorter prompts")
         visual = self.encode(prompts) if visual is None else visual
         rows = pad_rows(prompts, None, self.pad_id)
         arguments = self.arguments(rows, visual)
@@ -234,12 +242,15 @@ class VLM(nn.Module):
         following = rows.lengths if positions is None else positions[0].gather(1, last).squeeze(1) + 1
         return output.past_key_values, output.logits.float().log_softmax(-1), following, rows
 
+    @cached_property
+    def sees_every_token(self) -> bool:
+        """Whether prompts of unlike length can be read into one cache."""
+        return sees_every_token(self.base.config)
+
     @property
     def takes_tree_masks(self) -> bool:
         """Whether attention can be told for each token which others it sees; fused kernels know causal rows only."""
-        config = self.base.config.get_text_config()
-        kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-        return kinds == {"full_attention"} and config._attn_implementation in ("sdpa", "eager")
+        return self.sees_every_token and self.base.config.get_text_config()._attn_implementation in ("sdpa", "eager")
 
     def attention_mask(self, visible: Tensor) -> Tensor:
         """What attention takes for (B, Q, K) bool: whether a query sees a key."""
