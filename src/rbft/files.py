@@ -125,9 +125,14 @@ def write_atomic(path: Path, data: str | bytes) -> None:
     Raises:
         StorageError: The disk is full; `path` is as it was.
     """
-    content = data.encode() if isinstance(data, str) else data
+    content = _encoded(data) if isinstance(data, str) else data
     with replacing(path, len(content)) as temporary:
         temporary.write_bytes(content)
+
+
+def _encoded(text: str) -> bytes:
+    r"""In UTF-8; half a surrogate pair, which a file name that is no UTF-8 has, as JSON escapes it: `\udcff`."""
+    return text.encode(errors="backslashreplace")
 
 
 def remove_unfinished(folder: Path) -> None:
@@ -155,7 +160,11 @@ def read_json(path: Path) -> Any:
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write one JSON object a line, whole or not at all."""
-    write_atomic(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    write_atomic(path, _json_lines(rows))
+
+
+def _json_lines(rows: Iterable[Mapping[str, Any]]) -> str:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
 def append_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -167,7 +176,7 @@ def append_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
         StorageError: The disk is full; the file is as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    content = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+    content = _encoded(_json_lines(rows))
     end = None
     try:
         with path.open("ab+") as stream:

@@ -13,8 +13,7 @@ from tests.support.runs import CLASSES, Run, run_experiment
 from rbft.__main__ import main
 from rbft.errors import ConfigError, StageError
 from rbft.evaluation.predictions import read_predictions
-from rbft.predict import Classifier
-from rbft.predict.command import expand
+from rbft.predict import Classifier, expand
 
 pytest_plugins = ["tests.support.run_fixtures"]
 
@@ -110,6 +109,46 @@ def test_folders_and_tables_are_expanded(tmp_path: Path) -> None:
     for name in ("b/2.mp4", "a/1.AVI", "a/notes.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    assert expand(tmp_path) == [tmp_path / "a" / "1.AVI", tmp_path / "b" / "2.mp4"]
-    (tmp_path / "list.jsonl").write_text('{"path": "b/2.mp4", "more": 1}\n')
-    assert expand(tmp_path / "list.jsonl") == [tmp_path / "b" / "2.mp4"]
+    both = [str(tmp_path / "a" / "1.AVI"), str(tmp_path / "b" / "2.mp4")]
+    assert [video.name for video in expand(tmp_path)] == both
+    (tmp_path / "list.JSONL").write_text('{"path": "b/2.mp4", "more": 1}\n')
+    assert [video.name for video in expand(tmp_path / "list.JSONL")] == both[1:]
+
+
+def write_ways_out(tmp_path: Path) -> tuple[Path, Path]:
+    """A folder and a table that name a note beside them in every way, and the one clip that is theirs."""
+    (tmp_path / "private").mkdir()
+    note = tmp_path / "private" / "notes.mp4"
+    note.write_text("password=hunter2\n")
+    folder = tmp_path / "videos"
+    (folder / "below").mkdir(parents=True)
+    (folder / "link.mp4").symlink_to(note)
+    (folder / "below" / "relative.mp4").symlink_to("../../private/notes.mp4")
+    (folder / "own.mp4").symlink_to("below/real.mp4")
+    table = folder / "list.jsonl"
+    paths = ["link.mp4", "../private/notes.mp4", str(note), f"file:{note}", "a\0b.mp4", "\ud83d.mp4", "", "own.mp4"]
+    table.write_text("".join(json.dumps({"path": path}) + "\n" for path in paths))
+    return folder, table
+
+
+def test_no_link_and_no_row_leads_out_of_the_folder_that_was_named(
+    finished: Run, clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, table = write_ways_out(tmp_path)
+    shutil.copy(next((clips / "test").rglob("*.mp4")), folder / "below" / "real.mp4")
+    (folder / "text.mp4").write_text("password=hunter2\n")
+    for named, readable in ((folder, ["below/real.mp4", "own.mp4"]), (table, ["own.mp4"])):
+        for out in (tmp_path / f"{named.stem}.jsonl", tmp_path / f"{named.stem}.csv"):
+            assert main(["predict", "--run", str(finished.folder), str(named), "--to", str(out)]) == 1
+            assert "hunter2" not in out.read_text(encoding="utf-8")
+        rows = [json.loads(line) for line in out.with_suffix(".jsonl").read_text().splitlines()]
+        assert [row["video"] for row in rows if "error" not in row] == [str(folder / name) for name in readable]
+        errors = " ".join(row["error"] for row in rows if "error" in row)
+        assert "outside of the data folder" in errors
+        assert main(["predict", "--run", str(finished.folder), str(named)]) == 1
+    assert [row["video"] for row in rows][5] == str(folder / "\ud83d.mp4"), "half a surrogate pair is written and read"
+    for problem in ("row 2: the path '../private/notes.mp4' leads out of its folder", "row 3", "is a URL", "is empty"):
+        assert problem in errors
+    assert "hunter2" not in capsys.readouterr().out
+    (answer,) = Classifier(finished.folder).predict([folder / "link.mp4"])
+    assert answer.error is not None and answer.error.endswith("is text, not a video"), "who names a link means it"

@@ -22,7 +22,9 @@ from rbft.data.formats import (
     VideoFolder,
 )
 from rbft.data.records import VideoRecord
+from rbft.data.splits import Splits
 from rbft.data.survey import survey
+from rbft.data.unlabelled import read_unlabelled
 from rbft.errors import DataError, RBFTError, VideoError
 from rbft.experiment import read_experiment
 from rbft.rationales.store import Rationale
@@ -157,6 +159,31 @@ def test_links_out_of_the_root(root: Path) -> None:
     facts = survey(root, [r.path for r in records], cache=root.parent / "cache", console=make_console(), workers=1)
     assert {fact.problem for fact in facts.values()} == {"missing"}
     assert not {fact.digest for fact in facts.values()} - {""}, "not even its hash is told"
+
+
+def test_links_to_annotation_files_of_others(root: Path) -> None:
+    """What is wrong with a table is told with what stands in it, so that a foreign one is not read."""
+    foreign = root.parent / "elsewhere" / "notes.csv"
+    foreign.write_text("password=hunter2\n1\n")
+    ways: dict[str, DatasetFormat] = {
+        "labels.csv": Table(),
+        "metadata.csv": VideoFolder(),
+        "train.txt": MMAction(),
+    }
+    (root / "classes.txt").write_text("a\n")
+    for name, layout in ways.items():
+        (root / name).symlink_to(foreign)
+        with pytest.raises(DataError, match="outside of the data root") as caught:
+            layout.read(root)
+        assert "hunter2" not in str(caught.value)
+    for name in ("unlabelled.csv", "unlabelled"):
+        (root / name).symlink_to(foreign if "." in name else foreign.parent)
+        with pytest.raises(DataError, match="outside of the data root"):
+            read_unlabelled(root, name, [], Splits((), (), (), ()))
+    (root / "own.csv").symlink_to("below/labels.csv")
+    (root / "below").mkdir()
+    (root / "below" / "labels.csv").write_text("path,label\nsecret.mp4,a\n")
+    assert len(Table("own.csv").read(root)) == 1
 
 
 def test_a_rationale_file_cannot_show_other_files(root: Path, tmp_path: Path) -> None:

@@ -213,7 +213,8 @@ def test_too_long_videos_are_refused(file: str, tmp_path: Path) -> None:
     [
         (b"", r"is empty \(0 bytes\)"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "is a Git LFS pointer.*git lfs pull"),
-        (b"<!DOCTYPE html>\n<html><body>Not found</body></html>", r"is text, not a video \(it begins '<!DOCTYPE html>"),
+        (b"<!DOCTYPE html>\n<html><body>Not found</body></html>", r"is a web page \(HTML\), not the video behind it$"),
+        (b"password=hunter2 and more of it\n", "is text, not a video$"),
         (b"\0\0\0\x20ftypisom" + bytes(2000), "is an incomplete mp4"),
         (np.random.default_rng(0).bytes(3000), "is not a readable video in an accepted format"),
         (b"\xff\xfb\x90\x00" * 2000, "is not a readable video in an accepted format"),

@@ -56,12 +56,13 @@ class VideoRecord:
     part: tuple[float, float] | None = None
 
 
-def relative_path(text: str, where: str) -> str:
+def relative_path(text: str, where: str, root: str = "the data root") -> str:
     """Check a path that a data set's file states, and write it in one way (no `./`, no doubled slashes).
 
     Args:
         text: The path as stated.
         where: The file and row that state it, for the message.
+        root: What it is relative to, for the message.
 
     Raises:
         DataError: The path could lead out of the data root, or is no portable file name.
@@ -69,7 +70,7 @@ def relative_path(text: str, where: str) -> str:
     trouble = _path_trouble(text)
     if trouble:
         shown = text if len(text) <= _LONGEST_NAME else f"{text[:_LONGEST_NAME]}..."
-        raise DataError(f"{where}: the path {shown!r} {trouble}. Write it relative to the data root, with '/'.")
+        raise DataError(f"{where}: the path {shown!r} {trouble}. Write it relative to {root}, with '/'.")
     return str(PurePosixPath(text))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rbft.data.findings import some_of
 from rbft.data.formats.on_disk import is_video, require_on_disk, walk
-from rbft.data.formats.rows import read_table
+from rbft.data.formats.rows import inside, read_table
 from rbft.data.leaks import crossing_groups, near_duplicates
 from rbft.data.records import VideoRecord, relative_path
 from rbft.data.splits import Splits
@@ -47,7 +47,7 @@ def read_unlabelled(root: Path, where: str, records: Sequence[VideoRecord], spli
         held_out = {record.group for record in (*splits.val, *splits.test)} - {None}
         found = [r for r in splits.unused if r.split in (None, "train") and r.group not in held_out]
     else:
-        path = root / relative_path(where, _KEY)
+        path = inside(root, root / relative_path(where, _KEY))
         if path.is_dir():
             files = [file for file in walk(path) if is_video(file.name)]
             stated = {relative_path(file.relative_to(root).as_posix(), _KEY): "" for file in files}

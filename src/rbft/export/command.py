@@ -20,7 +20,7 @@ from rbft.export.settings import describe_run
 from rbft.export.weights import Form, choose_form, write_weights
 from rbft.files import write_atomic, write_json
 from rbft.predict.classifier import check_flags
-from rbft.predict.command import expand
+from rbft.predict.inputs import expand
 from rbft.predict.model import WarmModel
 from rbft.predict.recorded import Recorded, read_run
 from rbft.run_folder import VALIDATION
@@ -105,8 +105,10 @@ def _clips(recorded: Recorded, model: WarmModel, folder: str | None, console: Co
     """
     data = model.data
     if folder is not None:
-        data.root = Path(folder).expanduser().resolve()
-        names = [path.relative_to(data.root).as_posix() for path in expand(data.root)]
+        data.root = Path(folder).expanduser()
+        if not data.root.is_dir():
+            raise ConfigError(f"--videos {folder}: no such folder.")
+        names = [video.path for video in expand(data.root)]
         missing = f"--videos {folder}: no video in it can be read."
     else:
         data.root = model.recorded_root

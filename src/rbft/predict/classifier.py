@@ -14,6 +14,7 @@ from rbft.errors import ConfigError, VideoError
 from rbft.evaluation.answering import answer
 from rbft.evaluation.predictions import Prediction, probabilities
 from rbft.predict.answers import Answer, Moment, Rule, likeliest
+from rbft.predict.inputs import VideoInput, named
 from rbft.predict.model import Told, WarmModel
 from rbft.predict.recorded import read_run
 from rbft.predict.windows import Windows, alarm, log_probabilities, merge
@@ -62,7 +63,7 @@ class Classifier:
 
     def predict(
         self,
-        videos: Sequence[str | Path],
+        videos: Sequence[str | Path | VideoInput],
         console: Console | None = None,
         *,
         rationale: bool = False,
@@ -73,7 +74,8 @@ class Classifier:
         """Classify videos, each by the frames that the run's test took of its videos.
 
         Args:
-            videos: Paths of videos.
+            videos: Paths of videos, wherever they are, or what `rbft.predict.expand` makes of a folder or a table, out
+                of which nothing is read.
             console: Where to show how far it is; None is silent.
             rationale: Whether the model says why, even where the run answers without.
             windows: Look at each video in windows of so many seconds; None: at the whole video at once.
@@ -89,21 +91,30 @@ class Classifier:
         if alarm is not None and (windows is None or alarm not in self.labels.names):
             what = "needs --window" if windows is None else f"no class of the run: {', '.join(self.labels.names[:10])}"
             raise ConfigError(f"--alarm {alarm}: {what}.")
-        paths = [str(video) for video in videos]
-        if not paths:
-            return []
-        # absolute and without "..", but links stay as they are: the file is asked for by the name it was given
-        resolved = [Path(path).expanduser().resolve() for path in paths]
-        root = Path(os.path.commonpath([path.parent for path in resolved]))
-        names = [path.relative_to(root).as_posix() for path in resolved]
-        unique = list(dict.fromkeys(names))
-        with steps_shown(console or Console(quiet=True)) as told:
+        inputs = [video if isinstance(video, VideoInput) else named(video) for video in videos]
+        files, refused = _resolve(inputs)
+        answers = self._answers(files, console or Console(quiet=True), rationale, windows, alarm)
+        refusals = {number: Answer("", None, None, error=error) for number, error in refused.items()}
+        return [
+            self._decided(replace(refusals.get(number) or answers[files[number]], video=video.name), rule)
+            for number, video in enumerate(inputs)
+        ]
+
+    def _answers(
+        self, files: Mapping[int, Path], console: Console, rationale: bool, windows: Windows | None, alarm: str | None
+    ) -> dict[Path, Answer]:
+        """The answer about each file; links have been followed."""
+        if not files:
+            return {}
+        root = Path(os.path.commonpath([file.parent for file in files.values()]))
+        names = {file: file.relative_to(root).as_posix() for file in files.values()}
+        with steps_shown(console) as told:
             found = (
-                self._whole(unique, root, rationale, told)
+                self._whole(list(names.values()), root, rationale, told)
                 if windows is None
-                else self._in_windows(unique, root, windows, alarm, rationale, told)
+                else self._in_windows(list(names.values()), root, windows, alarm, rationale, told)
             )
-        return [self._decided(replace(found[name], video=path), rule) for path, name in zip(paths, names, strict=True)]
+        return {file: found[name] for file, name in names.items()}
 
     def _decided(self, said: Answer, rule: Rule) -> Answer:
         if not said.raw:
@@ -220,6 +231,18 @@ class Classifier:
             return Moment(*record.part, None, None, error=error)
         top = likeliest(self.labels.names, said.calibrated or said.probabilities)
         return Moment(*record.part, *top[0], top, said.rationale)
+
+
+def _resolve(inputs: Sequence[VideoInput]) -> tuple[dict[int, Path], dict[int, str]]:
+    """The files that may be opened, and why the others may not, by place."""
+    files: dict[int, Path] = {}
+    refused: dict[int, str] = {}
+    for number, video in enumerate(inputs):
+        try:
+            files[number] = video.resolve()
+        except VideoError as error:
+            refused[number] = str(error)
+    return files, refused
 
 
 def _counting(told: Told, what: str) -> Told:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,13 +11,12 @@ from rich.markup import escape
 from rbft.arguments import Parser
 from rbft.errors import ConfigError, DataError
 from rbft.evaluation.thresholds import Threshold, choose_threshold
-from rbft.files import read_jsonl
 from rbft.predict.answers import Answer, Rule, write_answers
 from rbft.predict.classifier import Classifier
+from rbft.predict.inputs import expand
 from rbft.predict.windows import Windows
 from rbft.terminal import make_console, quieten
 
-VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv", ".gif", ".3gp")
 _CHANGES = 12  # of a timeline that are shown
 
 
@@ -133,25 +131,3 @@ def _show(console: Console, found: Answer) -> None:
         console.print(f"        from {moment.start:g} s: {escape(what)}")
     if len(changes) > _CHANGES:
         console.print(f"        ... and {len(changes) - _CHANGES} more changes; --to FILE.jsonl has all")
-
-
-def expand(path: Path) -> list[Path]:
-    """The videos that a path stands for: itself, all in a folder, or the rows of a table.
-
-    Raises:
-        DataError: It does not exist, or a table has no column `path`.
-    """
-    if path.is_dir():
-        return sorted(file for file in path.rglob("*") if file.suffix.lower() in VIDEO_SUFFIXES)
-    if not path.is_file():
-        raise DataError(f"{path} does not exist.")
-    if path.suffix not in (".csv", ".jsonl"):
-        return [path]
-    if path.suffix == ".jsonl":
-        rows = [row for _, row in read_jsonl(path)]
-    else:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            rows = list(csv.DictReader(stream))
-    if any(not isinstance(row.get("path"), str) for row in rows):
-        raise DataError(f"{path}: every row needs a column path.")
-    return [path.parent / row["path"] for row in rows]

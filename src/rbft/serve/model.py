@@ -10,7 +10,7 @@ from typing import Any, cast
 from torch import Tensor
 
 from rbft.errors import VideoError
-from rbft.predict import Classifier
+from rbft.predict import Classifier, VideoInput
 from rbft.video.clip import Clip, read_clip
 from rbft.video.clip_cache import ClipCache
 
@@ -97,7 +97,7 @@ class ServedModel:
             clip = model.data.clip(video.name, bound)
             # a run whose two questions are one and the same has no second way to ask
             why = rationale and model.book.blind_prompt() != model.book.label_prompt()
-            (said,) = self._classifier.predict([video], rationale=why)
+            (said,) = self._classifier.predict([VideoInput(video.name, video.name, video.parent)], rationale=why)
         finally:
             self._clips.forget()
         if said.predicted is None:

@@ -281,7 +281,9 @@ def _why_not_opened(head: bytes, error: Exception) -> str:
     if head.startswith(b"version https://git-lfs"):
         return "is a Git LFS pointer, not the video; run `git lfs pull` in the data set"
     if head.isascii() and all(character.isprintable() or character.isspace() for character in head.decode("ascii")):
-        return f"is text, not a video (it begins {head[:40].decode('ascii')!r})"
+        # the kind alone: what stands in a file that is no video is nobody's business
+        kind = "a web page (HTML), not the video behind it" if b"<html" in head.lower() else "text, not a video"
+        return f"is {kind}"
     if _is_mp4(head):
         return "is an incomplete mp4: its index is missing or damaged; the download or recording was cut short"
     return f"is not a readable video in an accepted format ({FORMAT_NAMES}): {brief(error)}"

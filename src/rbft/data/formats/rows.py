@@ -71,11 +71,27 @@ def annotation_file(root: Path, name: str) -> Path:
     """The path of an annotation file below the data root.
 
     Raises:
-        DataError: It does not exist, or the name leads out of the root.
+        DataError: It does not exist, or the name or a link leads out of the root.
     """
     path = root / relative_path(name, f"annotation file of {root}")
     if not path.is_file():
         raise DataError(f"{path} does not exist. Put the data set's file there, or set its name in the data format.")
+    return inside(root, path)
+
+
+def inside(root: Path, path: Path) -> Path:
+    """`path` as it is, if it lies below the data root with links followed.
+
+    What is wrong with an annotation file is told with what stands in it, so that one of another folder must not be
+    read at all.
+
+    Raises:
+        DataError: A link leads out of the root.
+    """
+    if not (target := path.resolve()).is_relative_to(root.resolve()):
+        raise DataError(
+            f"{path} leads to {target}, outside of the data root {root}; put it below the data root itself."
+        )
     return path
 
 
@@ -138,10 +154,10 @@ def read_table(path: Path) -> list[Row]:
         DataError: Another extension, no rows, a row with too many or too few cells, or a column name that stands twice.
     """
     readers = {".csv": ",", ".tsv": "\t"}
-    if path.suffix == ".jsonl":
+    if path.suffix.lower() == ".jsonl":
         rows = list(_jsonl_rows(path))
-    elif path.suffix in readers:
-        rows = list(_csv_rows(path, readers[path.suffix]))
+    elif path.suffix.lower() in readers:
+        rows = list(_csv_rows(path, readers[path.suffix.lower()]))
     else:
         raise DataError(f"{path}: unknown kind of table {path.suffix!r}; use .csv, .tsv or .jsonl.")
     if not rows:

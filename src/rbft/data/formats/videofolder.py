@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rbft.data.formats.base import DatasetFormat
 from rbft.data.formats.on_disk import require_folder, require_on_disk, visible
-from rbft.data.formats.rows import read_table
+from rbft.data.formats.rows import inside, read_table
 from rbft.data.formats.table import optional_column
 from rbft.data.records import SPLIT_NAMES, Split, VideoRecord, parse_split, relative_path
 from rbft.errors import DataError
@@ -64,7 +64,7 @@ class VideoFolder(DatasetFormat):
         return records
 
     def _read_file(self, root: Path, metadata: Path, split: Split | None) -> list[VideoRecord]:
-        rows = read_table(metadata)
+        rows = read_table(inside(root, metadata))
         split_column = optional_column(self.split_column, "split", rows) if split is None else None
         group_column = optional_column(self.group_column, "group", rows)
         records: list[VideoRecord] = []

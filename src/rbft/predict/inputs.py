@@ -1,0 +1,75 @@
+"""Which videos a person means: a file, all in a folder, or the rows of a table, none of which leads out of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rbft.data.formats.rows import read_table
+from rbft.data.records import relative_path
+from rbft.errors import DataError, VideoError
+from rbft.video.container import resolve_inside
+
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv", ".gif", ".3gp")
+TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl")
+
+
+@dataclass(frozen=True)
+class VideoInput:
+    """A video to answer.
+
+    Args:
+        name: How it is called in the answer.
+        path: The file, absolute or relative to `root`.
+        root: The folder the file has to lie in, links followed; None: the person named this very file.
+        problem: Why it must not be opened, as a clause; empty where nothing speaks against it.
+    """
+
+    name: str
+    path: str
+    root: Path | None = None
+    problem: str = ""
+
+    def resolve(self) -> Path:
+        """The file, with links followed.
+
+        Raises:
+            VideoError: It must not be opened, lies outside of its root, or is no regular file.
+        """
+        if self.problem:
+            raise VideoError(self.name, self.problem)
+        try:
+            return resolve_inside(self.root, self.path)
+        except VideoError as error:
+            raise VideoError(self.name, error.reason) from error
+
+
+def named(video: str | Path) -> VideoInput:
+    """A video that a person named, wherever it is."""
+    return VideoInput(str(video), str(Path(video).expanduser()))
+
+
+def expand(path: Path) -> list[VideoInput]:
+    """The videos that a path stands for: itself, all in a folder, or the rows of a table.
+
+    A row of a table that no video may be read by is an input with a problem, so that the other rows are answered.
+
+    Raises:
+        DataError: It does not exist, or a table cannot be read or has no column `path`.
+    """
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.suffix.lower() in VIDEO_SUFFIXES)
+        return [VideoInput(str(file), str(file.relative_to(path)), path) for file in files]
+    if not path.is_file():
+        raise DataError(f"{path} does not exist.")
+    if path.suffix.lower() not in TABLE_SUFFIXES:
+        return [named(path)]
+    inputs = []
+    for row in read_table(path):
+        stated, problem = row.text("path"), ""
+        try:
+            relative_path(stated, row.where, "the table's folder")
+        except DataError as error:
+            problem = str(error)
+        inputs.append(VideoInput(str(path.parent / stated), stated, path.parent, problem))
+    return inputs
