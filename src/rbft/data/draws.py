@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from rbft.data.labels import LabelSet
@@ -70,6 +70,80 @@ def take(records: Sequence[VideoRecord], labels: LabelSet, count: int | Mapping[
         [record for place, group in enumerate(left) if place in used for record in group],
         [record for place, group in enumerate(left) if place not in used for record in group],
     )
+
+
+def take_keeping_back(
+    records: Sequence[VideoRecord],
+    labels: LabelSet,
+    count: int | Mapping[str, int],
+    suffice: Callable[[list[VideoRecord]], bool],
+    *salt: str | int,
+    keep: Sequence[int],
+) -> Taken:
+    """As `take`, but where few groups would all be used, whole groups are kept back first.
+
+    Where the groups that `take` leaves untouched suffice, this is `take`. Otherwise groups are kept back until they
+    suffice, those first that fewer videos would use last; which ones does not depend on `count`, so that a smaller
+    count still takes a subset.
+
+    Args:
+        records: To take from.
+        labels: The classes.
+        count: Of each class.
+        suffice: Whether untouched records are enough for what else they must give.
+        salt: Of the order.
+        keep: Videos of each class that each of the later sides needs, a number a side; no group serves two of them.
+
+    Returns:
+        What was taken; as from `take` if no choice of groups was found.
+    """
+    found = take(records, labels, count, *salt)
+    if suffice(found.untouched):
+        return found
+    groups = _used_last_first(_shuffled(records, *salt))
+    kept: list[list[VideoRecord]] = []
+    sizes: dict[str, list[int]] = defaultdict(list)
+    for group in groups:
+        counts = Counter(record.label for record in group)
+        if any(not _enough(sizes[name], keep) for name in counts):
+            kept.append(group)
+            for name, size in counts.items():
+                sizes[name].append(size)
+    kept_records = [record for group in kept for record in group]
+    ids = {record.id for record in kept_records}
+    others = [record for record in records if record.id not in ids]
+    left = Counter(record.label for record in others)
+    wanted = {name: count if isinstance(count, int) else count[name] for name in labels.names}
+    if any(left[name] < number for name, number in wanted.items()):
+        return found
+    taken = take(others, labels, count, *salt)
+    untouched = kept_records + taken.untouched
+    return Taken(taken.taken, taken.rest, untouched) if suffice(untouched) else found
+
+
+def _used_last_first(groups: Sequence[list[VideoRecord]]) -> list[list[VideoRecord]]:
+    """The groups by the smallest number of videos a class for which `take` would use them, largest first."""
+    seen: Counter[str] = Counter()
+    first_use = []
+    for group in groups:
+        names = {record.label for record in group}
+        first_use.append(min(seen[name] for name in names))
+        seen.update(names)
+    order = sorted(range(len(groups)), key=lambda place: (-first_use[place], -place))
+    return [groups[place] for place in order]
+
+
+def _enough(sizes: Sequence[int], keep: Sequence[int]) -> bool:
+    """Whether groups that hold so many videos of a class can be dealt out to sides that need so many each."""
+    free = sorted(sizes)
+    for need in sorted(keep):
+        got = 0
+        while got < need and free:
+            # the smallest group that does, or the largest
+            got += free.pop(next((place for place, size in enumerate(free) if got + size >= need), -1))
+        if got < need:
+            return False
+    return True
 
 
 def cut_off(

@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from rbft.data.draws import cut_off, group_of, take
+from rbft.data.draws import cut_off, group_of, take, take_keeping_back
 from rbft.data.labels import LabelSet
 from rbft.data.records import VideoRecord, check_unique
+from rbft.data.split_advice import Settings, Shortage, advise
 from rbft.errors import ConfigError, DataError
 
 _SIDES = ("train", "val", "test")
@@ -72,7 +73,8 @@ def make_splits(
     A test or validation split that the data set states is kept as it is. The other videos are the pool, from which
     training videos are drawn: one of each class from each of the shuffled groups in turn, then second ones, until every
     class has enough. What a used group has besides is unused. The groups that are left give validation and test, where
-    the data set states none:
+    the data set states none; where too few would be left, whole groups are kept for them first, and training videos
+    come from the others:
 
     - Test is stated, validation is not: validation takes `val_shots` a class; by default as many as `pool_shots`, or
       what a class has left. The rest is unused.
@@ -101,51 +103,91 @@ def make_splits(
         DataError: An id, file or group is on two sides of the stated splits, a class has too few videos for what is
             asked, or has none to train or to test on.
     """
-    most = _check_arguments(shots, val_shots, val_fraction, pool_shots)
+    _check_arguments(shots, val_shots, val_fraction, pool_shots)
     check_unique(records)
     for record in records:
         labels.index(record.label)
-    pool = [record for record in records if record.split in (None, "train")]
-    val = [record for record in records if record.split == "val"]
-    test = [record for record in records if record.split == "test"]
-    _refuse_leaks({"train": pool, "val": val, "test": test})
-    stated = tuple(side for side, part in (("val", val), ("test", test)) if part)
+    sides = _stated(records)
+    _refuse_leaks(sides)
+    settings = Settings(shots, pool_shots, val_shots, val_fraction, draw, nested)
+    try:
+        return _cut(sides, labels, settings)
+    except Shortage as shortage:
+        advice = advise(shortage, sides["train"], settings, lambda changed: _works(sides, labels, changed))
+        raise DataError(advice) from None
+
+
+def _stated(records: Sequence[VideoRecord]) -> dict[str, list[VideoRecord]]:
+    """The videos by the side that the data set states; what states none may train."""
+    return {side: [record for record in records if (record.split or "train") == side] for side in _SIDES}
+
+
+def _works(sides: Mapping[str, list[VideoRecord]], labels: LabelSet, settings: Settings) -> bool:
+    try:
+        _cut(sides, labels, settings)
+    except DataError:
+        return False
+    return True
+
+
+def _cut(sides: Mapping[str, list[VideoRecord]], labels: LabelSet, settings: Settings) -> Splits:
+    """The splits.
+
+    Raises:
+        Shortage: A class has too few videos for what is asked.
+    """
+    pool, val, test = (sides[side] for side in _SIDES)
+    shots, draw = settings.shots, settings.draw
+    made = {"train", *(side for side in ("val", "test") if not sides[side])}
     unused: list[VideoRecord] = []
 
-    if shots is None or most is None:
+    if shots is None:
         rest = pool
         if not test:
-            test, rest = cut_off(rest, val_fraction, draw, "test")
+            test, rest = cut_off(rest, settings.val_fraction, draw, "test")
         if not val:
-            val, dropped, rest = _validation(rest, labels, val_shots, val_fraction, draw)
+            val, dropped, rest = _validation(rest, labels, settings, settings.val_fraction, leave=1)
             unused += dropped
         train = rest
     else:
+        most = settings.pool_shots or shots
         key = "data.shots" if most == shots else "data.pool_shots"
         _require_count(key, most, pool, labels, "training videos")
-        kept = take(pool, labels, most, draw, *(() if nested else ("pool", most)))
-        drawn = take(kept.taken + kept.rest, labels, shots, draw, *(() if nested else ("shots", shots)))
+        fraction = None if test else settings.val_fraction
+        leave = 0 if test else 1
+
+        def suffices(rest: list[VideoRecord]) -> bool:
+            """Whether validation and test can be had from the groups that training leaves."""
+            if not val:
+                try:
+                    _, _, rest = _validation(rest, labels, settings, fraction, leave=leave, at_most=most)
+                except Shortage:
+                    return False
+            return bool(test) or _scarce(rest, labels, 1) is None
+
+        wanted = 0 if val else (settings.val_shots or 0)
+        if not val and settings.val_shots is None and fraction and _groups_of_scarcest(pool, labels) > 2:
+            wanted = 1  # validation by a fraction is worth a group, where there are enough
+        salt = () if settings.nested else ("pool", most)
+        kept = take_keeping_back(pool, labels, most, suffices, draw, *salt, keep=(leave, wanted))
+        drawn = take(kept.taken + kept.rest, labels, shots, draw, *(() if settings.nested else ("shots", shots)))
         train = drawn.taken
         unused += drawn.rest + drawn.untouched
         rest = kept.untouched
         if not val:
-            fraction = None if test else val_fraction
-            val, dropped, rest = _validation(rest, labels, val_shots, fraction, draw, at_most=most)
+            val, dropped, rest = _validation(rest, labels, settings, fraction, leave=leave, at_most=most)
             unused += dropped
         if test:
             unused += rest
         else:
             test = rest
 
-    splits = _splits(train, val, test, unused, sort=set(_SIDES) - set(stated))
-    _require_classes(splits, labels, pool, "test" in stated)
+    splits = _splits(train, val, test, unused, sort=made)
+    _require_classes(splits, labels, pool, "test" not in made)
     return splits
 
 
-def _check_arguments(
-    shots: int | None, val_shots: int | None, val_fraction: float, pool_shots: int | None
-) -> int | None:
-    """The shots whose groups are kept from testing; None if there is no number of shots."""
+def _check_arguments(shots: int | None, val_shots: int | None, val_fraction: float, pool_shots: int | None) -> None:
     if shots is not None and shots < 1:
         raise ConfigError(f"data.shots: {shots} must be at least 1; leave it out to train on all videos.")
     if pool_shots is not None and (shots is None or pool_shots < shots):
@@ -154,29 +196,39 @@ def _check_arguments(
         raise ConfigError(f"data.val_shots: {val_shots} must not be negative.")
     if not 0 <= val_fraction < 1:
         raise ConfigError(f"data.val_fraction: {val_fraction} must be at least 0 and below 1.")
-    return pool_shots if pool_shots is not None else shots
 
 
 def _validation(
     records: list[VideoRecord],
     labels: LabelSet,
-    shots: int | None,
+    settings: Settings,
     fraction: float | None,
-    draw: int,
+    *,
+    leave: int,
     at_most: int = 0,
 ) -> tuple[list[VideoRecord], list[VideoRecord], list[VideoRecord]]:
     """Validation videos, the rest of their groups, and the records of other groups.
 
-    With neither `shots` nor `fraction`, each class gives `at_most` videos or all it has.
+    With neither `val_shots` nor `fraction`, each class gives `at_most` videos or all it has. Where `val_shots` are
+    asked for, other groups keep `leave` videos of each class if there is a way.
+
+    Raises:
+        Shortage: A class has fewer than `val_shots` videos.
     """
+    shots, draw = settings.val_shots, settings.draw
     if shots is None and fraction is not None:
         val, others = cut_off(records, fraction, draw, "val")
         return val, [], others
-    counts = Counter(record.label for record in records)
-    if shots is not None:
+    if shots is None:
+        counts = Counter(record.label for record in records)
+        found = take(records, labels, {name: min(at_most, counts[name]) for name in labels.names}, draw, "val")
+    else:
         _require_count("data.val_shots", shots, records, labels, "videos left for validation")
-    want = {name: min(at_most, counts[name]) if shots is None else shots for name in labels.names}
-    found = take(records, labels, want, draw, "val")
+
+        def suffices(rest: list[VideoRecord]) -> bool:
+            return _scarce(rest, labels, leave) is None
+
+        found = take_keeping_back(records, labels, shots, suffices, draw, "val", keep=(leave,))
     return found.taken, found.rest, found.untouched
 
 
@@ -213,14 +265,26 @@ def _refuse_leaks(sides: Mapping[str, Sequence[VideoRecord]]) -> None:
         )
 
 
-def _require_count(key: str, want: int, records: Sequence[VideoRecord], labels: LabelSet, what: str) -> None:
+def _scarce(records: Sequence[VideoRecord], labels: LabelSet, need: int) -> str | None:
+    """The class with the fewest of the records, if these are fewer than needed."""
     counts = Counter(record.label for record in records)
     scarce = min(labels.names, key=lambda name: counts[name])
-    if counts[scarce] < want:
-        raise DataError(
-            f"{key}: the class {scarce!r} has {counts[scarce]} {what}, {want} are asked for. Lower {key} to at most "
-            f"{counts[scarce]}, add videos of the class, or leave it out."
-        )
+    return scarce if counts[scarce] < need else None
+
+
+def _groups_of_scarcest(records: Sequence[VideoRecord], labels: LabelSet) -> int:
+    """Groups of the class that has the fewest."""
+    groups: dict[str, set[tuple[str, str]]] = {name: set() for name in labels.names}
+    for record in records:
+        groups[record.label].add(group_of(record))
+    return min(len(found) for found in groups.values())
+
+
+def _require_count(key: str, want: int, records: Sequence[VideoRecord], labels: LabelSet, what: str) -> None:
+    scarce = _scarce(records, labels, want)
+    if scarce is not None:
+        have = sum(record.label == scarce for record in records)
+        raise Shortage(f"{key}: the class {scarce!r} has {have} {what}, {want} are asked for.", scarce)
 
 
 def _require_classes(splits: Splits, labels: LabelSet, pool: Sequence[VideoRecord], test_stated: bool) -> None:
@@ -232,13 +296,13 @@ def _require_classes(splits: Splits, labels: LabelSet, pool: Sequence[VideoRecor
         if scarce is None:
             continue
         total = sum(record.label == scarce for record in pool)
+        message = f"the class {scarce!r} has no video in {side}."
         if side == "test" and test_stated:
-            advice = "The data set's own test split lacks it: add videos of it there, or leave the class out."
-        elif side == "test":
-            advice = (
-                f"Training, validation and the groups they use take all of its {total}. Lower data.shots, "
-                "data.pool_shots, data.val_shots or data.val_fraction (above 0 without data.shots), or add videos."
+            raise DataError(
+                f"{message} The data set's own test split lacks it: add videos of it there, or leave the class out."
             )
+        if side == "test":
+            message += f" Training, validation and the groups they use take all of its {total}."
         else:
-            advice = f"It has {total} that may train. Lower what validation and test take, or add videos."
-        raise DataError(f"the class {scarce!r} has no video in {side}. {advice}")
+            message += f" It has {total} that may train."
+        raise Shortage(message, scarce)
