@@ -11,6 +11,7 @@ import pytest
 import yaml
 from tests.support.scenes import write_scene
 
+from rbft import inspection
 from rbft.__main__ import main
 
 CLASSES = ("run", "walk")
@@ -215,3 +216,32 @@ def test_taking_an_unreadable_video_off_the_list_makes_another_test(command, dat
     assert command("fit", "--data.on_bad_video", "skip") == 0
     metrics = json.loads((tmp_path / "runs/small/sft/seed0/metrics.json").read_text())
     assert (metrics["test/num_videos"], metrics["test/num_unreadable"]) == (7, 0)
+
+
+def test_what_the_table_alone_shows_is_said_before_a_video_is_opened(command, dataset, capsys, monkeypatch):
+    monkeypatch.setattr("rbft.inspection.survey", lambda *_, **__: pytest.fail("a video was looked at"))
+    for name, *flags in (("fit",), ("fit", "--dry_run")):
+        assert command(name, *flags, "--data.shots", "5") == 1
+        assert "data.shots: the class 'run' has 4 training videos, 5 are asked for" in capsys.readouterr().err
+
+
+def test_check_says_what_the_table_shows_first_and_looks_all_the_same(command, dataset, tmp_path, capsys, monkeypatch):
+    said: list[str] = []
+    inspect = inspection.survey
+
+    def looking(*args, **settings):
+        said.append(capsys.readouterr().out)
+        return inspect(*args, **settings)
+
+    monkeypatch.setattr("rbft.inspection.survey", looking)
+    (dataset / "train/run/0.mp4").write_bytes(b"")
+    assert command("check", "--data.shots", "5") == 1
+    assert "the class 'run' has 4 training videos, 5 are asked for" in " ".join(said[0].split())
+    assert findings(tmp_path) >= {"empty", "too_few"}
+
+
+def test_validation_shots_beside_a_stated_split_are_not_ignored_in_silence(command, capsys):
+    assert command("check", "--data.val_shots", "1") == 0
+    assert "data.val_shots (1) has no effect" in " ".join(capsys.readouterr().out.split())
+    assert command("fit", "--dry_run", "--data.val_shots", "1") == 0
+    assert "data.val_shots (1) has no effect" in " ".join(capsys.readouterr().out.split())

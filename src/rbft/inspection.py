@@ -160,8 +160,13 @@ def check(experiment: Experiment) -> bool:
             splits = data.splits
         except DataError as error:
             splits = error
+    if isinstance(splits, DataError):
+        # known without a look at the videos, which may take long
+        console.print(f"[red]error[/] {escape(str(splits))}\nLooking at the videos all the same; Ctrl-C stops.")
     facts = _survey(data, records, console)
     report = check_dataset(data.root, records, splits, labels, facts, shots=data.shots, sampling=data.sampling)
+    if isinstance(splits, Splits):
+        report = report.with_more((), data.split_notes)
     model: ModelCheck | None = None
     if isinstance(splits, Splits):
         found: dict[str, Finding] = {}

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from rbft.data.draws import group_of
 from rbft.estimate.clip_costs import KnownCosts, Range, StageParts, describe_clips
 from rbft.estimate.device import device_of, measure_speed
 from rbft.estimate.estimate import estimate, steps_of
@@ -56,7 +57,11 @@ def print_plan(experiment: Experiment, prepared: Sequence[Prepared], console: Co
     if len(labels) > _CLASSES_SHOWN:
         table.add_row(f"... {len(labels) - _CLASSES_SHOWN} more classes", *("" for _ in splits))
     table.add_row("all", *(str(len(records)) for records in splits.values()), style="bold")
+    if any(record.group is not None for records in splits.values() for record in records):
+        table.add_row("groups", *(str(len({group_of(record) for record in part})) for part in splits.values()))
     console.print(table)
+    for note in data.split_notes:
+        console.print(f"note: {escape(note)}")
     if data.splits.unused:
         console.print(f"{len(data.splits.unused)} labelled videos stay unused under this low-data protocol.")
     parts = [

@@ -40,13 +40,14 @@ class VideoDataModule(L.LightningDataModule):
     Args:
         root: Folder that holds the videos; nothing outside of it is read.
         format: How the data set's files are laid out.
-        shots: Labelled training videos a class; None takes all there are.
+        shots: Labelled training videos a class; None takes all there are. Where few groups would all be used, whole
+            groups are kept for validation and test first.
         draw: Which draw of the few videos (and of validation and test, where the data set states none).
         nested: Whether the videos of fewer shots are among those of more shots of the same draw.
         pool_shots: Videos a class that are kept out of validation and test, so that they stay the same for all
             `shots` up to this number; None: `shots`.
         val_shots: Validation videos a class; None: by `val_fraction`, or as many as `shots` where the data set
-            states its test split.
+            states its test split. No effect where the data set states its validation split.
         val_fraction: Part of what training leaves over that validates, where the data set states no test split.
         num_frames: Frames of a clip. Exactly one of `num_frames` and `fps`.
         fps: Frames a second of a clip.
@@ -176,6 +177,16 @@ class VideoDataModule(L.LightningDataModule):
             pool_shots=self.pool_shots,
             nested=self.nested,
         )
+
+    @property
+    def split_notes(self) -> list[str]:
+        """What the data set's own splits leave of the settings, for people."""
+        if self.val_shots is None or not any(record.split == "val" for record in self.records):
+            return []
+        return [
+            f"data.val_shots ({self.val_shots}) has no effect: the data set states its validation videos, and all "
+            f"{len(self.splits.val)} of them validate."
+        ]
 
     @property
     def used(self) -> list[VideoRecord]:
