@@ -49,8 +49,8 @@ from benchmarks.media import AWKWARD, TIMED, Coding, write_video
 from benchmarks.readers import NAIVE, OURS, PEER_PACKAGES, Reader, first_line, load_readers
 
 from rbft.errors import VideoError
+from rbft.video.budget import fit_size
 from rbft.video.container import MEDIA_ERRORS
-from rbft.video.frame_size import fit_size
 from rbft.video.sampling import FrameSampling
 
 _COUNTS = (8, 16, 32)

@@ -25,15 +25,15 @@ from rbft.data.fingerprint import file_digest
 from rbft.data.survey import survey
 from rbft.video.clip import Clip, read_clip
 from rbft.video.clip_cache import ClipCache
-from rbft.video.clip_gathering import ClipWish
+from rbft.video.clip_prefetch import ClipRequest
+from rbft.video.clip_spec import ClipSpec
 from rbft.video.reader import open_reader, read_frames
 from rbft.video.sampling import FrameSampling
 
 _FFMPEG, _FFMPEG_START = "ffmpeg", "ffmpeg start"
 _SMALL = "h264 340x256, 10 s"
 _SAMPLING = FrameSampling(num_frames=16)
-_SIZE = (252, 336)
-_MAX_PIXELS = 252 * 336
+_SPEC = ClipSpec(_SAMPLING, max_pixels=252 * 336)
 _READS, _SETTLED = 5000, 500
 _LEAK_CASES = ("edit list", "open gop ts", "mkv without duration", "raw h264", "b-frame avi mpeg4", "webm vp9")
 _CLIPS = 32
@@ -83,8 +83,8 @@ def _cached_clip(folder: Path, repeats: int) -> dict[str, Any]:
     with on_one_core():
         seconds = time_in_turns(
             {
-                "decode": lambda: touch(read_clip(path, _SAMPLING, size=_SIZE)),
-                "cache": lambda: touch(cache.read(path, _SAMPLING, size=_SIZE)),
+                "decode": lambda: touch(read_clip(path, _SPEC)),
+                "cache": lambda: touch(cache.read(path, _SPEC)),
             },
             repeats,
         )
@@ -128,10 +128,12 @@ def _first_look(folder: Path, repeats: int) -> dict[str, Any]:
     def look(keep: bool) -> None:
         with tempfile.TemporaryDirectory() as name:
             cache = ClipCache(Path(name), 2**30, file_digest)
-            wishes = [ClipWish(cache.folder, cache.max_bytes, _SAMPLING, _MAX_PIXELS, 2, None)] if keep else []
-            survey(root, paths, cache=cache.folder / "survey", console=Console(quiet=True), workers=1, wishes=wishes)
+            requests = [ClipRequest(cache.folder, cache.max_bytes, _SPEC)] if keep else []
+            survey(
+                root, paths, cache=cache.folder / "survey", console=Console(quiet=True), workers=1, requests=requests
+            )
             for path in paths:
-                cache.read(path, _SAMPLING, max_pixels=_MAX_PIXELS, root=root)
+                cache.read(path, _SPEC, root)
 
     with on_one_core():
         seconds = time_in_turns({"apart": partial(look, False), "together": partial(look, True)}, repeats)
@@ -148,7 +150,7 @@ class _Clips(Dataset[Tensor]):
         return _CLIPS
 
     def __getitem__(self, index: int) -> Tensor:
-        return read_clip(self._path, _SAMPLING, size=_SIZE).frames
+        return read_clip(self._path, _SPEC).frames
 
 
 def _two_workers(folder: Path, repeats: int) -> dict[str, Any]:

@@ -115,13 +115,12 @@ def compare_clips(job: Job, size: str) -> Compared:
         RuntimeError: The two sides read other frames, or other tokens.
     """
     ours, plain = load_ours(job.model), load_plain(job.model)
-    bound = ours.processor.frame_bound(data_settings(job, size)["max_pixels"])
+    spec = ours.processor.clip_spec(FrameSampling(num_frames=job.num_frames), data_settings(job, size)["max_pixels"])
     collator = authors_way.Collator(plain.processor)
     level = 255 * statistics.mean(plain.processor.video_processor.image_std)
     found = Compared()
     for path, label in (*job.train, *job.test):
-        sampling, question = FrameSampling(num_frames=job.num_frames), Prompt(LABEL_QUESTION)
-        clip = read_clip(path, sampling, max_pixels=bound.max_pixels, multiple=bound.multiple)
+        question, clip = Prompt(LABEL_QUESTION), read_clip(path, spec)
         inputs = ours.processor.prompt_inputs(question, clip, sized=True)
         video = authors_way.read_video(path, job.num_frames)
         theirs = authors_way.process(plain.processor, [authors_way.render(plain.processor, LABEL_QUESTION)], [video])

@@ -44,6 +44,7 @@ from rbft.rationales.quality import BestOf, Filter, Keep, KeepAll, score
 from rbft.rationales.store import Rationale
 from rbft.rationales.writer import Attempt, RationaleWriter, Regenerate
 from rbft.video.clip import Clip, read_clip
+from rbft.video.clip_spec import ClipSpec
 from rbft.video.sampling import FrameSampling
 from rbft.vlm.batch import Item, PromptInputs, collate
 from rbft.vlm.loading import load_model
@@ -156,7 +157,7 @@ def make_world(root: Path, style: Style, clips: int, seed: int) -> World:
     processor = ClipProcessor("builtin/tiny")
     vlm = VLM(load_model("builtin/tiny", None, "float32", None), processor.pad_id, processor.end_ids).eval()
     prompts = yaml.safe_load(EXPERIMENT.read_text(encoding="utf-8"))["model"]["prompts"]
-    frames = {r.path: read_clip(r.path, FrameSampling(num_frames=8), root=root) for r in records}
+    frames = {r.path: read_clip(r.path, ClipSpec(FrameSampling(num_frames=8)), root=root) for r in records}
     truth = {row["path"]: row for _, row in read_jsonl(root / TRUTH_FILE)}
     return World(vlm, processor, records, frames, truth, LabelSet.from_records(records), Prompts(**prompts))
 

@@ -42,18 +42,18 @@ def test_settings_reach_module_and_data(stage):
         }
     )
     data, module = made.datamodule, made.model
-    assert (data.shots, data.batch_size, data.train_sampling.mode, data.max_pixels) == (3, 2, "random", 4096)
+    assert (data.shots, data.batch_size, data.frames, data.max_pixels) == (3, 2, "random", 4096)
     assert (module.name, module.optim.lr, module.writer.samples) == ("x/y", 0.5, 2)
     assert made.config.seed_everything == 5
 
 
 def test_a_layer_beats_files_and_a_flag_beats_a_layer(stage):
     layer = ("--config", json.dumps({"data": {"num_frames": 8}, "trainer": {"max_epochs": 2}}))
-    assert stage().datamodule.sampling.num_frames == 4
-    assert stage({"data": {"num_frames": 6}}).datamodule.sampling.num_frames == 6
-    assert stage({"data": {"num_frames": 6}}, flags=layer).datamodule.sampling.num_frames == 8
+    assert stage().datamodule.spec.sampling.num_frames == 4
+    assert stage({"data": {"num_frames": 6}}).datamodule.spec.sampling.num_frames == 6
+    assert stage({"data": {"num_frames": 6}}, flags=layer).datamodule.spec.sampling.num_frames == 8
     made = stage({"data": {"num_frames": 6}}, flags=(*layer, "--data.num_frames", "10"))
-    assert made.datamodule.sampling.num_frames == 10
+    assert made.datamodule.spec.sampling.num_frames == 10
     assert made.config.trainer.max_epochs == 2
     assert made.datamodule.root.as_posix() == "/nowhere", "what a layer does not name stays"
 
@@ -62,7 +62,7 @@ def test_stages_share_a_parser_and_nothing_else(stage):
     first = stage({"data": {"num_frames": 6}, "model": {"tuning": {"class_path": "LoRA"}, "optim": {"lr": 0.5}}})
     before, plain = first.resolved(), stage()
     assert plain.parser is first.parser
-    assert (plain.datamodule.sampling.num_frames, plain.model.optim.lr) == (4, 1e-4)
+    assert (plain.datamodule.spec.sampling.num_frames, plain.model.optim.lr) == (4, 1e-4)
     assert plain.resolved() != before == first.resolved()
 
 
@@ -182,7 +182,7 @@ def test_wrong_values_are_named_in_one_line(stage, content, message):
 
 def test_what_is_left_in_sys_argv_is_not_read(stage, monkeypatch):
     monkeypatch.setattr("sys.argv", ["rbft", "fit", "--data.num_frames", "99"])
-    assert stage().datamodule.sampling.num_frames == 4
+    assert stage().datamodule.spec.sampling.num_frames == 4
 
 
 def test_the_resolved_configuration_gives_the_same_stage(stage, tmp_path):

@@ -44,7 +44,7 @@ ALLOWED = {
         "run_folder",
         "__main__",
     },
-    "estimate": {"errors", "data", "vlm", "rationales", "experiment", "training.module"},
+    "estimate": {"errors", "data", "video.clip_spec", "vlm", "rationales", "experiment", "training.module"},
     "arguments": {"errors"},
     "experiment": {"arguments", "errors", "files"},
     "ranks": set(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -25,36 +26,32 @@ from rbft.experiment import Experiment
 from rbft.files import write_json
 from rbft.model_check import ModelCheck, check_models
 from rbft.terminal import make_console, quieten
-from rbft.video.clip_gathering import ClipWish
-from rbft.vlm.clip_bounds import FrameBound
+from rbft.video.clip_prefetch import ClipRequest
 
 _SHOWN = 5
 _BAD_FILES = ("missing", "empty", "unreadable", "damaged", "gave_up")
 
 
 def _survey(
-    data: VideoDataModule, records: Sequence[VideoRecord], console: Console, wishes: Sequence[ClipWish] = ()
+    data: VideoDataModule, records: Sequence[VideoRecord], console: Console, requests: Sequence[ClipRequest] = ()
 ) -> dict[str, VideoFacts]:
     paths = [record.path for record in records]
-    return survey(data.root, paths, cache=data.cache_folder / "survey", console=console, wishes=wishes)
+    return survey(data.root, paths, cache=data.cache_folder / "survey", console=console, requests=requests)
 
 
-def _wishes(datas: Sequence[VideoDataModule], bounds: Sequence[FrameBound]) -> dict[Path, list[ClipWish]]:
+def _requests(datas: Sequence[VideoDataModule]) -> dict[Path, list[ClipRequest]]:
     """The clips that the stages will read from every video, by data root; none where not every video is read."""
-    found: dict[Path, list[ClipWish]] = {}
-    for data, bound in zip(datas, bounds, strict=True):
+    by_root: dict[Path, list[ClipRequest]] = {}
+    for data in datas:
         # of what may stand in for a bad video, hardly any is read; of a part, others read other frames
         rare = data.on_bad_video == "replace_same_class" or any(record.part is not None for record in data.used)
         if data.cache is None or rare:
             continue
-        sampling = data.sampling.at_most(bound.max_frames)
-        wish = ClipWish(
-            data.cache.folder, data.cache.max_bytes, sampling, bound.max_pixels, bound.multiple, bound.budget
-        )
-        known = found.setdefault(data.root, [])
-        if wish not in known:
-            known.append(wish)
-    return found
+        request = ClipRequest(data.cache.folder, data.cache.max_bytes, replace(data.spec, control="none"))
+        known = by_root.setdefault(data.root, [])
+        if request not in known:
+            known.append(request)
+    return by_root
 
 
 def _every(data: VideoDataModule) -> list[VideoRecord]:
@@ -62,27 +59,24 @@ def _every(data: VideoDataModule) -> list[VideoRecord]:
     return list({record.path: record for record in [*data.used, *data.unlabelled_videos]}.values())
 
 
-def inspect_videos(
-    datas: Sequence[VideoDataModule], console: Console, bounds: Sequence[FrameBound] | None = None
-) -> None:
+def inspect_videos(datas: Sequence[VideoDataModule], console: Console) -> None:
     """Decode every video once, refuse what would spoil a result, and take bad videos out as configured.
 
     Args:
-        datas: Of the stages.
-        console: For warnings and progress.
-        bounds: Of the frames that each of them will read, so that the clip cache gets them now; None: it does not.
+        datas: data modules of the stages, which know the clips they will read: the clip cache gets them now.
+        console: where warnings and progress are shown.
 
     Raises:
         DataError: Names the first few things that are wrong and what to do.
     """
-    wishes = {} if bounds is None else _wishes(datas, bounds)
+    requests = _requests(datas)
     facts: dict[tuple[Path, str], VideoFacts] = {}
     told: set[str] = set()
     checked: dict[tuple[object, ...], CheckReport] = {}
     for data in datas:
         every = _every(data)
         new = [record for record in every if (data.root, record.path) not in facts]
-        found = _survey(data, new, console, wishes.get(data.root, ()))
+        found = _survey(data, new, console, requests.get(data.root, ()))
         facts |= {(data.root, path): fact for path, fact in found.items()}
         mine = {record.path: facts[data.root, record.path] for record in every}
         splits = data.splits
@@ -164,7 +158,7 @@ def check(experiment: Experiment) -> bool:
         # known without a look at the videos, which may take long
         console.print(f"[red]error[/] {escape(str(splits))}\nLooking at the videos all the same; Ctrl-C stops.")
     facts = _survey(data, records, console)
-    report = check_dataset(data.root, records, splits, labels, facts, shots=data.shots, sampling=data.sampling)
+    report = check_dataset(data.root, records, splits, labels, facts, shots=data.shots, sampling=data.spec.sampling)
     if isinstance(splits, Splits):
         report = report.with_more((), data.split_notes)
     model: ModelCheck | None = None

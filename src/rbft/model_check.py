@@ -75,6 +75,8 @@ def check_models(experiment: Experiment, clis: Sequence[StageCLI]) -> ModelCheck
             device,
         )
     try:
+        for part in parts:
+            part.data.use_processor(part.processor)
         known: KnownCosts = {}
         clips = describe_clips(parts[-1], known)
         estimates = estimate(parts, device, cache(lambda dtype: measure_speed(device, dtype)), known)

@@ -178,11 +178,9 @@ def prepare(experiment: Experiment, console: Console) -> list[Prepared]:
     loaded = {model: ClipProcessor(*model) for model in dict.fromkeys(models)}
     processors = [loaded[model] for model in models]
     datas: list[VideoDataModule] = [cli.datamodule for cli in clis]
-    bounds = [
-        processor.frame_bound(data.max_pixels, data.max_visual_tokens)
-        for processor, data in zip(processors, datas, strict=True)
-    ]
-    inspect_videos(datas, console, bounds)
+    for data, processor in zip(datas, processors, strict=True):
+        data.use_processor(processor)
+    inspect_videos(datas, console)
     done: dict[str, str] = {}
     samples: dict[str, int] = {}
     unlabelled: dict[str, int] = {}

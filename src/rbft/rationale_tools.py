@@ -152,18 +152,10 @@ def _judge(args: argparse.Namespace, config: dict[str, Any] | None) -> Judge:
     fps = None if args.num_frames else data.get("fps")
     frames = args.num_frames or data.get("num_frames") or (None if fps else 8)
     sampling = FrameSampling(num_frames=frames, fps=fps, max_frames=data.get("max_frames", 64))
-    bound = processor.frame_bound(data.get("max_pixels"), data.get("max_visual_tokens"))
+    spec = processor.clip_spec(sampling, data.get("max_pixels"), data.get("max_visual_tokens"))
 
     def ask(video: str, prompt: Prompt) -> PromptInputs:
-        clip = read_clip(
-            video,
-            sampling.at_most(bound.max_frames),
-            max_pixels=bound.max_pixels,
-            root=args.videos,
-            multiple=bound.multiple,
-            budget=bound.budget,
-        )
-        return processor.prompt_inputs(prompt, clip, sized=bound.sized)
+        return processor.prompt_inputs(prompt, read_clip(video, spec, args.videos), sized=spec.sized)
 
     return Judge(vlm, processor, ask)
 

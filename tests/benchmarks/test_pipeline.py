@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from benchmarks.models import build
@@ -13,7 +12,7 @@ from tests.support.runs import LEFT, RIGHT
 
 from benchmarks import authors_way, pipeline
 from rbft.video.clip import Clip
-from rbft.video.sampling import FrameSampling
+from rbft.video.clip_spec import ClipSpec
 
 
 def flags(out: Path, *more: str) -> list[str]:
@@ -59,8 +58,8 @@ def test_both_sides_say_the_same_about_the_same_frames(
     assert max(found.losses) < 1e-5
     assert 0 < max(found.pixels) < 20, "coarse noise in colours, of which a file has half the resolution"
 
-    def brighter(path: Path, sampling: FrameSampling, **settings: Any) -> Clip:
-        clip = read_clip(path, sampling, **settings)
+    def brighter(path: Path, spec: ClipSpec) -> Clip:
+        clip = read_clip(path, spec)
         return replace(clip, frames=clip.frames // 2 + 128)
 
     read_clip = pipeline.read_clip

@@ -291,6 +291,7 @@ def test_no_torch_in_decoding_processes():
 def test_real_files_that_break_readers(media_root, tmp_path):
     """Bad is what decodes to nothing or to less than declared, and all else can be read."""
     from rbft.video.clip import read_clip  # with torch, which the processes of other tests here need not wait for
+    from rbft.video.clip_spec import ClipSpec
 
     root = media_root / "hard"
     with (media_root / "hard.csv").open(newline="") as file:
@@ -307,5 +308,5 @@ def test_real_files_that_break_readers(media_root, tmp_path):
         if one.readable:
             assert one.decoded_frames == int(row["decoded_frames"])
             assert (one.height * one.width) == int(row["height"]) * int(row["width"])
-            clip = read_clip(row["file"], FrameSampling(num_frames=4), max_pixels=4096, root=root)
+            clip = read_clip(row["file"], ClipSpec(FrameSampling(num_frames=4), 4096), root)
             assert clip.total_num_frames == one.decoded_frames

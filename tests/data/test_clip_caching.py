@@ -13,6 +13,7 @@ from tests.support.watch import count_opens, entries, no_warning
 from rbft.data.datamodule import VideoDataModule
 from rbft.data.dataset import Example
 from rbft.errors import ConfigError
+from rbft.video.clip import read_clip
 from rbft.vlm.processing import ClipProcessor
 from rbft.vlm.prompt import Prompt
 
@@ -37,7 +38,8 @@ def connected(root: Path, processor: ClipProcessor, **settings) -> VideoDataModu
     """A data module, as one stage of a run has it, with all videos in training and in test."""
     data = VideoDataModule(str(root), num_frames=4, **settings)
     examples = [Example(record, Prompt("Which action?"), record.label) for record in data.records]
-    data.connect(processor, 0, 1, train=examples, test=examples)
+    data.use_processor(processor)
+    data.connect(0, 1, train=examples, test=examples)
     return data
 
 
@@ -76,7 +78,7 @@ def test_people_see_the_frames_that_were_scored_and_nothing_is_decoded_for_them(
     opens.clear()
     seen = data.clip(data.records[0].path)
     assert opens == []
-    assert torch.equal(seen.frames, data.clip(data.records[0].path, data.dataset("test").bound).frames)
+    assert torch.equal(seen.frames, read_clip(data.records[0].path, data.dataset("test").spec, root).frames)
 
 
 def test_worker_processes_share_the_folder(root, processor, tmp_path):

@@ -46,7 +46,8 @@ def connected(root: Path, processor: ClipProcessor, accumulate: int = 1, **setti
     data = module(root, **settings)
     answers = [Example(record, PROMPT, record.label) for record in data.splits.train]
     plain = {role: [Example(record, PROMPT) for record in getattr(data.splits, role)] for role in ("val", "test")}
-    data.connect(processor, 3, accumulate, train=answers, predict=answers, **plain)
+    data.use_processor(processor)
+    data.connect(3, accumulate, train=answers, predict=answers, **plain)
     return data
 
 
@@ -119,14 +120,15 @@ def test_validation_test_and_prediction_keep_their_order(root, processor):
 
 def test_no_validation_split_gives_no_loader(root, processor):
     data = module(root)
-    data.connect(processor, 0, 1, train=[Example(data.splits.train[0], PROMPT, "archery")], val=[])
+    data.use_processor(processor)
+    data.connect(0, 1, train=[Example(data.splits.train[0], PROMPT, "archery")], val=[])
     assert data.val_dataloader() == []
 
 
 def test_random_frames_are_for_training_only(root, processor):
     data = connected(root, processor, frames="random")
-    assert data.dataset("train").sampling.mode == "random"
-    assert {data.dataset(role).sampling.mode for role in ("val", "test", "predict")} == {"uniform"}
+    assert data.dataset("train").spec.sampling.mode == "random"
+    assert {data.dataset(role).spec.sampling.mode for role in ("val", "test", "predict")} == {"uniform"}
 
 
 def order(data: VideoDataModule) -> list[int]:

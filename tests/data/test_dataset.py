@@ -15,13 +15,14 @@ from rbft.data.records import VideoRecord
 from rbft.data.sampler import Draw
 from rbft.errors import VideoError
 from rbft.video.clip import read_clip
+from rbft.video.clip_spec import ClipSpec
 from rbft.video.sampling import FrameSampling
 from rbft.vlm.batch import Item
 from rbft.vlm.processing import ClipProcessor
 from rbft.vlm.prompt import Prompt
 
 PROMPT = Prompt("Which action does this video show?")
-UNIFORM = FrameSampling(num_frames=4)
+UNIFORM = ClipSpec(FrameSampling(num_frames=4))
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +54,7 @@ def draw(clip: int, seed: int = 0, weight: float = 1.0) -> Draw:
 
 
 def test_rows_hold_the_clip_of_their_video(root, processor):
-    dataset = ExampleDataset(examples(), root, UNIFORM, None, processor)
+    dataset = ExampleDataset(examples(), root, UNIFORM, processor)
     assert len(dataset) == 2
     for number in range(2):
         item = one(dataset, number)
@@ -66,7 +67,7 @@ def test_rows_hold_the_clip_of_their_video(root, processor):
 
 
 def test_weights_multiply_and_fillers_weigh_nothing(root, processor):
-    dataset = ExampleDataset(examples(), root, UNIFORM, None, processor)
+    dataset = ExampleDataset(examples(), root, UNIFORM, processor)
     weights = [one(dataset, 0).weight, one(dataset, 1).weight, one(dataset, 1, weight=0.0).weight]
     lengths = [len(processor.target_ids(PROMPT, example.answer)) for example in examples()]
     mean = (lengths[0] + 0.25 * lengths[1]) / sum(lengths)
@@ -75,13 +76,13 @@ def test_weights_multiply_and_fillers_weigh_nothing(root, processor):
 
 
 def test_rows_without_an_answer_supervise_nothing(root, processor):
-    dataset = ExampleDataset([Example(examples()[0].record, PROMPT)], root, UNIFORM, None, processor)
+    dataset = ExampleDataset([Example(examples()[0].record, PROMPT)], root, UNIFORM, processor)
     assert one(dataset, 0).target.tolist() == []
     assert dataset.supervised == [0]
 
 
 def test_random_frames_follow_the_draw_alone(root, processor):
-    dataset = ExampleDataset(examples(), root, FrameSampling(num_frames=4, mode="random"), None, processor)
+    dataset = ExampleDataset(examples(), root, UNIFORM.with_mode("random"), processor)
     pixels = [one(dataset, 0, seed).prompt.vision["pixel_values_videos"] for seed in (1, 1, 2)]
     assert torch.equal(pixels[0], pixels[1])
     assert not torch.equal(pixels[0], pixels[2])
@@ -90,7 +91,7 @@ def test_random_frames_follow_the_draw_alone(root, processor):
 def test_all_that_is_asked_about_a_clip_comes_together(root, processor):
     first, second = examples()
     asked = [first, second, replace(first, prompt=Prompt("Why?"), answer="a door"), replace(first, answer="push")]
-    dataset = ExampleDataset(asked, root, UNIFORM, None, processor)
+    dataset = ExampleDataset(asked, root, UNIFORM, processor)
     assert (len(dataset), dataset.clips) == (2, [[0, 2, 3], [1]])
     lengths = [len(processor.target_ids(example.prompt, example.answer)) for example in asked]
     assert dataset.supervised == [lengths[0] + lengths[2] + lengths[3], lengths[1]]
@@ -109,10 +110,10 @@ def test_all_that_is_asked_about_a_clip_comes_together(root, processor):
 
 @pytest.mark.parametrize("cells", [1, 2, 6])
 def test_max_pixels_bounds_the_visual_tokens(root, processor, cells):
-    pixels = cells * processor.cell**2
-    item = one(ExampleDataset(examples(), root, UNIFORM, pixels, processor), 0)
-    full = one(ExampleDataset(examples(), root, UNIFORM, None, processor), 0)
-    clip = read_clip("0.mp4", UNIFORM, max_pixels=pixels, root=root, multiple=processor.cell)
+    spec = processor.clip_spec(UNIFORM.sampling, max_pixels=cells * processor.cell**2)
+    item = one(ExampleDataset(examples(), root, spec, processor), 0)
+    full = one(ExampleDataset(examples(), root, UNIFORM, processor), 0)
+    clip = read_clip("0.mp4", spec, root)
     expected = processor.prompt_inputs(PROMPT, clip, sized=True)
     assert torch.equal(item.prompt.vision["pixel_values_videos"], expected.vision["pixel_values_videos"])
     # four frames, two by two in time
@@ -124,6 +125,6 @@ def test_a_video_outside_the_root_is_not_read(root, processor, tmp_path):
     inside = tmp_path / "data"
     inside.mkdir()
     (inside / "0.mp4").symlink_to(root / "0.mp4")
-    dataset = ExampleDataset(examples(), inside, UNIFORM, None, processor)
+    dataset = ExampleDataset(examples(), inside, UNIFORM, processor)
     with pytest.raises(VideoError, match=r"0\.mp4"):
         dataset[draw(0)]

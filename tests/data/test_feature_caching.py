@@ -52,7 +52,8 @@ def connected(
     """A data module, as one stage of a run has it; decoded clips are not kept, so that decoding shows."""
     data = VideoDataModule(str(root), cache_dir=str(cache), cache_clips=False, **{"num_frames": 4, **settings})
     examples = [Example(record, prompt, record.label) for record in data.records]
-    data.connect(processor, 0, 1, train=examples, test=examples)
+    data.use_processor(processor)
+    data.connect(0, 1, train=examples, test=examples)
     data.use_vision(vision)
     return data
 

@@ -21,7 +21,8 @@ def test_a_video_that_spoils_while_it_is_used(workers, tmp_path, family_folder):
         str(root), ClassFolders(), num_frames=4, batch_size=1, eval_batch_size=1, num_workers=workers, cache_clips=False
     )
     rows = [Example(record, Prompt("which?")) for record in data.records]
-    data.connect(ClipProcessor(str(family_folder("qwen2_5_vl"))), 0, 1, predict=rows)
+    data.use_processor(ClipProcessor(str(family_folder("qwen2_5_vl"))))
+    data.connect(0, 1, predict=rows)
     spoilt = data.records[2].path
     (root / spoilt).write_bytes(b"no video any more")
     loader = iter(data.predict_dataloader())

@@ -39,6 +39,7 @@ def _read(path: Path) -> Answer:
 
     from rbft.errors import VideoError
     from rbft.video.clip import read_clip
+    from rbft.video.clip_spec import ClipSpec
     from rbft.video.container import probe
     from rbft.video.sampling import FrameSampling
 
@@ -50,7 +51,7 @@ def _read(path: Path) -> Answer:
 
     try:
         probe(path.name, path.parent)
-        clip = read_clip(path.name, FrameSampling(num_frames=4), max_pixels=65536, root=path.parent)
+        clip = read_clip(path.name, ClipSpec(FrameSampling(num_frames=4), 65536), path.parent)
     except VideoError as error:
         return Answer("refused", str(error))
     except BaseException as error:

@@ -31,6 +31,7 @@ from rbft.rationales.store import Rationale, RationaleStore, read_rationales
 from rbft.terminal import make_console
 from rbft.training.checkpoint import newest_whole, places
 from rbft.video.clip_cache import ClipCache
+from rbft.video.clip_spec import ClipSpec
 from rbft.video.sampling import FrameSampling
 
 LABELS = ("fall", "no fall")
@@ -204,7 +205,7 @@ def test_spoilt_memory_of_the_survey(examples: int, tmp_path: Path) -> None:
 def test_spoilt_kept_clips(examples: int, tmp_path: Path) -> None:
     video = write_video(tmp_path / "a.mp4", num_frames=6, size=(16, 16))
     sampling = FrameSampling(num_frames=2)
-    clip = ClipCache(tmp_path / "cache", 10**9, file_digest).read(video, sampling)
+    clip = ClipCache(tmp_path / "cache", 10**9, file_digest).read(video, ClipSpec(sampling))
     (entry,) = (tmp_path / "cache").iterdir()
     valid = entry.read_bytes()
     head = valid[: len(valid) - clip.frames.numel()]
@@ -213,7 +214,7 @@ def test_spoilt_kept_clips(examples: int, tmp_path: Path) -> None:
         entry.write_bytes(start + valid[len(head) :])
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            again = ClipCache(tmp_path / "cache", 10**9, file_digest).read(video, sampling)
+            again = ClipCache(tmp_path / "cache", 10**9, file_digest).read(video, ClipSpec(sampling))
         assert (again.frames == clip.frames).all()
         assert again.timestamps == clip.timestamps
 

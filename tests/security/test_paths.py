@@ -31,6 +31,7 @@ from rbft.rationales.store import Rationale
 from rbft.terminal import make_console
 from rbft.training.logging import log_rationales
 from rbft.video.clip import read_clip
+from rbft.video.clip_spec import ClipSpec
 from rbft.video.container import resolve_inside
 from rbft.video.sampling import FrameSampling
 
@@ -141,7 +142,7 @@ def test_videos_that_lie_elsewhere(kind: str, root: Path) -> None:
     with pytest.raises(VideoError):
         resolve_inside(root, ways_out(root)[kind])
     with pytest.raises(VideoError):
-        read_clip(ways_out(root)[kind], FrameSampling(num_frames=2), root=root)
+        read_clip(ways_out(root)[kind], ClipSpec(FrameSampling(num_frames=2)), root=root)
 
 
 def test_links_out_of_the_root(root: Path) -> None:
@@ -155,7 +156,7 @@ def test_links_out_of_the_root(root: Path) -> None:
     assert {record.path for record in records} >= {"a/link.mp4", "c/secret.mp4"}, "a link is a file until it is opened"
     for record in records:
         with pytest.raises(VideoError, match="outside of the data folder"):
-            read_clip(record.path, FrameSampling(num_frames=2), root=root)
+            read_clip(record.path, ClipSpec(FrameSampling(num_frames=2)), root=root)
     facts = survey(root, [r.path for r in records], cache=root.parent / "cache", console=make_console(), workers=1)
     assert {fact.problem for fact in facts.values()} == {"missing"}
     assert not {fact.digest for fact in facts.values()} - {""}, "not even its hash is told"
@@ -211,4 +212,4 @@ def test_names_of_run_folders_are_no_paths(key: str, name: str, tmp_path: Path) 
 def test_a_record_is_checked_again_when_it_is_opened(root: Path) -> None:
     record = VideoRecord("1", "../elsewhere/secret.mp4", "a")
     with pytest.raises(VideoError, match="outside of the data folder"):
-        read_clip(record.path, FrameSampling(num_frames=2), root=root)
+        read_clip(record.path, ClipSpec(FrameSampling(num_frames=2)), root=root)

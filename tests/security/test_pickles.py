@@ -22,6 +22,7 @@ from rbft.errors import ModelError, StageError
 from rbft.training.checkpoint import PLACES, AtomicCheckpointIO, Written, commit
 from rbft.training.module import VLMFineTuner
 from rbft.video.clip_cache import ClipCache
+from rbft.video.clip_spec import ClipSpec
 from rbft.video.sampling import FrameSampling
 from rbft.vlm.batch import EncodedClip
 from rbft.vlm.features import FeatureCache
@@ -143,11 +144,11 @@ def test_lightning_has_no_other_way_in(bomb: Any, tmp_path: Path) -> None:
 def test_a_kept_clip_that_is_a_pickle(way: Way, bomb: Any, tmp_path: Path) -> None:
     video = write_video(tmp_path / "a.mp4", num_frames=8, size=(48, 64))
     sampling = FrameSampling(num_frames=4)
-    fresh = ClipCache(tmp_path / "cache", 10**9, file_digest).read(video, sampling)
+    fresh = ClipCache(tmp_path / "cache", 10**9, file_digest).read(video, ClipSpec(sampling))
     (entry,) = (tmp_path / "cache").iterdir()
     way(bomb, entry)
     with pytest.warns(UserWarning, match="is damaged"):
-        again = ClipCache(tmp_path / "cache", 10**9, file_digest).read(video, sampling)
+        again = ClipCache(tmp_path / "cache", 10**9, file_digest).read(video, ClipSpec(sampling))
     assert torch.equal(fresh.frames, again.frames)
 
 

@@ -11,9 +11,10 @@ from tests.support.videos import write_video
 from rbft.data.fingerprint import file_digest
 from rbft.video.clip import Clip
 from rbft.video.clip_cache import ClipCache
+from rbft.video.clip_spec import ClipSpec
 from rbft.video.sampling import FrameSampling
 
-FOUR = FrameSampling(num_frames=4)
+FOUR = ClipSpec(FrameSampling(num_frames=4))
 GB = 10**9
 
 

@@ -38,7 +38,8 @@ class Stage:
         prompt = book.label_prompt()
         rows = {r: [Example(record, prompt) for record in getattr(self.data.splits, r)] for r in ("val", "test")}
         train = ClassificationObjective().examples(self.data.splits.train, book, [])
-        self.data.connect(self.processor, 0, accumulate, train=train, predict=rows["test"], **rows)
+        self.data.use_processor(self.processor)
+        self.data.connect(0, accumulate, train=train, predict=rows["test"], **rows)
 
     def build(self, **settings) -> VLMFineTuner:
         """A module that is told what the pipeline tells it."""

@@ -26,6 +26,7 @@ from rbft.rationales.checks.text import LabelParse, Repetition, Truncation
 from rbft.rationales.prompts import PromptBook, Prompts
 from rbft.rationales.store import Rationale
 from rbft.video.clip import read_clip
+from rbft.video.clip_spec import ClipSpec
 from rbft.video.sampling import FrameSampling
 from rbft.vlm.loading import load_model
 from rbft.vlm.model import VLM
@@ -152,9 +153,9 @@ def built_in_judge(root: Path) -> Judge:
     """The built-in model over the videos of a folder."""
     processor = ClipProcessor("builtin/tiny")
     vlm = VLM(load_model("builtin/tiny", None, "float32", None), processor.pad_id, processor.end_ids).eval()
-    sampling = FrameSampling(num_frames=8)
+    spec = ClipSpec(FrameSampling(num_frames=8))
     return Judge(
-        vlm, processor, lambda video, prompt: processor.prompt_inputs(prompt, read_clip(video, sampling, root=root)), 32
+        vlm, processor, lambda video, prompt: processor.prompt_inputs(prompt, read_clip(video, spec, root)), 32
     )
 
 

@@ -63,7 +63,8 @@ def test_accumulated_batches_make_the_step_of_a_large_batch(build, data, process
         L.seed_everything(0, verbose=False)
         data.batch_size = batch_size
         rows = data.dataset("train").examples
-        data.connect(processor, 0, accumulate, train=rows, val=[])
+        data.use_processor(processor)
+        data.connect(0, accumulate, train=rows, val=[])
         module = build(tuning=LoRA(rank=2, dropout=0.0), optim=OptimSettings(lr=1e-2, eps=1e-2, warmup=0.0))
         run = trainer(tmp_path, accumulate_grad_batches=accumulate)
         run.fit(module, datamodule=data)

@@ -71,7 +71,8 @@ class Stage:
         splits, prompt = self.data.splits, book.label_prompt()
         rows = {role: [Example(record, prompt) for record in getattr(splits, role)] for role in ("val", "test")}
         train = ClassificationObjective().examples(splits.train, book, [])
-        self.data.connect(processor, 0, 1, train=train, predict=rows["test"], **rows)
+        self.data.use_processor(processor)
+        self.data.connect(0, 1, train=train, predict=rows["test"], **rows)
 
     def trainer(self, **settings) -> L.Trainer:
         return L.Trainer(

@@ -13,6 +13,7 @@ from rbft.video.budget import CellBudget
 from rbft.video.clip import read_clip
 from rbft.video.clip_cache import ClipCache
 from rbft.video.clip_entry import clip_key
+from rbft.video.clip_spec import ClipSpec
 from rbft.video.sampling import FrameSampling
 
 
@@ -60,26 +61,25 @@ def test_too_many_frames_are_refused():
 
 def test_a_clip_is_read_within_its_budget(video: Path):
     budget = CellBudget(60, 16, 2)
-    clip = read_clip(video, FrameSampling(num_frames=8), budget=budget)
+    clip = read_clip(video, ClipSpec(FrameSampling(num_frames=8), budget=budget))
     assert clip.frames.shape == (8, 3, 48, 80)
     assert [read_number(frame) for frame in clip.frames.numpy()] == list(clip.indices)
     # fewer frames leave more to each
-    assert read_clip(video, FrameSampling(fps=1), budget=budget).frames.shape == (3, 3, 64, 112)
-    assert read_clip(video, FrameSampling(fps=1), max_pixels=32 * 48, budget=budget).frames.shape == (3, 3, 16, 48)
-    with pytest.raises(ValueError, match="not both"):
-        read_clip(video, FrameSampling(num_frames=8), size=(32, 32), budget=budget)
+    assert read_clip(video, ClipSpec(FrameSampling(fps=1), budget=budget)).frames.shape == (3, 3, 64, 112)
+    small = ClipSpec(FrameSampling(fps=1), max_pixels=32 * 48, budget=budget)
+    assert read_clip(video, small).frames.shape == (3, 3, 16, 48)
 
 
 def test_kept_clips_are_told_apart_by_their_budget(video: Path, tmp_path: Path):
     cache = ClipCache(tmp_path / "cache", 10**9, lambda _: "content")
     sampling = FrameSampling(num_frames=8)
     shapes = [
-        cache.read(video, sampling, budget=budget).frames.shape[-2:]
+        cache.read(video, ClipSpec(sampling, budget=budget)).frames.shape[-2:]
         for budget in (None, CellBudget(60, 16, 2), CellBudget(24, 16, 2), CellBudget(60, 16, 2))
     ]
     assert shapes == [(96, 160), (48, 80), (16, 48), (48, 80)]
-    keys = {clip_key("content", sampling, None, budget=CellBudget(60, 16, group)) for group in (1, 2)}
-    assert len(keys | {clip_key("content", sampling, None)}) == 3
+    keys = {clip_key("content", ClipSpec(sampling, budget=CellBudget(60, 16, group))) for group in (1, 2)}
+    assert len(keys | {clip_key("content", ClipSpec(sampling))}) == 3
 
 
 def test_sampling_takes_at_most_so_many_frames():

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from tests.support.videos import read_number, write_video
 
 from rbft.errors import VideoError
+from rbft.video.budget import fit_size
 from rbft.video.clip import read_clip
-from rbft.video.frame_size import fit_size
+from rbft.video.clip_spec import ClipSpec
 from rbft.video.reader import read_frames
 from rbft.video.sampling import FrameSampling
 
@@ -48,7 +49,7 @@ def test_fit_size_by_example() -> None:
 def test_a_clip(file: str, tmp_path: Path) -> None:
     codec = "mpeg4" if file == "a.avi" else "libx264"
     path = write_video(tmp_path / file, num_frames=50, fps=10, bframes=2, codec=codec)
-    clip = read_clip(file, FrameSampling(num_frames=4), root=tmp_path)
+    clip = read_clip(file, ClipSpec(FrameSampling(num_frames=4)), root=tmp_path)
     assert clip.indices == (6, 18, 31, 43)
     assert [read_number(frame.numpy()) for frame in clip.frames] == [6, 18, 31, 43]
     assert clip.timestamps == pytest.approx((0.6, 1.8, 3.1, 4.3))
@@ -66,7 +67,7 @@ def test_a_clip(file: str, tmp_path: Path) -> None:
 
 def test_a_clip_of_a_short_video_repeats_frames(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", num_frames=1)
-    clip = read_clip(path, FrameSampling(num_frames=4))
+    clip = read_clip(path, ClipSpec(FrameSampling(num_frames=4)))
     assert clip.indices == (0, 0, 0, 0)
     assert clip.timestamps == (0.0, 0.0, 0.0, 0.0)
     assert clip.frames.shape == (4, 3, 96, 128)
@@ -75,14 +76,14 @@ def test_a_clip_of_a_short_video_repeats_frames(tmp_path: Path) -> None:
 
 def test_a_clip_by_rate(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", num_frames=50, fps=10)
-    assert len(read_clip(path, FrameSampling(fps=2)).indices) == 10
-    assert len(read_clip(path, FrameSampling(fps=2, max_frames=3)).indices) == 3
+    assert len(read_clip(path, ClipSpec(FrameSampling(fps=2))).indices) == 10
+    assert len(read_clip(path, ClipSpec(FrameSampling(fps=2, max_frames=3))).indices) == 3
 
 
 def test_random_clips_follow_the_generator(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", num_frames=50, gop=10)
     sampling = FrameSampling(num_frames=5, mode="random")
-    clips = [read_clip(path, sampling, rng=np.random.default_rng(seed)) for seed in (1, 1, 2)]
+    clips = [read_clip(path, ClipSpec(sampling), rng=np.random.default_rng(seed)) for seed in (1, 1, 2)]
     assert clips[0].indices == clips[1].indices != clips[2].indices
     for clip in clips:
         assert tuple(read_number(frame.numpy()) for frame in clip.frames) == clip.indices
@@ -92,13 +93,11 @@ def test_random_clips_follow_the_generator(tmp_path: Path) -> None:
 def test_the_size_of_a_clip(rotation: int, shape: tuple[int, int], tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", num_frames=5, rotation=rotation)
     sampling = FrameSampling(num_frames=2)
-    assert read_clip(path, sampling, max_pixels=48 * 64).frames.shape[2:] == shape
-    assert read_clip(path, sampling, size=(30, 50)).frames.shape[2:] == (30, 50)
-    assert read_clip(path, sampling, max_pixels=10**6).frames.shape[2:] == tuple(2 * side for side in shape)
-    with pytest.raises(ValueError, match="not both"):
-        read_clip(path, sampling, max_pixels=100, size=(30, 50))
+    assert read_clip(path, ClipSpec(sampling, 48 * 64)).frames.shape[2:] == shape
+    for whole in (ClipSpec(sampling, 10**6), ClipSpec(sampling)):
+        assert read_clip(path, whole).frames.shape[2:] == tuple(2 * side for side in shape)
 
 
 def test_a_clip_is_refused_with_its_name(tmp_path: Path) -> None:
     with pytest.raises(VideoError, match=r"^missing\.mp4: no such file"):
-        read_clip("missing.mp4", FrameSampling(num_frames=2), root=tmp_path)
+        read_clip("missing.mp4", ClipSpec(FrameSampling(num_frames=2)), root=tmp_path)

@@ -9,7 +9,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import av
@@ -23,6 +23,7 @@ from tests.support.watch import entries, no_warning
 from rbft.errors import VideoError
 from rbft.video import clip_cache, clip_entry
 from rbft.video.clip import Clip, read_clip
+from rbft.video.clip_spec import ClipSpec
 from rbft.video.container import Limits
 from rbft.video.sampling import FrameSampling
 
@@ -31,15 +32,15 @@ from rbft.video.sampling import FrameSampling
     "settings",
     [
         {},
-        {"max_pixels": 1000},
-        {"size": (30, 50)},
-        {"sampling": FrameSampling(fps=3.0)},
-        {"sampling": FrameSampling(num_frames=60)},
+        {"spec": ClipSpec(FOUR.sampling, max_pixels=1000)},
+        {"spec": ClipSpec(FrameSampling(fps=3.0))},
+        {"spec": ClipSpec(FrameSampling(num_frames=60))},
+        {"spec": ClipSpec(FOUR.sampling, control="reversed")},
     ],
     ids=str,
 )
 def test_a_cached_clip_is_the_decoded_one(videos, tmp_path, opens, settings):
-    settings = {"sampling": FOUR, "root": videos, **settings}
+    settings = {"spec": FOUR, "root": videos, **settings}
     expected = read_clip("0.mp4", **settings)
     with no_warning():
         assert same(make(tmp_path / "cache").read("0.mp4", **settings), expected)
@@ -70,17 +71,16 @@ def test_whoever_writes_to_the_frames_writes_to_a_copy(videos, tmp_path):
 @pytest.mark.parametrize(
     "change",
     [
-        {"sampling": FrameSampling(num_frames=5)},
-        {"sampling": FrameSampling(fps=2.0)},
-        {"max_pixels": 1000},
-        {"size": (24, 32)},
+        {"spec": ClipSpec(FrameSampling(num_frames=5))},
+        {"spec": ClipSpec(FrameSampling(fps=2.0))},
+        {"spec": ClipSpec(FOUR.sampling, max_pixels=1000)},
         {"limits": Limits(max_frames=500)},
         {"path": "1.mp4"},
     ],
     ids=str,
 )
 def test_another_request_is_another_entry(videos, tmp_path, opens, change):
-    request = {"path": "0.mp4", "sampling": FOUR, "root": videos}
+    request = {"path": "0.mp4", "spec": FOUR, "root": videos}
     cache = make(tmp_path)
     cache.read(**request)
     opens.clear()
@@ -90,12 +90,12 @@ def test_another_request_is_another_entry(videos, tmp_path, opens, change):
 
 
 def test_every_sampling_has_its_entry(videos, tmp_path):
-    samplings = [FrameSampling(fps=fps, max_frames=most) for fps in (2.0, 20.0) for most in (8, 9)]
+    specs = [ClipSpec(FrameSampling(fps=fps, max_frames=most)) for fps in (2.0, 20.0) for most in (8, 9)]
     for _ in range(2):
-        for sampling in samplings:
-            clip = make(tmp_path).read("0.mp4", sampling, root=videos)
-            assert same(clip, read_clip("0.mp4", sampling, root=videos))
-    assert len(entries(tmp_path)) == len(samplings)
+        for spec in specs:
+            clip = make(tmp_path).read("0.mp4", spec, root=videos)
+            assert same(clip, read_clip("0.mp4", spec, root=videos))
+    assert len(entries(tmp_path)) == len(specs)
 
 
 @pytest.mark.parametrize(("module", "name"), [(clip_entry, "_SCHEMA"), (av, "__version__")], ids=["schema", "decoder"])
@@ -136,6 +136,15 @@ def test_a_video_that_changes_while_it_is_decoded_is_not_kept(tmp_path, monkeypa
     assert entries(cache.folder) == []
 
 
+def test_a_control_is_no_other_entry_and_changes_none(videos, tmp_path, opens):
+    cache = make(tmp_path / "cache")
+    blank = cache.read("0.mp4", replace(FOUR, control="blank"), root=videos)
+    opens.clear()
+    assert set(blank.frames.unique().tolist()) == {128}
+    assert len(cache.read("0.mp4", FOUR, root=videos).frames.unique()) > 2
+    assert opens == [] and len(entries(cache.folder)) == 1
+
+
 def test_equal_videos_share_an_entry_under_their_own_names(videos, tmp_path, opens):
     shutil.copy(videos / "0.mp4", tmp_path / "other.mp4")
     cache = make(tmp_path / "cache")
@@ -164,8 +173,8 @@ def test_an_unreadable_video_is_no_entry(tmp_path):
 
 
 def test_random_frames_are_decoded_every_time(videos, tmp_path, opens):
-    cache, sampling = make(tmp_path / "cache"), FrameSampling(num_frames=4, mode="random")
-    clips = [cache.read("0.mp4", sampling, root=videos, rng=np.random.default_rng(seed)) for seed in (0, 1, 1)]
+    cache, spec = make(tmp_path / "cache"), FOUR.with_mode("random")
+    clips = [cache.read("0.mp4", spec, root=videos, rng=np.random.default_rng(seed)) for seed in (0, 1, 1)]
     assert len(opens) == 3
     assert clips[0].indices != clips[1].indices
     assert same(clips[1], clips[2])

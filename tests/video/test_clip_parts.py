@@ -14,14 +14,15 @@ from rbft.video import reader
 from rbft.video.clip import Clip, read_clip
 from rbft.video.clip_cache import ClipCache
 from rbft.video.clip_entry import clip_key
+from rbft.video.clip_spec import ClipSpec
 from rbft.video.frame_index import build_index
 from rbft.video.sampling import FrameSampling
 
-FOUR = FrameSampling(num_frames=4)
+FOUR = ClipSpec(FrameSampling(num_frames=4))
 
 
-def part(start: float, end: float) -> FrameSampling:
-    return FrameSampling(num_frames=4, part=(start, end))
+def part(start: float, end: float) -> ClipSpec:
+    return FOUR.of_part((start, end))
 
 
 def numbers(clip: Clip) -> list[int]:
@@ -64,7 +65,7 @@ def test_windows_next_to_each_other_share_no_frame_and_miss_none(video: Path) ->
     every = FrameSampling(fps=10.0)
     seen = []
     for start in range(0, 6, 2):
-        seen += numbers(read_clip(video, FrameSampling(fps=every.fps, part=(start, start + 2))))
+        seen += numbers(read_clip(video, ClipSpec(FrameSampling(fps=every.fps, part=(start, start + 2)))))
     assert seen == list(range(60))
 
 
@@ -91,7 +92,7 @@ def test_parts_are_kept_apart_in_the_cache(video: Path, tmp_path: Path) -> None:
         assert numbers(cache.read(video, part(0, 2))) == [2, 7, 12, 17]
         assert numbers(cache.read(video, part(2, 4))) == [22, 27, 32, 37]
         assert numbers(cache.read(video, FOUR)) == [7, 22, 37, 52]
-    assert len({clip_key("x", sampling, None) for sampling in (FOUR, part(0, 2), part(2, 4))}) == 3
+    assert len({clip_key("x", spec) for spec in (FOUR, part(0, 2), part(2, 4))}) == 3
 
 
 @pytest.mark.parametrize("wrong", [(-1.0, 2.0), (2.0, 2.0), (3.0, 1.0)])

@@ -22,6 +22,7 @@ from tests.support.videos import write_video
 import rbft
 from rbft.errors import VideoError
 from rbft.video.clip import read_clip
+from rbft.video.clip_spec import ClipSpec
 from rbft.video.container import Limits, OpenVideo, open_video, probe, resolve_inside
 from rbft.video.reader import count_frames, read_frames
 from rbft.video.sampling import FrameSampling
@@ -181,7 +182,7 @@ def test_too_many_pixels_are_refused_before_decoding(file: str, tmp_path: Path) 
     for use in (
         lambda: probe(path, limits=small),
         lambda: count_frames(path, limits=small),
-        lambda: read_clip(path, FrameSampling(num_frames=1), limits=small),
+        lambda: read_clip(path, ClipSpec(FrameSampling(num_frames=1)), limits=small),
     ):
         with pytest.raises(VideoError, match=rf"{file}: has frames of 1920x1088, over the limit of 2088959 pixels"):
             use()
@@ -264,7 +265,7 @@ def test_flipped_bits_never_raise_anything_else(tmp_path: Path) -> None:
                 damaged[position] ^= np.uint8(1 << rng.integers(8))
             (tmp_path / f"x{file}").write_bytes(damaged.tobytes())
             try:
-                read_clip(tmp_path / f"x{file}", FrameSampling(num_frames=4))
+                read_clip(tmp_path / f"x{file}", ClipSpec(FrameSampling(num_frames=4)))
                 probe(tmp_path / f"x{file}")
             except VideoError as error:
                 assert f"x{file}" in str(error) and error.reason

@@ -14,6 +14,7 @@ from tests.support.videos import numbered_frames, read_number, write_video
 
 from rbft.errors import VideoError
 from rbft.video.clip import read_clip
+from rbft.video.clip_spec import ClipSpec
 from rbft.video.reader import FrameMissingError, count_frames, open_reader, read_frames
 from rbft.video.sampling import FrameSampling
 
@@ -57,7 +58,7 @@ def test_a_film_cut_in_the_middle_of_a_group(tmp_path: Path) -> None:
         assert [read_number(frame.numpy()) for frame in reader.read(range(30)).frames] == list(range(10, 40))
     with pytest.raises(FrameMissingError, match="frame 34 does not exist: 30 frames can be read"):
         read_frames(path, [34])
-    clip = read_clip(path, FrameSampling(num_frames=30))
+    clip = read_clip(path, ClipSpec(FrameSampling(num_frames=30)))
     assert (clip.total_num_frames, clip.indices) == (30, tuple(range(30)))
 
 
@@ -75,7 +76,7 @@ def test_mpeg4_pictures_that_say_nothing_changed(tmp_path: Path) -> None:
     assert count_frames(path) == 18
     with open_reader(path) as reader:
         assert not reader.index.timed
-    clip = read_clip(path, FrameSampling(num_frames=18))
+    clip = read_clip(path, ClipSpec(FrameSampling(num_frames=18)))
     assert (clip.total_num_frames, clip.indices) == (18, tuple(range(18)))
 
 
@@ -85,19 +86,22 @@ def write_with_sound(path: Path, film_seconds: int, sound_seconds: int, start: f
     video_codec, audio_codec = codecs.get(path.suffix, ("libx264", "aac"))
     rate = 44100 if path.suffix == ".flv" else 48000
     with av.open(str(path), "w") as output:
-        film, sound = output.add_stream(video_codec, rate=25), output.add_stream(audio_codec, rate=rate, layout="mono")
-        film.width, film.height, film.pix_fmt = 128, 96, "yuv420p"
+        picture, sound = (
+            output.add_stream(video_codec, rate=25),
+            output.add_stream(audio_codec, rate=rate, layout="mono"),
+        )
+        picture.width, picture.height, picture.pix_fmt = 128, 96, "yuv420p"
         pictures = enumerate(numbered_frames(25 * film_seconds))
         for second in range(max(film_seconds, sound_seconds)):
             for number, pixels in islice(pictures, 25):
                 frame = av.VideoFrame.from_ndarray(pixels)
                 frame.pts, frame.time_base = number + round(25 * start), Fraction(1, 25)
-                output.mux(film.encode(frame))
+                output.mux(picture.encode(frame))
             for k in range(rate * second // 1024, rate * (second + 1) // 1024 if second < sound_seconds else 0):
                 block = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
                 block.sample_rate, block.pts, block.time_base = rate, 1024 * k + round(rate * start), Fraction(1, rate)
                 output.mux(sound.encode(block))
-        output.mux(film.encode())
+        output.mux(picture.encode())
         output.mux(sound.encode())
     return path
 
@@ -106,7 +110,7 @@ def write_with_sound(path: Path, film_seconds: int, sound_seconds: int, start: f
 @pytest.mark.parametrize(("film_seconds", "sound_seconds"), [(1, 3), (3, 1)])
 def test_sound_of_another_length_is_no_loss(file: str, film_seconds: int, sound_seconds: int, tmp_path: Path) -> None:
     path = write_with_sound(tmp_path / file, film_seconds, sound_seconds)
-    clip = read_clip(path, FrameSampling(num_frames=4))
+    clip = read_clip(path, ClipSpec(FrameSampling(num_frames=4)))
     assert (clip.total_num_frames, clip.duration) == (25 * film_seconds, pytest.approx(film_seconds))
 
 
@@ -132,10 +136,10 @@ def test_a_clip_of_a_file_cut_short_is_refused(file: str, share: float, tmp_path
     path = write_video(
         tmp_path / file, numbered_frames(75) + noise, codec=codec, codec_options=options, container_options=where
     )
-    assert read_clip(path, FrameSampling(num_frames=4)).total_num_frames == 75
+    assert read_clip(path, ClipSpec(FrameSampling(num_frames=4))).total_num_frames == 75
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
     with pytest.raises(VideoError, match=rf"{file}: is cut short: its header declares"):
-        read_clip(path, FrameSampling(num_frames=4))
+        read_clip(path, ClipSpec(FrameSampling(num_frames=4)))
 
 
 def test_fragments_after_a_table_of_contents(tmp_path: Path) -> None:

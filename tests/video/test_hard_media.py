@@ -11,6 +11,7 @@ from tests.support.videos import decode_plainly
 
 from rbft.errors import VideoError
 from rbft.video.clip import read_clip
+from rbft.video.clip_spec import ClipSpec
 from rbft.video.container import probe
 from rbft.video.reader import count_frames, open_reader, read_frames
 from rbft.video.sampling import FrameSampling
@@ -45,7 +46,7 @@ def test_every_file_is_read_exactly_or_refused_with_a_reason(media_root: Path) -
         name, path = row["file"], media_root / "hard" / row["file"]
         if name in REFUSED:
             with pytest.raises(VideoError) as refused:
-                read_clip(name, FrameSampling(num_frames=1000), root=media_root / "hard")
+                read_clip(name, ClipSpec(FrameSampling(num_frames=1000)), root=media_root / "hard")
             assert str(refused.value).startswith(f"{name}: ") and REFUSED[name] in str(refused.value)
             continue
         total = int(row["decoded_frames"])
@@ -63,7 +64,7 @@ def test_every_file_is_read_exactly_or_refused_with_a_reason(media_root: Path) -
         for index, frame in zip(indices, decoded.frames.numpy(), strict=True):
             assert np.array_equal(frame, expected[index]), (name, index)
         assert np.array_equal(np.argsort(decoded.timestamps, kind="stable"), np.argsort(indices, kind="stable")), name
-        clip = read_clip(path, FrameSampling(num_frames=8), max_pixels=112 * 112)
+        clip = read_clip(path, ClipSpec(FrameSampling(num_frames=8), 112 * 112))
         assert clip.total_num_frames == total and clip.fps > 0 and clip.duration > 0, name
 
 
@@ -84,5 +85,5 @@ def test_a_real_data_set_is_read_without_a_refusal(media_root: Path) -> None:
     paths = sorted((media_root / "fights").rglob("*.mp4"))
     assert len(paths) == 300
     for path in paths:
-        clip = read_clip(path.relative_to(media_root), FrameSampling(num_frames=4), 112 * 112, root=media_root)
+        clip = read_clip(path.relative_to(media_root), ClipSpec(FrameSampling(num_frames=4), 112 * 112), media_root)
         assert clip.frames.shape[0] == 4

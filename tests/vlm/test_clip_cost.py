@@ -21,6 +21,7 @@ from rbft.vlm.processing import ClipProcessor
 from rbft.vlm.prompt import Prompt
 
 PROMPT = Prompt("what is it?")
+TWELVE = FrameSampling(num_frames=12)
 FREE = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 
 
@@ -50,34 +51,34 @@ def test_cost_is_that_of_the_clip_itself(name, frames, size, sized, family_folde
 def test_no_clip_costs_more_than_allowed(name, most, video: Path, family_folder: Callable[[str], Path]):
     processor = ClipProcessor(str(family_folder(name)))
     examples = [Example(VideoRecord("v", video.name, "run"), PROMPT)]
-    rows = ExampleDataset(examples, video.parent, FrameSampling(num_frames=12), None, processor, max_visual_tokens=most)
+    rows = ExampleDataset(examples, video.parent, processor.clip_spec(TWELVE, None, most), processor)
     tokens = processor.count_visual_tokens(rows[Draw(0, (0,), 1.0, 1.0)][0].prompt.ids)
     assert most / 4 < tokens <= most
-    free = ExampleDataset(examples, video.parent, FrameSampling(num_frames=12), None, processor)
+    free = ExampleDataset(examples, video.parent, processor.clip_spec(TWELVE), processor)
     assert processor.count_visual_tokens(free[Draw(0, (0,), 1.0, 1.0)][0].prompt.ids) > most
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_frames_are_kept_where_they_can_get_smaller(name, family_folder: Callable[[str], Path]):
-    bound = ClipProcessor(str(family_folder(name))).frame_bound(None, 9)
+    spec = ClipProcessor(str(family_folder(name))).clip_spec(FrameSampling(num_frames=20), None, 9)
     if name in FREE:
-        assert bound.sized and bound.max_frames == 18  # a token for each pair
-        assert bound.budget is not None and bound.budget.frame_size(12, 90, 160) == (16, 16)
+        assert spec.sized and spec.sampling.num_frames == 18  # a token for each pair
+        assert spec.frame_size(12, 90, 160) == (16, 16)
     else:
-        assert not bound.sized and bound.budget is None and bound.max_frames == 2
+        assert not spec.sized and spec.budget is None and spec.sampling.num_frames == 2
 
 
 @pytest.mark.parametrize("name", ["smolvlm", "llava_onevision", "internvl"])
 def test_a_bound_below_one_frame_is_refused(name, family_folder: Callable[[str], Path]):
     with pytest.raises(ConfigError, match=r"data.max_visual_tokens: a clip of one frame costs .* 3 are too few"):
-        ClipProcessor(str(family_folder(name))).frame_bound(None, 3)
+        ClipProcessor(str(family_folder(name))).clip_spec(TWELVE, None, 3)
 
 
 def test_both_bounds_hold(video: Path, family_folder: Callable[[str], Path]):
     processor = ClipProcessor(str(family_folder("qwen2_5_vl")))
-    bound = processor.frame_bound(600, 1000)
-    assert bound.max_pixels == 600 and bound.budget is not None
-    height, width = bound.budget.frame_size(8, 90, 160, bound.max_pixels)
+    spec = processor.clip_spec(TWELVE, 600, 1000)
+    assert spec.max_pixels == 600 and spec.budget is not None
+    height, width = spec.frame_size(8, 90, 160)
     assert height * width <= 600
 
 

@@ -24,11 +24,10 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def tokens(processor: ClipProcessor, video: Path, max_pixels: int | None) -> tuple[int, tuple[int, ...]]:
-    bound = processor.frame_bound(max_pixels)
-    clip = read_clip(
-        video, FrameSampling(num_frames=8), max_pixels=bound.max_pixels, multiple=bound.multiple, root=video.parent
-    )
-    inputs = processor.prompt_inputs(Prompt("what?"), clip, sized=max_pixels is not None)
+    spec = processor.clip_spec(FrameSampling(num_frames=8), max_pixels)
+    assert spec.sized == (max_pixels is not None)
+    clip = read_clip(video, spec, video.parent)
+    inputs = processor.prompt_inputs(Prompt("what?"), clip, sized=spec.sized)
     return processor.count_visual_tokens(inputs.ids), tuple(clip.frames.shape[-2:])
 
 
@@ -47,7 +46,7 @@ def test_tokens_stay_below_the_bound(name: str, max_pixels: int, video: Path, fa
 @pytest.mark.parametrize("name", QWEN[:2])
 def test_the_processors_own_largest_frame_holds(name: str, video: Path, family_folder: Callable[[str], Path]):
     processor = ClipProcessor(str(family_folder(name)))
-    assert processor.frame_bound(10**9).max_pixels == 2048
+    assert processor.clip_spec(FrameSampling(num_frames=8), 10**9).max_pixels == 2048
     assert tokens(processor, video, 10**9)[0] <= 4 * 2048 // 256
 
 

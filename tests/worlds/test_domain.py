@@ -130,11 +130,12 @@ def test_bad_settings_are_named(tmp_path: Path, key: str, value: object):
 def test_decoded_clips_show_the_truth(written: Path):
     """The eight frames a reader takes from a file are those that the model was made for."""
     from rbft.video.clip import read_clip
+    from rbft.video.clip_spec import ClipSpec
     from rbft.video.sampling import FrameSampling
     from rbft.worlds.scenes import COLOURS
 
     for row in truth(written):
-        clip = read_clip(written / row["path"], FrameSampling(num_frames=8), size=(64, 64))
+        clip = read_clip(written / row["path"], ClipSpec(FrameSampling(num_frames=8), 64 * 64))
         frames = clip.frames.permute(0, 2, 3, 1).numpy().astype(int)  # (8, 64, 64, 3)
         background = np.median(frames, axis=(0, 1, 2))
         for thing in row["objects"]:

@@ -26,10 +26,10 @@ from rbft.data.video_facts import VideoFacts
 from rbft.errors import DataError
 from rbft.video.clip import Clip, read_clip
 from rbft.video.clip_cache import ClipCache, default_folder
-from rbft.video.clip_control import ClipControl
+from rbft.video.clip_spec import ClipControl, ClipSpec
 from rbft.video.sampling import FrameSampling
 from rbft.vlm.features import FeatureCache
-from rbft.vlm.processing import ClipProcessor, FrameBound
+from rbft.vlm.processing import ClipProcessor
 
 Role = Literal["train", "val", "test", "predict"]
 
@@ -122,11 +122,12 @@ class VideoDataModule(L.LightningDataModule):
         self.format = format if format is not None else ClassFolders()
         self.shots, self.draw, self.nested, self.pool_shots = shots, draw, nested, pool_shots
         self.val_shots, self.val_fraction = val_shots, val_fraction
-        self.sampling = FrameSampling(num_frames=num_frames, fps=fps, max_frames=max_frames)
-        self.train_sampling = FrameSampling(num_frames=num_frames, fps=fps, max_frames=max_frames, mode=frames)
+        sampling = FrameSampling(num_frames=num_frames, fps=fps, max_frames=max_frames)
+        self.frames: Literal["uniform", "random"] = frames
         self.max_pixels, self.max_visual_tokens = max_pixels, max_visual_tokens
+        self.spec = ClipSpec(sampling, max_pixels, control=clip_control)
+        self._processor: ClipProcessor | None = None
         self.batch_size, self.eval_batch_size, self.num_workers = batch_size, eval_batch_size, num_workers
-        self.clip_control = clip_control
         self.on_bad_video: Policy = on_bad_video
         self.unlabelled = unlabelled
         self.unreadable: tuple[VideoRecord, ...] = ()
@@ -213,41 +214,39 @@ class VideoDataModule(L.LightningDataModule):
         records = [record for role in roles for record in every[role]]
         return records_fingerprint(self.root, records) + ":" + ",".join(self.labels.names)
 
-    def clip(self, path: str, bound: FrameBound | None = None) -> Clip:
-        """The frames of a video that scoring takes; for people to see, or as a model's processor bounds them."""
-        if bound is None:  # as scoring takes them, which are kept, once it is known what for
-            bound = next((dataset.bound for dataset in self._datasets.values()), FrameBound(self.max_pixels, 2))
-        read = read_clip if self.cache is None else self.cache.read
-        return read(
-            path,
-            self.sampling.at_most(bound.max_frames),
-            max_pixels=bound.max_pixels,
-            root=self.root,
-            multiple=bound.multiple,
-            budget=bound.budget,
-        )
+    def use_processor(self, processor: ClipProcessor) -> None:
+        """Settle how clips are read: as this processor of a model wants them.
 
-    def connect(self, processor: ClipProcessor, seed: int, accumulate: int, **rows: Sequence[Example]) -> None:
-        """Say what the loaders yield.
+        Raises:
+            ConfigError: Not even a clip of one frame keeps to `max_visual_tokens`.
+        """
+        self._processor = processor
+        spec = self.spec
+        self.spec = processor.clip_spec(spec.sampling, self.max_pixels, self.max_visual_tokens, spec.control)
+
+    def clip(self, path: str) -> Clip:
+        """The clip of a video as scoring reads it; before `use_processor` bound by `max_pixels` alone."""
+        read = read_clip if self.cache is None else self.cache.read
+        return read(path, self.spec, self.root)
+
+    def connect(self, seed: int, accumulate: int, **rows: Sequence[Example]) -> None:
+        """Say what the loaders yield, after `use_processor`.
 
         Args:
-            processor: The model's processor.
-            seed: Of the order of training rows.
-            accumulate: Micro-batches of an optimiser step.
-            rows: Examples by role: train, val, test, predict.
+            seed: seed of the order of training rows.
+            accumulate: micro-batches of an optimiser step.
+            rows: examples by role: train, val, test, predict.
         """
+        assert self._processor is not None, "use_processor comes first"
         self.seed, self.accumulate = seed, accumulate
         self._datasets = {
             role: ExampleDataset(  # type: ignore[misc]
                 examples,
                 self.root,
-                self.train_sampling if role == "train" else self.sampling,
-                self.max_pixels,
-                processor,
+                self.spec.with_mode(self.frames if role == "train" else "uniform"),
+                self._processor,
                 self.cache,
-                self.max_visual_tokens,
                 self.features,
-                self.clip_control,
             )
             for role, examples in rows.items()
         }

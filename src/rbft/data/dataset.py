@@ -15,10 +15,9 @@ from rbft.data.records import VideoRecord
 from rbft.data.sampler import Draw
 from rbft.video.clip import Clip, read_clip
 from rbft.video.clip_cache import ClipCache
-from rbft.video.clip_control import ClipControl, control_clip
 from rbft.video.clip_entry import clip_key
+from rbft.video.clip_spec import ClipSpec
 from rbft.video.container import resolve_inside
-from rbft.video.sampling import FrameSampling
 from rbft.vlm.batch import Item, PromptInputs
 from rbft.vlm.features import FeatureCache, feature_key
 from rbft.vlm.processing import ClipProcessor
@@ -48,34 +47,27 @@ class ExampleDataset(Dataset[list[Item]]):
     """Rows of a stage, by clip: all that is asked about a clip comes together, so that the clip is computed once.
 
     Args:
-        examples: The rows' content.
-        root: The data root.
-        sampling: Which frames of a video are taken.
-        max_pixels: Upper bound of height x width of a frame; None keeps the source size.
-        processor: The model's processor.
-        cache: Where decoded clips are kept; None decodes every time.
-        max_visual_tokens: Most visual tokens of a clip; None for no bound.
-        features: Where encoded clips are kept; None encodes every time.
-        control: What is taken from every clip.
+        examples: content of the rows.
+        root: the data root.
+        spec: how clips are read.
+        processor: processor of the model.
+        cache: where decoded clips are kept; None decodes every time.
+        features: where encoded clips are kept; None encodes every time.
     """
 
     def __init__(
         self,
         examples: Sequence[Example],
         root: Path,
-        sampling: FrameSampling,
-        max_pixels: int | None,
+        spec: ClipSpec,
         processor: ClipProcessor,
         cache: ClipCache | None = None,
-        max_visual_tokens: int | None = None,
         features: FeatureCache | None = None,
-        control: ClipControl = "none",
     ) -> None:
         self.examples = tuple(examples)
-        self.bound = processor.frame_bound(max_pixels, max_visual_tokens)
-        self.root, self.sampling, self.processor = root, sampling.at_most(self.bound.max_frames), processor
+        self.root, self.spec, self.processor = root, spec, processor
         self._read = read_clip if cache is None else cache.read
-        self._features, self._control = features, control
+        self._features = features
         self._pixels = processor.fingerprint()
         self._vision: str | None = None
         self.targets = [
@@ -146,7 +138,7 @@ class ExampleDataset(Dataset[list[Item]]):
             if encoded is not None:
                 return self.processor.encoded_inputs(example.prompt, encoded)
         clip = self._clip(example, seed)
-        prompt = self.processor.prompt_inputs(example.prompt, clip, sized=self.bound.sized)
+        prompt = self.processor.prompt_inputs(example.prompt, clip, sized=self.spec.sized)
         # features of a video that was replaced while it was decoded are nobody's
         return replace(prompt, key=key) if key == self._feature_key(example) else prompt
 
@@ -155,37 +147,23 @@ class ExampleDataset(Dataset[list[Item]]):
 
         None where they are not: random frames hardly repeat and would only fill the disk.
         """
-        if self._features is None or self._vision is None or self.sampling.mode == "random" or not example.prompt.video:
+        if (
+            self._features is None
+            or self._vision is None
+            or self.spec.sampling.mode == "random"
+            or not example.prompt.video
+        ):
             return None
         # a video with stored features is refused for the same reasons as one to decode
         resolve_inside(self.root, example.record.path)
-        clip = clip_key(
-            file_digest(self.root / example.record.path),
-            self._sampling(example),
-            max_pixels=self.bound.max_pixels,
-            multiple=self.bound.multiple,
-            budget=self.bound.budget,
-        )
-        return feature_key(clip, self._control, self._pixels, self._vision)
+        clip = clip_key(file_digest(self.root / example.record.path), self.spec.of_part(example.record.part))
+        return feature_key(clip, self.spec.control, self._pixels, self._vision)
 
     def blank(self) -> PromptInputs:
         """The first example's question about a clip of that size that shows nothing: all frames are grey."""
-        clip = self._clip(self.examples[0], (0,))
-        blank = control_clip(clip, "blank")
-        return self.processor.prompt_inputs(self.examples[0].prompt, blank, sized=self.bound.sized)
-
-    def _sampling(self, example: Example) -> FrameSampling:
-        part = example.record.part
-        return self.sampling if part is None else replace(self.sampling, part=part)
+        blank = self._clip(self.examples[0], (0,)).under("blank")
+        return self.processor.prompt_inputs(self.examples[0].prompt, blank, sized=self.spec.sized)
 
     def _clip(self, example: Example, seed: tuple[int, ...]) -> Clip:
-        clip = self._read(
-            example.record.path,
-            self._sampling(example),
-            max_pixels=self.bound.max_pixels,
-            root=self.root,
-            rng=np.random.default_rng(seed),
-            multiple=self.bound.multiple,
-            budget=self.bound.budget,
-        )
-        return control_clip(clip, self._control)
+        spec = self.spec.of_part(example.record.part)
+        return self._read(example.record.path, spec, self.root, np.random.default_rng(seed))

@@ -24,7 +24,7 @@ from rbft.data.fingerprint import file_digest
 from rbft.data.video_facts import VideoFacts, inspect_video, time_up
 from rbft.errors import ConfigError, DataError, VideoError
 from rbft.files import append_jsonl, read_jsonl
-from rbft.video.clip_gathering import ClipWish
+from rbft.video.clip_prefetch import ClipRequest
 from rbft.video.container import resolve_inside
 
 CACHE_FILE = "video_facts.jsonl"
@@ -48,7 +48,7 @@ def survey(
     console: Console,
     workers: int | None = None,
     time_limit: float = 300.0,
-    wishes: Sequence[ClipWish] = (),
+    requests: Sequence[ClipRequest] = (),
 ) -> dict[str, VideoFacts]:
     """What is true of every video; only files that no earlier survey saw are decoded.
 
@@ -63,7 +63,7 @@ def survey(
         workers: Decoding processes of one thread each; None: one a core. With 1, this process decodes, which neither
             survives a crash of the media library nor interrupts it within a packet.
         time_limit: Seconds a video may take.
-        wishes: Clips that will be read from every video; those that are decoded now leave them in the clip cache.
+        requests: Clips that will be read from every video; those that are decoded now leave them in the clip cache.
 
     Returns:
         The facts by path, in the order of `paths`.
@@ -85,7 +85,7 @@ def survey(
         else:
             jobs.append((path, known))
     processes = min(_cores() if workers is None else workers, -(-len(jobs) // _FILES_A_WORKER))
-    task: Task = partial(inspect_video, wishes=tuple(wishes)) if wishes else inspect_video
+    task: Task = partial(inspect_video, requests=tuple(requests)) if requests else inspect_video
     if processes > 1:
         found = decode_in_processes(root, jobs, processes, time_limit, task)
     else:

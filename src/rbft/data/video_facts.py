@@ -13,7 +13,7 @@ import numpy as np
 from rbft.data.fingerprint import file_digest
 from rbft.data.likeness import NUM_PICTURES, PICTURE_SIZE, signature
 from rbft.errors import VideoError
-from rbft.video.clip_gathering import ClipGathering, ClipWish
+from rbft.video.clip_prefetch import ClipPrefetch, ClipRequest
 from rbft.video.container import display_rotation, open_video
 from rbft.video.convert import RGBConverter
 from rbft.video.decoding import DecodingRun, decode_all
@@ -83,7 +83,9 @@ class VideoFacts:
         return asdict(self)
 
 
-def inspect_video(path: str, root: Path, digest: str, time_limit: float, wishes: Sequence[ClipWish] = ()) -> VideoFacts:
+def inspect_video(
+    path: str, root: Path, digest: str, time_limit: float, requests: Sequence[ClipRequest] = ()
+) -> VideoFacts:
     """Decode a whole video and say what it is.
 
     A file that lost its end decodes without any error, so what decodes is compared with what the file promises.
@@ -93,7 +95,7 @@ def inspect_video(path: str, root: Path, digest: str, time_limit: float, wishes:
         root: The data root.
         digest: Of its content.
         time_limit: Seconds it may take; looked at between frames.
-        wishes: Clips that will be read from it; they are stored if nothing is wrong with the video.
+        requests: Clips that will be read from it; they are stored if nothing is wrong with the video.
     """
     deadline = time.monotonic() + time_limit
     size = (root / path).stat().st_size
@@ -103,17 +105,17 @@ def inspect_video(path: str, root: Path, digest: str, time_limit: float, wishes:
         with open_video(path, root) as video:
             codec = video.stream.codec_context.name
             index = build_index(video)
-        gatherings = [ClipGathering(wish, path, index) for wish in wishes]
-        decoded = _decode(path, root, index, deadline, gatherings)
+        prefetches = [ClipPrefetch(request, path, index) for request in requests]
+        decoded = _decode(path, root, index, deadline, prefetches)
     except _TimeUpError:
         return VideoFacts(path, "gave_up", time_up(time_limit), size, digest)
     except VideoError as error:
         return VideoFacts(path, "unreadable", error.reason, size, digest)
     whole = decoded.loss is None and decoded.undamaged == index.num_frames
     # not replaced while it was decoded
-    if gatherings and whole and file_digest(root / path) == digest:
-        for gathering in gatherings:
-            gathering.keep(digest)
+    if prefetches and whole and file_digest(root / path) == digest:
+        for prefetch in prefetches:
+            prefetch.keep(digest)
     pictures = np.stack(decoded.pictures)
     return VideoFacts(
         path=path,
@@ -156,7 +158,7 @@ class _Decoded:
 
 
 def _decode(
-    path: str, root: Path, index: FrameIndex, deadline: float, gatherings: Sequence[ClipGathering] = ()
+    path: str, root: Path, index: FrameIndex, deadline: float, prefetches: Sequence[ClipPrefetch] = ()
 ) -> _Decoded:
     """Decodes every frame and keeps the few sampled ones, small; hands each to the clips that are gathered.
 
@@ -180,8 +182,8 @@ def _decode(
             places.append((order, position))
             if order in wanted:
                 convert.write(frame, small.setdefault(order, np.empty((3, *PICTURE_SIZE), np.uint8)))
-            for gathering in gatherings:
-                gathering.put(frame, order)
+            for prefetch in prefetches:
+                prefetch.put(frame, order)
     first = run.first_damage()
     if not small:  # not even the first of the sampled frames was reached
         why = f" ({first})" if first else ""

@@ -8,10 +8,9 @@ from dataclasses import asdict, dataclass, replace
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from rbft.data.clip_shapes import ClipShape, clip_shape
 from rbft.errors import ModelError
-from rbft.vlm.clip_bounds import ClipCost, FrameBound
-from rbft.vlm.processing import ClipProcessor
+from rbft.video.clip_spec import ClipShape
+from rbft.vlm.processing import ClipCost, ClipProcessor
 from rbft.vlm.prompt import Prompt
 
 if TYPE_CHECKING:
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from rbft.rationales.prompts import PromptBook
     from rbft.training.module import VLMFineTuner
 
-KnownCosts = dict[tuple[ClipProcessor, Prompt, FrameBound, ClipShape], ClipCost]
+KnownCosts = dict[tuple[ClipProcessor, Prompt, bool, ClipShape], ClipCost]
 Range = tuple[float, float, float]
 """Least, median and largest value."""
 
@@ -83,25 +82,24 @@ class ClipCosts:
     def __init__(self, parts: StageParts, known: KnownCosts) -> None:
         self._data, self._processor = parts.data, parts.processor
         self._prompt = parts.book.label_prompt()
-        self._bound = parts.processor.frame_bound(parts.data.max_pixels, parts.data.max_visual_tokens)
         self._known, self._mine = known, dict[ClipShape, ClipCost]()
         self._lengths: dict[Prompt, int] = {}
 
     def shape(self, record: VideoRecord) -> ClipShape:
         """Frames and their size."""
-        return clip_shape(self._data.facts[record.path], self._data.sampling, self._bound)
+        facts = self._data.facts[record.path]
+        return self._data.spec.shape(facts.decoded_frames, facts.fps, facts.height, facts.width)
 
     def cost(self, record: VideoRecord) -> ClipCost:
         """Tokens with the question about the class."""
         shape = self.shape(record)
         if shape in self._mine:
             return self._mine[shape]
-        key = (self._processor, self._prompt, self._bound, shape)
+        sized = self._data.spec.sized
+        key = (self._processor, self._prompt, sized, shape)
         if key not in self._known:
             seconds = self._data.facts[record.path].duration or None
-            self._known[key] = self._processor.clip_cost(
-                *shape, prompt=self._prompt, seconds=seconds, sized=self._bound.sized
-            )
+            self._known[key] = self._processor.clip_cost(*shape, prompt=self._prompt, seconds=seconds, sized=sized)
         cost, most = self._known[key], self._data.max_visual_tokens
         if most is not None and cost.visual_tokens > most:
             raise ModelError(
@@ -122,7 +120,7 @@ class ClipCosts:
         times = []
         for _ in range(3):
             start = time.perf_counter()
-            self._processor.clip_cost(*shape, prompt=self._prompt, sized=self._bound.sized)
+            self._processor.clip_cost(*shape, prompt=self._prompt, sized=self._data.spec.sized)
             times.append(time.perf_counter() - start)
         return min(times)
 

@@ -202,7 +202,7 @@ class _Stage:
 
     def _times_encoded(self, record: VideoRecord) -> float:
         trains = self._parts.stage.trains
-        random = trains and self._data.train_sampling.mode == "random"
+        random = trains and self._data.frames == "random"
         times = self.epochs if trains else 1.0
         if self._data.features is None or random or (trains and self._size.vision_trained):
             return times

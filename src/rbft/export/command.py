@@ -85,10 +85,10 @@ def _require_shareable(model: WarmModel, form: Form, *, pushed: bool) -> None:
     Raises:
         ConfigError: The run is a control, or its adapter belongs to a folder of this machine.
     """
-    if model.data.clip_control != "none":
+    if model.data.spec.control != "none":
         raise ConfigError(
             "the run's test takes something from every clip (data.clip_control: "
-            f"{model.data.clip_control}); it is a control and no classifier to export."
+            f"{model.data.spec.control}); it is a control and no classifier to export."
         )
     if pushed and form == "adapter" and Path(model_source(model.module.name)).exists():
         raise ConfigError(
@@ -127,7 +127,7 @@ def _clips(recorded: Recorded, model: WarmModel, folder: str | None, console: Co
     with steps_shown(console) as told:
         for number, name in enumerate(chosen, start=1):
             try:
-                clips.append(data.clip(name, model.bound))
+                clips.append(data.clip(name))
             except VideoError as error:
                 console.print(f"not compared on: {escape(str(error))}")
             told("videos read", number, len(chosen))
@@ -140,7 +140,7 @@ def _build(
     recorded: Recorded, model: WarmModel, form: Form, clips: Sequence[Clip], target: Path, console: Console
 ) -> None:
     """Make the folder beside its target, and name it so when all of it is there and right."""
-    told = describe_run(recorded, model, model.bound, form)
+    told = describe_run(recorded, model, form)
     target.parent.mkdir(parents=True, exist_ok=True)
     made = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
     try:

@@ -7,22 +7,22 @@ from typing import Any
 from rbft import __version__
 from rbft.predict.model import WarmModel
 from rbft.predict.recorded import Recorded
-from rbft.vlm.processing import FrameBound
 
 SCHEMA = 1
 """Of rbft.json; raised when the meaning of what stands there changes."""
 
 
-def frame_policy(model: WarmModel, bound: FrameBound) -> dict[str, Any]:
+def frame_policy(model: WarmModel) -> dict[str, Any]:
     """Which frames of a video are taken, and in which size."""
-    sampling, budget = model.data.sampling.at_most(bound.max_frames), bound.budget
+    spec = model.data.spec
+    sampling, budget = spec.sampling, spec.budget
     return {
         "num_frames": sampling.num_frames,
         "fps": sampling.fps,
         "max_frames": sampling.max_frames,
         "places": "the middle of each of equal parts of the video",
-        "max_pixels": bound.max_pixels,
-        "multiple": bound.multiple if budget is None else budget.side,
+        "max_pixels": spec.max_pixels,
+        "multiple": spec.multiple if budget is None else budget.side,
         "cells": None if budget is None else budget.cells,
         "group": None if budget is None else budget.group,
         "cell": model.processor.cell,
@@ -30,13 +30,12 @@ def frame_policy(model: WarmModel, bound: FrameBound) -> dict[str, Any]:
     }
 
 
-def describe_run(recorded: Recorded, model: WarmModel, bound: FrameBound, form: str) -> dict[str, Any]:
+def describe_run(recorded: Recorded, model: WarmModel, form: str) -> dict[str, Any]:
     """The content of rbft.json.
 
     Args:
         recorded: The run.
         model: Its model.
-        bound: How its frames are decoded.
         form: Of the weights beside it.
     """
     module, book = model.module, model.book
@@ -71,7 +70,7 @@ def describe_run(recorded: Recorded, model: WarmModel, bound: FrameBound, form: 
             "conclusion": prompts.conclusion,
             "separator": prompts.separator,
         },
-        "frames": frame_policy(model, bound),
+        "frames": frame_policy(model),
         "answering": {
             "mode": choice.mode,
             "mixture_weight": choice.mixture_weight,

@@ -64,7 +64,9 @@ def label_scores(vlm: VLM, processor: ClipProcessor, model: WarmModel, clips: Se
     scorer = replace(model.module.scoring.scorer, label_ids=labels, prior=None)
     size, parts = model.data.eval_batch_size, []
     for start in range(0, len(clips), size):
-        rows = [processor.prompt_inputs(prompt, clip, sized=model.bound.sized) for clip in clips[start : start + size]]
+        rows = [
+            processor.prompt_inputs(prompt, clip, sized=model.data.spec.sized) for clip in clips[start : start + size]
+        ]
         parts.append(scorer(vlm, [row.to(model.device) for row in rows]).double().cpu())
     return torch.cat(parts)
 

@@ -65,7 +65,7 @@ class WarmModel:
             )
         self.seed = int(cli.resolved()["seed_everything"])
         self.processor = ClipProcessor(module.name, module.revision)
-        self.bound = self.processor.frame_bound(self.data.max_pixels, self.data.max_visual_tokens)
+        self.data.use_processor(self.processor)
         self.trained = recorded.weights is not None
         self.book = PromptBook(module.prompts, recorded.labels)
         module.connect(self.processor, self.book, self.seed)
@@ -147,7 +147,7 @@ class WarmModel:
             return {}, errors
         vlm = self.vlm
         self.data.root = root
-        self.data.connect(self.processor, self.seed, 1, test=rows)
+        self.data.connect(self.seed, 1, test=rows)
         dataset = self.data.dataset("test")
         dataset.use_vision(self._vision)
         scoring.start(vlm, None)

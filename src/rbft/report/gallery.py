@@ -121,12 +121,13 @@ def _frames(entry: Entry, video: str) -> tuple[str | None, str]:
     # torch takes seconds to import, and no table needs it
     from rbft.report.figures import frames_jpeg
     from rbft.video.clip import read_clip
+    from rbft.video.clip_spec import ClipSpec
     from rbft.video.sampling import FrameSampling
 
     settings: dict[str, Any] = entry.run.data
     try:
         sampling = FrameSampling(num_frames=min(_FRAMES, settings.get("num_frames") or _FRAMES))
-        clip = read_clip(video, sampling, max_pixels=_PIXELS, root=root)
+        clip = read_clip(video, ClipSpec(sampling, _PIXELS), root)
     except (RBFTError, TypeError) as error:
         return None, f"the video cannot be shown: {error}"
     return "data:image/jpeg;base64," + base64.b64encode(frames_jpeg(clip.frames)).decode(), ""

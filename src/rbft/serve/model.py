@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from torch import Tensor
 
@@ -13,6 +13,7 @@ from rbft.errors import VideoError
 from rbft.predict import Classifier, VideoInput
 from rbft.video.clip import Clip, read_clip
 from rbft.video.clip_cache import ClipCache
+from rbft.video.clip_spec import ClipSpec
 
 
 @dataclass(frozen=True)
@@ -42,14 +43,14 @@ class _LastClip:
     """Remembers the clip that was read last: the model and a person look at the same frames, decoded once."""
 
     def __init__(self) -> None:
-        self._asked: tuple[Any, ...] | None = None
+        self._asked: tuple[str, ClipSpec, Path | None] | None = None
         self.clip: Clip | None = None
 
-    def read(self, path: str | Path, *args: Any, rng: object = None, **settings: Any) -> Clip:
+    def read(self, path: str | Path, spec: ClipSpec, root: Path | None = None, rng: object = None) -> Clip:
         """As `read_clip`; the frames of a test are never random, so `rng` is not used."""
-        asked = (str(path), args, sorted(settings.items(), key=lambda item: item[0]))
+        asked = (str(path), spec, root)
         if self.clip is None or asked != self._asked:
-            self.clip, self._asked = read_clip(path, *args, **settings), asked
+            self.clip, self._asked = read_clip(path, spec, root), asked
         return self.clip
 
     def forget(self) -> None:
@@ -93,8 +94,7 @@ class ServedModel:
         model = self._classifier.model
         model.data.root = video.parent
         try:
-            bound = model.processor.frame_bound(model.data.max_pixels, model.data.max_visual_tokens)
-            clip = model.data.clip(video.name, bound)
+            clip = model.data.clip(video.name)
             # a run whose two questions are one and the same has no second way to ask
             why = rationale and model.book.blind_prompt() != model.book.label_prompt()
             (said,) = self._classifier.predict([VideoInput(video.name, video.name, video.parent)], rationale=why)

@@ -30,10 +30,9 @@ def judge_written(
         standing: How many of them, from the first on, keep the scores they have.
     """
     module, data, processor = entry.module, entry.datamodule, entry.processor
-    bound = processor.frame_bound(data.max_pixels, data.max_visual_tokens)
 
     def ask(video: str, prompt: Prompt) -> PromptInputs:
-        return processor.prompt_inputs(prompt, data.clip(video, bound), sized=bound.sized)
+        return processor.prompt_inputs(prompt, data.clip(video), sized=data.spec.sized)
 
     with steps_shown(console) as told:
         judge = None

@@ -84,4 +84,4 @@ def connect(work: Work, trainer: L.Trainer | None, **rows: Sequence[Example]) ->
     """Say what the loaders of each role yield."""
     entry = work.entry
     accumulate = 1 if trainer is None else trainer.accumulate_grad_batches
-    entry.datamodule.connect(entry.processor, int(entry.config["seed_everything"]), accumulate, **rows)
+    entry.datamodule.connect(int(entry.config["seed_everything"]), accumulate, **rows)

@@ -13,7 +13,6 @@ from rbft.errors import ConfigError
 from rbft.rationales.store import RationaleStore
 from rbft.rationales.vllm_writer import Frames
 from rbft.terminal import steps_shown
-from rbft.video.clip_control import control_clip
 from rbft.vlm.loading import model_source
 
 if TYPE_CHECKING:
@@ -59,11 +58,10 @@ def write_elsewhere(
         console: Where to show how far it is.
     """
     module, data, processor = entry.module, entry.datamodule, entry.processor
-    bound = processor.frame_bound(data.max_pixels, data.max_visual_tokens)
 
     def frames(example: Example) -> Frames:
-        clip = control_clip(data.clip(example.record.path, bound), data.clip_control)
-        sized = {"do_resize": False} if bound.sized and processor.whole_cells(clip) else {}
+        clip = data.clip(example.record.path)
+        sized = {"do_resize": False} if data.spec.sized and processor.whole_cells(clip) else {}
         pixels = clip.frames.permute(0, 2, 3, 1).contiguous().numpy()
         return Frames(pixels, clip.metadata(), {"do_sample_frames": False, **sized})
 

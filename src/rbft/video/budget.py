@@ -1,16 +1,39 @@
-"""A bound on what all frames of a clip cost together, for models that cut frames into square cells."""
+"""How large the frames of a clip are: under a bound of pixels, and under one on what all frames cost together."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING
 
-from rbft.video.frame_size import fit_size
 
-if TYPE_CHECKING:
-    from rbft.video.convert import SizeRule
+def fit_size(height: int, width: int, max_pixels: int, multiple: int = 2) -> tuple[int, int]:
+    """The largest size of at most `max_pixels` that keeps the aspect ratio and does not enlarge.
+
+    Args:
+        height: Height of the source in pixels.
+        width: Width of the source in pixels.
+        max_pixels: Most pixels (height times width) of the result.
+        multiple: Both sides of the result are multiples of this, except that a side shorter than it stays as it is.
+
+    Returns:
+        Height and width.
+
+    Raises:
+        ValueError: An argument is below 1.
+    """
+    if min(height, width, max_pixels, multiple) < 1:
+        raise ValueError(f"sizes must be at least 1: {height=}, {width=}, {max_pixels=}, {multiple=}")
+    scale = min(1.0, math.sqrt(max_pixels / (height * width)))
+    short, long = sorted((height, width))
+    fitted_short = _round_down(short * scale, multiple, short)
+    # A short side that cannot shrink further leaves less to the long one than the aspect ratio asks for.
+    fitted_long = _round_down(min(long * scale, max_pixels / fitted_short), multiple, long)
+    return (fitted_short, fitted_long) if height <= width else (fitted_long, fitted_short)
+
+
+def _round_down(value: float, multiple: int, original: int) -> int:
+    """A multiple not above `value`, but at least one multiple or the original if that is less."""
+    return max(int(value) // multiple * multiple, min(multiple, original))
 
 
 @dataclass(frozen=True)
@@ -52,17 +75,3 @@ class CellBudget:
         pixels = cells * self.side**2
         pixels = pixels if max_pixels is None else min(pixels, max_pixels)
         return fit_size(max(height, self.side), max(width, self.side), pixels, self.side)
-
-
-def size_rule(num_frames: int, max_pixels: int | None, multiple: int, budget: CellBudget | None) -> SizeRule | None:
-    """How large the frames of a clip are, by their source; None for as large as that.
-
-    Args:
-        num_frames: Frames of the clip.
-        max_pixels: Most pixels of a frame; None for no bound.
-        multiple: What both sides are multiples of, without a budget.
-        budget: Bound on all frames together; None for none.
-    """
-    if budget is not None:
-        return partial(budget.frame_size, num_frames, max_pixels=max_pixels)
-    return None if max_pixels is None else partial(fit_size, max_pixels=max_pixels, multiple=multiple)

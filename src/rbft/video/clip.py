@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
 
 from rbft.errors import VideoError
-from rbft.video.budget import size_rule
+from rbft.video.clip_control import controlled_frames
+from rbft.video.clip_spec import ClipControl, ClipSpec
 from rbft.video.container import DEFAULT_LIMITS, Limits
 from rbft.video.frame_index import FrameIndex
 from rbft.video.reader import FrameMissingError, open_reader
 from rbft.video.sampling import FrameSampling
-
-if TYPE_CHECKING:
-    from rbft.video.budget import CellBudget
-    from rbft.video.convert import SizeRule
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,41 +50,32 @@ class Clip:
             "frames_indices": list(self.indices),
         }
 
+    def under(self, control: ClipControl) -> Clip:
+        """The same with what a control takes from it; times and numbers of its frames stay as they are."""
+        return self if control == "none" else replace(self, frames=controlled_frames(self.frames, control))
+
 
 def read_clip(
     path: str | Path,
-    sampling: FrameSampling,
-    max_pixels: int | None = None,
-    size: tuple[int, int] | None = None,
+    spec: ClipSpec,
     root: Path | None = None,
-    limits: Limits = DEFAULT_LIMITS,
     rng: np.random.Generator | None = None,
-    multiple: int = 2,
-    budget: CellBudget | None = None,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> Clip:
     """Reads a clip from a video that is there as a whole.
 
     Args:
-        path: The video, absolute or relative to `root`.
-        sampling: Which frames.
-        max_pixels: Most pixels of a frame, larger ones are scaled down by :func:`fit_size`; None for no bound.
-        size: Height and width to scale to, instead of `max_pixels`.
-        root: The folder the file has to lie in; None for no such bound.
-        limits: What the file may cost.
-        rng: Source of chance for random sampling.
-        multiple: What both sides of a frame scaled by `max_pixels` are multiples of.
-        budget: Bound on all frames together, beside `max_pixels`; its cells take the place of `multiple`.
+        path: the video, absolute or relative to `root`.
+        spec: which frames, how large, and what is taken from them.
+        root: the folder the file has to lie in; None for no such bound.
+        rng: source of chance for random sampling.
+        limits: what the file may cost.
 
     Raises:
         VideoError: The file is refused, is cut short, or a sampled frame is damaged or cannot be converted.
-        ValueError: `size` is given beside `max_pixels` or `budget`, or the budget has no room for so many frames.
+        ValueError: The budget has no room for so many frames.
     """
-    if size is not None and (max_pixels is not None or budget is not None):
-        raise ValueError("give size, or max_pixels and budget, not both")
-
-    def rule(num_frames: int) -> tuple[int, int] | SizeRule | None:
-        return size or size_rule(num_frames, max_pixels, multiple, budget)
-
+    sampling = spec.sampling
     with open_reader(path, root, limits, often=sampling.part is not None) as reader:
         index = reader.index
         if index.loss:
@@ -97,18 +85,18 @@ def read_clip(
         first, end = _span(path, index, sampling)
         try:
             indices = [first + number for number in sampling.indices(end - first, index.fps, rng)]
-            decoded = reader.read(indices, rule(len(indices)))
+            decoded = reader.read(indices, partial(spec.frame_size, len(indices)))
         except FrameMissingError as short:
             # Without times the index counts packets, and those that say "nothing changed" display no frame.
             if index.timed or short.num_frames <= first:
                 raise
             end = min(end, short.num_frames)
             indices = [first + number for number in sampling.indices(end - first, index.fps, rng)]
-            decoded = reader.read(indices, rule(len(indices)))
+            decoded = reader.read(indices, partial(spec.frame_size, len(indices)))
         begin, duration = 0.0, index.duration
         if sampling.part is not None:
             begin, duration = index.timestamp(first), min(sampling.part[1], index.duration) - sampling.part[0]
-    return Clip(
+    clip = Clip(
         frames=decoded.frames,
         timestamps=tuple(time - begin for time in decoded.timestamps),
         indices=tuple(index - first for index in decoded.indices),
@@ -117,6 +105,7 @@ def read_clip(
         total_num_frames=end - first,
         path=str(path),
     )
+    return clip.under(spec.control)
 
 
 def _span(path: str | Path, index: FrameIndex, sampling: FrameSampling) -> tuple[int, int]:

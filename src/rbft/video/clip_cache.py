@@ -7,6 +7,7 @@ import math
 import mmap
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,10 @@ import torch
 
 from rbft.bounded_folder import DamagedEntryError
 from rbft.errors import ConfigError
-from rbft.video.budget import CellBudget
 from rbft.video.clip import Clip, read_clip
 from rbft.video.clip_entry import HEAD, MAGIC, aligned, clip_folder, clip_key, hashed, pack_entry
+from rbft.video.clip_spec import ClipSpec
 from rbft.video.container import DEFAULT_LIMITS, Limits, resolve_inside
-from rbft.video.sampling import FrameSampling
 
 
 class ClipCache:
@@ -49,47 +49,39 @@ class ClipCache:
     def read(
         self,
         path: str | Path,
-        sampling: FrameSampling,
-        max_pixels: int | None = None,
-        size: tuple[int, int] | None = None,
+        spec: ClipSpec,
         root: Path | None = None,
-        limits: Limits = DEFAULT_LIMITS,
         rng: np.random.Generator | None = None,
-        multiple: int = 2,
-        budget: CellBudget | None = None,
+        limits: Limits = DEFAULT_LIMITS,
     ) -> Clip:
         """Reads a clip from the cache, or from the video if it is not there.
 
         The frames may be written to; that changes neither the entry nor what others read.
 
         Args:
-            path: The video, absolute or relative to `root`.
-            sampling: Which frames.
-            max_pixels: Most pixels of a frame; None for no bound.
-            size: Height and width to scale to, instead of `max_pixels`.
-            root: The folder the file has to lie in; None for no such bound.
-            limits: What the file may cost.
-            rng: Source of chance for random sampling.
-            multiple: What both sides of a scaled frame are multiples of.
-            budget: Bound on all frames together.
+            path: the video, absolute or relative to `root`.
+            spec: which frames, how large, and what is taken from them.
+            root: the folder the file has to lie in; None for no such bound.
+            rng: source of chance for random sampling.
+            limits: what the file may cost.
 
         Raises:
             VideoError: As :func:`rbft.video.clip.read_clip`.
             ValueError: As :func:`rbft.video.clip.read_clip`.
         """
-        if sampling.mode == "random":
-            return read_clip(path, sampling, max_pixels, size, root, limits, rng, multiple, budget)
+        if spec.sampling.mode == "random":
+            return read_clip(path, spec, root, rng, limits)
         resolve_inside(root, path)  # a cached video is refused for the same reasons as one to decode
         # not what it resolves to: digests are remembered by name, and others ask for the file by this one
         file = Path(root or "") / path
         content = self._digest(file)
-        key = clip_key(content, sampling, max_pixels, size, limits, multiple, budget)
+        key = clip_key(content, spec, limits)
         clip = self._entries.load(key, partial(_read_entry, key=key, path=path))
         if clip is None:
-            clip = read_clip(path, sampling, max_pixels, size, root, limits, rng, multiple, budget)
+            clip = read_clip(path, replace(spec, control="none"), root, rng, limits)
             if self._digest(file) == content:  # not replaced while it was decoded
                 self._entries.store(key, partial(_pack, key, clip))
-        return clip
+        return clip.under(spec.control)
 
 
 def default_folder() -> Path:

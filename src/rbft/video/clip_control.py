@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Literal
-
 import numpy as np
 import torch
+from torch import Tensor
 
-from rbft.video.clip import Clip
-
-ClipControl = Literal["none", "blank", "reversed", "shuffled"]
+from rbft.video.clip_spec import ClipControl
 
 
-def control_clip(clip: Clip, control: ClipControl) -> Clip:
-    """The clip with its frames grey, backwards or out of order; their times and numbers stay as they were.
+def controlled_frames(frames: Tensor, control: ClipControl) -> Tensor:
+    """Frames grey, backwards or out of order.
 
     Args:
-        clip: The clip.
-        control: What is done to it; `shuffled` puts clips of one length into the same wrong order.
+        frames: (T, C, H, W) uint8.
+        control: what is done to them; `shuffled` puts clips of one length into the same wrong order.
     """
-    frames = clip.frames
     if control == "blank":
-        return replace(clip, frames=torch.full_like(frames, 128))
+        return torch.full_like(frames, 128)
     if control == "reversed":
-        return replace(clip, frames=frames.flip(0))
+        return frames.flip(0)
     if control == "shuffled":
-        return replace(clip, frames=frames[torch.from_numpy(_wrong_order(len(frames)))])
-    return clip
+        return frames[torch.from_numpy(_wrong_order(len(frames)))]
+    return frames
 
 
 def _wrong_order(count: int) -> np.ndarray:

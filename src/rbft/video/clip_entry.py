@@ -14,9 +14,8 @@ import av
 import numpy as np
 
 from rbft.bounded_folder import BoundedFolder, Wording
-from rbft.video.budget import CellBudget
+from rbft.video.clip_spec import ClipSpec
 from rbft.video.container import DEFAULT_LIMITS, Limits
-from rbft.video.sampling import FrameSampling
 
 CLIP_FIELDS = ("frames", "timestamps", "indices", "fps", "duration", "total_num_frames", "path")
 """What `rbft.video.clip.Clip` is made of."""
@@ -35,40 +34,16 @@ def clip_folder(folder: Path, max_bytes: int) -> BoundedFolder:
     return BoundedFolder(folder, ".clip", max_bytes, _WORDING)
 
 
-def clip_key(
-    content: str,
-    sampling: FrameSampling,
-    max_pixels: int | None,
-    size: tuple[int, int] | None = None,
-    limits: Limits = DEFAULT_LIMITS,
-    multiple: int = 2,
-    budget: CellBudget | None = None,
-) -> str:
+def clip_key(content: str, spec: ClipSpec, limits: Limits = DEFAULT_LIMITS) -> str:
     """A hash of everything that a clip without random frames depends on, the version of the decoder included.
 
     Args:
-        content: Hash of the video's content.
-        sampling: As for reading, like the others.
-        max_pixels: Most pixels of a frame.
-        size: Height and width to scale to.
-        limits: What the file may cost.
-        multiple: What both sides of a scaled frame are multiples of.
-        budget: Bound on all frames together.
+        content: hash of the video's content.
+        spec: how the clip is read; its control is not part of the key, as clips are kept as they were before it.
+        limits: what the file may cost.
     """
-    # a clip of a whole video is named as it was before there were parts
-    frames = {name: value for name, value in asdict(sampling).items() if name != "part" or value is not None}
-    request = [
-        _SCHEMA,
-        CLIP_FIELDS,
-        av.__version__,
-        content,
-        frames,
-        max_pixels,
-        size,
-        asdict(limits),
-        multiple,
-        None if budget is None else asdict(budget),
-    ]
+    reading = {name: value for name, value in asdict(spec).items() if name != "control"}
+    request = [_SCHEMA, CLIP_FIELDS, av.__version__, content, reading, asdict(limits)]
     return hashed(json.dumps(request).encode()).hex()
 
 

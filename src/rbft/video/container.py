@@ -86,7 +86,7 @@ class OpenVideo:
     Args:
         path: The file, as it was named (for messages).
         container: The demuxer; valid inside the `with` block of :func:`open_video` only.
-        stream: The first stream that is a film, not a cover picture; its decoder uses one thread.
+        stream: The first video stream that is no cover picture; its decoder uses one thread.
         limits: What the file may cost.
     """
 
@@ -96,7 +96,7 @@ class OpenVideo:
     limits: Limits
 
     def packets(self, *streams: Stream) -> Iterator[Packet]:
-        """The packets of the film, or of `streams`, from where the container stands to the end of the file.
+        """The packets of the video stream, or of `streams`, from where the container stands to the end of the file.
 
         Raises:
             MEDIA_ERRORS: The file cannot be read on.
@@ -161,7 +161,7 @@ def open_video(path: str | Path, root: Path | None = None, limits: Limits = DEFA
 
     Raises:
         VideoError: The file is missing, empty, outside of `root`, not a video of an accepted format, damaged at its
-            head, without a decodable film, or over a limit.
+            head, without a decodable video stream, or over a limit.
     """
     file = resolve_inside(root, path)
     with file.open("rb") as opened:
@@ -184,7 +184,7 @@ def open_video(path: str | Path, root: Path | None = None, limits: Limits = DEFA
     except MEDIA_ERRORS as error:
         raise VideoError(path, _why_not_opened(head, error)) from error
     with container:
-        stream = _film(path, container)
+        stream = _video_stream(path, container)
         _within(limits, path, container, stream)
         stream.codec_context.options = {"max_pixels": str(limits.max_pixels)}
         stream.codec_context.thread_count = 1
@@ -242,21 +242,21 @@ def brief(error: Exception) -> str:
 
 
 def header_seconds(container: InputContainer, stream: VideoStream) -> float:
-    """Duration in seconds by the header: of the film itself if it says so, else of the file; 0.0 when unknown."""
+    """Duration in seconds by the header: of the video stream if it says so, else of the file; 0.0 when unknown."""
     if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)
     return (container.duration or 0) / av.time_base
 
 
-def _film(path: str | Path, container: InputContainer) -> VideoStream:
+def _video_stream(path: str | Path, container: InputContainer) -> VideoStream:
     """The first video stream that is not a still picture attached to the file."""
-    films = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
-    if not films:
+    streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+    if not streams:
         kinds = ", ".join("still picture" if s.type == "video" else s.type for s in container.streams) or "nothing"
         raise VideoError(path, f"has no video stream (it holds: {kinds})")
-    if films[0].codec_context is None:
+    if streams[0].codec_context is None:
         raise VideoError(path, "its video stream is coded in a way this build of the media library cannot decode")
-    return films[0]
+    return streams[0]
 
 
 def _within(limits: Limits, path: str | Path, container: InputContainer, stream: VideoStream) -> None:

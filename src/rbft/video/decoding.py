@@ -58,7 +58,7 @@ class DecodingRun:
         """Decodes a packet.
 
         Args:
-            packet: The next one of the film.
+            packet: The next one of the video stream.
             wanted: Whether its frame is. If not, the frame may be missing from the results.
 
         Returns:

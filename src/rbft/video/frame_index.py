@@ -82,7 +82,7 @@ class FrameIndex:
 
 
 class _Entry(NamedTuple):
-    """What matters of one packet of the film."""
+    """What matters of one packet of the video stream."""
 
     pts: int | None
     dts: int | None
@@ -134,10 +134,10 @@ def _demux(video: OpenVideo) -> tuple[list[_Entry], float, str]:
     """Walks through the file.
 
     Returns:
-        The packets of the film in order of decoding, the latest end in seconds of any packet seen, and the error
-        that ended the walk ("" at the end of the file).
+        The packets of the video stream in order of decoding, the latest end in seconds of any packet seen, and the
+        error that ended the walk ("" at the end of the file).
     """
-    film, most = video.stream.index, video.limits.max_frames
+    video_stream, most = video.stream.index, video.limits.max_frames
     hides_frames = video.stream.codec_context.name == "vp8"
     seconds = [float(stream.time_base or 0) for stream in video.container.streams]
     entries: list[_Entry] = []
@@ -147,7 +147,7 @@ def _demux(video: OpenVideo) -> tuple[list[_Entry], float, str]:
             pts, duration, stream = packet.pts, packet.duration or 0, packet.stream_index
             if pts is not None:
                 end = max(end, (pts + duration) * seconds[stream])
-            if stream != film:
+            if stream != video_stream:
                 continue
             # Not displayed: what an edit list cuts off, the empty chunks by which avi repeats a picture, and the
             # reference pictures of VP8 (RFC 6386, 9.1: bit 4 is show_frame); VP9 and AV1 pack those with others.
@@ -174,7 +174,7 @@ def _timed(video: OpenVideo, entries: list[_Entry], shown: list[_Entry]) -> bool
         return False
     if codec.name == "mpeg4" and min(entry.size for entry in shown) <= _EMPTY_VOP_BYTES:
         return False
-    # A film cut in the middle of a group starts with frames that refer to what is gone; decoders drop some of them.
+    # A video cut in the middle of a group starts with frames that refer to what is gone; decoders drop some of them.
     first = entries[0]
     return first.key and first.pts is not None and (not first.shown or first.pts == min(times))
 
@@ -191,14 +191,14 @@ def _keyframes(video: OpenVideo, entries: list[_Entry]) -> np.ndarray:
 
 
 def _streams_to_time(video: OpenVideo) -> tuple[Stream, ...]:
-    """The film; with everything beside it when only the duration of the whole file says how much there should be."""
+    """The video stream; all streams when only the duration of the whole file says how much there should be."""
     if video.stream.frames or video.stream.duration or _duration_tag(video.stream):
         return (video.stream,)
     return tuple(video.container.streams)
 
 
 class _Promise(NamedTuple):
-    """What a header says the file holds, in packets or seconds of the film or both; 0 where it says nothing.
+    """What a header says the file holds, in packets or seconds of the video stream or both; 0 where it says nothing.
 
     Half of an avi, mkv or web-ready mp4 decodes without any error: comparing is the only way to tell.
     """
@@ -208,7 +208,7 @@ class _Promise(NamedTuple):
     seconds: float
 
     def broken_by(self, packets: int, end: float) -> str | None:
-        """What is missing if the file holds `packets` of the film and ends at `end` seconds; None if nothing is."""
+        """What is missing if the file holds `packets` of the stream and ends at `end` seconds; None if nothing is."""
         if self.packets - packets > self.tolerated:
             return f"is cut short: its header declares {self.packets} frames and {packets} are there"
         if self.seconds - end > max(_TOLERATED_SECONDS, _TOLERATED_SHARE * self.seconds):

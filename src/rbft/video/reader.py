@@ -15,10 +15,9 @@ from torch import Tensor
 
 from rbft.errors import VideoError
 from rbft.video.container import DEFAULT_LIMITS, MEDIA_ERRORS, Limits, OpenVideo, open_video
-from rbft.video.convert import RGBConverter, SizeRule
+from rbft.video.convert import FrameTarget, RGBConverter, SizeRule
 from rbft.video.decoding import DecodingRun, Shown, decode_all
 from rbft.video.frame_index import FrameIndex, build_index
-from rbft.video.frame_target import FrameTarget
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,7 +128,7 @@ class VideoReader:
         yield from run.finish()
 
     def _packets_from(self, start: int) -> Iterator[Packet]:
-        """The film's packets from key frame number `start` on; none if seeking does not lead there."""
+        """The video stream's packets from key frame number `start` on; none if seeking does not lead there."""
         pts, position, size = (int(value) for value in self.index.keyframes[start])
         try:
             self._video.container.seek(position, stream=self._video.stream)

@@ -8,7 +8,7 @@ import json
 import unicodedata
 from dataclasses import replace
 from importlib.metadata import version
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,8 +17,9 @@ from transformers.utils import logging
 from rbft.errors import ConfigError, ModelError
 from rbft.video.budget import CellBudget
 from rbft.video.clip import Clip
+from rbft.video.clip_spec import ClipControl, ClipSpec
+from rbft.video.sampling import FrameSampling
 from rbft.vlm.batch import EncodedClip, PromptInputs
-from rbft.vlm.clip_bounds import ClipCost, FrameBound
 from rbft.vlm.loading import load_config, load_end_ids, load_processor
 from rbft.vlm.prompt import Prompt
 
@@ -27,9 +28,21 @@ _NO_VIDEO = (
     "the model's processor put no visual token into the prompt, so it would see no video; its chat template has no "
     "place for one. Choose a video model."
 )
-
-
 _ANY = Prompt("?")
+
+
+class ClipCost(NamedTuple):
+    """What a clip costs the model.
+
+    Args:
+        visual_tokens: placeholders of visual features in the prompt.
+        text_tokens: all other tokens of the prompt.
+        pixel_values: numbers that the vision tower is fed.
+    """
+
+    visual_tokens: int
+    text_tokens: int
+    pixel_values: int
 
 
 class ClipProcessor:
@@ -71,26 +84,38 @@ class ClipProcessor:
         self.end_ids: tuple[int, ...] = load_end_ids(vlm, revision, config, tokenizer)
         self.pad_id: int = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
 
-    def frame_bound(self, max_pixels: int | None, max_visual_tokens: int | None = None) -> FrameBound:
-        """How frames are to be decoded under bounds of pixels a frame and visual tokens a clip.
+    def clip_spec(
+        self,
+        sampling: FrameSampling,
+        max_pixels: int | None = None,
+        max_visual_tokens: int | None = None,
+        control: ClipControl = "none",
+    ) -> ClipSpec:
+        """How clips are to be read under bounds of pixels a frame and visual tokens a clip.
 
         Where the family takes any frame size, frames are decoded to a whole number of cells at once, and the processor
         resizes nothing: it would enlarge frames below its own least size, and so cost more tokens than the bound says.
         There a bound of tokens makes frames smaller before it makes them fewer; in the others only fewer.
 
+        Args:
+            sampling: which frames.
+            max_pixels: most pixels of a frame; None for no bound.
+            max_visual_tokens: most visual tokens of a clip; None for no bound.
+            control: what is taken from every clip.
+
         Raises:
             ConfigError: Not even a clip of one frame keeps to `max_visual_tokens`.
         """
         if self.cell is None:
-            return FrameBound(max_pixels, 2, max_frames=self._most_frames(max_visual_tokens))
+            return ClipSpec(sampling.at_most(self._most_frames(max_visual_tokens)), max_pixels, control=control)
         if max_pixels is None and max_visual_tokens is None:
-            return FrameBound(None, 2)
+            return ClipSpec(sampling, control=control)
         pixels = min((bound for bound in (max_pixels, self._largest) if bound is not None), default=None)
         if max_visual_tokens is None:
-            return FrameBound(pixels, self.cell)
+            return ClipSpec(sampling, pixels, self.cell, control=control)
         group = getattr(self._processor.video_processor, "temporal_patch_size", None) or 1
         budget = CellBudget(max_visual_tokens, self.cell, group)
-        return FrameBound(pixels, self.cell, budget, budget.max_frames)
+        return ClipSpec(sampling.at_most(budget.max_frames), pixels, self.cell, budget, control)
 
     def _most_frames(self, max_visual_tokens: int | None) -> int | None:
         """Most frames within a bound of tokens, where each costs the same whatever its size."""
@@ -180,7 +205,7 @@ class ClipProcessor:
         Args:
             prompt: The question.
             clip: The clip; None only for a text-only prompt.
-            sized: Whether the frames were decoded under `frame_bound`, and stay as they are if they are whole cells.
+            sized: Whether the frames were decoded as `clip_spec` says, and stay as they are if they are whole cells.
 
         Raises:
             ModelError: The processor put no visual token into the prompt, so the model would see no video.

@@ -18,6 +18,7 @@ from transformers import (
 
 import rbft.vlm.tiny
 from rbft.video.clip import read_clip
+from rbft.video.clip_spec import ClipSpec
 from rbft.video.sampling import FrameSampling
 from rbft.vlm.prompt import Prompt
 from rbft.vlm.tiny.evaluate import Describer, description_accuracy, parse, video_arguments
@@ -102,7 +103,7 @@ def test_it_describes_decoded_files_as_well(built_in: Describer, tmp_path: Path)
     root = tmp_path / "unions"
     write_domain(root, domain="unions", style="plain", seed=3, train_per_class=0, val_per_class=0, test_per_class=12)
     rows = [json.loads(line) for line in (root / "truth.jsonl").read_text().splitlines()]
-    clips = [read_clip(root / row["path"], FrameSampling(num_frames=8), size=(64, 64)) for row in rows]
+    clips = [read_clip(root / row["path"], ClipSpec(FrameSampling(num_frames=8), 64 * 64)) for row in rows]
     frames = np.stack([clip.frames.permute(0, 2, 3, 1).numpy() for clip in clips])
     texts = built_in.answers([language.CAPTION] * len(rows), frames)
     told = [parse(text) == parse(row["description"]) for text, row in zip(texts, rows, strict=True)]
