@@ -41,6 +41,7 @@ ALLOWED = {
         "experiment",
         "lineage",
         "pipeline",
+        "report.groups_table",
         "run_folder",
         "__main__",
     },

@@ -28,14 +28,14 @@ from rbft.lineage import (
     write_record,
 )
 from rbft.plan import print_plan
-from rbft.preparation import Prepared, prepare
+from rbft.preparation import prepare
 from rbft.ranks import first_rank, wait_for_all
 from rbft.reuse import writing_once
 from rbft.stages.conclude import LABELS, PUBLISHED, conclude
 from rbft.stages.probe import probe
 from rbft.stages.score import score
 from rbft.stages.train import train
-from rbft.stages.work import Outcome, Work, author_of
+from rbft.stages.work import Outcome, Prepared, Work, author_of
 from rbft.stages.write import write
 from rbft.terminal import make_console, quieten
 from rbft.training.callbacks import GracefulStop

@@ -21,7 +21,7 @@ from rbft.vlm.cost import UnknownCostError
 
 if TYPE_CHECKING:
     from rbft.experiment import Experiment
-    from rbft.preparation import Prepared
+    from rbft.stages.work import Prepared
 
 _CLASSES_SHOWN = 12
 

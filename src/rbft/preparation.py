@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,8 +15,8 @@ from rbft.experiment import Experiment, Stage
 from rbft.inspection import inspect_videos
 from rbft.lineage import fingerprint
 from rbft.rationales.prompts import PromptBook
-from rbft.stages.requirements import require_attempts, require_epochs, require_orders
-from rbft.stages.writing_elsewhere import require_elsewhere
+from rbft.stages.requirements import require_attempts, require_elsewhere, require_epochs, require_orders
+from rbft.stages.work import Prepared
 from rbft.training.module import VLMFineTuner
 from rbft.vlm.processing import ClipProcessor
 from rbft.vlm.quantize import require_quantizable
@@ -38,45 +37,6 @@ _TRAINING_TRAINER_KEYS = (
     "gradient_clip_algorithm",
     "limit_train_batches",
 )
-
-
-@dataclass
-class Prepared:
-    """A stage whose configuration was read and checked.
-
-    Args:
-        stage: Which.
-        cli: Its module and data.
-        config: Its resolved configuration.
-        book: The experiment's prompts for the data set's classes.
-        processor: The model's processor.
-        inputs: What its result depends on.
-        fingerprint: Of `inputs`.
-        rationale_samples: Rationales a video that it trains on; 0 where it needs none.
-        unlabelled: Videos without a label that it writes about or learns rationales of.
-    """
-
-    stage: Stage
-    cli: StageCLI
-    config: dict[str, Any]
-    book: PromptBook
-    processor: ClipProcessor
-    inputs: dict[str, Any]
-    fingerprint: str
-    rationale_samples: int
-    unlabelled: int = 0
-
-    @property
-    def module(self) -> VLMFineTuner:
-        """The stage's LightningModule."""
-        module: VLMFineTuner = self.cli.model
-        return module
-
-    @property
-    def datamodule(self) -> VideoDataModule:
-        """The stage's LightningDataModule."""
-        data: VideoDataModule = self.cli.datamodule
-        return data
 
 
 def _inputs(stage: Stage, cli: StageCLI, config: dict[str, Any], done: dict[str, str]) -> dict[str, Any]:
@@ -197,5 +157,19 @@ def prepare(experiment: Experiment, console: Console) -> list[Prepared]:
         learnt = "" if stage.rationale_epochs else stage.rationales_from or ""
         count = samples.get(learnt, 0)
         without = unlabelled.get(stage.name if stage.kind == "write" else learnt, 0)
-        found.append(Prepared(stage, cli, config, book, processor, inputs, done[stage.name], count, without))
+        found.append(
+            Prepared(
+                stage=stage,
+                module=module,
+                datamodule=cli.datamodule,
+                make_trainer=cli.make_trainer,
+                config=config,
+                book=book,
+                processor=processor,
+                inputs=inputs,
+                fingerprint=done[stage.name],
+                rationale_samples=count,
+                unlabelled=without,
+            )
+        )
     return found

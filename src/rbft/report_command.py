@@ -67,9 +67,9 @@ def report(args: Sequence[str]) -> None:
     # scipy takes a second, which an error above need not wait for
     from rbft.report.collection import choose_baseline, collect, planned_choice
     from rbft.report.exports import markdown, write_tensorboard
+    from rbft.report.groups_table import print_groups
     from rbft.report.overview import make_overview
     from rbft.report.overview_page import write_overview
-    from rbft.sweep.summary import print_groups
 
     console = make_console(alone=True)
     if not console.is_terminal:

@@ -17,9 +17,9 @@ from rbft.errors import RBFTError
 from rbft.experiment import Experiment
 from rbft.files import write_atomic
 from rbft.lineage import StageRecord, hash_outputs, read_record, write_record
-from rbft.preparation import Prepared
 from rbft.ranks import can_agree, first_rank, grouped
 from rbft.rationales.store import read_rationales
+from rbft.stages.work import Prepared
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from rbft.stages.rounds import read_rounds, round_metrics, tell_rounds
 
 if TYPE_CHECKING:
     from rbft.experiment import Experiment
-    from rbft.preparation import Prepared
+    from rbft.stages.work import Prepared
 
 LABELS = "labels.json"
 """The classes of a run, in their order, at the top of its folder."""

@@ -10,6 +10,23 @@ from rbft.errors import ConfigError
 if TYPE_CHECKING:
     from rbft.cli import StageCLI
     from rbft.experiment import Stage
+    from rbft.rationales.writer import RationaleWriter
+
+
+def require_elsewhere(stage: Stage, writer: RationaleWriter) -> None:
+    """Refuse what another program cannot write, before anything is done.
+
+    Raises:
+        ConfigError: There is no such program, or the stage starts from weights that it does not have.
+    """
+    if stage.kind != "write" or writer.vllm is None:
+        return
+    writer.vllm.python()
+    if stage.weights_from is not None:
+        raise ConfigError(
+            f"model.writer.vllm writes with the model as it is published, and the stage {stage.name!r} "
+            f"starts from the weights of {stage.weights_from!r}; leave it out there."
+        )
 
 
 def require_orders(stages: Sequence[Stage], clis: Sequence[StageCLI]) -> None:

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rbft.lineage import read_record
 
 if TYPE_CHECKING:
-    from rbft.preparation import Prepared
+    from rbft.stages.work import Prepared
 
 
 @dataclass(frozen=True)

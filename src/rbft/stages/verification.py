@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import torch
 from rich.console import Console
 
-from rbft.preparation import Prepared
 from rbft.rationales.checks.base import Judge, Material
 from rbft.rationales.quality import RESCUED, score
 from rbft.rationales.store import Rationale
+from rbft.stages.work import Prepared
 from rbft.terminal import steps_shown
 from rbft.vlm.batch import PromptInputs
 from rbft.vlm.prompt import Prompt

@@ -2,22 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import lightning as L
 from rich.console import Console
 
+from rbft.data.datamodule import VideoDataModule
 from rbft.data.dataset import Example
+from rbft.experiment import Stage
+from rbft.rationales.prompts import PromptBook
 from rbft.training.callbacks import GracefulStop
+from rbft.training.module import VLMFineTuner
 from rbft.training.rank_watch import RankWatch
 from rbft.training.trainer import stage_trainer
+from rbft.vlm.processing import ClipProcessor
 
-if TYPE_CHECKING:
-    from rbft.preparation import Prepared
+
+@dataclass(frozen=True)
+class Prepared:
+    """A stage whose configuration was read and checked.
+
+    Args:
+        stage: The stage.
+        module: Its LightningModule.
+        datamodule: Its LightningDataModule.
+        make_trainer: Makes the trainer that its configuration describes, with callbacks and settings added.
+        config: Its resolved configuration.
+        book: The experiment's prompts for the data set's classes.
+        processor: The model's processor.
+        inputs: What its result depends on.
+        fingerprint: Hash of `inputs`.
+        rationale_samples: Rationales a video that it trains on; 0 where it needs none.
+        unlabelled: Videos without a label that it writes about or learns rationales of.
+    """
+
+    stage: Stage
+    module: VLMFineTuner
+    datamodule: VideoDataModule
+    make_trainer: Callable[..., L.Trainer]
+    config: dict[str, Any]
+    book: PromptBook
+    processor: ClipProcessor
+    inputs: dict[str, Any]
+    fingerprint: str
+    rationale_samples: int
+    unlabelled: int = 0
 
 
 @dataclass(frozen=True)
@@ -58,7 +91,7 @@ class Outcome:
 
 def make_trainer(work: Work, extra: Sequence[L.Callback] = (), **settings: Any) -> L.Trainer:
     """The trainer of a stage, with callbacks of its own and `settings` in the place of the configuration's."""
-    make = partial(work.entry.cli.make_trainer, **settings)
+    make = partial(work.entry.make_trainer, **settings)
     profiler, stage = work.entry.config["trainer"]["profiler"], work.entry.stage.name
     callbacks = [work.stop, *extra]
     trainer = stage_trainer(make, profiler, stage, work.folder, work.console, callbacks, profile=work.profile)

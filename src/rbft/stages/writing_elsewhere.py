@@ -4,37 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from rbft.data.dataset import Example
-from rbft.errors import ConfigError
 from rbft.rationales.store import RationaleStore
 from rbft.rationales.vllm_writer import Frames
+from rbft.rationales.writer import Attempt
+from rbft.stages.work import Prepared
 from rbft.terminal import steps_shown
 from rbft.vlm.loading import model_source
-
-if TYPE_CHECKING:
-    from rbft.experiment import Stage
-    from rbft.preparation import Prepared
-    from rbft.rationales.writer import Attempt, RationaleWriter
-
-
-def require_elsewhere(stage: Stage, writer: RationaleWriter) -> None:
-    """Refuse what another program cannot write, before anything is done.
-
-    Raises:
-        ConfigError: There is no such program, or the stage starts from weights that it does not have.
-    """
-    if stage.kind != "write" or writer.vllm is None:
-        return
-    writer.vllm.python()
-    if stage.weights_from is not None:
-        raise ConfigError(
-            f"model.writer.vllm writes with the model as it is published, and the stage {stage.name!r} "
-            f"starts from the weights of {stage.weights_from!r}; leave it out there."
-        )
 
 
 def write_elsewhere(

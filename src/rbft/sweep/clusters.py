@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rbft.errors import ConfigError
-from rbft.sweep.launchers import Job
-from rbft.sweep.options import LaunchOptions
+from rbft.sweep.options import Job, LaunchOptions
 
 _SAVE_SECONDS = 75
 # submitit announces the end of a job's time so long before it

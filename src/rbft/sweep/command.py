@@ -99,10 +99,11 @@ def conclude(plan: Sweep, progress: dict[str, Progress], console: Console) -> li
     if not any(one.accuracy() is not None for one in progress.values()):
         return []
     # scipy takes a second, which a plan or a stop need not wait for
-    from rbft.sweep.summary import print_summary, summarise, to_json
+    from rbft.report.groups_table import print_groups
+    from rbft.sweep.summary import summarise, to_json
 
     groups = summarise(plan, list(progress.values()))
-    print_summary(plan, groups, console)
+    print_groups(groups, plan.baseline, plan.name, console)
     return to_json(groups)
 
 

@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 from rbft.errors import StageError
 from rbft.files import write_atomic
 from rbft.sweep.grid import Sweep
-from rbft.sweep.launchers import Job, Launcher
+from rbft.sweep.options import Job, Launcher
 from rbft.sweep.progress import Progress, State
 from rbft.sweep.state import Record, RunLock, is_finished, read_record, stop_file
 from rbft.sweep.worker import Plan, write_plan

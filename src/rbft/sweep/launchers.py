@@ -7,48 +7,9 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
 from rbft.errors import ConfigError
-from rbft.sweep.options import LaunchOptions
-
-
-class Job(Protocol):
-    """A worker that was asked for."""
-
-    def done(self) -> bool:
-        """Whether it has ended, or will never start."""
-        ...
-
-    def reason(self) -> str:
-        """How it ended, for a worker that ended without a word."""
-        ...
-
-    def cancel(self) -> bool:
-        """Take it back if it has not started; whether that was so."""
-        ...
-
-
-class Launcher(Protocol):
-    """Starts workers.
-
-    Args:
-        slots: How many at once.
-        poll: Seconds between two looks at what they do.
-        tied: Whether a worker begins no other run once its driver is gone.
-    """
-
-    slots: int
-    poll: float
-    tied: bool
-
-    def start(self, command: Sequence[str], slot: int) -> Job:
-        """Start a worker in a free slot."""
-        ...
-
-    def describe(self) -> str:
-        """Where runs go, in a few words."""
-        ...
+from rbft.sweep.options import Job, Launcher, LaunchOptions
 
 
 def make_launcher(options: LaunchOptions, folder: Path, runs: int) -> Launcher:

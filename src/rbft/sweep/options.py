@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from rbft.errors import ConfigError
 from rbft.experiment import nearest
@@ -69,6 +69,44 @@ class LaunchOptions:
             value = getattr(self, key)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
                 raise ConfigError(f"launch.{key}: {value!r} must be a whole number of at least {least}.")
+
+
+class Job(Protocol):
+    """A worker that was asked for."""
+
+    def done(self) -> bool:
+        """Whether it has ended, or will never start."""
+        ...
+
+    def reason(self) -> str:
+        """How it ended, for a worker that ended without a word."""
+        ...
+
+    def cancel(self) -> bool:
+        """Take it back if it has not started; whether that was so."""
+        ...
+
+
+class Launcher(Protocol):
+    """Starts workers.
+
+    Args:
+        slots: How many at once.
+        poll: Seconds between two looks at what they do.
+        tied: Whether a worker begins no other run once its driver is gone.
+    """
+
+    slots: int
+    poll: float
+    tied: bool
+
+    def start(self, command: Sequence[str], slot: int) -> Job:
+        """Start a worker in a free slot."""
+        ...
+
+    def describe(self) -> str:
+        """Where runs go, in a few words."""
+        ...
 
 
 def read_options(path: str, section: Mapping[str, Any], flags: Mapping[str, Any]) -> LaunchOptions:
