@@ -18,8 +18,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from rbft.environment import describe_environment
 from rbft.files import write_json
+from rbft.runs.environment import describe_environment
 
 Row = dict[str, Any]
 

@@ -21,8 +21,8 @@ from rich.console import Console
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from rbft.data.fingerprint import file_digest
 from rbft.data.survey import survey
+from rbft.files import file_digest
 from rbft.video.clip import Clip, read_clip
 from rbft.video.clip_cache import ClipCache
 from rbft.video.clip_prefetch import ClipRequest

@@ -43,7 +43,7 @@ from benchmarks.train_step import QUESTION, our_batch, our_loss, plain_batch, pl
 
 from rbft.video.clip import Clip
 from rbft.vlm.cost import ModelSize, model_size
-from rbft.vlm.features import FeatureCache
+from rbft.vlm.feature_cache import FeatureCache
 from rbft.vlm.generation import generate
 from rbft.vlm.label_scorer import LabelScorer
 from rbft.vlm.model import VLM

@@ -33,13 +33,13 @@ from benchmarks.common import Row, describe, make_parser, on_one_core, print_tab
 
 from rbft.data.formats import ShapesWorld
 from rbft.data.labels import LabelSet
+from rbft.data.prompts import HintPolicy, PromptBook, Prompts
 from rbft.data.records import VideoRecord
 from rbft.files import read_jsonl
 from rbft.rationales.checks.base import Check, Judge, Material
 from rbft.rationales.checks.contradiction import Contradiction
 from rbft.rationales.checks.grounding import Grounding
 from rbft.rationales.checks.text import LabelParse
-from rbft.rationales.prompts import HintPolicy, PromptBook, Prompts
 from rbft.rationales.quality import BestOf, Filter, Keep, KeepAll, score
 from rbft.rationales.store import Rationale
 from rbft.rationales.writer import Attempt, RationaleWriter, Regenerate

@@ -28,7 +28,7 @@ from benchmarks.models import FRAMES, Ours, adapters, load_ours, make_clip, make
 
 from rbft.objectives.base import language_model_loss
 from rbft.vlm.batch import Batch, Item, PromptInputs, collate
-from rbft.vlm.features import FeatureCache
+from rbft.vlm.feature_cache import FeatureCache
 from rbft.vlm.model import VLM
 from rbft.vlm.prompt import Prompt
 

@@ -42,7 +42,7 @@ from benchmarks.models import (
 from rbft.objectives.base import language_model_loss
 from rbft.video.clip import Clip
 from rbft.vlm.batch import Batch, Item, collate
-from rbft.vlm.features import FeatureCache, feature_key
+from rbft.vlm.feature_cache import FeatureCache, feature_key
 from rbft.vlm.model import VLM
 from rbft.vlm.prompt import Prompt
 

@@ -13,7 +13,7 @@ import pytest
 from tests.support.documents import write_experiments
 
 from rbft import __version__
-from rbft.__main__ import HELP
+from rbft.__main__ import help_text
 
 COLOUR = re.compile(r"\x1b\[(?:\d+;)*(?:3[0-7]|4[0-7]|9[0-7]|10[0-7]|38|48)(?:;\d+)*m")
 SMALL = ("--data.format.train_per_class", "4", "--data.format.test_per_class", "1", "--data.format.val_per_class", "2")
@@ -83,4 +83,5 @@ def test_pipes_get_plain_lines_and_no_color_is_kept(command: str, folder: Path) 
 
 def test_version_and_help(folder: Path) -> None:
     assert in_a_pipe(folder, "--version") == f"rbft {__version__}\n"
-    assert in_a_pipe(folder, "--help") == HELP
+    assert in_a_pipe(folder, "--help") == help_text()
+    assert max(map(len, help_text().splitlines())) <= 80

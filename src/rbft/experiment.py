@@ -5,7 +5,6 @@ Nothing heavy is imported here: a wrong key or stage name is answered at once.
 
 from __future__ import annotations
 
-import argparse
 import difflib
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -229,15 +228,26 @@ def _stages(where: str, names: Sequence[str], layers: Mapping[str, Any]) -> tupl
     return tuple(stages)
 
 
-def parse_arguments(args: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    """Take the pipeline's own flags off the command line; the rest belongs to the configuration."""
-    parser = Parser(prog="rbft fit", add_help=False, allow_abbrev=False)
-    parser.add_argument("--config", "-c", action="append", default=[])
-    parser.add_argument("--stage")
-    parser.add_argument("--restart", action="store_true")
-    parser.add_argument("--dry_run", "--dry-run", action="store_true")
-    parser.add_argument("--profile", action="store_true")
-    return parser.parse_known_args(list(args))
+def make_parser(prog: str = "rbft fit") -> Parser:
+    """The parser of what chooses a run; every other flag is a key of the experiment file.
+
+    Args:
+        prog: name of the command, for messages.
+    """
+    parser = Parser(prog=prog, allow_abbrev=False)
+    parser.add_argument(
+        "--config",
+        "-c",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="experiment file; a second one overrides the first",
+    )
+    parser.add_argument("--stage", metavar="NAME", help="run one stage alone, with what the others left")
+    parser.add_argument("--restart", action="store_true", help="do finished work anew; what was there is archived")
+    parser.add_argument("--dry_run", "--dry-run", action="store_true", help="print the plan and stop")
+    parser.add_argument("--profile", action="store_true", help="say where the time of each stage goes")
+    return parser
 
 
 def read_experiment(args: Sequence[str]) -> Experiment:
@@ -246,7 +256,7 @@ def read_experiment(args: Sequence[str]) -> Experiment:
     Raises:
         ConfigError: A file is missing or not YAML, or a stage, method or kind is unknown.
     """
-    own, flags = parse_arguments(args)
+    own, flags = make_parser().parse_known_args(list(args))
     if not own.config:
         raise ConfigError(
             "no experiment given; say which with --config, for example `rbft fit --config experiments/quickstart.yaml`."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -68,6 +70,19 @@ def no_room(path: Path, error: BaseException, need: int | None = None) -> Storag
         "same command again; what was saved before is whole.",
         number,
     )
+
+
+def file_digest(path: Path) -> str:
+    """BLAKE2b-128 of the whole file, in hexadecimal."""
+    status = path.stat()
+    return _digest(path, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+@cache
+def _digest(path: Path, size: int, modified: int, changed: int) -> str:
+    """Read a file once a process as long as its size and times stay: every stage of a run asks for the same videos."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
 def sync_folder(folder: Path) -> None:

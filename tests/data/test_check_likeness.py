@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tests.support.scenes import scene
 
 from rbft.data import likeness as module
-from rbft.data.likeness import NUM_PICTURES, PICTURE_SIZE, most_alike, signature
+from rbft.data.perceptual_hash import NUM_PICTURES, PICTURE_SIZE, most_alike, signature
 
 
 def pictures(seed, shift=0.0, noise=0.0):

@@ -22,10 +22,10 @@ from tests.support.videos import write_video
 
 from rbft.data import fingerprint
 from rbft.data import survey as module
-from rbft.data.fingerprint import file_digest
 from rbft.data.survey import CACHE_FILE, decode_in_processes, survey
 from rbft.data.video_facts import VideoFacts, inspect_video
 from rbft.errors import ConfigError, DataError
+from rbft.files import file_digest
 from rbft.video.sampling import FrameSampling
 
 

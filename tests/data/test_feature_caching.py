@@ -18,7 +18,7 @@ from rbft.data.datamodule import VideoDataModule
 from rbft.data.dataset import Example
 from rbft.errors import ConfigError, VideoError
 from rbft.vlm.batch import PromptInputs
-from rbft.vlm.features import FeatureCache
+from rbft.vlm.feature_cache import FeatureCache
 from rbft.vlm.processing import ClipProcessor
 from rbft.vlm.prompt import Prompt
 

@@ -8,9 +8,10 @@ from dataclasses import replace
 
 import pytest
 
-from rbft.data.fingerprint import file_digest, records_fingerprint
+from rbft.data.fingerprint import records_fingerprint
 from rbft.data.records import VideoRecord
 from rbft.errors import DataError
+from rbft.files import file_digest
 
 
 @pytest.fixture

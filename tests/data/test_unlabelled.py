@@ -12,7 +12,7 @@ from tests.support.scenes import write_scene
 from rbft.data.datamodule import VideoDataModule
 from rbft.data.formats import Table
 from rbft.errors import ConfigError, DataError
-from rbft.inspection import inspect_videos
+from rbft.pipeline.video_check import inspect_videos
 
 
 @pytest.fixture(scope="module")

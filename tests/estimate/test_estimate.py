@@ -13,7 +13,6 @@ import torch
 import yaml
 from tests.support.runs import fit, write_clips, write_experiment
 
-from rbft import plan
 from rbft.__main__ import main
 from rbft.errors import ModelError
 from rbft.estimate import device
@@ -23,7 +22,8 @@ from rbft.estimate.estimate import StageEstimate, estimate
 from rbft.estimate.report import about_bytes, about_seconds, memory_findings, refuse_certain
 from rbft.estimate.stage_cost import Memory, Row, scoring_memory, training_work, writing_memory, writing_work
 from rbft.experiment import read_experiment
-from rbft.preparation import prepare
+from rbft.pipeline import plan
+from rbft.pipeline.prepare import prepare
 from rbft.terminal import make_console
 from rbft.vlm.cost import UnknownCostError, model_size
 from rbft.vlm.tuning import FullFineTuning, LoRA
@@ -162,7 +162,7 @@ def test_more_memory_than_there_is_is_a_finding(config: Path):
 def pretend(monkeypatch: pytest.MonkeyPatch, memory: int) -> None:
     """A GPU of so many bytes; nothing is measured on it, as it is not there."""
     small = Device("Small GPU", "cuda", 1, memory)
-    for module in ("rbft.plan", "rbft.model_check"):
+    for module in ("rbft.pipeline.plan", "rbft.pipeline.model_check"):
         monkeypatch.setattr(f"{module}.device_of", lambda _: small)
         monkeypatch.setattr(f"{module}.measure_speed", lambda *_, **__: SPEED)
 
@@ -190,7 +190,7 @@ def test_what_one_device_holds(config: Path, monkeypatch: pytest.MonkeyPatch):
     whole = estimates(config, *full, device=two)["classification"].memory
     spread = estimates(config, *full, "--trainer.strategy", "fsdp2", device=two)["classification"].memory
     assert (spread.weights, spread.training) == (whole.weights // 2, whole.training // 2)
-    monkeypatch.setattr("rbft.preparation.require_quantizable", lambda *_, **__: None)
+    monkeypatch.setattr("rbft.pipeline.prepare.require_quantizable", lambda *_, **__: None)
     monkeypatch.setenv("RBFT_VLLM_PYTHON", sys.executable)
     bare = estimates(config)
     small = estimates(config, "--model.quantize", "4bit", "--model.writer.vllm", "{}")

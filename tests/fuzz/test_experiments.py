@@ -10,9 +10,9 @@ import pytest
 from hypothesis import strategies as st
 from tests.support.mutate import NASTY, depth, explore, spoilt
 
-from rbft.cli import StageCLI
 from rbft.errors import ConfigError, RBFTError
 from rbft.experiment import read_experiment
+from rbft.pipeline.stage_cli import StageCLI
 
 EXPERIMENT = b"""\
 seed_everything: 3

@@ -17,17 +17,16 @@ import pytest
 from tests.support.mutate import depth, explore, spoilt
 from tests.support.videos import write_video
 
-from rbft.data.fingerprint import file_digest
 from rbft.data.records import VideoRecord
 from rbft.data.splits import Splits
 from rbft.data.survey import CACHE_FILE, survey
 from rbft.errors import RBFTError
 from rbft.evaluation.predictions import Prediction, read_predictions
 from rbft.experiment import Experiment
-from rbft.files import read_json, read_jsonl
-from rbft.lineage import StageRecord, fingerprint, read_record, verify_outputs, write_record
-from rbft.pipeline import _clear
+from rbft.files import file_digest, read_json, read_jsonl
+from rbft.pipeline.run import _clear
 from rbft.rationales.store import Rationale, RationaleStore, read_rationales
+from rbft.runs.stage_record import StageRecord, fingerprint, read_record, verify_outputs, write_record
 from rbft.terminal import make_console
 from rbft.training.checkpoint import newest_whole, places
 from rbft.video.clip_cache import ClipCache

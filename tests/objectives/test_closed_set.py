@@ -11,10 +11,10 @@ from tests.support.models import Loaded, load, make_clip
 
 from rbft.data.dataset import Example
 from rbft.data.labels import LabelSet
+from rbft.data.prompts import PromptBook, Prompts
 from rbft.data.records import VideoRecord
 from rbft.objectives.base import class_weights
 from rbft.objectives.closed_set import ClosedSetObjective
-from rbft.rationales.prompts import PromptBook, Prompts
 from rbft.vlm.batch import Batch, Item, collate
 from rbft.vlm.label_scorer import LabelScorer
 from rbft.vlm.model import VLM

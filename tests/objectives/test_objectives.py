@@ -7,13 +7,13 @@ import dataclasses
 import pytest
 
 from rbft.data.labels import LabelSet
+from rbft.data.prompts import PromptBook, Prompts
 from rbft.data.records import VideoRecord
 from rbft.data.splits import Splits
 from rbft.errors import ConfigError, StageError
 from rbft.objectives.classification import ClassificationObjective
 from rbft.objectives.joint import JointObjective
 from rbft.objectives.rationale import RationaleObjective
-from rbft.rationales.prompts import PromptBook, Prompts
 from rbft.rationales.store import Rationale
 from rbft.stages.train import refuse_held_out
 

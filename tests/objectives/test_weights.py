@@ -14,6 +14,7 @@ from tests.support.models import Loaded, load, make_clip
 import rbft.data.dataset
 from rbft.data.dataset import ExampleDataset
 from rbft.data.labels import LabelSet
+from rbft.data.prompts import PromptBook, Prompts
 from rbft.data.records import VideoRecord
 from rbft.data.sampler import TrainSampler
 from rbft.objectives.base import ClassWeights, Objective
@@ -21,7 +22,6 @@ from rbft.objectives.classification import ClassificationObjective
 from rbft.objectives.closed_set import ClosedSetObjective
 from rbft.objectives.joint import JointObjective
 from rbft.objectives.rationale import RationaleObjective
-from rbft.rationales.prompts import PromptBook, Prompts
 from rbft.rationales.store import Rationale
 from rbft.video.sampling import FrameSampling
 from rbft.vlm.batch import Batch, collate

@@ -16,9 +16,9 @@ from rbft.errors import StageError
 from rbft.evaluation.calibration import Calibration, fit_temperature
 from rbft.evaluation.predictions import read_predictions, write_predictions
 from rbft.evaluation.thresholds import Threshold
-from rbft.lineage import hash_outputs, read_record, write_record
 from rbft.predict import Classifier, Rule
 from rbft.predict.answers import write_answers
+from rbft.runs.stage_record import hash_outputs, read_record, write_record
 
 pytest_plugins = ["tests.support.run_fixtures"]
 

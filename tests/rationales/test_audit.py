@@ -17,10 +17,10 @@ from tests.support.planted import PROMPTS, Planted, plant
 
 from rbft.__main__ import main
 from rbft.data.labels import LabelSet
+from rbft.data.prompts import PromptBook, Prompts
 from rbft.rationales import statistics
 from rbft.rationales.audit import audit
 from rbft.rationales.exchange import RationaleFile, write_rationale_file
-from rbft.rationales.prompts import PromptBook, Prompts
 from rbft.rationales.statistics import Text
 from rbft.rationales.store import Rationale
 from rbft.report.audit import write_audit_page

@@ -14,11 +14,11 @@ from scipy.stats import t as student
 from tests.support.models import Loaded, Plain, load, make_clip
 
 from rbft.data.labels import LabelSet
+from rbft.data.prompts import PromptBook, Prompts
 from rbft.errors import ConfigError
 from rbft.rationales.checks.base import Judge, Material
 from rbft.rationales.checks.contradiction import Contradiction
 from rbft.rationales.checks.grounding import Grounding, Margin
-from rbft.rationales.prompts import PromptBook, Prompts
 from rbft.rationales.store import Rationale
 from rbft.vlm.batch import PromptInputs
 from rbft.vlm.model import VLM

@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 
 from rbft.data.labels import LabelSet
+from rbft.data.prompts import PromptBook, Prompts
 from rbft.errors import ConfigError
 from rbft.rationales.checks.base import Check, Material
 from rbft.rationales.checks.contradiction import Contradiction
@@ -14,7 +15,6 @@ from rbft.rationales.checks.grounding import Grounding
 from rbft.rationales.checks.leak import Leak
 from rbft.rationales.checks.text import LabelParse, Repetition, Truncation
 from rbft.rationales.checks.wording import MASK, LabelMask, words
-from rbft.rationales.prompts import PromptBook, Prompts
 from rbft.rationales.store import Rationale
 
 BOOK = PromptBook(Prompts(), LabelSet(("Fall", "no_fall", "HorseRiding")))

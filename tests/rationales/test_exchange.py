@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from rbft.data.formats.conversations import Conversations
 from rbft.data.labels import LabelSet
+from rbft.data.prompts import PromptBook, Prompts
 from rbft.data.records import VideoRecord
 from rbft.errors import DataError
-from rbft.rationale_import import assign
+from rbft.pipeline.import_rationales import assign
 from rbft.rationales.exchange import (
     MAX_CHARACTERS,
     Format,
@@ -25,7 +26,6 @@ from rbft.rationales.exchange import (
     refuse_untrusted,
     write_rationale_file,
 )
-from rbft.rationales.prompts import PromptBook, Prompts
 from rbft.rationales.store import Rationale, read_rationales
 
 LABELS = LabelSet(("Fall", "no_fall"))

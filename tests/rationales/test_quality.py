@@ -7,10 +7,10 @@ import dataclasses
 import pytest
 
 from rbft.data.labels import LabelSet
+from rbft.data.prompts import PromptBook, Prompts
 from rbft.errors import ConfigError, StageError
 from rbft.rationales.checks.base import Check, Material
 from rbft.rationales.checks.leak import Leak
-from rbft.rationales.prompts import PromptBook, Prompts
 from rbft.rationales.quality import (
     BestOf,
     Filter,

@@ -7,13 +7,13 @@ import pytest
 from scipy.optimize import check_grad
 
 from rbft.data.labels import LabelSet
+from rbft.data.prompts import PromptBook, Prompts
 from rbft.errors import ConfigError
 from rbft.rationales.checks import text_classifier
 from rbft.rationales.checks.base import Material
 from rbft.rationales.checks.reconstruction import Reconstruction
 from rbft.rationales.checks.text_classifier import cross_validated, fit, vectors
 from rbft.rationales.checks.wording import ngrams, numbered_runs
-from rbft.rationales.prompts import PromptBook, Prompts
 from rbft.rationales.store import Rationale
 
 BOOK = PromptBook(Prompts(), LabelSet(("fall", "sit")))

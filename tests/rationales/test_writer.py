@@ -10,9 +10,9 @@ import torch
 from tests.support.models import Loaded, load, make_clip
 
 from rbft.data.labels import LabelSet
+from rbft.data.prompts import PromptBook, Prompts
 from rbft.data.records import VideoRecord
 from rbft.errors import ConfigError
-from rbft.rationales.prompts import PromptBook, Prompts
 from rbft.rationales.store import prompt_hash
 from rbft.rationales.writer import Attempt, RationaleWriter, Regenerate
 from rbft.vlm.batch import Item, collate

@@ -7,11 +7,11 @@ from typing import get_args
 import pytest
 from tests.support.fitting import Stage
 
+from rbft.answering.closed_set import ClosedSetScoring
+from rbft.answering.settings import Answering
 from rbft.data.labels import LabelSet
+from rbft.data.prompts import HintPolicy, PromptBook, Prompts
 from rbft.data.records import VideoRecord
-from rbft.evaluation.answering import Answering
-from rbft.rationales.prompts import HintPolicy, PromptBook, Prompts
-from rbft.training.scoring import ClosedSetScoring
 from rbft.vlm.label_scorer import Scoring
 
 pytest_plugins = ["tests.support.fitting_fixtures"]

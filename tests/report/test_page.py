@@ -12,13 +12,13 @@ from tests.support.videos import write_video
 
 from rbft.data.datamodule import VideoDataModule
 from rbft.data.formats import ClassFolders
+from rbft.data.prompts import PromptBook, Prompts
 from rbft.evaluation import metrics
 from rbft.evaluation.predictions import Prediction
 from rbft.experiment import Experiment, Stage
 from rbft.rationales.audit import Audit, audit_stored
 from rbft.rationales.checks.contradiction import Contradiction
 from rbft.rationales.checks.grounding import Grounding
-from rbft.rationales.prompts import PromptBook, Prompts
 from rbft.rationales.store import Rationale
 from rbft.report.page import write_page
 

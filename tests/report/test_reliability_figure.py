@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rbft.evaluation.calibration import Bin
-from rbft.report.figures import as_png, reliability_figure
+from rbft.evaluation.figures import as_png, reliability_figure
 
 HALF = [Bin(0.0, 0.5, 0, None, None), Bin(0.5, 1.0, 8, 0.9, 0.5)]
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
-from rbft.cli import PACKAGES, StageCLI
 from rbft.errors import ConfigError
 from rbft.experiment import Experiment, read_experiment
+from rbft.pipeline.stage_cli import PACKAGES, StageCLI
 
 BASE = {"data": {"root": "/nowhere", "num_frames": 4}}
 Make = Callable[..., StageCLI]
@@ -90,7 +90,7 @@ def test_a_file_that_a_key_names_is_held_to_the_same(module: str, stage: Make, t
         "torch.os.system",
         "lightning.pytorch.loggers.csv_logs.os.system",
         "transformers.utils.hub.os.system",
-        "rbft.environment.subprocess.run",
+        "rbft.runs.environment.subprocess.run",
         "rbft.files.tempfile.mkdtemp",
         "lightning.pytorch.cli.Namespace",
         "tests.support.mutate",

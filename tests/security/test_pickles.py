@@ -17,15 +17,15 @@ from safetensors.torch import load_file
 from tests.support.runs import Run
 from tests.support.videos import write_video
 
-from rbft.data.fingerprint import file_digest
 from rbft.errors import ModelError, StageError
+from rbft.files import file_digest
 from rbft.training.checkpoint import PLACES, AtomicCheckpointIO, Written, commit
 from rbft.training.module import VLMFineTuner
 from rbft.video.clip_cache import ClipCache
 from rbft.video.clip_spec import ClipSpec
 from rbft.video.sampling import FrameSampling
 from rbft.vlm.batch import EncodedClip
-from rbft.vlm.features import FeatureCache
+from rbft.vlm.feature_cache import FeatureCache
 from rbft.vlm.loading import load_model
 from rbft.vlm.tuning import LoRA, load_trained, save_trained
 

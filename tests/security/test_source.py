@@ -83,7 +83,7 @@ def test_nothing_of_it_stands_in_the_source(path: Path) -> None:
 
 
 def test_what_listens_listens_to_this_machine_alone() -> None:
-    from rbft.serve.command import _parser
+    from rbft.commands.serve import _parser
 
     assert _parser().parse_args(["--run", "x"]).host == "127.0.0.1"
 

@@ -13,7 +13,7 @@ from rbft.errors import VideoError
 from rbft.serve.about import About
 from rbft.serve.app import make_app
 from rbft.serve.model import Answered
-from rbft.serve.turns import BusyError, Turns
+from rbft.serve.request_queue import BusyError, Turns
 
 ORIGIN = "http://127.0.0.1:8420"
 HOSTILE = "<img src=x onerror='alert(1)'>\x1b[31m.mp4"

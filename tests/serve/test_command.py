@@ -88,7 +88,7 @@ def test_wrong_use_is_one_line(finished: Run, tmp_path: Path, capsys: pytest.Cap
             assert main(args) == code, args
             err = capsys.readouterr().err
             assert message in err and err.count("\n") == 1, err
-    find = "rbft.serve.command.importlib.util.find_spec"
+    find = "rbft.commands.serve.importlib.util.find_spec"
     monkeypatch.setattr(find, lambda name: None if name == "uvicorn" else True)
     assert main(run) == 2
     assert "needs uvicorn; install it with pip install 'rbft[serve]'" in capsys.readouterr().err

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from tests.support.videos import write_video
 
-from rbft.data.fingerprint import file_digest
+from rbft.files import file_digest
 from rbft.video.clip import Clip
 from rbft.video.clip_cache import ClipCache
 from rbft.video.clip_spec import ClipSpec

@@ -13,8 +13,8 @@ import yaml
 from rbft.evaluation.predictions import Prediction, write_predictions
 from rbft.experiment import METHODS, lay_over
 from rbft.files import write_json, write_jsonl
-from rbft.lineage import StageRecord, write_record
 from rbft.rationales.store import Rationale
+from rbft.runs.stage_record import StageRecord, write_record
 
 CLASSES = ("lift", "push & pull", "turn")
 VIDEOS = 24

@@ -10,8 +10,8 @@ import torch
 
 from rbft.data.datamodule import VideoDataModule
 from rbft.data.dataset import Example
+from rbft.data.prompts import PromptBook, Prompts
 from rbft.objectives.classification import ClassificationObjective
-from rbft.rationales.prompts import PromptBook, Prompts
 from rbft.training.module import VLMFineTuner
 from rbft.vlm.processing import ClipProcessor
 from rbft.vlm.tuning import LoRA, trained_state

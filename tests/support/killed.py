@@ -19,7 +19,7 @@ import lightning as L
 
 # forked from a process that has imported everything, a run starts in a second instead of ten
 _SERVER = multiprocessing.get_context("forkserver")
-_SERVER.set_forkserver_preload(["rbft.__main__", "rbft.pipeline", "tests.support.killed"])
+_SERVER.set_forkserver_preload(["rbft.__main__", "rbft.pipeline.run", "tests.support.killed"])
 ALLOW = ("--allow-class", "tests.support.killed.StepLog", "--allow-class", "tests.support.killed.SpoilLoss")
 Hook = Callable[[], None]
 

@@ -16,6 +16,7 @@ from typing import Any, get_args
 import numpy as np
 
 from rbft.data.labels import LabelSet
+from rbft.data.prompts import PromptBook, Prompts
 from rbft.files import read_jsonl
 from rbft.rationales.checks.base import Check, Judge, Material
 from rbft.rationales.checks.contradiction import Contradiction
@@ -23,7 +24,6 @@ from rbft.rationales.checks.grounding import Grounding
 from rbft.rationales.checks.leak import Leak
 from rbft.rationales.checks.reconstruction import Reconstruction
 from rbft.rationales.checks.text import LabelParse, Repetition, Truncation
-from rbft.rationales.prompts import PromptBook, Prompts
 from rbft.rationales.store import Rationale
 from rbft.video.clip import read_clip
 from rbft.video.clip_spec import ClipSpec

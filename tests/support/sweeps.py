@@ -17,7 +17,7 @@ import yaml
 from rich.console import Console
 
 from rbft.experiment import read_experiment
-from rbft.sweep.board import SweepBoard
+from rbft.sweep.display import SweepBoard
 from rbft.sweep.driver import Driver
 from rbft.sweep.grid import read_sweep
 from rbft.sweep.launchers import make_launcher

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from rbft.evaluation.predictions import Prediction, write_predictions
 from rbft.evaluation.statistics import McNemar, paired_difference
-from rbft.lineage import StageRecord, write_record
+from rbft.runs.stage_record import StageRecord, write_record
 from rbft.sweep.grid import Sweep, read_sweep
 from rbft.sweep.progress import Progress
 from rbft.sweep.summary import print_summary, summarise, to_json

@@ -11,13 +11,13 @@ import pytest
 import torch
 from tests.support.fitting import Stage, trainer
 
+from rbft.answering.closed_set import ClosedSetScoring
 from rbft.errors import ModelError
 from rbft.objectives.classification import ClassificationObjective
 from rbft.rationales.store import RationaleStore
 from rbft.rationales.writer import RationaleWriter
 from rbft.training.memory import cut, select
 from rbft.training.optim import OptimSettings
-from rbft.training.scoring import ClosedSetScoring
 from rbft.vlm.tuning import LoRA
 
 pytest_plugins = ["tests.support.fitting_fixtures"]

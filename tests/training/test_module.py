@@ -10,11 +10,11 @@ import torch
 from tests.support.fitting import Stage, equal, trainer, weights
 
 from rbft.data.datamodule import VideoDataModule
+from rbft.data.prompts import PromptBook, Prompts
 from rbft.data.sampler import Draw
 from rbft.errors import ConfigError, ModelError, StageError
 from rbft.objectives.base import Objective
 from rbft.objectives.classification import ClassificationObjective
-from rbft.rationales.prompts import PromptBook, Prompts
 from rbft.rationales.store import RationaleStore
 from rbft.rationales.writer import RationaleWriter
 from rbft.training.module import VLMFineTuner

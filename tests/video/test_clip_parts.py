@@ -8,8 +8,8 @@ import pytest
 import torch
 from tests.support.videos import read_number, write_video
 
-from rbft.data.fingerprint import file_digest
 from rbft.errors import ConfigError, VideoError
+from rbft.files import file_digest
 from rbft.video import reader
 from rbft.video.clip import Clip, read_clip
 from rbft.video.clip_cache import ClipCache

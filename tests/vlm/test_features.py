@@ -16,7 +16,7 @@ from tests.support.models import Loaded, load, make_clip
 from tests.support.watch import entries, no_warning
 
 from rbft.vlm.batch import EncodedClip, PromptInputs
-from rbft.vlm.features import FeatureCache, feature_key
+from rbft.vlm.feature_cache import FeatureCache, feature_key
 from rbft.vlm.generation import generate
 from rbft.vlm.loading import load_model
 from rbft.vlm.model import VLM

@@ -35,7 +35,7 @@ def check_dataset(
     """Find everything that is wrong at once.
 
     Copies are found by content; near-duplicates (re-encoded, rescaled or trimmed a little, or the same scene before the
-    same camera) by `rbft.data.likeness`, which is no proof: they are warnings.
+    same camera) by `rbft.data.perceptual_hash`, which is no proof: they are warnings.
 
     Args:
         root: The data root.

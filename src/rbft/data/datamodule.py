@@ -13,22 +13,23 @@ from torch.utils.data import DataLoader
 
 from rbft.data.bad_videos import Policy, apply_policy
 from rbft.data.dataset import Example, ExampleDataset
-from rbft.data.fingerprint import file_digest, records_fingerprint
+from rbft.data.fingerprint import records_fingerprint
 from rbft.data.formats import ClassFolders, DatasetFormat
 from rbft.data.labels import LabelSet
-from rbft.data.limits import require_counts, require_room
 from rbft.data.records import VideoRecord
-from rbft.data.row_errors import Carried, collate_carried, unpack
 from rbft.data.sampler import EvaluationSampler, TrainSampler
+from rbft.data.setting_checks import require_counts, require_room
 from rbft.data.splits import Splits, make_splits
 from rbft.data.unlabelled import read_unlabelled, without_labels
 from rbft.data.video_facts import VideoFacts
+from rbft.data.worker_errors import Carried, collate_carried, unpack
 from rbft.errors import DataError
+from rbft.files import file_digest
 from rbft.video.clip import Clip, read_clip
 from rbft.video.clip_cache import ClipCache, default_folder
 from rbft.video.clip_spec import ClipControl, ClipSpec
 from rbft.video.sampling import FrameSampling
-from rbft.vlm.features import FeatureCache
+from rbft.vlm.feature_cache import FeatureCache
 from rbft.vlm.processing import ClipProcessor
 
 Role = Literal["train", "val", "test", "predict"]

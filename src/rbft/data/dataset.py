@@ -10,16 +10,16 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from rbft.data.fingerprint import file_digest
 from rbft.data.records import VideoRecord
 from rbft.data.sampler import Draw
+from rbft.files import file_digest
 from rbft.video.clip import Clip, read_clip
 from rbft.video.clip_cache import ClipCache
 from rbft.video.clip_entry import clip_key
 from rbft.video.clip_spec import ClipSpec
 from rbft.video.container import resolve_inside
 from rbft.vlm.batch import Item, PromptInputs
-from rbft.vlm.features import FeatureCache, feature_key
+from rbft.vlm.feature_cache import FeatureCache, feature_key
 from rbft.vlm.processing import ClipProcessor
 from rbft.vlm.prompt import Prompt
 

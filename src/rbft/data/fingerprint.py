@@ -1,28 +1,15 @@
-"""What a data set is, as a hash: of a file, and of records with the videos they name."""
+"""What a data set is, as a hash of its records with the videos they name."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Iterable
-from functools import cache
 from pathlib import Path
 
 from rbft.data.records import VideoRecord
 from rbft.errors import DataError
-
-
-def file_digest(path: Path) -> str:
-    """BLAKE2b-128 of the whole file, in hexadecimal."""
-    status = path.stat()
-    return _digest(path, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-
-
-@cache
-def _digest(path: Path, size: int, modified: int, changed: int) -> str:
-    """Read a file once a process as long as its size and times stay: every stage of a run asks for the same videos."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+from rbft.files import file_digest
 
 
 def records_fingerprint(root: Path, records: Iterable[VideoRecord]) -> str:

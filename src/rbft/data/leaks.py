@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from rbft.data.findings import SIDES, Finding, Sides, some_of
-from rbft.data.likeness import most_alike
+from rbft.data.perceptual_hash import most_alike
 from rbft.data.records import VideoRecord
 from rbft.data.video_facts import VideoFacts
 
@@ -80,7 +80,7 @@ def near_duplicates(
     Args:
         sides: The splits, the one that trains first.
         facts: By path.
-        threshold: Likeness from which two clips are reported, see `rbft.data.likeness.most_alike`.
+        threshold: Likeness from which two clips are reported, see `rbft.data.perceptual_hash.most_alike`.
         notes: Where it is said what was left out.
     """
     for first, second in itertools.combinations(sides, 2):

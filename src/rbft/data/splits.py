@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from rbft.data.draws import cut_off, group_of, take, take_keeping_back
 from rbft.data.labels import LabelSet
 from rbft.data.records import VideoRecord, check_unique
+from rbft.data.shot_sampling import cut_off, group_of, take, take_keeping_back
 from rbft.data.split_advice import Settings, Shortage, advise
 from rbft.errors import ConfigError, DataError
 

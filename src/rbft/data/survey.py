@@ -20,10 +20,9 @@ from filelock import FileLock
 from rich.console import Console
 from rich.progress import Progress
 
-from rbft.data.fingerprint import file_digest
 from rbft.data.video_facts import VideoFacts, inspect_video, time_up
 from rbft.errors import ConfigError, DataError, VideoError
-from rbft.files import append_jsonl, read_jsonl
+from rbft.files import append_jsonl, file_digest, read_jsonl
 from rbft.video.clip_prefetch import ClipRequest
 from rbft.video.container import resolve_inside
 

@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from rbft.data.fingerprint import file_digest
-from rbft.data.likeness import NUM_PICTURES, PICTURE_SIZE, signature
+from rbft.data.perceptual_hash import NUM_PICTURES, PICTURE_SIZE, signature
 from rbft.errors import VideoError
+from rbft.files import file_digest
 from rbft.video.clip_prefetch import ClipPrefetch, ClipRequest
 from rbft.video.container import display_rotation, open_video
 from rbft.video.convert import RGBConverter
@@ -39,7 +39,7 @@ class VideoFacts:
             brought its process down; another machine may do better), None.
         reason: The problem in words, as a clause ("is empty (0 bytes)").
         bytes: Size of the file.
-        digest: Hash of its content by `rbft.data.fingerprint.file_digest`; "" where the file cannot be opened.
+        digest: Hash of its content by `rbft.files.file_digest`; "" where the file cannot be opened.
         declared_frames: Frames the header promises, 0 when it does not say.
         decoded_frames: Frames that decode undamaged.
         duration: Seconds, 0.0 when unknown.
@@ -49,7 +49,7 @@ class VideoFacts:
         rotation: Counter-clockwise degrees by which the stored picture is turned for display: 0, 90, 180 or 270.
         codec: Name of the codec ("h264").
         contrast: Largest standard deviation of a colour channel within a sampled picture, in levels of 255.
-        signature: By which similar clips are found, see `rbft.data.likeness`; "" where there is too little to see.
+        signature: Perceptual hash that finds similar clips (`rbft.data.perceptual_hash`); "" for too little to see.
     """
 
     path: str

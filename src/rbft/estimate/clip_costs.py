@@ -15,9 +15,9 @@ from rbft.vlm.prompt import Prompt
 
 if TYPE_CHECKING:
     from rbft.data.datamodule import VideoDataModule
+    from rbft.data.prompts import PromptBook
     from rbft.data.records import VideoRecord
     from rbft.experiment import Stage
-    from rbft.rationales.prompts import PromptBook
     from rbft.training.module import VLMFineTuner
 
 KnownCosts = dict[tuple[ClipProcessor, Prompt, bool, ClipShape], ClipCost]

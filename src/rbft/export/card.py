@@ -16,7 +16,7 @@ from rbft.errors import printable
 from rbft.export.weights import Form, Parity
 from rbft.files import read_json
 from rbft.predict.model import WarmModel
-from rbft.predict.recorded import Recorded
+from rbft.predict.run_settings import Recorded
 from rbft.vlm.loading import BUILTIN, model_source
 
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # that vLLM takes for --max-lora-rank

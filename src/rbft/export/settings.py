@@ -6,7 +6,7 @@ from typing import Any
 
 from rbft import __version__
 from rbft.predict.model import WarmModel
-from rbft.predict.recorded import Recorded
+from rbft.predict.run_settings import Recorded
 
 SCHEMA = 1
 """Of rbft.json; raised when the meaning of what stands there changes."""

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rbft.data.dataset import Example
+from rbft.data.prompts import PromptBook
 from rbft.data.records import VideoRecord
 from rbft.objectives.base import ClassWeights, Objective, class_weights
-from rbft.rationales.prompts import PromptBook
 from rbft.rationales.store import Rationale
 from rbft.vlm.batch import Batch
 from rbft.vlm.model import VLM

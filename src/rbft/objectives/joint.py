@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from rbft.data.dataset import Example
+from rbft.data.prompts import PromptBook
 from rbft.data.records import VideoRecord
 from rbft.errors import ConfigError
 from rbft.objectives.base import ClassWeights, Objective, check_anchor
 from rbft.objectives.classification import ClassificationObjective
 from rbft.objectives.rationale import RationaleObjective
-from rbft.rationales.prompts import PromptBook
 from rbft.rationales.store import Rationale
 
 

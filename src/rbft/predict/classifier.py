@@ -9,14 +9,14 @@ from pathlib import Path
 
 from rich.console import Console
 
+from rbft.answering.settings import answer
 from rbft.data.records import VideoRecord
 from rbft.errors import ConfigError, VideoError
-from rbft.evaluation.answering import answer
 from rbft.evaluation.predictions import Prediction, probabilities
 from rbft.predict.answers import Answer, Moment, Rule, likeliest
 from rbft.predict.inputs import VideoInput, named
 from rbft.predict.model import Told, WarmModel
-from rbft.predict.recorded import read_run
+from rbft.predict.run_settings import read_run
 from rbft.predict.windows import Windows, alarm, log_probabilities, merge
 from rbft.terminal import steps_shown
 from rbft.video.reader import open_reader

@@ -11,18 +11,18 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from rbft.cli import StageCLI
 from rbft.data.datamodule import VideoDataModule
 from rbft.data.dataset import ExampleDataset
+from rbft.data.prompts import PromptBook
 from rbft.data.records import VideoRecord
 from rbft.data.sampler import Draw, EvaluationSampler
 from rbft.errors import ConfigError, StageError, VideoError
 from rbft.evaluation.predictions import Prediction
-from rbft.predict.recorded import Recorded
-from rbft.rationales.prompts import PromptBook
+from rbft.pipeline.stage_cli import StageCLI
+from rbft.predict.run_settings import Recorded
 from rbft.training.module import VLMFineTuner
 from rbft.vlm.batch import Batch, Item, collate
-from rbft.vlm.features import hardware
+from rbft.vlm.feature_cache import hardware
 from rbft.vlm.model import VLM
 from rbft.vlm.processing import ClipProcessor
 

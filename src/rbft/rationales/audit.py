@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from statistics import fmean
 from typing import Any
 
+from rbft.data.prompts import PromptBook
 from rbft.rationales import statistics
 from rbft.rationales.checks.base import Check, Judge, Material, own_against_best_other
 from rbft.rationales.checks.leak import Leak
@@ -15,7 +16,6 @@ from rbft.rationales.checks.reconstruction import Reconstruction
 from rbft.rationales.checks.text import LabelParse, Repetition, Truncation
 from rbft.rationales.checks.wording import LabelMask
 from rbft.rationales.exchange import RationaleFile
-from rbft.rationales.prompts import PromptBook
 from rbft.rationales.store import Rationale
 
 _EXAMPLES = 3

@@ -13,10 +13,10 @@ from typing import Any, Literal
 
 from rbft.data.formats.rows import Row, read_json_objects
 from rbft.data.labels import MAX_LENGTH, SPECIAL_TOKEN, LabelSet
+from rbft.data.prompts import PromptBook, Prompts
 from rbft.data.records import relative_path
 from rbft.errors import DataError
 from rbft.files import set_aside, write_json, write_jsonl
-from rbft.rationales.prompts import PromptBook, Prompts
 from rbft.rationales.store import Rationale, parse_rationale, prompt_hash
 from rbft.vlm.prompt import Prompt
 

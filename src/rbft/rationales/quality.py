@@ -9,11 +9,11 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Literal
 
+from rbft.data.prompts import PromptBook
 from rbft.errors import ConfigError, StageError
 from rbft.rationales.checks.base import Check, Material
 from rbft.rationales.checks.leak import Leak
 from rbft.rationales.checks.text import LabelParse, Repetition, Truncation
-from rbft.rationales.prompts import PromptBook
 from rbft.rationales.store import Rationale
 
 OnEmptyClass = Literal["error", "keep_best"]

@@ -11,9 +11,9 @@ from typing import Literal
 import torch
 
 from rbft.data.dataset import Example
+from rbft.data.prompts import HintPolicy, PromptBook
 from rbft.data.records import VideoRecord
 from rbft.errors import ConfigError
-from rbft.rationales.prompts import HintPolicy, PromptBook
 from rbft.rationales.store import Rationale, prompt_hash
 from rbft.rationales.vllm_writer import VLLM, Frames, Request, answers
 from rbft.vlm.batch import Batch

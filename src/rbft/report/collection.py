@@ -10,10 +10,10 @@ from typing import Any
 
 from rbft.errors import ConfigError, DataError
 from rbft.evaluation.comparison import Member, Point, key_of
-from rbft.evaluation.tuned import choose_runs, without
+from rbft.evaluation.model_selection import choose_runs, without
 from rbft.experiment import nearest
 from rbft.files import read_json
-from rbft.run_folder import REPLICATES, RunFolder, find_runs
+from rbft.runs.run_folder import REPLICATES, RunFolder, find_runs
 
 # decide where and how fast a run computes, or are in the point already
 _SAME_RESULT = (

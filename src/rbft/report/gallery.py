@@ -10,7 +10,7 @@ from typing import Any
 
 from rbft.errors import RBFTError
 from rbft.report.collection import Entry
-from rbft.report.digest import Answer, Digest
+from rbft.report.group_data import Answer, Digest
 
 _CLASSES, _FRAMES, _PIXELS = 5, 8, 160 * 160
 
@@ -119,7 +119,7 @@ def _frames(entry: Entry, video: str) -> tuple[str | None, str]:
     if not (root / video).is_file():
         return None, "the video is not there any more"
     # torch takes seconds to import, and no table needs it
-    from rbft.report.figures import frames_jpeg
+    from rbft.evaluation.figures import frames_jpeg
     from rbft.video.clip import read_clip
     from rbft.video.clip_spec import ClipSpec
     from rbft.video.sampling import FrameSampling

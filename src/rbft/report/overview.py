@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from rbft.evaluation.comparison import Group, Point, compare, key_of, point_words, shared
 from rbft.experiment import METHODS
 from rbft.report.collection import Entry, choose_entries
-from rbft.report.digest import Digest, digest
 from rbft.report.gallery import Card, gallery
-from rbft.run_folder import REPLICATES
+from rbft.report.group_data import Digest, digest
+from rbft.runs.run_folder import REPLICATES
 
 _NOT_SHOTS = ("experiment", "data.shots")
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from rbft.evaluation.comparison import Group, baseline_point, interval_words, key_of, point_words
 from rbft.report.charts import Dot, Series, chart, legend_mark, reliability_chart
-from rbft.report.digest import Digest, answering_cost, mean_of
+from rbft.report.group_data import Digest, answering_cost, mean_of
 from rbft.report.overview import Overview, group_words, method_of, shots_of, shots_words
 from rbft.report.templates import render
 

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 from rbft.data.datamodule import VideoDataModule
 from rbft.evaluation.calibration import both_reliabilities
 from rbft.evaluation.counts import recalls
+from rbft.evaluation.figures import as_png, confusion_figure, frames_png, reliability_figure
 from rbft.evaluation.metrics import accuracy_interval, confusion
 from rbft.evaluation.predictions import Prediction
 from rbft.files import write_atomic
 from rbft.rationales.audit import Audit
 from rbft.rationales.store import Rationale, spread
 from rbft.report.audit import audit_view
-from rbft.report.figures import as_png, confusion_figure, frames_png, reliability_figure
 from rbft.report.templates import render
 
 if TYPE_CHECKING:

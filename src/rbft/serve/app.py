@@ -23,9 +23,9 @@ from rbft import __version__
 from rbft.errors import VideoError, printable
 from rbft.report.templates import render
 from rbft.serve.about import About
-from rbft.serve.guard import Guard
+from rbft.serve.host_check import Guard
 from rbft.serve.model import Answered
-from rbft.serve.turns import BusyError, Turns
+from rbft.serve.request_queue import BusyError, Turns
 from rbft.serve.upload import Upload, UploadError, discard, receive
 
 Predict = Callable[..., Answered]

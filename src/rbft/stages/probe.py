@@ -13,9 +13,9 @@ from rbft.evaluation.calibration import fit_temperature
 from rbft.evaluation.predictions import Prediction, probabilities, write_predictions
 from rbft.evaluation.probe import choose_strength, fit_probe
 from rbft.ranks import first_rank
-from rbft.run_folder import VALIDATION
+from rbft.runs.run_folder import VALIDATION
+from rbft.stages.context import Outcome, Work, connect, make_trainer, start
 from rbft.stages.score import TESTED, leave_test
-from rbft.stages.work import Outcome, Work, connect, make_trainer, start
 from rbft.training.pooling import FeaturePool
 from rbft.training.profile import profiled
 

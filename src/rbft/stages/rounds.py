@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.markup import escape
 
-from rbft.lineage import read_record
+from rbft.runs.stage_record import read_record
 
 if TYPE_CHECKING:
-    from rbft.stages.work import Prepared
+    from rbft.stages.context import Prepared
 
 
 @dataclass(frozen=True)

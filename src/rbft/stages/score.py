@@ -9,15 +9,15 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from rbft.answering.settings import Choice, answer, choose
 from rbft.data.records import VideoRecord
-from rbft.evaluation.answering import Choice, answer, choose
 from rbft.evaluation.calibration import Calibration, fit_temperature
 from rbft.evaluation.metrics import Metrics, test_metrics
 from rbft.evaluation.predictions import Prediction, write_predictions
 from rbft.files import write_json
 from rbft.ranks import first_rank
-from rbft.run_folder import VALIDATION
-from rbft.stages.work import Outcome, Work, connect, make_trainer, start
+from rbft.runs.run_folder import VALIDATION
+from rbft.stages.context import Outcome, Work, connect, make_trainer, start
 from rbft.training.logging import log_confusion, log_reliability
 from rbft.training.profile import profiled
 from rbft.training.sharding import require_direct

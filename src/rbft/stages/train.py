@@ -14,7 +14,7 @@ from rbft.errors import StageError
 from rbft.objectives.rationale import RationaleObjective
 from rbft.ranks import first_rank
 from rbft.rationales.store import Rationale, read_rationales
-from rbft.stages.work import Outcome, Work, connect, make_trainer, start
+from rbft.stages.context import Outcome, Work, connect, make_trainer, start
 from rbft.training.best import KeepBest
 from rbft.training.callbacks import SavePlace
 from rbft.training.logging import ConfusionLogger

@@ -11,7 +11,7 @@ from rich.console import Console
 from rbft.rationales.checks.base import Judge, Material
 from rbft.rationales.quality import RESCUED, score
 from rbft.rationales.store import Rationale
-from rbft.stages.work import Prepared
+from rbft.stages.context import Prepared
 from rbft.terminal import steps_shown
 from rbft.vlm.batch import PromptInputs
 from rbft.vlm.prompt import Prompt

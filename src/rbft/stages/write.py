@@ -14,12 +14,12 @@ from rbft.data.records import VideoRecord
 from rbft.ranks import can_agree, first_rank, grouped, wait_for_all
 from rbft.rationales.store import Rationale, RationaleStore
 from rbft.rationales.writer import Attempt
+from rbft.stages.context import Outcome, Work, author_of, connect, make_trainer, start
 from rbft.stages.verification import describe_dropped, describe_rescued, judge_written
-from rbft.stages.work import Outcome, Work, author_of, connect, make_trainer, start
-from rbft.stages.writing_elsewhere import write_elsewhere
+from rbft.stages.vllm_stage import write_elsewhere
 from rbft.training.logging import log_rationales
 from rbft.training.profile import profiled
-from rbft.vlm.spread import is_spread
+from rbft.vlm.sharded import is_spread
 
 
 def write(work: Work) -> Outcome:

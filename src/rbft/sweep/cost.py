@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rbft.run_folder import RunFolder
+from rbft.runs.run_folder import RunFolder
 from rbft.sweep.grid import Run
 from rbft.sweep.progress import Progress
 

@@ -26,7 +26,7 @@ from rbft.sweep.state import Record, RunLock, is_finished, read_record, stop_fil
 from rbft.sweep.worker import Plan, write_plan
 
 FIT = (sys.executable, "-m", "rbft", "fit")
-PRELOADED_FIT = "rbft.sweep.preloaded:fit"
+PRELOADED_FIT = "rbft.commands.fit:preload"
 _LOOK_ELSEWHERE = 1.0
 
 

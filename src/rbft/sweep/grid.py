@@ -16,8 +16,8 @@ from rbft import __version__
 from rbft.errors import ConfigError, DataError
 from rbft.experiment import nearest, read_experiment
 from rbft.files import read_yaml
-from rbft.lineage import SCHEMA
-from rbft.run_folder import REPLICATES
+from rbft.runs.run_folder import REPLICATES
+from rbft.runs.stage_record import SCHEMA
 from rbft.sweep.options import LaunchOptions, read_options
 
 _KEYS = ("experiment", "grid", "together", "exclude", "flags", "baseline", "replicates", "choose", "launch")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from rbft.run_folder import read_accuracy
+from rbft.runs.run_folder import read_accuracy
 from rbft.sweep.grid import Run
 from rbft.sweep.state import Record
 

@@ -12,7 +12,7 @@ from typing import Literal
 
 from rbft.errors import StageError
 from rbft.files import read_json, write_json
-from rbft.lineage import hash_outputs
+from rbft.runs.stage_record import hash_outputs
 from rbft.sweep.grid import Run
 
 Status = Literal["running", "finished", "failed", "interrupted"]

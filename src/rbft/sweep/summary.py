@@ -7,8 +7,8 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from rbft.evaluation.comparison import Group, Member, compare
-from rbft.evaluation.tuned import choose_runs, without
-from rbft.run_folder import RunFolder
+from rbft.evaluation.model_selection import choose_runs, without
+from rbft.runs.run_folder import RunFolder
 from rbft.sweep.grid import Sweep
 from rbft.sweep.progress import Progress
 

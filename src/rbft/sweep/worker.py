@@ -50,7 +50,7 @@ class Plan:
         folder: The sweep's folder.
         where: The folder that the sweep was started in; paths of files and flags are relative to it.
         command: How a run is started; its arguments follow.
-        entry: `module:function` that a preloaded worker calls with the same arguments.
+        entry: `module:function` that a preloaded worker calls once; forks call what it returns with a run's arguments.
         runs: All runs by id.
         choose: Swept keys that validation videos choose; for a report of the sweep.
     """
@@ -189,13 +189,13 @@ def _import_entry(entry: str) -> Any:
     threads = os.environ.get("OMP_NUM_THREADS")
     # a pool of threads does not live through a fork
     os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
-    found = getattr(importlib.import_module(module), function)
+    preloaded = getattr(importlib.import_module(module), function)()
     os.environ.pop("OPENBLAS_NUM_THREADS")
     if threads is None:
         os.environ.pop("OMP_NUM_THREADS")
     else:
         os.environ["OMP_NUM_THREADS"] = threads
-    return found
+    return preloaded
 
 
 def _run_forked(main: Any, args: Sequence[str], log: int) -> None:

@@ -14,10 +14,10 @@ from torch.utils.tensorboard import SummaryWriter
 from rbft.data.datamodule import VideoDataModule
 from rbft.data.labels import LabelSet
 from rbft.evaluation.calibration import both_reliabilities
+from rbft.evaluation.figures import confusion_figure, reliability_figure, strip_figure
 from rbft.evaluation.metrics import confusion
 from rbft.evaluation.predictions import Prediction
 from rbft.rationales.store import Rationale, spread
-from rbft.report.figures import confusion_figure, reliability_figure, strip_figure
 from rbft.training.module import VLMFineTuner
 
 

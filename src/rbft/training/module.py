@@ -6,14 +6,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
+from rbft.answering.closed_set import ClosedSetScoring
+from rbft.answering.settings import Answering
+from rbft.data.prompts import PromptBook, Prompts
 from rbft.errors import ConfigError, StageError
-from rbft.evaluation.answering import Answering
 from rbft.evaluation.metrics import validation_metrics
 from rbft.evaluation.predictions import Prediction
 from rbft.objectives.base import Objective
 from rbft.rationales.checks.base import Check
 from rbft.rationales.controls import Control
-from rbft.rationales.prompts import PromptBook, Prompts
 from rbft.rationales.quality import Keep, KeepAll, require_distinct, text_checks
 from rbft.rationales.store import RationaleStore
 from rbft.rationales.writer import Attempt, RationaleWriter
@@ -21,10 +22,9 @@ from rbft.training.best import Selection
 from rbft.training.fitting import Fitting
 from rbft.training.optim import OptimSettings, configure
 from rbft.training.pooling import FeaturePool
-from rbft.training.scoring import ClosedSetScoring
 from rbft.training.sharding import shard
 from rbft.vlm.batch import Batch
-from rbft.vlm.features import hardware
+from rbft.vlm.feature_cache import hardware
 from rbft.vlm.label_scorer import Scoring
 from rbft.vlm.loading import DType, load_model
 from rbft.vlm.model import VLM

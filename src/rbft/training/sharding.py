@@ -18,8 +18,8 @@ from torch.optim import Optimizer
 from torch.utils._pytree import tree_map
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from rbft.answering.settings import Answering
 from rbft.errors import ConfigError, StageError
-from rbft.evaluation.answering import Answering
 from rbft.training.checkpoint import Place, commit, newest_whole, next_name, not_sharded, read_part, write_part
 from rbft.vlm.model import VLM
 from rbft.vlm.tuning import trained_state

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from rbft.bounded_folder import DamagedEntryError
+from rbft.disk_cache import DamagedEntryError
 from rbft.errors import ConfigError
 from rbft.video.clip import Clip, read_clip
 from rbft.video.clip_entry import HEAD, MAGIC, aligned, clip_folder, clip_key, hashed, pack_entry

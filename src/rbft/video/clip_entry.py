@@ -13,7 +13,7 @@ from typing import Any
 import av
 import numpy as np
 
-from rbft.bounded_folder import BoundedFolder, Wording
+from rbft.disk_cache import BoundedFolder, Wording
 from rbft.video.clip_spec import ClipSpec
 from rbft.video.container import DEFAULT_LIMITS, Limits
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from av.video.frame import VideoFrame
 
-from rbft.bounded_folder import BoundedFolder
+from rbft.disk_cache import BoundedFolder
 from rbft.errors import VideoError
 from rbft.video.clip_entry import clip_folder, clip_key, pack_entry
 from rbft.video.clip_spec import ClipSpec

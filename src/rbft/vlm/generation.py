@@ -11,7 +11,7 @@ from torch import Tensor
 from rbft.vlm.batch import PromptInputs
 from rbft.vlm.model import VLM
 from rbft.vlm.prefix_cache import read_together
-from rbft.vlm.spread import go_on
+from rbft.vlm.sharded import go_on
 
 
 @torch.no_grad()

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from rbft.errors import ModelError
+from rbft.files import file_digest
 from rbft.vlm.quantize import Quantize, quantized
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
+_WHOLE_FILE_BYTES = 64 * 1024 * 1024
 BUILTIN = {"builtin/tiny": Path(__file__).parent / "tiny" / "checkpoint"}
 
 
@@ -33,6 +36,21 @@ def model_source(vlm: str) -> str:
     if vlm.startswith((".", "/", "~")) or vlm.count("/") > 1:
         raise ModelError(f"model.vlm: no folder {vlm}.")
     return vlm
+
+
+def model_fingerprint(vlm: str) -> str:
+    """Of a local model's files: small files by content, weights by name and size. Hub ids: their name."""
+    folder = Path(model_source(vlm))
+    if not folder.is_dir():
+        return f"hub:{vlm}"
+    digest = hashlib.blake2b(digest_size=16)
+    for path in sorted(folder.iterdir()):
+        if path.is_file():
+            size = path.stat().st_size
+            # hashing tens of gigabytes at every start would cost more than the rare swap it could show
+            content = file_digest(path) if size <= _WHOLE_FILE_BYTES else ""
+            digest.update(f"{path.name}\0{size}\0{content}\0".encode())
+    return digest.hexdigest()
 
 
 def _explain(vlm: str, error: Exception) -> ModelError:

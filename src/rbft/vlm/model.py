@@ -15,11 +15,11 @@ from transformers import PreTrainedModel
 
 from rbft.vlm.abilities import sees_every_token
 from rbft.vlm.batch import EncodedClip, PromptInputs, Rows, pad_rows
-from rbft.vlm.encoding import POSITION_KEYS, encoded_clip, modality_of, together
-from rbft.vlm.features import FeatureCache, weights_digest
+from rbft.vlm.feature_cache import FeatureCache, weights_digest
 from rbft.vlm.last_layer import read_at
 from rbft.vlm.reference import Reference
 from rbft.vlm.tree import TokenTree
+from rbft.vlm.visual_features import POSITION_KEYS, encoded_clip, modality_of, together
 
 
 class VLM(nn.Module):

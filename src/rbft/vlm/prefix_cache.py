@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rbft.vlm.batch import PromptInputs
 from rbft.vlm.model import VLM
-from rbft.vlm.spread import is_spread
+from rbft.vlm.sharded import is_spread
 
 
 def read_together(vlm: VLM, prompts: Sequence[PromptInputs]) -> list[list[int]]:

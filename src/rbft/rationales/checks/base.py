@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from rbft.data.prompts import PromptBook
 from rbft.errors import ConfigError
-from rbft.rationales.prompts import PromptBook
 from rbft.rationales.store import Rationale
 from rbft.vlm.prompt import Prompt
 

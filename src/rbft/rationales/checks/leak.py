@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from rbft.data.prompts import PromptBook
 from rbft.rationales.checks.base import Check, Material
 from rbft.rationales.checks.wording import LabelMask, words
-from rbft.rationales.prompts import PromptBook
 
 _NAME = r"(?:label|class|classification|category|answer|annotation)"
 # How English-speaking models betray that the class was handed to them.

@@ -1,0 +1,109 @@
+"""Answering behind a rationale: the model writes one about a video that nobody labelled, then the labels are scored."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from rbft.data.prompts import PromptBook
+from rbft.rationales.writer import seed_of
+from rbft.vlm.batch import PromptInputs
+from rbft.vlm.generation import generate
+from rbft.vlm.label_scorer import LabelScorer
+from rbft.vlm.model import VLM
+from rbft.vlm.processing import ClipProcessor
+
+
+@dataclass(frozen=True)
+class Reasoned:
+    """What the model wrote about a video, and what it made of it.
+
+    Args:
+        texts: The rationales.
+        probabilities: One per class, averaged over the rationales.
+        tokens: Tokens written.
+    """
+
+    texts: tuple[str, ...]
+    probabilities: tuple[float, ...]
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Reasoner:
+    """Writes rationales and scores the labels behind them.
+
+    Args:
+        processor: The model's processor.
+        book: The experiment's prompts; the question is the one that names no answer.
+        scorer: How labels are scored behind the label question; of it the normalisation is taken over.
+        samples: Rationales for each video.
+        temperature: Of the writing.
+        top_p: Of the writing.
+        max_new_tokens: Length limit of a rationale.
+    """
+
+    processor: ClipProcessor
+    book: PromptBook
+    scorer: LabelScorer
+    samples: int
+    temperature: float
+    top_p: float
+    max_new_tokens: int
+
+    @torch.no_grad()
+    def __call__(self, vlm: VLM, prompts: Sequence[PromptInputs], videos: Sequence[str], seed: int) -> list[Reasoned]:
+        """Answer each prompt.
+
+        Args:
+            vlm: The model.
+            prompts: The question for a rationale, about each video.
+            videos: Ids, which the sampling is seeded by.
+            seed: Of the sampling.
+        """
+        # read twice, encoded once
+        prompts = vlm.with_features(prompts)
+        written = generate(
+            vlm,
+            prompts,
+            max_new_tokens=self.max_new_tokens,
+            temperature=self.temperature,
+            top_p=self.top_p,
+            samples=self.samples,
+            banned_ids=self.processor.special_ids,
+            seeds=[seed_of(seed, video) for video in videos],
+        )
+        texts = [[self.book.parse(self.processor.decode(ids)).body for ids in rows] for rows in written]
+        behind = [self._behind(prompt, text) for prompt, rows in zip(prompts, texts, strict=True) for text in rows]
+        # the labels' tokens are the same behind every text, unless a tokeniser joins one with what stands before it
+        groups: dict[tuple[tuple[int, ...], ...], list[int]] = {}
+        for row, (_, labels) in enumerate(behind):
+            groups.setdefault(tuple(tuple(ids.tolist()) for ids in labels), []).append(row)
+        chances = torch.empty((len(behind), len(self.book.texts)), dtype=torch.float64)
+        for rows in groups.values():
+            scorer = replace(self.scorer, label_ids=tuple(behind[rows[0]][1]), prior=None)
+            scores = scorer(vlm, [behind[row][0] for row in rows])
+            chances[rows] = scores.double().cpu().softmax(-1)
+        means = chances.reshape(len(prompts), self.samples, -1).mean(1).tolist()
+        return [
+            Reasoned(tuple(rows), tuple(mean), sum(len(ids) for ids in answers))
+            for rows, mean, answers in zip(texts, means, written, strict=True)
+        ]
+
+    def _behind(self, prompt: PromptInputs, text: str) -> tuple[PromptInputs, list[Tensor]]:
+        """The question with a rationale and the words that lead to the class, and what each class adds to that."""
+        question = self.book.blind_prompt()
+        answers = [self.book.concluded(text, name) for name in self.book.labels.names]
+        wholes = [self.processor.target_ids(question, answer) for answer in answers]
+        shared = 0
+        shortest = min(len(whole) for whole in wholes)
+        while shared < shortest - 1 and len({int(whole[shared]) for whole in wholes}) == 1:
+            shared += 1
+        ids = torch.cat([prompt.ids, wholes[0][:shared].to(prompt.ids.device)])
+        types = None
+        if prompt.types is not None:
+            types = torch.cat([prompt.types, prompt.types.new_zeros(shared)])
+        return replace(prompt, ids=ids, types=types), [whole[shared:] for whole in wholes]

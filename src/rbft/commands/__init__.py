@@ -1,0 +1,15 @@
+"""One file a command of `rbft`: its arguments, and what is printed."""
+
+COMMANDS = {
+    "fit": "rbft.commands.fit",
+    "check": "rbft.commands.check",
+    "predict": "rbft.commands.predict",
+    "export": "rbft.commands.export",
+    "serve": "rbft.commands.serve",
+    "sweep": "rbft.commands.sweep",
+    "report": "rbft.commands.report",
+    "rationales": "rbft.commands.rationales",
+    "doctor": "rbft.commands.doctor",
+    "completion": "rbft.commands.completion",
+}
+"""Modules by command: each has a `parser()` and a `run(args)` that returns the exit code."""

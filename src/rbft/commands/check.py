@@ -1,0 +1,48 @@
+"""`rbft check`: look at an experiment's data set before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.markup import escape
+
+from rbft.arguments import Parser
+from rbft.experiment import make_parser, read_experiment
+from rbft.files import write_json
+
+
+def parser() -> Parser:
+    """The command's own flags; it takes the keys of an experiment file as `rbft fit` does."""
+    made = make_parser("rbft check")
+    made.description = "Look for damage, copies, leaks and costs before anything runs."
+    return made
+
+
+def run(args: Sequence[str]) -> int:
+    """Report to the terminal and to `check.json` in the run folder.
+
+    Returns:
+        1 where a run may not start.
+    """
+    if {"--help", "-h"} & set(args):
+        parser().print_help()
+        return 0
+    experiment = read_experiment(args)
+
+    from rbft.data.check_report import print_report
+    from rbft.estimate.report import print_clips, print_estimates, to_json
+    from rbft.pipeline.video_check import check_experiment
+    from rbft.terminal import make_console, quieten
+
+    console = make_console()
+    quieten()
+    report, model = check_experiment(experiment, console)
+    print_report(report, console)
+    if model is not None and model.clips is not None:
+        print_clips(model.clips, console)
+        print_estimates(model.estimates, model.device, console)
+    path = experiment.run_dir / "check.json"
+    cost = None if model is None else to_json(model.clips, model.estimates, model.device)
+    write_json(path, report.to_json() | {"estimate": cost})
+    console.print(f"written to {escape(str(path))}")
+    return 1 if report.errors else 0

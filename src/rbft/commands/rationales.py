@@ -1,0 +1,174 @@
+"""`rbft rationales`: audit, import and export of rationale files."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.markup import escape
+
+from rbft.arguments import Parser
+from rbft.errors import ConfigError, DataError
+from rbft.files import read_yaml, write_json
+
+if TYPE_CHECKING:
+    from rbft.data.prompts import Prompts
+    from rbft.rationales.exchange import RationaleFile
+
+_OWN_NAME = "rationales.jsonl"
+FORMATS = ("llava", "sharegpt", "messages")
+"""Those that `rbft.rationales.exchange` writes; said here, as the shell and `--help` wait for them."""
+
+
+def parser() -> Parser:
+    """The command's actions and their flags."""
+    parser = Parser(prog="rbft rationales", description="Audit, import and export rationales.", allow_abbrev=False)
+    commands = parser.add_subparsers(dest="command", required=True, parser_class=Parser)
+    shared = Parser(add_help=False)
+    shared.add_argument("file", type=Path, help="a rationales.jsonl, or conversations as .json or .jsonl")
+    shared.add_argument(
+        "--config",
+        type=Path,
+        help="experiment file or a stage's config.yaml: the prompts that were "
+        "used; by default the config.yaml beside a rationales.jsonl",
+    )
+    shared.add_argument("--label_key", help="key of a conversation's row that names its class")
+    shared.add_argument("--conclusion", default="Classification:", help="words before the class in an answer")
+    look = commands.add_parser("audit", parents=[shared], help="what a set of rationales is worth")
+    look.add_argument("--json", type=Path, help="write all figures here")
+    look.add_argument("--html", type=Path, help="write a page here")
+    look.add_argument("--model", help="asked which class each rationale argues for: a folder, hub id or builtin/tiny")
+    look.add_argument("--revision", help="of a hub id")
+    look.add_argument("--videos", type=Path, help="folder of the videos: are the rationales about them?")
+    look.add_argument("--num_frames", type=int, help="frames of a clip; as the config says, else 8")
+    bring = commands.add_parser("import", parents=[shared], help="take rationales from elsewhere")
+    bring.add_argument("--to", type=Path, required=True, help="a .jsonl file, a run folder, or an experiment file")
+    give = commands.add_parser("export", parents=[shared], help="write conversations for other tools")
+    give.add_argument("--format", choices=FORMATS, required=True, help="of LLaVA, LLaMA-Factory or ms-swift")
+    give.add_argument("--to", type=Path, required=True, help="a .json or .jsonl file")
+    give.add_argument("--all", action="store_true", help="those that were dropped, too")
+    return parser
+
+
+def run(args: Sequence[str]) -> int:
+    """Carry out one of the actions.
+
+    Args:
+        args: The command line behind `rbft rationales`; what is left over by `import --to EXPERIMENT` are flags of it.
+
+    Raises:
+        RBFTError: With a message for the person who ran it.
+    """
+    parsed, flags = parser().parse_known_args(list(args))
+    if flags and not (parsed.command == "import" and parsed.to.suffix in (".yaml", ".yml")):
+        raise ConfigError(f"rbft rationales {parsed.command}: unknown argument {flags[0]!r}; see --help.")
+    {"audit": _audit, "import": _import, "export": _export}[parsed.command](parsed, flags)
+    return 0
+
+
+def _config(args: argparse.Namespace) -> dict[str, Any] | None:
+    """The configuration that was named, or that a write stage left beside its rationales."""
+    beside = args.file.parent / "config.yaml"
+    path: Path | None = args.config
+    if path is None and args.file.name == _OWN_NAME and beside.is_file():
+        path = beside
+    if path is None:
+        return None
+    try:
+        content = read_yaml(path)
+    except DataError as error:
+        raise ConfigError(f"--config {error}") from error
+    if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
+        raise ConfigError(f"--config {path}: it has no key `model`, so it is no experiment.")
+    return content
+
+
+def _prompts(config: dict[str, Any] | None) -> Prompts | None:
+    from rbft.data.prompts import Prompts
+
+    if config is None:
+        return None
+    values = config["model"].get("prompts") or {}
+    known = {field.name for field in dataclasses.fields(Prompts)}
+    if not isinstance(values, dict) or not set(values) <= known:
+        raise ConfigError(f"model.prompts: expected the keys {', '.join(sorted(known))}.")
+    return Prompts(**values)
+
+
+def _read(args: argparse.Namespace, config: dict[str, Any] | None) -> RationaleFile:
+    from rbft.rationales.exchange import read_rationale_file
+
+    return read_rationale_file(args.file, _prompts(config), label_key=args.label_key, conclusion=args.conclusion)
+
+
+def _audit(args: argparse.Namespace, _: Sequence[str]) -> None:
+    from rbft.rationales.audit import audit
+    from rbft.rationales.judge import load_judge
+    from rbft.report.audit import print_audit, write_audit_page
+    from rbft.terminal import make_console, quieten, steps_shown
+
+    config = _config(args)
+    file = _read(args, config)
+    if args.videos is not None and args.model is None:
+        raise ConfigError("--videos: name the model that watches them with --model.")
+    console = make_console()
+    judge = None
+    if args.model is not None:
+        quieten()
+        data = (config or {}).get("data") or {}
+        judge = load_judge(args.model, args.revision, args.videos, args.num_frames, data)
+    with steps_shown(console) as told:
+        if judge is not None:
+            judge = dataclasses.replace(judge, told=told)
+        found = audit(str(args.file), file, judge)
+    print_audit(found, console)
+    if args.json is not None:
+        write_json(args.json, found.to_json())
+        console.print(f"figures: {escape(str(args.json))}")
+    if args.html is not None:
+        write_audit_page(args.html, found)
+        console.print(f"page: {escape(str(args.html))}")
+
+
+def _import(args: argparse.Namespace, flags: Sequence[str]) -> None:
+    from rbft.rationales.exchange import refuse_untrusted, write_rationale_file
+    from rbft.terminal import make_console
+
+    console = make_console()
+    if args.to.is_dir() or args.to.suffix in (".yaml", ".yml"):
+        from rbft.pipeline.import_rationales import import_into_run
+
+        import_into_run(args.file, args.to, flags, args.label_key, args.conclusion, console)
+        return
+    if args.to.suffix != ".jsonl":
+        raise ConfigError(f"--to {args.to}: name a .jsonl file, a run folder or an experiment file.")
+    file = _read(args, _config(args))
+    refuse_untrusted(file.rationales, str(args.file))
+    old = write_rationale_file(args.to, file.rationales)
+    told = f"; what was there is now {escape(str(old))}" if old is not None else ""
+    console.print(f"{len(file.rationales)} rationales of {len(file.book.labels)} classes: {escape(str(args.to))}{told}")
+
+
+def _export(args: argparse.Namespace, _: Sequence[str]) -> None:
+    from rbft.rationales.exchange import export_conversations
+    from rbft.terminal import make_console
+
+    if args.to.suffix not in (".json", ".jsonl"):
+        raise ConfigError(f"--to {args.to}: name a .json or .jsonl file.")
+    config = _config(args)
+    if config is None:
+        raise ConfigError("the questions of the conversations are not known; name the experiment file with --config.")
+    file = _read(args, config)
+    chosen = [rationale for rationale in file.rationales if args.all or rationale.kept]
+    if not chosen:
+        raise DataError(f"{args.file}: no rationale is kept; --all exports those that were dropped.")
+    old = export_conversations(args.to, chosen, file.book, args.format)
+    told = f"; what was there is now {escape(str(old))}" if old is not None else ""
+    left = len(file.rationales) - len(chosen)
+    make_console().print(
+        f"{len(chosen)} conversations: {escape(str(args.to))}{told}"
+        + (f" ({left} dropped rationales left out)" if left else "")
+    )

@@ -1,0 +1,103 @@
+"""`rbft report`: one page, a Markdown table and event files over many finished runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+
+from rbft.arguments import Parser
+from rbft.errors import ConfigError
+from rbft.files import set_aside, write_atomic
+from rbft.terminal import make_console
+
+_OWN = '<meta name="generator" content="rbft report">'
+_CLIPS, _HEAD, _PLAIN_WIDTH = 24, 2000, 120
+
+
+def parser() -> Parser:
+    """The command's flags."""
+    parser = Parser(
+        prog="rbft report",
+        allow_abbrev=False,
+        description="One page over many runs: methods, intervals, tests and videos.",
+    )
+    parser.add_argument("folders", nargs="+", help="Run folders, folders of runs, or a sweep's folder.")
+    parser.add_argument("--to", type=Path, default=Path("report.html"), help="The page; report.html by default.")
+    parser.add_argument("--markdown", type=Path, help="Write the table of methods here, too.")
+    parser.add_argument("--baseline", help="The method that others are compared with; sft where there is one.")
+    parser.add_argument(
+        "--choose",
+        action="append",
+        default=[],
+        metavar="KEY",
+        help="Of runs that differ in this setting alone, such as model.optim.lr, report the one that "
+        "its validation videos choose; repeat it for several.",
+    )
+    parser.add_argument(
+        "--clips",
+        type=int,
+        default=_CLIPS,
+        help=f"Most test videos of each experiment, {_CLIPS} by default; 0 for none.",
+    )
+    parser.add_argument("--tensorboard", type=Path, help="Write event files into this new folder, too.")
+    parser.add_argument("--title", help="Heading of the page.")
+    return parser
+
+
+def run(args: Sequence[str]) -> int:
+    """Carry out the command.
+
+    Raises:
+        RBFTError: Nothing can be reported; says why.
+    """
+    own = parser().parse_args(list(args))
+    if own.clips < 0:
+        raise ConfigError(f"--clips {own.clips}: it must not be negative; 0 shows none.")
+    if own.to.suffix not in (".html", ".htm"):
+        raise ConfigError(f"--to {own.to}: name a .html file.")
+    if own.markdown is not None and own.markdown.suffix != ".md":
+        raise ConfigError(f"--markdown {own.markdown}: name a .md file.")
+    if own.tensorboard is not None and own.tensorboard.exists() and any(own.tensorboard.iterdir()):
+        raise ConfigError(
+            f"--tensorboard {own.tensorboard}: it is not empty, and older event files would be mixed "
+            "with these; name a new folder."
+        )
+    # scipy takes a second, which an error above need not wait for
+    from rbft.report.collection import choose_baseline, collect, planned_choice
+    from rbft.report.exports import markdown, write_tensorboard
+    from rbft.report.groups_table import print_groups
+    from rbft.report.overview import make_overview
+    from rbft.report.overview_page import write_overview
+
+    console = make_console(alone=True)
+    if not console.is_terminal:
+        console.width = _PLAIN_WIDTH
+    entries = collect(own.folders)
+    baseline = choose_baseline(entries, own.baseline)
+    if not any(entry.finished for entry in entries):
+        raise ConfigError(f"none of {len(entries)} runs is finished; a finished run has a metrics.json.")
+    choose = dict.fromkeys([*planned_choice(own.folders, entries), *own.choose])
+    overview = make_overview(entries, baseline, own.clips, tuple(choose))
+    title = own.title or " and ".join(dict.fromkeys(entry.run.experiment for entry in entries if entry.finished))
+    console.print(f"[bold]{escape(title)}[/]: {overview.finished} of {overview.runs} runs are finished")
+    print_groups(overview.groups, overview.baseline, title, console)
+    _write(own.to, write_overview(overview, title), console)
+    if own.markdown is not None:
+        _write(own.markdown, markdown(overview), console)
+    if own.tensorboard is not None:
+        write_tensorboard(overview, own.tensorboard)
+        folder = escape(str(own.tensorboard))
+        console.print(f"written: event files in {folder}  (tensorboard --logdir {folder})")
+    return 0
+
+
+def _write(path: Path, text: str, console: Console) -> None:
+    """Write a file; an earlier page of this command is replaced, anything else in the way is set aside."""
+    old = None
+    if path.is_file() and _OWN not in path.read_text(encoding="utf-8", errors="replace")[:_HEAD]:
+        old = set_aside(path)
+    write_atomic(path, text)
+    console.print(f"written: {escape(str(path))}" + (f"; what was there is now {escape(str(old))}" if old else ""))

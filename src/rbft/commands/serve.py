@@ -1,0 +1,60 @@
+"""`rbft serve`: a finished run behind a local page and JSON."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+
+from rbft.arguments import Parser
+from rbft.errors import ConfigError
+
+_NEEDED = ("fastapi", "uvicorn", "python_multipart")
+
+
+def parser() -> Parser:
+    """The command's flags."""
+    parser = Parser(
+        prog="rbft serve",
+        allow_abbrev=False,
+        description="Answer videos with a finished run, on a local page and by JSON.",
+        epilog="JSON: GET /api/run, GET /api/health, POST /api/predict.",
+    )
+    parser.advice = "Say --run RUN_FOLDER; rbft serve --help says more."
+    parser.add_argument("--run", required=True, type=Path, help="the run's folder")
+    parser.add_argument("--port", type=int, default=8420, help="to listen on (default %(default)s; 0: any free one)")
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="address to listen on; any other than this machine's own "
+        "lets everybody in who can reach it (default %(default)s)",
+    )
+    parser.add_argument("--max-mb", type=float, default=200.0, help="most megabytes of a video (default %(default)g)")
+    parser.add_argument("--queue", type=int, default=8, help="videos that may wait (default %(default)s)")
+    return parser
+
+
+def run(args: Sequence[str]) -> int:
+    """Carry out the command.
+
+    Args:
+        args: The command line behind `serve`; what it does not know goes to the run, as with `rbft predict`.
+
+    Raises:
+        ConfigError: A flag is wrong, or the packages of the extra `serve` are missing.
+        StageError: The folder is no finished run, or the port is taken.
+        Interrupted: It was asked to stop, and has.
+    """
+    own, flags = parser().parse_known_args(list(args))
+    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigError(f"rbft serve needs {' and '.join(missing)}; install it with pip install 'rbft[serve]'.")
+    if not 0 < own.max_mb < float("inf"):
+        raise ConfigError(f"--max-mb {own.max_mb:g}: must be above 0.")
+    if own.queue < 0 or not 0 <= own.port < 65536:
+        raise ConfigError("--queue must be at least 0, and --port lies between 0 and 65535.")
+
+    from rbft.serve.server import serve
+
+    serve(own.run, flags, host=own.host, port=own.port, max_megabytes=own.max_mb, places=own.queue)
+    return 0

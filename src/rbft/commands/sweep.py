@@ -1,0 +1,137 @@
+"""`rbft sweep`: read the file, say what there is to do, do it, and say what came of it."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.markup import escape
+
+from rbft.arguments import Parser
+from rbft.errors import ConfigError, RBFTError
+from rbft.files import write_json
+from rbft.sweep.cost import duration, remaining_seconds
+from rbft.sweep.display import SweepBoard, headline
+from rbft.sweep.driver import Driver
+from rbft.sweep.grid import Sweep, read_sweep
+from rbft.sweep.launchers import LocalLauncher, make_launcher
+from rbft.sweep.options import LAUNCHERS
+from rbft.sweep.progress import Progress
+from rbft.sweep.state import RunLock, is_finished, read_record
+
+_PLAIN_WIDTH = 120
+_LAUNCH_FLAGS = ("launcher", "slots", "gpus", "cores", "per_process", "retries", "ray_address")
+
+
+def parser() -> Parser:
+    """The command's flags."""
+    parser = Parser(
+        prog="rbft sweep",
+        allow_abbrev=False,
+        description="Run an experiment over a grid of settings, several runs at once.",
+        epilog="Any other flag, such as --data.root, is every run's.",
+    )
+    parser.add_argument("--config", "-c", required=True, help="The sweep file.")
+    parser.add_argument("--dry_run", "--dry-run", action="store_true", help="Print the runs and their cost, and stop.")
+    parser.add_argument(
+        "--verify", action="store_true", help="Have finished runs look at their videos and models again, too."
+    )
+    parser.add_argument("--launcher", choices=LAUNCHERS, help="Where runs go.")
+    parser.add_argument("--slots", type=int, help="Runs at once.")
+    parser.add_argument("--gpus", type=int, help="GPUs of each run.")
+    parser.add_argument("--cores", type=int, help="CPU cores of each run.")
+    parser.add_argument("--per_process", type=int, help="Runs that share a worker process and its imports.")
+    parser.add_argument("--retries", type=int, help="How often a run that crashed is tried again.")
+    parser.add_argument("--ray_address", help="Of the Ray cluster.")
+    return parser
+
+
+def run(args: Sequence[str]) -> int:
+    """Carry out the command.
+
+    Returns:
+        The exit code: 0 all runs are finished; 128 + signal where somebody stopped it.
+
+    Raises:
+        RBFTError: The sweep cannot start, or a run failed.
+    """
+    own, flags = parser().parse_known_args(list(args))
+    launch = {name: getattr(own, name) for name in _LAUNCH_FLAGS if getattr(own, name) is not None}
+    console = Console(highlight=False, soft_wrap=True, emoji=False, width=None if sys.stdout.isatty() else _PLAIN_WIDTH)
+    plan = read_sweep(own.config, flags, launch)
+    progress = {run.id: Progress(run) for run in plan.runs}
+    if plan.launch.per_process > 1 and max(plan.processes, plan.launch.gpus or 0) > 1:
+        raise ConfigError(
+            "launch.per_process: runs that start several processes of their own (trainer.devices, "
+            "launch.gpus above 1) cannot share one; set it to 1."
+        )
+    if own.dry_run:
+        _dry_run(plan, progress, console)
+        return 0
+    launcher = make_launcher(plan.launch, plan.folder.absolute(), len(plan.runs))
+    console.print(
+        f"[bold]{escape(plan.name)}[/]: {len(plan.runs)} runs on {escape(launcher.describe())}\n"
+        f"records and logs: {escape(str(plan.folder))}"
+    )
+    with SweepBoard(progress, console) as board:
+        stopped = Driver(plan, launcher, progress, board, verify=own.verify).run()
+    groups = conclude(plan, progress, console)
+    write_json(plan.folder / "summary.json", groups)
+    if stopped:
+        print(
+            f"rbft: stopped with {headline(progress)}. To continue: {shlex.join(['rbft', 'sweep', *args])}",
+            file=sys.stderr,
+        )
+        return 128 + stopped
+    if failed := [one for one in progress.values() if one.state == "failed"]:
+        reasons = "".join(f"\n  {one.run.id}: {one.reason}" for one in failed)
+        raise RBFTError(
+            f"{len(failed)} of {len(progress)} runs failed; their logs are in {plan.folder / 'logs'}. The "
+            f"same command tries them again.{reasons}"
+        )
+    return 0
+
+
+def conclude(plan: Sweep, progress: dict[str, Progress], console: Console) -> list[dict[str, object]]:
+    """Print what the runs found, as far as they are finished, and return it."""
+    if not console.is_terminal:  # where it stands below the table
+        console.print(headline(progress))
+    if not any(one.accuracy() is not None for one in progress.values()):
+        return []
+    # scipy takes a second, which a plan or a stop need not wait for
+    from rbft.report.groups_table import print_groups
+    from rbft.sweep.summary import summarise, to_json
+
+    groups = summarise(plan, list(progress.values()))
+    print_groups(groups, plan.baseline, plan.name, console)
+    return to_json(groups)
+
+
+def _dry_run(plan: Sweep, progress: dict[str, Progress], console: Console) -> None:
+    width = max(map(len, progress))
+    for one in progress.values():
+        one.record = read_record(plan.folder, one.run.id)
+        if is_finished(one.record, one.run):
+            one.state = "finished"
+        elif RunLock(one.run).is_held():
+            one.state = "running"
+        console.print(f"{escape(one.run.id):<{width}}  {one.state:<8}  {escape(str(one.run.folder))}")
+    # a plan submits nothing and starts no cluster
+    local = LocalLauncher(plan.launch, plan.folder, len(plan.runs)) if plan.launch.launcher == "local" else None
+    slots = local.slots if local is not None else plan.launch.slots or len(plan.runs)
+    where = local.describe() if local is not None else f"{plan.launch.launcher}, {slots} at once"
+    console.print(f"{headline(progress)}; {escape(where)}")
+    left = sum(one.state != "finished" for one in progress.values())
+    if not left:
+        return
+    if (known := remaining_seconds(list(progress.values()))) is None:
+        console.print("cost: not known before a run of this sweep is finished")
+    else:
+        seconds, count = known
+        at_once = min(slots, left)
+        console.print(
+            f"cost: about {duration(seconds)} of computing, {duration(seconds / at_once)} with {at_once} at "
+            f"once (judged by {count} finished run(s), start-up not counted)"
+        )

@@ -1,0 +1,116 @@
+"""Making an export: clips to compare on, and the folder, built beside its target and named when it is right."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+
+from rbft.errors import ConfigError, StageError, VideoError
+from rbft.evaluation.predictions import read_predictions
+from rbft.export.card import card, script
+from rbft.export.settings import describe_run
+from rbft.export.weights import Form, write_weights
+from rbft.files import write_atomic, write_json
+from rbft.predict.inputs import expand
+from rbft.predict.model import WarmModel
+from rbft.predict.run_settings import Recorded
+from rbft.runs.run_folder import VALIDATION
+from rbft.terminal import steps_shown
+from rbft.video.clip import Clip
+from rbft.vlm.loading import model_source
+
+CLIPS = 32
+"""Videos that the exported weights are compared with the run's on, at most."""
+
+
+def require_shareable(model: WarmModel, form: Form, *, pushed: bool) -> None:
+    """Refuse what nobody else could use.
+
+    Raises:
+        ConfigError: The run is a control, or its adapter belongs to a folder of this machine.
+    """
+    if model.data.spec.control != "none":
+        raise ConfigError(
+            "the run's test takes something from every clip (data.clip_control: "
+            f"{model.data.spec.control}); it is a control and no classifier to export."
+        )
+    if pushed and form == "adapter" and Path(model_source(model.module.name)).exists():
+        raise ConfigError(
+            f"--push: the adapter needs the base model in {model.module.name}, a folder that only this "
+            "machine has; export it with --form merged."
+        )
+
+
+def comparison_clips(recorded: Recorded, model: WarmModel, folder: str | None, console: Console) -> list[Clip]:
+    """Clips to compare on: of the folder that is named, else the run's own test and validation videos.
+
+    Raises:
+        StageError: There are none.
+    """
+    data = model.data
+    if folder is not None:
+        data.root = Path(folder).expanduser()
+        if not data.root.is_dir():
+            raise ConfigError(f"--videos {folder}: no such folder.")
+        names = [video.path for video in expand(data.root)]
+        missing = f"--videos {folder}: no video in it can be read."
+    else:
+        data.root = model.recorded_root
+        rows = [recorded.folder / name for name in ("predictions.jsonl", VALIDATION)]
+        names = [prediction.video for path in rows if path.is_file() for prediction in read_predictions(path)]
+        missing = (
+            f"the videos of the run are gone (data.root: {data.root}), and without any the exported weights "
+            "cannot be compared with the run's. Name a folder of videos, any that show your domain: --videos "
+            "FOLDER."
+        )
+        names = [name for name in names if (data.root / name).is_file()]
+    # spread over all of them, so that all classes are met
+    few = min(CLIPS, len(names))
+    chosen = [names[place * len(names) // few] for place in range(few)]
+    clips: list[Clip] = []
+    with steps_shown(console) as told:
+        for number, name in enumerate(chosen, start=1):
+            try:
+                clips.append(data.clip(name))
+            except VideoError as error:
+                console.print(f"not compared on: {escape(str(error))}")
+            told("videos read", number, len(chosen))
+    if not clips:
+        raise StageError(missing)
+    return clips
+
+
+def build(
+    recorded: Recorded, model: WarmModel, form: Form, clips: Sequence[Clip], target: Path, console: Console
+) -> None:
+    """Make the folder beside its target, and name it so when all of it is there and right."""
+    told = describe_run(recorded, model, form)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    made = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    try:
+        parity = write_weights(model, form, clips, made)
+        told["parity"] = parity.to_json()
+        told["base_model"]["dtype"] = parity.dtype
+        code = script(told, parity.dtype)
+        write_json(made / "rbft.json", told)
+        write_atomic(made / "score_video.py", code)
+        write_atomic(made / "README.md", card(recorded, model, told, parity, code))
+        # made private; the finished folder is as open as any that the person makes
+        umask = os.umask(0)
+        os.umask(umask)
+        for path in (made, *made.rglob("*")):
+            path.chmod((0o777 if path.is_dir() else 0o666) & ~umask)
+        made.rename(target)
+    except BaseException:
+        shutil.rmtree(made, ignore_errors=True)
+        raise
+    size = sum(path.stat().st_size for path in target.rglob("*")) / 1e6
+    console.print(f"{form} of {escape(str(recorded.run))}, {size:.1f} MB: {escape(str(target))}")
+    console.print(f"  compared on {parity.clips} clips: largest difference of a {parity.measure} {parity.reloaded:.2g}")
+    console.print(f"  {escape(str(target / 'README.md'))} says how to use it")

@@ -1,0 +1,1 @@
+"""Running an experiment: all stages are read and checked, then those that are not done are run."""

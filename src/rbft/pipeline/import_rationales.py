@@ -1,0 +1,146 @@
+"""Rationales from elsewhere in the place of those that a run's model would write."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from rich.console import Console
+from rich.markup import escape
+
+from rbft.data.prompts import PromptBook
+from rbft.data.records import VideoRecord
+from rbft.errors import ConfigError, DataError, StageError
+from rbft.experiment import Experiment, Stage, read_experiment
+from rbft.files import set_aside, write_json
+from rbft.pipeline.prepare import prepare
+from rbft.pipeline.run import STARTED
+from rbft.rationales.exchange import RationaleFile, read_rationale_file, refuse_untrusted
+from rbft.rationales.store import Rationale, RationaleStore
+from rbft.runs.stage_record import read_record
+from rbft.terminal import quieten
+
+
+def import_into_run(
+    path: Path, to: Path, flags: Sequence[str], label_key: str | None, conclusion: str, console: Console
+) -> None:
+    """Put rationales into a run's write stage; the run then checks them, and writes those that are missing.
+
+    Args:
+        path: The file.
+        to: The run's folder, or an experiment file.
+        flags: Of the experiment, as `rbft fit` takes them.
+        label_key: As of `read_rationale_file`.
+        conclusion: The same.
+        console: Where to speak.
+
+    Raises:
+        ConfigError: The experiment writes no rationales.
+        DataError: A rationale is of no training video, of another class, or holds what must not reach a model.
+        StageError: The run has already trained on other rationales.
+    """
+    experiment = _experiment(to, flags)
+    stage = next((stage for stage in experiment.stages if stage.kind == "write"), None)
+    if stage is None:
+        raise ConfigError(
+            f"the method {experiment.method!r} has no stage that writes rationales; choose --method rbft."
+        )
+    _refuse_trained(experiment, stage)
+    quieten()
+    entry = next(entry for entry in prepare(experiment, console) if entry.stage.name == stage.name)
+    file = read_rationale_file(path, label_key=label_key, conclusion=conclusion)
+    train = entry.datamodule.splits.train
+    most = entry.module.writer.samples * len(entry.module.writer.attempts(entry.book.prompts.hint))
+    found = assign(file, train, entry.book, most, str(path))
+    folder = experiment.run_dir / stage.name
+    if old := set_aside(folder):
+        console.print(f"{escape(stage.name)}: what was there is now {escape(str(old))}")
+    write_json(folder / STARTED, {"inputs": entry.inputs})
+    RationaleStore(folder).append(found, rank=0)
+    videos = len({rationale.id for rationale in found})
+    console.print(
+        f"{len(found)} rationales of {videos} of {len(train)} training videos are in {escape(str(folder))}; "
+        "`rbft fit` with the same experiment checks them and goes on from here."
+    )
+
+
+def _experiment(to: Path, flags: Sequence[str]) -> Experiment:
+    if not to.is_dir():
+        return read_experiment(["--config", str(to), *flags])
+    config, folder = to / "experiment.yaml", to.resolve()
+    if not config.is_file() or len(folder.parents) < 3:
+        raise ConfigError(f"--to {to}: it holds no experiment.yaml, so it is no run folder.")
+    experiment = read_experiment(["--config", str(config), "--run_root", str(folder.parents[2])])
+    if experiment.run_dir.resolve() != folder:
+        raise ConfigError(f"--to {to}: the run was moved; give its experiment file and --run_root instead.")
+    return experiment
+
+
+def _refuse_trained(experiment: Experiment, writer: Stage) -> None:
+    for stage in experiment.stages:
+        if stage.rationales_from == writer.name and read_record(experiment.run_dir / stage.name) is not None:
+            raise StageError(
+                f"the stage {stage.name!r} of {experiment.run_dir} has been trained on other rationales; give the "
+                "experiment file and --variant NAME for a run of its own."
+            )
+
+
+def assign(
+    file: RationaleFile, train: Sequence[VideoRecord], book: PromptBook, samples: int, where: str
+) -> list[Rationale]:
+    """The rationales as those of training videos, which are found by id, by path, or by a file name that is unique.
+
+    Args:
+        file: What was read.
+        train: The training videos.
+        book: The run's prompts.
+        samples: Rationales of each video that the run writes at most; fewer are completed, more are refused.
+        where: The file, for messages.
+
+    Raises:
+        DataError: A rationale is of no training video or of another class, or a video has too many.
+    """
+    stems = Counter(PurePosixPath(record.path).stem for record in train)
+    known = {PurePosixPath(r.path).stem: r for r in train if stems[PurePosixPath(r.path).stem] == 1}
+    known |= {record.path: record for record in train} | {record.id: record for record in train}
+    spelled = {
+        word.casefold(): name for name, text in zip(book.labels.names, book.texts, strict=True) for word in (name, text)
+    }
+    seen: Counter[str] = Counter()
+    found = []
+    for rationale in file.rationales:
+        names = (rationale.id, rationale.video, PurePosixPath(rationale.video).stem)
+        record = next((known[name] for name in names if name in known), None)
+        if record is None:
+            raise DataError(
+                f"{where}: {rationale.id!r} ({rationale.video}) is no training video of this run; only "
+                "training videos may have rationales. Remove it."
+            )
+        if spelled.get(rationale.label.casefold()) != record.label:
+            raise DataError(
+                f"{where}: {rationale.id!r} is of the class {rationale.label!r}, but {record.path} is "
+                f"{record.label!r} in this run."
+            )
+        if seen[record.id] == samples:
+            raise DataError(f"{where}: more than {samples} rationales of {record.path}; raise model.writer.samples.")
+        stated = None if rationale.stated is None else spelled.get(rationale.stated.casefold())
+        found.append(
+            dataclasses.replace(
+                rationale,
+                id=record.id,
+                sample=seen[record.id],
+                video=record.path,
+                label=record.label,
+                stated=stated,
+                scores={},
+                weight=1.0,
+                kept=bool(rationale.text),
+                reason="" if rationale.text else "empty",
+                labelled=True,
+            )
+        )
+        seen[record.id] += 1
+    refuse_untrusted(found, where)
+    return found

@@ -1,0 +1,120 @@
+"""What a run is going to do, counted before work starts: videos, frames, visual tokens, steps, device."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from functools import cache
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from rbft.data.shot_sampling import group_of
+from rbft.estimate.clip_costs import KnownCosts, Range, StageParts, describe_clips
+from rbft.estimate.device import device_of, measure_speed
+from rbft.estimate.estimate import estimate, steps_of
+from rbft.estimate.report import refuse_certain, summary
+from rbft.ranks import first_rank
+from rbft.vlm.cost import UnknownCostError
+
+if TYPE_CHECKING:
+    from rbft.experiment import Experiment
+    from rbft.stages.context import Prepared
+
+_CLASSES_SHOWN = 12
+
+
+def rows_of(prepared: Prepared) -> int:
+    """Rows of an epoch of a training stage."""
+    videos, samples = len(prepared.datamodule.splits.train), prepared.rationale_samples
+    texts = (videos + prepared.unlabelled) * samples
+    return {"rationale": texts, "classification": videos, "joint": videos + texts}[prepared.stage.kind]
+
+
+def print_plan(experiment: Experiment, prepared: Sequence[Prepared], console: Console) -> None:
+    """Print the plan.
+
+    Raises:
+        ModelError: The run cannot work: a stage's weights and optimiser alone are more than the device's memory, or a
+            clip breaks the bound on visual tokens.
+    """
+    first = prepared[0]
+    data, labels = first.datamodule, first.datamodule.labels
+    console.print(
+        f"[bold]{escape(experiment.name)}[/] / {escape(experiment.variant)}: "
+        f"{escape(' -> '.join(p.stage.name for p in prepared))}"
+    )
+    table = Table(title=None, box=None, pad_edge=False)
+    table.add_column("videos")
+    splits = {"train": data.splits.train, "val": data.splits.val, "test": data.splits.test}
+    for name in splits:
+        table.add_column(name, justify="right")
+    counts = {name: Counter(record.label for record in records) for name, records in splits.items()}
+    for label in labels.names[:_CLASSES_SHOWN]:
+        table.add_row(escape(label), *(str(counts[name][label]) for name in splits))
+    if len(labels) > _CLASSES_SHOWN:
+        table.add_row(f"... {len(labels) - _CLASSES_SHOWN} more classes", *("" for _ in splits))
+    table.add_row("all", *(str(len(records)) for records in splits.values()), style="bold")
+    if any(record.group is not None for records in splits.values() for record in records):
+        table.add_row("groups", *(str(len({group_of(record) for record in part})) for part in splits.values()))
+    console.print(table)
+    for note in data.split_notes:
+        console.print(f"note: {escape(note)}")
+    if data.splits.unused:
+        console.print(f"{len(data.splits.unused)} labelled videos stay unused under this low-data protocol.")
+    parts = [
+        StageParts(entry.stage, entry.module, entry.datamodule, entry.config, entry.book, entry.processor)
+        for entry in prepared
+    ]
+    device = device_of(first.config["trainer"])
+    known: KnownCosts = {}
+    clips = describe_clips(parts[0], known)
+    if clips is not None:
+        frames, width, height = (_span(clips.ranges[name]) for name in ("frames", "width", "height"))
+        tokens = _span(clips.ranges["visual tokens"])
+        console.print(
+            f"clips: {frames} frames, {width} wide and {height} high, {tokens} visual tokens "
+            f"(most: {escape(clips.most_video)})"
+        )
+    processes = device.processes
+    console.print(f"model: {escape(first.module.name)} on {device.name}" + (f" x {processes}" if processes > 1 else ""))
+    for entry in prepared:
+        splits_of = entry.datamodule.splits
+        if entry.stage.trains:
+            rows, trainer = rows_of(entry), entry.config["trainer"]
+            per_step = entry.datamodule.batch_size * processes * trainer["accumulate_grad_batches"]
+            # answers about one clip are computed together
+            steps = steps_of(len(splits_of.train) + entry.unlabelled, per_step, trainer)
+            say = f"{rows} rows an epoch, {steps} steps"
+            match = entry.stage.rationale_epochs
+            say += f", and as many more as {match} epochs over the rationales have tokens" if match else ""
+        elif entry.stage.kind == "write":
+            say = f"{len(splits_of.train)} videos, {entry.module.writer.samples} rationale(s) each"
+            say += f", and {entry.unlabelled} unlabelled ones" if entry.unlabelled else ""
+            attempts = len(entry.module.writer.attempts(entry.book.prompts.hint))
+            say += f", up to {attempts} attempts where none is kept" if attempts > 1 else ""
+        elif entry.stage.kind == "probe":
+            say = f"a linear probe fitted to {len(splits_of.train)} videos, {len(splits_of.test)} tested"
+        else:
+            say = f"{len(splits_of.test)} videos against {len(labels)} labels"
+        first_words = entry.stage.kind == "write" and entry.stage.weights_from is None
+        start = "" if first_words else f", from {entry.stage.weights_from or 'the base model'}"
+        console.print(f"  {escape(entry.stage.name)}: {say}{escape(start)}")
+    # one process measures, and only it speaks
+    speed = cache(lambda dtype: measure_speed(device, dtype, seconds=0.3)) if first_rank() else None
+    try:
+        estimates = estimate(parts, device, speed, known)
+    except UnknownCostError as error:
+        console.print(f"estimate: none; {escape(str(error))}")
+    else:
+        refuse_certain(estimates, device)
+        if estimates:
+            console.print(escape(summary(estimates)))
+    console.print(f"run folder: {escape(str(experiment.run_dir))}\n")
+
+
+def _span(values: Range) -> str:
+    low, _, high = values
+    return f"{low:g}" if low == high else f"{low:g} to {high:g}"

@@ -1,0 +1,94 @@
+"""What stages ask of each other's settings, refused before any model is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rbft.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rbft.experiment import Stage
+    from rbft.pipeline.stage_cli import StageCLI
+    from rbft.rationales.writer import RationaleWriter
+
+
+def require_elsewhere(stage: Stage, writer: RationaleWriter) -> None:
+    """Refuse what another program cannot write, before anything is done.
+
+    Raises:
+        ConfigError: There is no such program, or the stage starts from weights that it does not have.
+    """
+    if stage.kind != "write" or writer.vllm is None:
+        return
+    writer.vllm.python()
+    if stage.weights_from is not None:
+        raise ConfigError(
+            f"model.writer.vllm writes with the model as it is published, and the stage {stage.name!r} "
+            f"starts from the weights of {stage.weights_from!r}; leave it out there."
+        )
+
+
+def require_orders(stages: Sequence[Stage], clis: Sequence[StageCLI]) -> None:
+    """Refuse stages that read or score texts in another order than the weights they start from were taught.
+
+    A model that learned to state the class before its reasons has decided before it writes: an answer scored behind its
+    words is none that it ever learned to give there.
+
+    Raises:
+        ConfigError: Names the stage and the key.
+    """
+    of = {stage.name: (stage, cli) for stage, cli in zip(stages, clis, strict=True)}
+    for stage, cli in of.values():
+        taught = set()
+        source = stage.weights_from
+        while source is not None:
+            before, its = of[source]
+            if before.kind in ("rationale", "joint"):
+                taught.add(its.model.prompts.target_order)
+            source = before.weights_from
+        if "label_then_rationale" not in taught:
+            continue
+        if stage.kind == "test" and cli.model.answering.writes:
+            raise ConfigError(
+                f"the stage {stage.name!r}: model.answering.mode {cli.model.answering.mode} scores the classes behind "
+                "a rationale, and under model.prompts.target_order label_then_rationale it stands before. Set "
+                "model.answering.mode to direct, or target_order to rationale_then_label."
+            )
+        if stage.kind == "write" and cli.model.prompts.target_order != "label_then_rationale":
+            raise ConfigError(
+                f"the stage {stage.name!r} reads texts of a model that was taught to state the class first, and would "
+                "find them empty; set model.prompts.target_order to label_then_rationale for it too."
+            )
+
+
+def require_epochs(stages: Sequence[Stage], clis: Sequence[StageCLI]) -> None:
+    """Refuse to match the tokens of rationales where something else than epochs ends the training.
+
+    Raises:
+        ConfigError: Names the stage and the key.
+    """
+    for stage, cli in zip(stages, clis, strict=True):
+        if stage.rationale_epochs and cli.config["trainer"]["max_steps"] > 0:
+            raise ConfigError(
+                f"the stage {stage.name!r}: trainer.max_steps would end it before it has seen the tokens "
+                "that rationale_epochs asks for; set trainer.max_epochs instead."
+            )
+
+
+def require_attempts(stages: Sequence[Stage], clis: Sequence[StageCLI]) -> None:
+    """Refuse several attempts at writing where it could not be told in between what is missing.
+
+    Raises:
+        ConfigError: Names the stage and what to change.
+    """
+    for stage, cli in zip(stages, clis, strict=True):
+        module = cli.model
+        several = len(module.writer.attempts(module.prompts.hint)) > 1
+        judged = any(check.needs_model for check in module.checks)
+        if stage.kind == "write" and several and judged and cli.config["trainer"]["strategy"] == "fsdp2":
+            raise ConfigError(
+                f"the stage {stage.name!r}: trainer.strategy fsdp2 does not write rationales in several attempts "
+                "(model.writer.regenerate, model.prompts.hint blind_then_hint) that a model's checks decide on. Use "
+                "checks that need no model, or trainer.strategy ddp."
+            )

@@ -1,0 +1,180 @@
+"""Looking at every video before anything is trained: for a run to start, and as the command `rbft check`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+
+from rbft.data.check import check_dataset
+from rbft.data.check_report import CheckReport
+from rbft.data.datamodule import VideoDataModule
+from rbft.data.findings import Finding
+from rbft.data.labels import LabelSet
+from rbft.data.records import VideoRecord
+from rbft.data.splits import Splits
+from rbft.data.survey import survey
+from rbft.data.unlabelled import refuse_leaks
+from rbft.data.video_facts import VideoFacts
+from rbft.errors import DataError
+from rbft.experiment import Experiment
+from rbft.pipeline.model_check import ModelCheck, check_models
+from rbft.pipeline.stage_cli import StageCLI
+from rbft.video.clip_prefetch import ClipRequest
+
+_SHOWN = 5
+_BAD_FILES = ("missing", "empty", "unreadable", "damaged", "gave_up")
+
+
+def _survey(
+    data: VideoDataModule, records: Sequence[VideoRecord], console: Console, requests: Sequence[ClipRequest] = ()
+) -> dict[str, VideoFacts]:
+    paths = [record.path for record in records]
+    return survey(data.root, paths, cache=data.cache_folder / "survey", console=console, requests=requests)
+
+
+def _requests(datas: Sequence[VideoDataModule]) -> dict[Path, list[ClipRequest]]:
+    """The clips that the stages will read from every video, by data root; none where not every video is read."""
+    by_root: dict[Path, list[ClipRequest]] = {}
+    for data in datas:
+        # of what may stand in for a bad video, hardly any is read; of a part, others read other frames
+        rare = data.on_bad_video == "replace_same_class" or any(record.part is not None for record in data.used)
+        if data.cache is None or rare:
+            continue
+        request = ClipRequest(data.cache.folder, data.cache.max_bytes, replace(data.spec, control="none"))
+        known = by_root.setdefault(data.root, [])
+        if request not in known:
+            known.append(request)
+    return by_root
+
+
+def _every(data: VideoDataModule) -> list[VideoRecord]:
+    """All videos of a stage, each once: an unlabelled one may be there to stand in for a bad one as well."""
+    return list({record.path: record for record in [*data.used, *data.unlabelled_videos]}.values())
+
+
+def inspect_videos(datas: Sequence[VideoDataModule], console: Console) -> None:
+    """Decode every video once, refuse what would spoil a result, and take bad videos out as configured.
+
+    Args:
+        datas: data modules of the stages, which know the clips they will read: the clip cache gets them now.
+        console: where warnings and progress are shown.
+
+    Raises:
+        DataError: Names the first few things that are wrong and what to do.
+    """
+    requests = _requests(datas)
+    facts: dict[tuple[Path, str], VideoFacts] = {}
+    told: set[str] = set()
+    checked: dict[tuple[object, ...], CheckReport] = {}
+    for data in datas:
+        every = _every(data)
+        new = [record for record in every if (data.root, record.path) not in facts]
+        found = _survey(data, new, console, requests.get(data.root, ()))
+        facts |= {(data.root, path): fact for path, fact in found.items()}
+        mine = {record.path: facts[data.root, record.path] for record in every}
+        splits = data.splits
+        sides = [tuple((r.id, r.path, r.label) for r in part) for part in (splits.train, splits.val, splits.test)]
+        same = (data.root, data.shots, *sides, tuple(mine))
+        if same not in checked:  # stages mostly share their videos
+            checked[same] = check_dataset(data.root, data.records, splits, data.labels, mine, shots=data.shots)
+        report = checked[same]
+        # bad files are the policy's to judge, and so is what a class is short of because of them
+        errors = [finding for finding in report.errors if finding.kind not in (*_BAD_FILES, "too_few")]
+        if errors:
+            shown = "\n  ".join(finding.message for finding in errors[:_SHOWN])
+            more = f"\n  ... and {len(errors) - _SHOWN} more" if len(errors) > _SHOWN else ""
+            raise DataError(
+                f"the data set would give a result that cannot be trusted:\n  {shown}{more}\n"
+                "`rbft check` with the same arguments shows everything."
+            )
+        data.take_out_bad(mine)
+        warned = [finding.message for finding in report.findings if finding.severity == "warning"]
+        warned = [message for message in [*warned, *_inspect_unlabelled(data)] if message not in told]
+        for message in warned[:_SHOWN]:
+            console.print(f"warning: {escape(message)}")
+        if len(warned) > _SHOWN:
+            console.print(f"... and {len(warned) - _SHOWN} more warnings; `rbft check` shows all")
+        told |= set(warned)
+        for record in data.unreadable:
+            if record.path not in told:
+                told.add(record.path)
+                console.print(f"warning: {escape(record.path)} cannot be read; in the test it counts as wrong")
+
+
+def _inspect_unlabelled(data: VideoDataModule) -> list[str]:
+    """Take out the unlabelled videos that cannot be read or have become training videos, as configured.
+
+    Returns:
+        Warnings.
+
+    Raises:
+        DataError: One cannot be read and `data.on_bad_video` is `error`, or validation or test know one.
+    """
+    trains = {record.path for record in data.splits.train}
+    videos = [record for record in data.unlabelled_videos if record.path not in trains]
+    bad = [record.path for record in videos if not data.facts[record.path].readable]
+    if bad and data.on_bad_video == "error":
+        raise DataError(
+            f"data.unlabelled: {len(bad)} of {len(videos)} videos cannot be read, first {bad[0]} "
+            f"({data.facts[bad[0]].reason}). Take them off, or set data.on_bad_video to skip."
+        )
+    data.unlabelled_videos = tuple(record for record in videos if record.path not in bad)
+    left_out = [f"data.unlabelled: {len(bad)} videos cannot be read and are left out, first {bad[0]}"] if bad else []
+    return left_out + refuse_leaks(data.unlabelled_videos, data.splits, data.facts)
+
+
+def check_experiment(experiment: Experiment, console: Console) -> tuple[CheckReport, ModelCheck | None]:
+    """Find everything that is wrong with an experiment's data set, and what a run will cost.
+
+    Nothing is trained and no weights are loaded.
+
+    Args:
+        experiment: What is to run.
+        console: Where progress is shown.
+
+    Returns:
+        What was found, and what the models make of it; None where there are no splits yet.
+    """
+    clis = [StageCLI(experiment.arguments(stage)) for stage in experiment.stages]
+    data: VideoDataModule = clis[-1].datamodule
+    records = data.records
+    labels: LabelSet | DataError
+    splits: Splits | DataError
+    try:
+        labels = data.labels
+    except DataError as error:
+        labels = splits = error
+    else:
+        try:
+            splits = data.splits
+        except DataError as error:
+            splits = error
+    if isinstance(splits, DataError):
+        # known without a look at the videos, which may take long
+        console.print(f"[red]error[/] {escape(str(splits))}\nLooking at the videos all the same; Ctrl-C stops.")
+    facts = _survey(data, records, console)
+    report = check_dataset(data.root, records, splits, labels, facts, shots=data.shots, sampling=data.spec.sampling)
+    if isinstance(splits, Splits):
+        report = report.with_more((), data.split_notes)
+    model: ModelCheck | None = None
+    if isinstance(splits, Splits):
+        found: dict[str, Finding] = {}
+        for cli in clis:
+            # survey remembers: a stage over the same videos costs nothing
+            cli.datamodule.facts = _survey(cli.datamodule, _every(cli.datamodule), console)
+            try:
+                found |= {
+                    message: Finding("near_duplicate", message, ()) for message in _inspect_unlabelled(cli.datamodule)
+                }
+            except DataError as error:
+                found[str(error)] = Finding("splits", str(error), ())
+        report = report.with_more(tuple(found.values()), ())
+        model = check_models(experiment, clis)
+        report = report.with_more(model.findings, model.notes)
+    else:
+        report = report.with_more((), ["what a run will cost was not estimated, as there are no splits yet."])
+    return report, model

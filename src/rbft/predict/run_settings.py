@@ -1,0 +1,120 @@
+"""What a finished run recorded of how its test answered: stage, classes, weights, choices, calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rbft.answering.settings import Choice
+from rbft.data.labels import LabelSet
+from rbft.errors import StageError
+from rbft.evaluation.calibration import Calibration, read_calibration
+from rbft.evaluation.predictions import Prediction, read_predictions
+from rbft.experiment import Experiment, Stage, read_experiment
+from rbft.files import read_json
+from rbft.runs.run_folder import VALIDATION
+from rbft.runs.stage_record import read_record, verify_outputs
+from rbft.stages.publish import LABELS
+
+_READ = ("answering.json", "calibration.json", VALIDATION)
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A finished run.
+
+    Args:
+        run: Its folder.
+        experiment: What was run.
+        stage: The last test.
+        labels: The classes.
+        weights: Folder of the trained weights that were tested; None for the base model.
+        choice: How the test answered.
+        prior: Scores (C) behind a blank clip that are subtracted; None where none are.
+        calibration: Of the probabilities.
+    """
+
+    run: Path
+    experiment: Experiment
+    stage: Stage
+    labels: LabelSet
+    weights: Path | None
+    choice: Choice
+    prior: tuple[float, ...] | None
+    calibration: Calibration
+
+    @property
+    def folder(self) -> Path:
+        """Of the test."""
+        return self.run / self.stage.name
+
+    def arguments(self, flags: Sequence[str] = ()) -> list[str]:
+        """The command line of the test."""
+        return [*self.experiment.arguments(self.stage), *flags]
+
+    def validation(self) -> list[Prediction]:
+        """What was predicted of the validation videos.
+
+        Raises:
+            StageError: They were not scored.
+        """
+        path = self.folder / VALIDATION
+        if not path.is_file():
+            raise StageError(
+                f"{path}: the run has no predictions of validation videos. Give it some (data.val_shots "
+                "or data.val_fraction) with model.answering.calibrate on, and test it again."
+            )
+        return read_predictions(path)
+
+
+def read_run(run: str | Path) -> Recorded:
+    """What a run folder says.
+
+    Raises:
+        StageError: It is no finished run with a test, or what it left was changed afterwards.
+    """
+    run = Path(run)
+    if not (run / "experiment.yaml").is_file() or not (run / LABELS).is_file():
+        raise StageError(f"--run {run}: no run folder; name the folder that holds experiment.yaml and {LABELS}.")
+    root = run.resolve().parents[2]
+    experiment = read_experiment(["--config", str(run / "experiment.yaml"), "--run_root", str(root)])
+    tests = [stage for stage in experiment.stages if stage.kind == "test"]
+    record = read_record(run / tests[-1].name) if tests else None
+    if not tests and any(stage.kind == "probe" for stage in experiment.stages):
+        raise StageError(
+            f"--run {run}: a linear probe is a control whose classifier is not kept; predict with a run "
+            "whose method ends in a test stage."
+        )
+    if record is None:
+        raise StageError(f"--run {run}: its test is not finished; run `rbft fit` to the end first.")
+    stage = tests[-1]
+    read = {name: digest for name, digest in record.outputs.items() if name in _READ}
+    verify_outputs(run / stage.name, replace(record, outputs=read))
+    weights = None
+    if stage.weights_from is not None:
+        source = run / stage.weights_from
+        trained = read_record(source)
+        if trained is None:
+            raise StageError(f"{source} holds no finished stage, so there are no weights to predict with.")
+        verify_outputs(source, trained)
+        weights = source / "adapter"
+    told = _json(run / stage.name / "answering.json") or {"mode": "direct", "mixture_weight": 0.0, "strength": 1.0}
+    prior = told.get("label_prior")
+    calibration = run / stage.name / "calibration.json"
+    return Recorded(
+        run=run,
+        experiment=experiment,
+        stage=stage,
+        labels=LabelSet(tuple(read_json(run / LABELS))),
+        weights=weights,
+        choice=Choice(told["mode"], float(told["mixture_weight"]), float(told["strength"])),
+        prior=None if prior is None else tuple(map(float, prior)),
+        calibration=read_calibration(_json(calibration), calibration),
+    )
+
+
+def _json(path: Path) -> Any:
+    """The content of a file that not every run has."""
+    return read_json(path) if path.is_file() else None

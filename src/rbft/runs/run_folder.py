@@ -1,0 +1,164 @@
+"""What a run left in its folder, read back without a model, torch or the experiment's own files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from rbft.errors import DataError
+from rbft.experiment import METHODS
+from rbft.files import read_json, read_yaml
+from rbft.runs.stage_record import StageRecord, read_record
+
+REPLICATES = ("seed_everything", "data.draw")
+"""Keys that repeat a run rather than change its method."""
+
+VALIDATION = "validation.jsonl"
+"""In a test's folder, predictions of the validation videos where they were scored: what can be chosen by."""
+
+_EXPERIMENT, _METRICS = "experiment.yaml", "metrics.json"
+
+
+def find_runs(folder: Path) -> list[Path]:
+    """The run folders in `folder` and below it, by name; those that were set aside are left out."""
+    found = []
+    for path, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if ".old-" not in name and not name.startswith("."))
+        if _EXPERIMENT in files:
+            found.append(Path(path))
+            folders.clear()
+    return found
+
+
+def stage_records(folder: Path) -> Iterator[tuple[Path, StageRecord]]:
+    """The folder and the record of each finished stage of a run.
+
+    Raises:
+        StageError: A record is not one of this version.
+    """
+    for path in sorted(folder.glob("*/stage.json")):
+        if ".old-" not in path.parent.name and (record := read_record(path.parent)) is not None:
+            yield path.parent, record
+
+
+def read_accuracy(folder: Path) -> float | None:
+    """The accuracy that a run published; None where it tested nothing.
+
+    Raises:
+        DataError: Its metrics.json holds none that could be one.
+    """
+    path = folder / _METRICS
+    if not path.is_file():
+        return None
+    metrics = read_json(path)
+    value = metrics.get("test/accuracy") if isinstance(metrics, dict) else "no figures"
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+        raise DataError(f"{path}: 'test/accuracy' must be a number from 0 to 1, found {value!r}.")
+    return float(value)
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A run's folder, finished or not.
+
+    Args:
+        path: The folder.
+    """
+
+    path: Path
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """Its resolved experiment file.
+
+        Raises:
+            DataError: It is not one.
+        """
+        path = self.path / _EXPERIMENT
+        content = read_yaml(path)
+        if not isinstance(content, dict) or not isinstance(content.get("data"), dict):
+            raise DataError(f"{path}: no experiment of a run: it has no keys and values under `data`.")
+        return content
+
+    @property
+    def experiment(self) -> str:
+        """The experiment's name."""
+        return str(self.config.get("experiment") or self.path.resolve().parent.parent.name)
+
+    @property
+    def method(self) -> str:
+        """The method that was chosen."""
+        return str(self.config.get("method") or self.path.resolve().parent.name)
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The settings of its data."""
+        section: dict[str, Any] = self.config["data"]
+        return section
+
+    def setting(self, key: str) -> Any:
+        """The value of a dotted key; None where it is not set."""
+        value: Any = self.config
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        return value
+
+    @cached_property
+    def accuracy(self) -> float | None:
+        """Of its test; None while it is not finished."""
+        return read_accuracy(self.path)
+
+    @cached_property
+    def metrics(self) -> dict[str, Any]:
+        """All its figures; empty while it is not finished."""
+        return {} if self.accuracy is None else dict(read_json(self.path / _METRICS))
+
+    @property
+    def predictions(self) -> Path:
+        """Its predictions, once it is finished."""
+        return self.path / "predictions.jsonl"
+
+    @property
+    def validation(self) -> Path | None:
+        """What its last test says of its validation videos; None where there is no such file."""
+        found = [path / VALIDATION for path, _ in self.stages_of("test", "probe")]
+        return found[-1] if found and found[-1].is_file() else None
+
+    @cached_property
+    def labels(self) -> tuple[str, ...]:
+        """Its classes, in the order of its probabilities.
+
+        Raises:
+            DataError: There is no list of names.
+        """
+        path = self.path / "labels.json"
+        names = read_json(path) if path.is_file() else None
+        if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+            raise DataError(f"{path}: expected the list of the run's classes; a run leaves it before its first stage.")
+        return tuple(names)
+
+    @cached_property
+    def stages(self) -> dict[str, tuple[Path, StageRecord]]:
+        """Folder and record of each finished stage, by name; in the order of the method where the file lists it."""
+        found = {record.stage: (path, record) for path, record in stage_records(self.path)}
+        methods = self.config.get("methods")
+        own = methods.get(self.method) if isinstance(methods, dict) else None
+        listed: Sequence[Any] = own or METHODS.get(self.method, ())
+        order = {str(name): place for place, name in enumerate(listed)}
+        return dict(sorted(found.items(), key=lambda item: order.get(item[0], len(order))))
+
+    def stages_of(self, *kinds: str) -> list[tuple[Path, StageRecord]]:
+        """The finished stages of some kinds."""
+        return [entry for entry in self.stages.values() if entry[1].kind in kinds]
+
+    @property
+    def seconds(self) -> float | None:
+        """That its finished stages took together; None where it has none."""
+        found = [record.seconds for _, record in stage_records(self.path)]
+        return sum(found) if found else None

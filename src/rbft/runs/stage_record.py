@@ -1,0 +1,117 @@
+"""What a finished stage was made from: its fingerprint, its inputs, and the hashes of what it left behind."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rbft.files import file_digest
+from rbft.errors import StageError
+from rbft.files import read_json, write_json
+
+SCHEMA = 1
+"""Raised whenever the meaning of a stage's output changes, so that older outputs are made anew."""
+
+_MARKER = "stage.json"
+
+
+@dataclass(frozen=True)
+class StageRecord:
+    """The marker of a finished stage, written last.
+
+    Args:
+        stage: Its name.
+        kind: What it did.
+        fingerprint: Of everything that went in.
+        inputs: What the fingerprint is made of, in readable form.
+        outputs: Hash of each file it left, by path relative to its folder.
+        seconds: How long it took.
+        summary: A few figures for people.
+    """
+
+    stage: str
+    kind: str
+    fingerprint: str
+    inputs: dict[str, Any]
+    outputs: dict[str, str]
+    seconds: float
+    summary: dict[str, Any]
+
+
+def fingerprint(inputs: Mapping[str, Any]) -> str:
+    """A stable hash of plain JSON values."""
+    text = json.dumps({"schema": SCHEMA, **inputs}, sort_keys=True, ensure_ascii=False)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """The dotted keys at which two nested mappings differ."""
+    found: list[str] = []
+    for key in sorted({*old, *new}):
+        mine, other = old.get(key), new.get(key)
+        if isinstance(mine, Mapping) and isinstance(other, Mapping):
+            found += changed_keys(mine, other, f"{prefix}{key}.")
+        elif mine != other:
+            found.append(f"{prefix}{key}")
+    return found
+
+
+def write_record(folder: Path, record: StageRecord) -> None:
+    """Mark the stage in `folder` as finished."""
+    write_json(folder / _MARKER, asdict(record))
+
+
+def read_record(folder: Path) -> StageRecord | None:
+    """The marker of a finished stage, or None.
+
+    Raises:
+        StageError: The marker is there but not one this version understands.
+    """
+    path = folder / _MARKER
+    if not path.is_file():
+        return None
+    content = read_json(path)
+    try:
+        record = StageRecord(**content)
+    except TypeError as error:
+        raise StageError(f"{path} is not a stage record of this version ({error}); run with --restart.") from error
+    whole = isinstance(record.inputs, dict) and isinstance(record.outputs, dict)
+    texts = (record.stage, record.kind, record.fingerprint, *(record.outputs.values() if whole else ()))
+    if not whole or not all(isinstance(text, str) for text in texts):
+        raise StageError(f"{path} is not a stage record of this version; run with --restart.")
+    return record
+
+
+def hash_outputs(folder: Path, names: Sequence[str]) -> dict[str, str]:
+    """Hashes of the named files and of all files below the named folders."""
+    files: list[Path] = []
+    for name in names:
+        path = folder / name
+        files += sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    return {path.relative_to(folder).as_posix(): file_digest(path) for path in files}
+
+
+def verify_outputs(folder: Path, record: StageRecord) -> None:
+    """Refuse a stage's output that is no longer what the stage wrote.
+
+    Raises:
+        StageError: A file is missing or changed; names it.
+    """
+    for name, digest in record.outputs.items():
+        path = folder / name
+        # unlike Path.is_file, this takes a name that cannot be one for a file that is not there
+        if not os.path.isfile(path):  # noqa: PTH113
+            raise StageError(
+                f"{path} is missing, though the stage {record.stage!r} finished. "
+                f"Make it again with `--stage {record.stage} --restart`."
+            )
+        if file_digest(path) != digest:
+            raise StageError(
+                f"{path} was changed after the stage {record.stage!r} finished. Restore it, or make it "
+                f"again with `--stage {record.stage} --restart`."
+            )

@@ -1,0 +1,120 @@
+"""A stage about to run: what it is given, and the steps that all kinds share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from rich.console import Console
+
+from rbft.data.datamodule import VideoDataModule
+from rbft.data.dataset import Example
+from rbft.data.prompts import PromptBook
+from rbft.experiment import Stage
+from rbft.training.callbacks import GracefulStop
+from rbft.training.module import VLMFineTuner
+from rbft.training.rank_watch import RankWatch
+from rbft.training.trainer import stage_trainer
+from rbft.vlm.processing import ClipProcessor
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A stage whose configuration was read and checked.
+
+    Args:
+        stage: The stage.
+        module: Its LightningModule.
+        datamodule: Its LightningDataModule.
+        make_trainer: Makes the trainer that its configuration describes, with callbacks and settings added.
+        config: Its resolved configuration.
+        book: The experiment's prompts for the data set's classes.
+        processor: The model's processor.
+        inputs: What its result depends on.
+        fingerprint: Hash of `inputs`.
+        rationale_samples: Rationales a video that it trains on; 0 where it needs none.
+        unlabelled: Videos without a label that it writes about or learns rationales of.
+    """
+
+    stage: Stage
+    module: VLMFineTuner
+    datamodule: VideoDataModule
+    make_trainer: Callable[..., L.Trainer]
+    config: dict[str, Any]
+    book: PromptBook
+    processor: ClipProcessor
+    inputs: dict[str, Any]
+    fingerprint: str
+    rationale_samples: int
+    unlabelled: int = 0
+
+
+@dataclass(frozen=True)
+class Work:
+    """A stage about to run.
+
+    Args:
+        entry: The stage with its module and data.
+        folder: Its folder.
+        run_dir: The run's folder.
+        console: Where to speak.
+        stop: Ends it where it can be continued.
+        ranks: Looks after the other processes.
+        profile: Whether to report where its time goes.
+    """
+
+    entry: Prepared
+    folder: Path
+    run_dir: Path
+    console: Console
+    stop: GracefulStop
+    ranks: RankWatch
+    profile: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a stage left.
+
+    Args:
+        outputs: Files and folders that later stages or people rely on, relative to the stage's folder.
+        summary: A few figures.
+    """
+
+    outputs: tuple[str, ...]
+    summary: dict[str, Any] = field(default_factory=dict)
+
+
+def make_trainer(work: Work, extra: Sequence[L.Callback] = (), **settings: Any) -> L.Trainer:
+    """The trainer of a stage, with callbacks of its own and `settings` in the place of the configuration's."""
+    make = partial(work.entry.make_trainer, **settings)
+    profiler, stage = work.entry.config["trainer"]["profiler"], work.entry.stage.name
+    callbacks = [work.stop, *extra]
+    trainer = stage_trainer(make, profiler, stage, work.folder, work.console, callbacks, profile=work.profile)
+    work.ranks.look_after(trainer)
+    return trainer
+
+
+def author_of(entry: Prepared) -> str:
+    """The model with the weights that a stage starts from, as its rationales name it."""
+    source = entry.stage.weights_from
+    revision = f"@{entry.module.revision}" if entry.module.revision else ""
+    return entry.module.name + revision + ("" if source is None else f"+{source}:{entry.inputs['weights']}")
+
+
+def start(work: Work, *, keep_base: bool = False) -> None:
+    """Say which weights the stage starts from."""
+    source = work.entry.stage.weights_from
+    folder = None if source is None else work.run_dir / source / "adapter"
+    work.entry.module.start_from(folder, author_of(work.entry), keep_base=keep_base)
+
+
+def connect(work: Work, trainer: L.Trainer | None, **rows: Sequence[Example]) -> None:
+    """Say what the loaders of each role yield."""
+    entry = work.entry
+    accumulate = 1 if trainer is None else trainer.accumulate_grad_batches
+    entry.datamodule.connect(int(entry.config["seed_everything"]), accumulate, **rows)

@@ -1,0 +1,103 @@
+"""What a run leaves when its stages are done: its figures, its page, and the last words in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+
+from rbft.evaluation.calibration import Calibration
+from rbft.evaluation.predictions import read_predictions, write_predictions
+from rbft.files import read_json, write_json
+from rbft.rationales.audit import audit_stored
+from rbft.rationales.store import read_rationales
+from rbft.report.page import write_page
+from rbft.runs.stage_record import read_record
+from rbft.stages.rounds import read_rounds, round_metrics, tell_rounds
+
+if TYPE_CHECKING:
+    from rbft.experiment import Experiment
+    from rbft.stages.context import Prepared
+
+LABELS = "labels.json"
+"""The classes of a run, in their order, at the top of its folder."""
+
+PUBLISHED = ("metrics.json", "predictions.jsonl", "calibration.json", "report.html")
+"""What a run leaves at the top of its folder when its last test is done."""
+
+
+def conclude(experiment: Experiment, prepared: Sequence[Prepared], console: Console, *, publish: bool) -> None:
+    """Publish the last test's figures as the run's, write its page, and say the headline.
+
+    Args:
+        experiment: What was run.
+        prepared: Its stages.
+        console: Where to speak.
+        publish: Whether to write anything; what stands there already stays as it is otherwise.
+    """
+    tests = [entry for entry in prepared if entry.stage.tests]
+    if not tests or not _is_current(experiment, tests[-1]):
+        return
+    last, run_dir = tests[-1], experiment.run_dir
+    metrics = read_json(run_dir / last.stage.name / "metrics.json")
+    for entry in tests[:-1]:
+        if _is_current(experiment, entry):
+            earlier = read_json(run_dir / entry.stage.name / "metrics.json")
+            metrics |= {
+                f"{entry.stage.name}/{key.removeprefix('test/')}": value
+                for key, value in earlier.items()
+                if key.startswith("test/accuracy")
+            }
+    rounds = read_rounds(run_dir, prepared)
+    metrics |= round_metrics(rounds)
+    found = run_dir / last.stage.name / "calibration.json"
+    calibration = Calibration.from_json(read_json(found), found)
+    if publish:
+        write_json(run_dir / "metrics.json", metrics)
+        write_json(run_dir / "calibration.json", calibration.to_json())
+        predictions = read_predictions(run_dir / last.stage.name / "predictions.jsonl")
+        write_predictions(run_dir / "predictions.jsonl", predictions)
+        writer = next((entry for entry in reversed(prepared) if entry.stage.kind == "write"), None)
+        written = run_dir / (writer.stage.name if writer is not None else "") / "rationales.jsonl"
+        rationales = read_rationales(written) if written.is_file() else []
+        audit = None
+        if writer is not None and rationales:
+            audit = audit_stored(writer.stage.name, rationales, writer.book, writer.module.checks)
+        write_page(
+            run_dir / "report.html",
+            experiment,
+            last.datamodule,
+            metrics,
+            predictions,
+            rationales,
+            calibration.describe(),
+            audit,
+        )
+    tell_rounds(rounds, console)
+    low, high = metrics["test/accuracy_ci95"]
+    console.print(
+        f"\n[bold]accuracy {metrics['test/accuracy']:.1%}[/] (95% interval {low:.1%} to {high:.1%}, "
+        f"{metrics['test/num_videos']} test videos), balanced {metrics['test/balanced_accuracy']:.1%}, "
+        f"macro-F1 {_percent(metrics['test/macro_f1'])}"
+    )
+    floors = [f"chance {metrics['chance/accuracy']:.1%}", f"majority {metrics['majority/accuracy']:.1%}"]
+    floors += [
+        f"{key.removesuffix('/accuracy').replace('_', '-')} {value:.1%}"
+        for key, value in metrics.items()
+        if key.endswith("/accuracy") and key.split("/")[0] not in ("test", "chance", "majority")
+    ]
+    console.print(f"beside it: {escape(', '.join(floors))}")
+    console.print(f"sureness: {escape(calibration.describe())}")
+    console.print(f"run: {escape(str(run_dir))}  (report.html; tensorboard --logdir {escape(str(run_dir))})")
+
+
+def _is_current(experiment: Experiment, entry: Prepared) -> bool:
+    """Whether a stage's output is there and of these settings; one of other settings is not this run's."""
+    record = read_record(experiment.run_dir / entry.stage.name)
+    return record is not None and record.fingerprint == entry.fingerprint
+
+
+def _percent(value: float | None) -> str:
+    return "not defined" if value is None else f"{value:.1%}"
