@@ -36,7 +36,7 @@ ALLOWED = {
     "answering": BASE | {"data", "vlm", "rationales", "evaluation"},
     "training": BASE | {"video", "data", "vlm", "rationales", "objectives", "evaluation", "answering"},
     "runs": BASE | {"", "experiment"},
-    "estimate": BASE | {"experiment", "data", "vlm", "rationales", "training.module"},
+    "estimate": BASE | {"experiment", "video.clip_spec", "data", "vlm", "rationales", "training.module"},
     "report": BASE | {"", "experiment", "video", "data", "rationales", "evaluation", "runs"},
     "sweep": BASE | {"", "experiment", "evaluation", "runs"},
     "stages": BASE

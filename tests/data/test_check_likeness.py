@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support.scenes import scene
 
-from rbft.data import likeness as module
+from rbft.data import perceptual_hash as module
 from rbft.data.perceptual_hash import NUM_PICTURES, PICTURE_SIZE, most_alike, signature
 
 

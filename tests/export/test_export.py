@@ -20,7 +20,7 @@ from tests.support.runs import CLASSES, Run, run_experiment, write_experiment
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from rbft.__main__ import main
-from rbft.export import command, weights
+from rbft.export import build, weights
 from rbft.export.card import licence_of
 from rbft.predict import Classifier
 
@@ -60,7 +60,7 @@ def test_the_built_in_model_in_full(
     built_in: Run, clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     to = tmp_path / "out" / "exported"
-    monkeypatch.setattr(command, "CLIPS", 5)  # of the 7 that the run was tested and calibrated on
+    monkeypatch.setattr(build, "CLIPS", 5)  # of the 7 that the run was tested and calibrated on
     assert export(built_in, to) == 0
     assert "merged" in capsys.readouterr().out
     assert {path.name for path in to.iterdir()} == {

@@ -11,8 +11,8 @@ import pytest
 import yaml
 from tests.support.scenes import write_scene
 
-from rbft import inspection
 from rbft.__main__ import main
+from rbft.pipeline import video_check
 
 CLASSES = ("run", "walk")
 
@@ -199,7 +199,6 @@ def test_clips_are_kept_of_the_videos_that_stages_read_only(command, tmp_path, f
 
 
 def test_stages_that_share_their_videos_are_checked_once(command, monkeypatch):
-    from rbft.pipeline import video_check
 
     calls: list[int] = []
     original = video_check.check_dataset
@@ -227,7 +226,7 @@ def test_what_the_table_alone_shows_is_said_before_a_video_is_opened(command, da
 
 def test_check_says_what_the_table_shows_first_and_looks_all_the_same(command, dataset, tmp_path, capsys, monkeypatch):
     said: list[str] = []
-    inspect = inspection.survey
+    inspect = video_check.survey
 
     def looking(*args, **settings):
         said.append(capsys.readouterr().out)

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from rbft.sweep.launchers import make_launcher
 from rbft.sweep.progress import Progress
 
 STAND_IN = (sys.executable, "-m", "tests.support.sweeps", "--stand-in")
-STAND_IN_ENTRY = "tests.support.sweeps:stand_in"
+STAND_IN_ENTRY = "tests.support.sweeps:preload"
 
 
 def write_sweep(folder: Path, behaviour: dict[str, Any] | None = None, **keys: Any) -> Path:
@@ -39,6 +40,11 @@ def write_sweep(folder: Path, behaviour: dict[str, Any] | None = None, **keys: A
         )
     )
     return path
+
+
+def preload() -> Callable[[list[str]], int]:
+    """What a worker that has imported before hands to its forks."""
+    return stand_in
 
 
 def stand_in(args: list[str]) -> int:

@@ -11,10 +11,11 @@ from rich.console import Console
 
 from rbft.evaluation.predictions import Prediction, write_predictions
 from rbft.evaluation.statistics import McNemar, paired_difference
+from rbft.report.groups_table import print_groups
 from rbft.runs.stage_record import StageRecord, write_record
 from rbft.sweep.grid import Sweep, read_sweep
 from rbft.sweep.progress import Progress
-from rbft.sweep.summary import print_summary, summarise, to_json
+from rbft.sweep.summary import summarise, to_json
 
 VIDEOS = 20
 RIGHT = {  # of 20 videos, by method, shots and seed
@@ -78,7 +79,7 @@ def test_what_is_missing_is_told_and_never_averaged_away(sweep):
             one.state = "waiting"
     groups = summarise(sweep, progress)
     console = Console(width=140, record=True, color_system=None)
-    print_summary(sweep, groups, console)
+    print_groups(groups, sweep.baseline, sweep.name, console)
     lines = console.export_text().splitlines()
     assert [line.split()[2] for line in lines[1:5]] == ["2/3", "3/3", "3/3", "0/3"]
     assert "missing" in lines[4]
@@ -135,7 +136,7 @@ def test_validation_videos_choose_what_is_tuned(tmp_path):
     assert groups["sft"].comparison is not None and groups["sft"].comparison.difference.difference.mean == -0.5
     assert (groups["zero_shot"].chosen, groups["sft"].chosen) == ({}, {"model.optim.lr=0.001": 2})
     console = Console(width=140, record=True, color_system=None)
-    print_summary(sweep, list(groups.values()), console)
+    print_groups(list(groups.values()), sweep.baseline, sweep.name, console)
     assert "chosen on validation videos, sft: model.optim.lr=0.001 in 2 of 2" in console.export_text()
     next(one for one in progress if one.run.point["method"] == "sft").state = "failed"
     missing = next(group for group in summarise(sweep, progress) if group.point["method"] == "sft")
