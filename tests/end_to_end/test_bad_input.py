@@ -195,6 +195,7 @@ def test_file_that_is_no_experiment(text: str, part: str, attempt: Any, tmp_path
             id="placeholder",
         ),
         pytest.param({"trainer": {"precision": "bf16-true"}}, ("trainer.precision", "model.dtype"), id="precision"),
+        pytest.param({"model": {"dtype": "float16"}}, ("model.dtype", "16-mixed", "bfloat16"), id="unscaled float16"),
     ],
 )
 def test_wrong_keys_and_values(changes: dict[str, Any], parts: tuple[str, ...], attempt: Try) -> None:

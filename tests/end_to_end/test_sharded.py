@@ -36,6 +36,8 @@ from rbft.objectives.classification import ClassificationObjective
 from rbft.training.checkpoint import PLACES, commit, places
 from rbft.training.module import VLMFineTuner
 from rbft.training.sharding import ShardedStrategy, require_direct, shard
+from rbft.vlm.master_weights import hold_in_float32
+from rbft.vlm.model import VLM
 from rbft.vlm.sharded import is_spread
 from rbft.vlm.tuning import FullFineTuning, LoRA, Tuning, load_trained, part_of, save_trained, trained_state
 
@@ -126,6 +128,21 @@ def test_adapters_beside_weights_in_half_precision(mesh: DeviceMesh, family_fold
     log_probs.sum().backward()
     gradients = [value.grad for name, value in loaded.vlm.named_parameters() if "lora_B" in name]
     assert all(gradient is not None and gradient.dtype == torch.float32 for gradient in gradients)
+
+
+def test_trained_in_float32_beside_weights_in_half_precision(
+    mesh: DeviceMesh, family_folder: Callable[[str], Path]
+) -> None:
+    loaded = load(family_folder("qwen2_5_vl"), FullFineTuning(projector="train"))
+    model = loaded.vlm.base.bfloat16()
+    vlm = VLM(model, loaded.processor.pad_id, loaded.processor.end_ids, hold_in_float32(model))
+    shard(vlm, mesh)
+    prompt, target = loaded.inputs("what?", sharded.make_clip(0)), loaded.target("what?", "yes")
+    log_probs, _ = vlm.target_log_probs([prompt], [target])
+    log_probs.sum().backward()
+    trained = [value for value in vlm.parameters() if value.requires_grad]
+    assert {value.dtype for value in trained} == {torch.float32}
+    assert all(value.grad is not None and value.grad.dtype == torch.float32 for value in trained)
 
 
 def test_weights_that_cannot_be_gathered_together(mesh: DeviceMesh, family_folder: Callable[[str], Path]) -> None:

@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from rbft.vlm import cost
 from rbft.vlm.cost import ModelSize, UnknownCostError, model_size
 from rbft.vlm.loading import load_config, load_model
+from rbft.vlm.master_weights import hold_in_float32
 from rbft.vlm.model import VLM
 from rbft.vlm.processing import ClipProcessor
 from rbft.vlm.prompt import Prompt
@@ -42,7 +43,9 @@ class Step:
         if checkpointing:
             model.activation_checkpointing_enable({"use_reentrant": False})
         self.processor = ClipProcessor(folder)
-        self.vlm = VLM(tuning.apply(model), self.processor.pad_id, self.processor.end_ids).train()
+        tuned = tuning.apply(model)
+        compute = hold_in_float32(tuned)
+        self.vlm = VLM(tuned, self.processor.pad_id, self.processor.end_ids, compute).train()
         self.trained = [parameter for parameter in self.vlm.parameters() if parameter.requires_grad]
         self.optimizer = AdamW(self.trained)
         answer = self.processor.target_ids(PROMPT, "this is the thing that moves and goes on " * 4)
@@ -102,7 +105,9 @@ def test_training_state_is_that_of_the_optimiser(tuning, dtype, family_folder: C
     step = Step(folder, tuning, dtype=dtype)
     step()
     size = size_of(folder, tuning, dtype)
-    assert size.weight_bytes == sum(p.numel() * p.element_size() for p in step.vlm.parameters())
+    held = sum(p.numel() * p.element_size() for p in step.vlm.parameters())
+    assert size.weight_bytes + size.master_bytes == held
+    assert (size.master_bytes > 0) == (dtype == "bfloat16" and tuning is not TUNINGS[0])
     # weights that no clip here makes use of have neither gradient nor moments
     idle = sum(p.numel() * p.element_size() for p in step.trained if p.grad is None)
     assert size.training_state == step.state_bytes() + 3 * idle
@@ -110,15 +115,21 @@ def test_training_state_is_that_of_the_optimiser(tuning, dtype, family_folder: C
 
 @pytest.mark.parametrize("name", ["builtin/tiny", "qwen2_5_vl", "smolvlm"])
 @pytest.mark.parametrize("tuning", [LoRA(), FullFineTuning(), WHOLE], ids=["lora", "language", "whole"])
-@pytest.mark.parametrize("checkpointing", [False, True])
-def test_memory_of_a_step_is_within_a_factor_of_two(name, tuning, checkpointing, family_folder: Callable[[str], Path]):
+@pytest.mark.parametrize(
+    ("checkpointing", "dtype"), [(False, "float32"), (True, "float32"), (False, "bfloat16")], ids=str
+)
+def test_memory_of_a_step_is_within_a_factor_of_two(
+    name, tuning, checkpointing, dtype, family_folder: Callable[[str], Path]
+):
     folder = folder_of(name, family_folder)
-    step = Step(folder, tuning, checkpointing=checkpointing)
-    size, answer = size_of(folder, tuning), len(step.targets[0])
+    step = Step(folder, tuning, checkpointing=checkpointing, dtype=dtype)
+    size, answer = size_of(folder, tuning, dtype), len(step.targets[0])
     row = len(step.prompts[0].ids) + answer
     visual = step.processor.count_visual_tokens(step.prompts[0].ids)
     told = (
         size.weight_bytes
+        + size.master_bytes
+        + size.half_copies
         + size.training_state
         + size.training_activations(CLIPS, row, answer, checkpointing=checkpointing)
         + size.vision_activations(step.pixel_values, CLIPS, training=True, checkpointing=checkpointing)
@@ -159,12 +170,17 @@ def test_no_weights_are_loaded(monkeypatch, family_folder: Callable[[str], Path]
         (folder / "hidden").rename(hidden)
 
 
-def test_half_precision_halves(family_folder: Callable[[str], Path]):
+def test_half_precision_halves_what_is_not_trained(family_folder: Callable[[str], Path]):
     folder = str(family_folder("internvl"))
     full, half = (size_of(folder, FullFineTuning(), dtype) for dtype in ("float32", "bfloat16"))
-    assert full.training_state == 2 * half.training_state and half.element == 2
+    assert full.weight_bytes == 2 * half.weight_bytes and half.element == 2
+    assert full.training_state == half.training_state, "what is trained is held in float32"
+    assert half.master_bytes == half.trained_bytes / 2 and full.master_bytes == 0
     mixed = model_size(folder, None, "float32", None, FullFineTuning(), mixed=True)
     assert mixed.weight_bytes == full.weight_bytes and mixed.element == 2
+    assert mixed.half_copies == half.half_copies > full.half_copies == 0
+    # frozen weights in half precision are computed with as they are
+    assert size_of(folder, LoRA(), "bfloat16").half_copies == 0
     # adapters stay in full precision
     assert size_of(folder, LoRA(), "bfloat16").trained_bytes == size_of(folder, LoRA()).trained_bytes
 

@@ -274,7 +274,6 @@ class _Stage:
             self.rows,
             data.batch_size,
             checkpointing=checkpointing,
-            mixed=self._mixed,
             processes=self._device.processes,
             kind=self._device.kind,
         )

@@ -94,7 +94,6 @@ def training_memory(
     batch_size: int,
     *,
     checkpointing: bool,
-    mixed: bool,
     processes: int,
     kind: str,
 ) -> Memory:
@@ -105,7 +104,6 @@ def training_memory(
         rows: Of an epoch.
         batch_size: Rows of a micro-batch.
         checkpointing: Whether activations are computed anew in the backward pass.
-        mixed: Whether a copy of the language model's weights in half precision stands beside them.
         processes: How many devices share a step; more than one keep gradients once more, to exchange them.
         kind: Of the device; on a GPU the optimiser works on all weights at once, with copies.
     """
@@ -116,10 +114,10 @@ def training_memory(
         size.training_activations(batch, longest, answer, checkpointing=checkpointing)
         + size.vision_activations(pixels, batch, training=True, checkpointing=checkpointing)
         + size.features(batch * visual)
-        + (2 * size.language.linear if mixed else 0)
+        + size.half_copies
     )
     return Memory(
-        size.weight_bytes,
+        size.weight_bytes + size.master_bytes,
         size.training_state + (size.trained_bytes if processes > 1 else 0),
         max(activations, size.trained_bytes if kind == "cuda" else 0),
     )

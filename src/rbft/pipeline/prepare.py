@@ -17,7 +17,7 @@ from rbft.pipeline.video_check import inspect_videos
 from rbft.runs.stage_record import fingerprint
 from rbft.stages.context import Prepared
 from rbft.training.module import VLMFineTuner
-from rbft.vlm.loading import model_fingerprint
+from rbft.vlm.loading import load_config, model_fingerprint, weights_dtype
 from rbft.vlm.processing import ClipProcessor
 from rbft.vlm.quantize import require_quantizable
 
@@ -87,6 +87,19 @@ def _check_precision(cli: StageCLI) -> None:
         )
 
 
+def _check_scaled(stage: Stage, cli: StageCLI) -> None:
+    """Refuse to train what computes in float16 without a scaler: most gradients would be too small for it."""
+    scaled = str(cli.config["trainer"]["precision"]) not in ("None", "32", "32-true")
+    model = cli.model
+    if stage.trains and not scaled:
+        config = load_config(model.name, model.revision)
+        if weights_dtype(config, model.dtype_) == torch.float16:
+            raise ConfigError(
+                f"model.dtype: the stage {stage.name!r} would train in float16, in which gradients vanish. Set "
+                "trainer.precision to 16-mixed, which scales them, or model.dtype to bfloat16 or float32."
+            )
+
+
 def _check_quantize(cli: StageCLI) -> None:
     config = cli.config["trainer"]
     on_gpu = config["accelerator"] in ("auto", "gpu", "cuda") and torch.cuda.is_available()
@@ -136,6 +149,8 @@ def prepare(experiment: Experiment, console: Console) -> list[Prepared]:
     require_epochs(experiment.stages, clis)
     models = [(cli.model.name, cli.model.revision) for cli in clis]
     loaded = {model: ClipProcessor(*model) for model in dict.fromkeys(models)}
+    for stage, cli in zip(experiment.stages, clis, strict=True):
+        _check_scaled(stage, cli)
     processors = [loaded[model] for model in models]
     datas: list[VideoDataModule] = [cli.datamodule for cli in clis]
     for data, processor in zip(datas, processors, strict=True):

@@ -6,6 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
+from lightning.pytorch.trainer.states import TrainerFn
+
 from rbft.answering.closed_set import ClosedSetScoring
 from rbft.answering.settings import Answering
 from rbft.data.prompts import PromptBook, Prompts
@@ -27,6 +29,7 @@ from rbft.vlm.batch import Batch
 from rbft.vlm.feature_cache import hardware
 from rbft.vlm.label_scorer import Scoring
 from rbft.vlm.loading import DType, load_model
+from rbft.vlm.master_weights import hold_in_float32
 from rbft.vlm.model import VLM
 from rbft.vlm.processing import ClipProcessor
 from rbft.vlm.quantize import Quantize
@@ -41,7 +44,8 @@ class VLMFineTuner(Fitting):
     Args:
         vlm: `builtin/tiny`, a local folder, or a hub id.
         revision: Of a hub id; state it, so that the weights cannot change under you.
-        dtype: Of the weights; `auto` is the checkpoint's own.
+        dtype: Of the weights; `auto` is the checkpoint's own. What is trained is held in float32 meanwhile, and
+            computed in this type.
         quantize: `4bit` keeps the language model's linear layers in 4 bits, to train adapters in little memory; needs
             an NVIDIA GPU and the extra `quantize`.
         attn_implementation: Of transformers (sdpa, eager, flash_attention_2); None lets it choose.
@@ -154,10 +158,13 @@ class VLMFineTuner(Fitting):
             model.activation_checkpointing_enable({"use_reentrant": False})
         tuned = self.tuning.apply(model)
         base = base_state(tuned) if anchored or self._keep_base else {}
+        # a stage that trains nothing computes with the weights as they will be published
+        fitting = self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING
+        compute_dtype = hold_in_float32(tuned) if fitting else None
         if self._weights is not None:
             load_trained(tuned, self._weights)
             self._tuning = TuningStrength(tuned, base) if self._keep_base else None
-        vlm = VLM(tuned, self.processor.pad_id, self.processor.end_ids)
+        vlm = VLM(tuned, self.processor.pad_id, self.processor.end_ids, compute_dtype)
         vlm.reference = Reference(tuned, base) if anchored else None
         if self.device_mesh is not None:
             shard(vlm, self.device_mesh["data_parallel"])

@@ -10,7 +10,8 @@ from torch import nn
 from transformers import AutoModelForImageTextToText
 
 from rbft.errors import ModelError
-from rbft.vlm.loading import DType, load_config
+from rbft.vlm.loading import DType, load_config, weights_dtype
+from rbft.vlm.master_weights import hold_in_float32
 from rbft.vlm.tuning import LoRA, Part, Tuning, part_of
 
 
@@ -43,7 +44,9 @@ class Tower:
         """Parameters of one layer that serve no token but the one they are multiplied with: all but keys and values."""
         return self.linear / self.layers - 2 * self.width * self.key
 
-    def kept(self, element: int, trained: bool, scores: int = 0, *, forward: bool = True) -> int:
+    def kept(
+        self, element: int, trained: bool, scores: int = 0, *, forward: bool = True, stream: int | None = None
+    ) -> int:
         """Bytes that one layer keeps of each token for its backward pass, without any adapters'.
 
         Counted over the layer as transformers computes it: two norms (in float32 whatever the weights are), queries,
@@ -56,9 +59,11 @@ class Tower:
             trained: Whether the layer's own weights are trained.
             scores: Tokens of a row where attention is not fused (`eager`) and keeps a score for each; else 0.
             forward: Whether the feed-forward part is computed, which in the last layer it is for few tokens only.
+            stream: Bytes of a number between layers; None: `element`. Weights in float32 make it float32, though
+                products are computed in half precision.
         """
         kept_scores = self.heads * scores * (element + 4)
-        norms = 2 * self.width * (element + (4 if element < 4 else 0))
+        norms = 2 * self.width * ((stream or element) + (4 if element < 4 else 0))
         repeated = 2 * self.query if self.key < self.query else 0
         attention = (3 * self.query + 2 * self.key + repeated) * element
         branches = (3 if self.gated else 2) * self.inner * element if forward else 0
@@ -77,12 +82,15 @@ class ModelSize:
         vocabulary: Tokens it knows.
         patch_values: Numbers that the vision tower makes one token of.
         parameters: Of the whole model, adapters included.
-        weight_bytes: Of those.
+        weight_bytes: Of those, as they are loaded.
         trained_parameters: Those that are trained.
-        trained_bytes: Of those.
+        trained_bytes: Of those while they are trained, which is in float32.
+        master_bytes: What they take more than as they are loaded.
+        half_copies: Bytes of copies in half precision that a training step makes of weights held in float32.
         trained_tensors: How many tensors they are.
         trained_parts: Where they are.
-        element: Bytes of a number between the layers of the language model.
+        element: Bytes of a number that products of matrices are computed in.
+        stream: Bytes of a number between the layers of the language model in a training step.
         adapted: Input features of all adapted linear layers, over the whole language model.
         dropout: Whether adapters drop inputs.
         eager: Whether attention is computed step by step, with all its scores in memory.
@@ -97,9 +105,12 @@ class ModelSize:
     weight_bytes: int
     trained_parameters: int
     trained_bytes: int
+    master_bytes: int
+    half_copies: int
     trained_tensors: int
     trained_parts: frozenset[Part]
     element: int
+    stream: int
     adapted: int
     dropout: bool
     eager: bool
@@ -137,10 +148,10 @@ class ModelSize:
         tower = self.language
         adapters = self.adapted * (4 + (1 if self.dropout else 0)) // tower.layers
         scores = row if self.eager else 0
-        layer = tower.kept(self.element, self.whole_language, scores) + adapters
-        last = tower.kept(self.element, self.whole_language, scores, forward=False)
-        ends = 3 * tower.width * self.element  # embeddings without and with features, and the last norm
-        kept = (tower.layers - 1) * (tower.width * self.element if checkpointing else layer) + last + ends
+        layer = tower.kept(self.element, self.whole_language, scores, stream=self.stream) + adapters
+        last = tower.kept(self.element, self.whole_language, scores, forward=False, stream=self.stream)
+        ends = 3 * tower.width * self.stream  # embeddings without and with features, and the last norm
+        kept = (tower.layers - 1) * (tower.width * self.stream if checkpointing else layer) + last + ends
         working = 2 * layer if checkpointing else layer
         half = self.element if self.element < 4 else 0
         logits = rows * supervised * self.vocabulary * (3 * 4 + half)  # log-softmax and two gradients
@@ -157,11 +168,13 @@ class ModelSize:
         Clips are encoded one by one, so that a frozen tower holds one layer of one clip at a time.
         """
         patches = pixel_values // self.patch_values
-        pixels = 4 * clips * pixel_values + self.element * pixel_values
+        pixels = 4 * clips * pixel_values
         if not (training and "vision" in self.trained_parts):
-            return pixels + patches * self.vision.kept(self.element, False)
-        layer = self.vision.kept(self.element, True)
-        kept = self.vision.width * self.element if checkpointing else layer
+            return pixels + self.element * pixel_values + patches * self.vision.kept(self.element, False)
+        # trained weights are held in float32
+        layer = self.vision.kept(self.element, True, stream=4)
+        kept = 4 * self.vision.width if checkpointing else layer
+        pixels += self.element * pixel_values * (clips if self.element < 4 else 1)  # converted
         return pixels + patches * (clips * self.vision.layers * kept + (2 if checkpointing else 1) * layer)
 
     def features(self, visual_tokens: int) -> int:
@@ -200,6 +213,9 @@ class ModelSize:
         return 2.0 * positions * self.vocabulary * self.language.width
 
 
+_PRODUCTS = (nn.Linear, nn.Conv2d, nn.Conv3d)
+
+
 class UnknownCostError(ModelError):
     """The configuration of a model does not say what its cost is computed from."""
 
@@ -230,16 +246,17 @@ def model_size(
     """
     config: Any = load_config(vlm, revision)
     text = config.get_text_config()
-    if dtype == "auto":
-        number = getattr(config, "dtype", None) or getattr(text, "dtype", None) or torch.float32
-    else:
-        number = getattr(torch, dtype)
+    number = weights_dtype(config, dtype)
     with torch.device("meta"):
         model: Any = AutoModelForImageTextToText.from_config(config, dtype=number)
         linear = _linear_parameters(model)
         tuned: Any = tuning.apply(model)
+        loaded_bytes = _bytes(dict(tuned.named_parameters()))
+        half = hold_in_float32(tuned) is not None or mixed
     parameters = dict(tuned.named_parameters())
     trained = {name: value for name, value in parameters.items() if value.requires_grad}
+    trained_parts = frozenset(part_of(f".{name}") for name in trained)
+    reached: set[Part] = {"language", *(("vision", "projector") if trained_parts & {"vision", "projector"} else ())}
     gates = {part_of(f".{name}.") for name, _ in model.named_modules() if name.endswith("gate_proj")}
     try:
         language = _language(text, linear["language"], "language" in gates)
@@ -253,12 +270,15 @@ def model_size(
         vocabulary=text.vocab_size,
         patch_values=patch_values,
         parameters=sum(value.numel() for value in parameters.values()),
-        weight_bytes=_bytes(parameters),
+        weight_bytes=loaded_bytes,
         trained_parameters=sum(value.numel() for value in trained.values()),
         trained_bytes=_bytes(trained),
+        master_bytes=_bytes(parameters) - loaded_bytes,
+        half_copies=_half_copies(model, reached) if half else 0,
         trained_tensors=len(trained),
-        trained_parts=frozenset(part_of(f".{name}") for name in trained),
+        trained_parts=trained_parts,
         element=2 if mixed else number.itemsize,
+        stream=model.dtype.itemsize,
         adapted=sum(module.in_features for name, module in tuned.named_modules() if name.endswith("lora_A.default")),
         dropout=isinstance(tuning, LoRA) and tuning.dropout > 0,
         eager=attn_implementation == "eager",
@@ -289,11 +309,20 @@ def _bytes(parameters: dict[str, nn.Parameter]) -> int:
     return sum(value.numel() * value.element_size() for value in parameters.values())
 
 
+def _half_copies(model: nn.Module, parts: set[Part]) -> int:
+    """Bytes of the copies that autocast keeps for the backward pass: of products' weights that are in float32."""
+    return sum(
+        2 * module.weight.numel()
+        for name, module in model.named_modules()
+        if isinstance(module, _PRODUCTS) and module.weight.dtype == torch.float32 and part_of(f".{name}.") in parts
+    )
+
+
 def _linear_parameters(model: nn.Module) -> dict[Part, int]:
     """Weights that tokens are multiplied with, by part of the model; the head is counted where it is used."""
     found: dict[Part, int] = {"language": 0, "projector": 0, "vision": 0}
     head = getattr(model, "lm_head", None)
     for name, module in model.named_modules():
-        if isinstance(module, (nn.Linear, nn.Conv2d, nn.Conv3d)) and module is not head:
+        if isinstance(module, _PRODUCTS) and module is not head:
             found[part_of(f".{name}.")] += module.weight.numel()
     return found

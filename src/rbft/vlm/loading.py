@@ -11,6 +11,7 @@ from rbft.files import file_digest
 from rbft.vlm.quantize import Quantize, quantized
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PretrainedConfig, PreTrainedModel
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
@@ -74,6 +75,21 @@ def load_config(vlm: str, revision: str | None) -> PretrainedConfig:
         return AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
     except Exception as error:  # whatever the libraries trip over in these files
         raise _explain(vlm, error) from error
+
+
+def weights_dtype(config: PretrainedConfig, dtype: DType) -> torch.dtype:
+    """The type that `load_model` gives weights.
+
+    Args:
+        config: The model's.
+        dtype: As for `load_model`.
+    """
+    import torch
+
+    if dtype != "auto":
+        return cast("torch.dtype", getattr(torch, dtype))
+    found = getattr(config, "dtype", None) or getattr(config.get_text_config(), "dtype", None)
+    return torch.float32 if found is None else found
 
 
 def load_processor(vlm: str, revision: str | None) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, cast
@@ -17,6 +18,7 @@ from rbft.vlm.abilities import sees_every_token
 from rbft.vlm.batch import EncodedClip, PromptInputs, Rows, pad_rows
 from rbft.vlm.feature_cache import FeatureCache, weights_digest
 from rbft.vlm.last_layer import read_at
+from rbft.vlm.master_weights import convert_between
 from rbft.vlm.reference import Reference
 from rbft.vlm.tree import TokenTree
 from rbft.vlm.visual_features import POSITION_KEYS, encoded_clip, modality_of, together
@@ -32,15 +34,26 @@ class VLM(nn.Module):
         model: The model, with or without a PEFT adapter around it.
         pad_id: Token that fills rows up.
         end_ids: Tokens at which an answer ends.
+        compute_dtype: What to compute in where trained weights are held in another type
+            (`rbft.vlm.master_weights`); None: in the type of the weights.
     """
 
-    def __init__(self, model: PreTrainedModel | PeftModel, pad_id: int, end_ids: tuple[int, ...]) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel | PeftModel,
+        pad_id: int,
+        end_ids: tuple[int, ...],
+        compute_dtype: torch.dtype | None = None,
+    ) -> None:
         super().__init__()
         self.model = model
         self.pad_id = pad_id
         self.end_ids = end_ids
+        self.compute_dtype = compute_dtype
         self.features: FeatureCache | None = None
         self.reference: Reference | None = None
+        if compute_dtype is not None:
+            convert_between(self.base)
 
     @property
     def base(self) -> PreTrainedModel:
@@ -52,6 +65,18 @@ class VLM(nn.Module):
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.base.device
+
+    def _computing(self, *, share: bool = False) -> AbstractContextManager[None]:
+        """Around what reads weights that are held in another type than is computed in.
+
+        Args:
+            share: Whether weights are read several times, and one copy in the type of computing serves all.
+        """
+        device = self.device.type
+        # the trainer's own mixed precision goes before
+        if self.compute_dtype is None or torch.is_autocast_enabled(device):
+            return nullcontext()
+        return torch.autocast(device, self.compute_dtype, cache_enabled=share)
 
     @property
     def visual_ids(self) -> tuple[int, ...]:
@@ -108,7 +133,9 @@ class VLM(nn.Module):
         """
         # rows about one clip share its inputs, so it is encoded once
         unique = {id(prompt.vision or prompt.encoded): prompt for prompt in prompts if prompt.has_clip}
-        encoded = {key: self._encoded(prompt) for key, prompt in unique.items()}
+        # features of a frozen tower are those of a stage that trains nothing, to the last bit
+        with nullcontext() if self.vision_frozen else self._computing(share=True):
+            encoded = {key: self._encoded(prompt) for key, prompt in unique.items()}
         clips = [encoded[id(prompt.vision or prompt.encoded)] for prompt in prompts if prompt.has_clip]
         if not clips:
             return {}
@@ -120,10 +147,11 @@ class VLM(nn.Module):
     @torch.no_grad()
     def with_features(self, prompts: Sequence[PromptInputs]) -> list[PromptInputs]:
         """The prompts with the visual features of their clips, to be read more than once without gradients."""
-        return [
-            replace(prompt, vision={}, encoded=self._encoded(prompt)) if prompt.has_clip else prompt
-            for prompt in prompts
-        ]
+        with nullcontext() if self.vision_frozen else self._computing(share=True):
+            return [
+                replace(prompt, vision={}, encoded=self._encoded(prompt)) if prompt.has_clip else prompt
+                for prompt in prompts
+            ]
 
     def _encoded(self, prompt: PromptInputs) -> EncodedClip:
         return self._encode_one(prompt) if prompt.encoded is None else prompt.encoded
@@ -174,7 +202,7 @@ class VLM(nn.Module):
         Returns:
             Its output, with logits (N, V) for the N kept places row by row.
         """
-        with read_at(self.base.get_decoder(), keep):
+        with self._computing(), read_at(self.base.get_decoder(), keep):
             return self.base(**arguments, logits_to_keep=keep)
 
     def target_logits(
@@ -293,11 +321,12 @@ class VLM(nn.Module):
         # where time, height and width are counted apart, text has the same position in all three
         multi = hasattr(self.base.model, "get_rope_index")
         position_ids = positions.unsqueeze(0).expand(3, -1, -1) if multi else positions
-        output = self.base(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=position_ids,
-            past_key_values=cache,
-            use_cache=True,
-        )
+        with self._computing():
+            output = self.base(
+                input_ids=ids,
+                attention_mask=mask,
+                position_ids=position_ids,
+                past_key_values=cache,
+                use_cache=True,
+            )
         return output.logits
