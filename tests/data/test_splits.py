@@ -224,6 +224,11 @@ def test_all_videos_stated_as_test_train_on_none():
     assert len(splits.test) == 9
 
 
+def test_shots_of_a_data_set_that_states_all_videos_as_test_can_be_left_out():
+    with pytest.raises(DataError, match=r"has 0 training videos, 4 are asked for\. Set data\.shots to null, "):
+        cut(singles(3, split="test"), 4)
+
+
 def test_leaks_of_the_data_set_are_listed():
     train = [VideoRecord(f"a{i}", f"a{i}.mp4", "xy"[i % 2], "train", f"g{i}") for i in range(8)]
     test = [VideoRecord(f"b{i}", f"b{i}.mp4", "xy"[i % 2], "test", f"g{i}") for i in range(8)]

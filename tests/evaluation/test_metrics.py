@@ -118,6 +118,13 @@ def test_nothing_readable_is_zero_right_and_otherwise_not_defined():
     assert [found[key] for key in ("test/macro_f1", "test/ece", "test/auroc")] == [None] * 3
 
 
+def test_without_training_videos_there_is_no_majority():
+    found = metrics.test_metrics(predictions(ROWS[:1]), LABELS, [])
+    assert found["majority/accuracy"] is None
+    assert found["test/num_videos"] == 1
+    assert found["chance/accuracy"] == pytest.approx(1 / 3)
+
+
 def test_a_class_without_test_videos_does_not_lower_balanced_accuracy_or_auroc():
     rows = [row for row in ROWS if row[0] != "c"]
     found = metrics.test_metrics(predictions(rows), LABELS, TRAIN)

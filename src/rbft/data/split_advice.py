@@ -90,12 +90,10 @@ def _ways(settings: Settings, works: Callable[[Settings], bool]) -> list[str]:
             ways.append("set data.val_shots to 0")
         elif (shots := _largest(without, works)) is not None:
             ways.append(f"set data.val_shots to 0 and lower {shots}")
-    if (
-        settings.shots is None
-        and not ways
-        and settings.val_fraction == 0
-        and works(replace(settings, val_fraction=0.2))
-    ):
+    if settings.shots is not None and not ways and works(replace(settings, shots=None, pool_shots=None)):
+        ways.append("set data.shots to null")
+    some = replace(settings, val_fraction=0.2)
+    if settings.shots is None and settings.val_fraction == 0 and not ways and works(some):
         ways.append("set data.val_fraction above 0, for example to 0.2")
     return ways
 

@@ -59,7 +59,7 @@ def test_metrics(predictions: Sequence[Prediction], labels: LabelSet, train_labe
     Args:
         predictions: One per test video.
         labels: The closed set.
-        train_labels: Labels of the training videos, for the majority floor.
+        train_labels: Labels of the training videos, for the majority floor; there is none where there are none.
 
     Returns:
         Figures in [0, 1] by their names in metrics.json; counts as whole numbers.
@@ -70,7 +70,7 @@ def test_metrics(predictions: Sequence[Prediction], labels: LabelSet, train_labe
     correct = sum(prediction.predicted == prediction.label for prediction in predictions)
     per_class = Counter(prediction.label for prediction in predictions)
     hits = Counter(prediction.label for prediction in predictions if prediction.predicted == prediction.label)
-    frequent = Counter(train_labels).most_common(1)[0][0]
+    frequent = next((name for name, _ in Counter(train_labels).most_common(1)), None)
     classes, read = len(labels), len(truth) > 0
     top5 = multiclass_accuracy(scores, truth, classes, average="micro", top_k=min(5, classes)) if read else 0.0
     present = sorted(set(truth.tolist()))
@@ -88,7 +88,7 @@ def test_metrics(predictions: Sequence[Prediction], labels: LabelSet, train_labe
         "test/num_videos": total,
         "test/num_unreadable": unreadable,
         "chance/accuracy": 1 / classes,
-        "majority/accuracy": per_class[frequent] / total,
+        "majority/accuracy": None if frequent is None else per_class[frequent] / total,
         **{f"test/accuracy_{mode}": _accuracy_of(mode, predictions, labels) for mode in modes},
     }
 

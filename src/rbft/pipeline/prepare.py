@@ -9,9 +9,15 @@ from rich.console import Console
 
 from rbft.data.datamodule import VideoDataModule
 from rbft.data.prompts import PromptBook
-from rbft.errors import ConfigError, DataError
+from rbft.errors import ConfigError
 from rbft.experiment import Experiment, Stage
-from rbft.pipeline.requirements import require_attempts, require_elsewhere, require_epochs, require_orders
+from rbft.pipeline.requirements import (
+    require_attempts,
+    require_elsewhere,
+    require_epochs,
+    require_orders,
+    require_videos,
+)
 from rbft.pipeline.stage_cli import StageCLI
 from rbft.pipeline.video_check import inspect_videos
 from rbft.runs.stage_record import fingerprint
@@ -126,24 +132,7 @@ def prepare(experiment: Experiment, console: Console) -> list[Prepared]:
         _check_quantize(cli)
         require_elsewhere(stage, cli.model.writer)
         books.append(PromptBook(cli.model.prompts, data.labels))
-        splits = data.splits
-        if stage.kind != "test" and not splits.train:
-            raise DataError(f"the stage {stage.name!r} needs training videos, and this split has none.")
-        if stage.tests and not splits.test:
-            raise DataError(
-                f"the stage {stage.name!r} needs test videos, and this split has none; "
-                "give the data set a test split or lower data.shots and data.val_fraction."
-            )
-        if stage.trains and cli.model.selection.weights == "best" and not splits.val:
-            raise DataError(
-                f"the stage {stage.name!r} keeps the weights that validate best (model.selection), and "
-                "there are no validation videos; set data.val_shots or data.val_fraction."
-            )
-        if stage.kind == "test" and cli.model.answering.needs_validation and not splits.val:
-            raise DataError(
-                f"the stage {stage.name!r} lets validation videos decide (model.answering), and there are "
-                "none; set data.val_shots or data.val_fraction, or state mode, mixture_weight and strength."
-            )
+        require_videos(stage, cli)
     require_orders(experiment.stages, clis)
     require_attempts(experiment.stages, clis)
     require_epochs(experiment.stages, clis)

@@ -5,12 +5,41 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rbft.errors import ConfigError
+from rbft.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from rbft.experiment import Stage
     from rbft.pipeline.stage_cli import StageCLI
     from rbft.rationales.writer import RationaleWriter
+
+
+def require_videos(stage: Stage, cli: StageCLI) -> None:
+    """Refuse a stage that needs videos of a split that has none.
+
+    Raises:
+        DataError: Names the stage and what to change.
+    """
+    splits = cli.datamodule.splits
+    if stage.kind != "test" and not splits.train:
+        raise DataError(
+            f"the stage {stage.name!r} needs training videos, and the data set states all of its videos as test or "
+            "validation. State some for training, or test the model as it is with --method zero_shot."
+        )
+    if stage.tests and not splits.test:
+        raise DataError(
+            f"the stage {stage.name!r} needs test videos, and this split has none; "
+            "give the data set a test split or lower data.shots and data.val_fraction."
+        )
+    if stage.trains and cli.model.selection.weights == "best" and not splits.val:
+        raise DataError(
+            f"the stage {stage.name!r} keeps the weights that validate best (model.selection), and "
+            "there are no validation videos; set data.val_shots or data.val_fraction."
+        )
+    if stage.kind == "test" and cli.model.answering.needs_validation and not splits.val:
+        raise DataError(
+            f"the stage {stage.name!r} lets validation videos decide (model.answering), and there are "
+            "none; set data.val_shots or data.val_fraction, or state mode, mixture_weight and strength."
+        )
 
 
 def require_elsewhere(stage: Stage, writer: RationaleWriter) -> None:

@@ -22,6 +22,7 @@ from rbft.data.video_facts import VideoFacts
 from rbft.errors import DataError
 from rbft.experiment import Experiment
 from rbft.pipeline.model_check import ModelCheck, check_models
+from rbft.pipeline.requirements import require_videos
 from rbft.pipeline.stage_cli import StageCLI
 from rbft.video.clip_prefetch import ClipRequest
 
@@ -163,7 +164,11 @@ def check_experiment(experiment: Experiment, console: Console) -> tuple[CheckRep
     model: ModelCheck | None = None
     if isinstance(splits, Splits):
         found: dict[str, Finding] = {}
-        for cli in clis:
+        for stage, cli in zip(experiment.stages, clis, strict=True):
+            try:
+                require_videos(stage, cli)
+            except DataError as error:
+                found[str(error)] = Finding("splits", str(error), ())
             # survey remembers: a stage over the same videos costs nothing
             cli.datamodule.facts = _survey(cli.datamodule, _every(cli.datamodule), console)
             try:

@@ -87,7 +87,7 @@ def write_page(
     others = {
         key.removesuffix("/accuracy"): value
         for key, value in metrics.items()
-        if key.endswith("/accuracy") and not key.startswith("test/")
+        if key.endswith("/accuracy") and not key.startswith("test/") and value is not None
     }
     page = render(
         "page.html.j2",

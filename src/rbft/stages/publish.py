@@ -82,11 +82,12 @@ def conclude(experiment: Experiment, prepared: Sequence[Prepared], console: Cons
         f"{metrics['test/num_videos']} test videos), balanced {metrics['test/balanced_accuracy']:.1%}, "
         f"macro-F1 {_percent(metrics['test/macro_f1'])}"
     )
-    floors = [f"chance {metrics['chance/accuracy']:.1%}", f"majority {metrics['majority/accuracy']:.1%}"]
-    floors += [
-        f"{key.removesuffix('/accuracy').replace('_', '-')} {value:.1%}"
-        for key, value in metrics.items()
-        if key.endswith("/accuracy") and key.split("/")[0] not in ("test", "chance", "majority")
+    order = ("chance", "majority")
+    beside = {key.removesuffix("/accuracy"): value for key, value in metrics.items() if key.endswith("/accuracy")}
+    floors = [
+        f"{name.replace('_', '-')} {beside[name]:.1%}"
+        for name in (*order, *(name for name in beside if name not in ("test", *order)))
+        if beside[name] is not None
     ]
     console.print(f"beside it: {escape(', '.join(floors))}")
     console.print(f"sureness: {escape(calibration.describe())}")
