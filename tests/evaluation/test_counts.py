@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rbft.data.labels import LabelSet
 from rbft.evaluation.counts import confusion_counts, recalls
-from rbft.evaluation.metrics import confusion
 from rbft.evaluation.predictions import Prediction
 
 NAMES = ("a", "b", "c")
@@ -22,7 +20,6 @@ FOUND = [said("a", "a"), said("a", "b"), said("a", None), said("b", "b"), said("
 
 def test_rows_are_true_classes_and_unreadable_videos_are_in_none():
     assert confusion_counts(FOUND, NAMES).tolist() == [[1, 1, 0], [0, 2, 0], [0, 0, 0]]
-    assert confusion(FOUND, LabelSet(NAMES)).tolist() == [[1, 1, 0], [0, 2, 0], [0, 0, 0]]
 
 
 def test_unreadable_videos_count_as_wrong_in_recall():

@@ -160,10 +160,6 @@ def test_interval_is_wilsons(correct, total):
     assert 0 <= low <= correct / total <= high <= 1
 
 
-def test_confusion_counts_true_classes_in_rows():
-    assert metrics.confusion(predictions([*ROWS, ("c", None)]), LABELS).tolist() == [[2, 1, 0], [1, 1, 0], [0, 1, 0]]
-
-
 def test_validation_figures_are_those_of_a_test():
     found = metrics.validation_metrics(predictions(ROWS), LABELS)
     whole = metrics.test_metrics(predictions(ROWS), LABELS, TRAIN)

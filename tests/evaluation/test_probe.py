@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 from scipy import special
@@ -19,23 +21,31 @@ def clusters(per_class: int, classes: int = 3, width: int = 40, spread: float = 
     return (centres[labels] + spread * rng.normal(size=(len(labels), width))) * scale + 7.0, labels
 
 
-def objective(probe, features, labels, strength: float) -> float:
-    logs = probe.log_probabilities(features)
-    return -logs[np.arange(len(labels)), labels].mean() + 0.5 * strength * (probe.weights**2).sum()
-
-
 @pytest.mark.parametrize("per_class", [2, 30])  # fewer and more clips than features
 @pytest.mark.parametrize("strength", [1.0, 1e-3])
 def test_it_is_the_optimum_in_all_directions(per_class, strength):
     features, labels = clusters(per_class)
     probe = fit_probe(features, labels, 3, strength)
-    standard = (features - probe.mean) / probe.scale
+    scaler, rotation, classifier = (step for _, step in probe.pipeline.steps)
+    standard = scaler.transform(features)
+    weights = rotation.components_.T @ classifier.coef_.T
     logs = probe.log_probabilities(features)
     assert np.allclose(special.logsumexp(logs, axis=1), 0)
     excess = (np.exp(logs) - np.eye(3)[labels]) / len(labels)
-    assert np.abs(standard.T @ excess + strength * probe.weights).max() < 1e-5, "the gradient of the weights"
+    assert np.abs(standard.T @ excess + strength * weights).max() < 1e-5, "the gradient of the weights"
     assert np.abs(excess.sum(0)).max() < 1e-5, "the gradient of the bias"
     assert np.allclose(standard.mean(0), 0) and np.allclose(standard.std(0), 1)
+
+
+@pytest.mark.parametrize("strength", [1.0, 1e-3])
+def test_two_classes_are_fitted_as_two_of_many_are(strength):
+    """The weights of two classes are opposite ones; the penalty counts both."""
+    features, labels = clusters(10, classes=2, spread=4.0)
+    probe = fit_probe(features, labels, 2, strength)
+    standard = probe.pipeline[0].transform(features)
+    weights = probe.pipeline[1].components_.T @ probe.pipeline[2].coef_[0] / 2
+    excess = (np.exp(probe.log_probabilities(features)) - np.eye(2)[labels]) / len(labels)
+    assert np.abs(standard.T @ excess + strength * np.stack([-weights, weights], 1)).max() < 1e-5
 
 
 def test_it_tells_classes_of_new_clips_whatever_the_scale_of_a_feature():
@@ -51,9 +61,22 @@ def test_a_constant_feature_and_a_class_without_clips_do_no_harm():
     features, labels = clusters(4)
     features[:, 0] = 0.1  # whose mean is not exactly 0.1
     probe = fit_probe(features, labels, 4, 1e-2)
-    assert probe.scale[0] == 1.0
+    assert probe.pipeline[0].scale_[0] == 1.0
     chances = np.exp(probe.log_probabilities(features))
     assert np.isfinite(chances).all() and (chances[:, 3] > 0).all() and (chances[:, 3] < 0.05).all()
+
+
+def test_clips_that_are_all_alike_give_the_share_of_each_class_without_a_warning():
+    with warnings.catch_warnings(action="error"):
+        probe = fit_probe(np.full((4, 5), 0.3), np.array([0, 0, 0, 1]), 2, 1e-2)
+    assert np.exp(probe.log_probabilities(np.ones((1, 5)))) == pytest.approx(np.array([[0.75, 0.25]]), abs=1e-6)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_clips_unlike_all_training_clips_have_finite_log_probabilities(classes):
+    features, labels = clusters(4, classes=classes)
+    logs = fit_probe(features, labels, classes, 1e-6).log_probabilities(1e4 * features)
+    assert logs.min() < -1000 and np.isfinite(logs).all()
 
 
 def test_features_that_are_not_finite_are_refused():
@@ -101,4 +124,4 @@ def test_one_clip_a_class_leaves_nothing_to_choose_by():
 def test_it_gives_the_same_to_the_last_bit_each_time():
     features, labels = clusters(5, spread=2.0)
     first, again = (fit_probe(features, labels, 3, 1e-3) for _ in range(2))
-    assert np.array_equal(first.weights, again.weights) and np.array_equal(first.bias, again.bias)
+    assert np.array_equal(first.log_probabilities(features), again.log_probabilities(features))

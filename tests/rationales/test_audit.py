@@ -120,13 +120,6 @@ def test_statistics_of_texts():
     assert statistics.distinct(texts("x"))["2"] is None
 
 
-def test_auroc_counts_ties_half():
-    assert statistics.macro_auroc([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7]], [0, 0, 1]) == 1
-    assert statistics.macro_auroc([[0.5, 0.5]] * 4, [0, 1, 0, 1]) == 0.5
-    assert statistics.macro_auroc([[0.2, 0.8], [0.6, 0.4], [0.6, 0.4]], [0, 0, 1]) == pytest.approx(0.25)
-    assert statistics.macro_auroc([[0.5, 0.5]], [0]) is None
-
-
 def test_the_command_over_our_own_file(planted, clips, tmp_path):
     path = tmp_path / "rationales.jsonl"
     write_rationale_file(path, planted.material.rationales)

@@ -1,18 +1,17 @@
-"""The text classifier: what it learns, that it never sees a text of the same group, and its gradient."""
+"""The text classifier: what it learns, and that it never sees a text of the same group."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.optimize import check_grad
+from scipy.optimize import minimize_scalar
 
 from rbft.data.labels import LabelSet
 from rbft.data.prompts import PromptBook, Prompts
 from rbft.errors import ConfigError
-from rbft.rationales.checks import text_classifier
 from rbft.rationales.checks.base import Material
 from rbft.rationales.checks.reconstruction import Reconstruction
-from rbft.rationales.checks.text_classifier import cross_validated, fit, vectors
+from rbft.rationales.checks.text_classifier import cross_validated, vectors
 from rbft.rationales.checks.wording import ngrams, numbered_runs
 from rbft.rationales.store import Rationale
 
@@ -39,7 +38,7 @@ def test_values_are_damped_counts_times_inverse_document_frequencies():
     often, seldom = np.log(5 / 4) + 1, np.log(5 / 3) + 1
     first = np.array([often, (1 + np.log(2)) * seldom, seldom])
     assert vectors(said).toarray()[0] == pytest.approx(first / np.linalg.norm(first))
-    assert vectors([]).shape == (0, 0) and vectors(["", ""]).shape == (2, 0)
+    assert vectors([]) is None and vectors(["", ""]) is None
 
 
 def test_equal_runs_and_no_others_have_equal_numbers():
@@ -76,7 +75,8 @@ def test_samples_of_a_video_are_never_on_both_sides():
     said = [f"video{group} word{group} only{group}" for group in groups]
     alone = (cross_validated(said, labels, [str(i) for i in range(80)], 2, 5).argmax(1) == labels).mean()
     together = (cross_validated(said, labels, groups, 2, 5).argmax(1) == labels).mean()
-    assert alone > 0.9
+    # one in five is held back beside its other sample, and then guessed
+    assert alone > 0.8
     assert together < 0.7
 
 
@@ -84,27 +84,35 @@ def test_classes_weigh_the_same():
     """Nine in ten of one class, and nothing to tell them by: both are as likely."""
     said = ["nothing to be told"] * 40
     labels = [0] * 36 + [1] * 4
-    slopes, bias = fit(vectors(said), np.array(labels), 2)
-    scores = vectors(said) @ slopes + bias
-    assert scores[0, 0] == pytest.approx(scores[0, 1], abs=1e-3)
+    chances = cross_validated(said, labels, [str(i) for i in range(40)], 2, 4)
+    assert chances == pytest.approx(0.5, abs=1e-3)
 
 
-def test_the_gradient_is_that_of_the_loss(monkeypatch):
+@pytest.mark.parametrize("classes", [2, 3])
+def test_the_summed_loss_is_weighed_against_half_the_squared_norm(classes):
+    """Of one feature, the same in all texts of a class: the optimum by a search over its scores."""
+    said = [f"word{i % classes}" for i in range(6 * classes)]
+    labels = [i % classes for i in range(6 * classes)]
+    chances = cross_validated(said, labels, [str(i) for i in range(len(said))], classes, 2)
+    # by symmetry the score of the own class is `a` above 0, that of each other class a / (classes - 1) below
+    others = classes - 1
+
+    def loss(a: float) -> float:
+        own = 1 / (1 + others * np.exp(-a - a / others))
+        return -3 * classes * np.log(own) + 0.5 * classes * (a**2 + a**2 / others)
+
+    best = minimize_scalar(loss, bounds=(0, 10), method="bounded", options={"xatol": 1e-9}).x
+    assert chances.max(1) == pytest.approx(1 / (1 + others * np.exp(-best - best / others)), abs=1e-4)
+
+
+def test_texts_that_share_no_word_tell_nothing():
+    assert cross_validated(["a", "b", "c", ""], [0, 0, 1, 1], list("wxyz"), 2, 2).tolist() == [[0.5, 0.5]] * 4
+
+
+def test_more_folds_than_videos_of_a_class_are_as_many_as_those():
     said, labels = texts(12)
-    features, wanted = vectors(said), np.array(labels)
-    caught = {}
-    monkeypatch.setattr(
-        text_classifier, "minimize", lambda loss, start, **_: caught.update(loss=loss, size=len(start)) or _Found(start)
-    )
-    fit(features, wanted, 2)
-    point = np.random.default_rng(0).normal(size=caught["size"])
-    error = check_grad(lambda x: caught["loss"](x)[0], lambda x: caught["loss"](x)[1], point)
-    assert error < 1e-4
-
-
-class _Found:
-    def __init__(self, x):
-        self.x = x
+    few = cross_validated(said, labels, [str(i) for i in range(12)], 2, 6)
+    assert np.array_equal(cross_validated(said, labels, [str(i) for i in range(12)], 2, 50), few)
 
 
 def rationales(said: list[str], labels: list[int]) -> tuple[Rationale, ...]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 from PIL import Image
 
 from rbft.evaluation.calibration import Bin, expected_error
@@ -26,7 +27,7 @@ def _plain(text: str) -> str:
     return text.replace("$", r"\$")
 
 
-def confusion_figure(counts: Tensor, names: Sequence[str], title: str) -> Figure:
+def confusion_figure(counts: NDArray[np.int64], names: Sequence[str], title: str) -> Figure:
     """Confusion matrix: rows are true classes, shares of the row as colour, counts as text.
 
     Args:
@@ -34,8 +35,7 @@ def confusion_figure(counts: Tensor, names: Sequence[str], title: str) -> Figure
         names: The classes.
         title: Above the figure.
     """
-    values = counts.numpy()
-    share = values / np.maximum(values.sum(1, keepdims=True), 1)
+    share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     size = min(14.0, max(4.0, 1.6 + 0.42 * len(names)))
     figure = Figure(figsize=(size, size), dpi=110, layout="constrained", facecolor=_PAPER)
     axes = figure.subplots()
@@ -47,10 +47,10 @@ def confusion_figure(counts: Tensor, names: Sequence[str], title: str) -> Figure
     axes.set_ylabel("true")
     axes.set_title(_plain(title), fontsize=10, color=_INK)
     if len(names) <= 30:
-        for row, column in np.ndindex(*values.shape):
-            if values[row, column]:
+        for row, column in np.ndindex(*counts.shape):
+            if counts[row, column]:
                 ink = _PAPER if share[row, column] > 0.5 else _INK
-                axes.text(column, row, str(values[row, column]), ha="center", va="center", fontsize=8, color=ink)
+                axes.text(column, row, str(counts[row, column]), ha="center", va="center", fontsize=8, color=ink)
     return figure
 
 

@@ -6,48 +6,48 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-import torch
-from scipy.stats import binomtest
-from torch import Tensor
-from torchmetrics.functional.classification import (
-    multiclass_accuracy,
-    multiclass_auroc,
-    multiclass_calibration_error,
-    multiclass_f1_score,
-)
+import numpy as np
+from numpy.typing import NDArray
 
 from rbft.data.labels import LabelSet
-from rbft.evaluation.calibration import BINS
-from rbft.evaluation.counts import confusion_counts
+from rbft.evaluation.calibration import expected_error, reliability
 from rbft.evaluation.predictions import Prediction
 
 Metrics = dict[str, float | int | list[float] | None]
+_TOP = 5
 
 
 def accuracy_interval(correct: int, total: int) -> tuple[float, float]:
     """95% interval of an accuracy (Wilson 1927, as in scipy.stats.binomtest)."""
+    from scipy.stats import binomtest
+
     interval = binomtest(correct, total).proportion_ci(0.95, method="wilson")
     return float(interval.low), float(interval.high)
 
 
-def _calibrated_error(predictions: Sequence[Prediction], labels: LabelSet) -> float | None:
-    """Expected calibration error of the calibrated probabilities; None where there are none."""
-    calibrated = [replace(p, probabilities=p.calibrated) for p in predictions if p.calibrated]
-    scores, truth = _tensors(calibrated, labels)
-    return float(multiclass_calibration_error(scores, truth, len(labels), n_bins=BINS)) if calibrated else None
-
-
-def _tensors(predictions: Sequence[Prediction], labels: LabelSet) -> tuple[Tensor, Tensor]:
-    """Probabilities (N, C) and labels (N,) of the videos that were read."""
+def _arrays(predictions: Sequence[Prediction], labels: LabelSet) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Probabilities (N, C) and classes (N,) of the videos that were read."""
     read = [prediction for prediction in predictions if prediction.predicted is not None]
-    scores = torch.tensor([prediction.probabilities for prediction in read], dtype=torch.float64)
-    truth = torch.tensor([labels.index(prediction.label) for prediction in read])
+    scores = np.array([prediction.probabilities for prediction in read], dtype=np.float64)
+    truth = np.array([labels.index(prediction.label) for prediction in read], dtype=np.int64)
     return scores.reshape(len(read), len(labels)), truth
 
 
-def confusion(predictions: Sequence[Prediction], labels: LabelSet) -> Tensor:
-    """Counts (C, C) as of `confusion_counts`."""
-    return torch.from_numpy(confusion_counts(predictions, labels.names))
+def _macro_f1(scores: NDArray[np.float64], truth: NDArray[np.int64]) -> float:
+    """Mean F1 of the classes that are true or predicted for a video."""
+    from sklearn.metrics import f1_score
+
+    return float(f1_score(truth, scores.argmax(1), average="macro"))
+
+
+def _macro_auroc(scores: NDArray[np.float64], truth: NDArray[np.int64]) -> float | None:
+    """Mean AUROC of each class that has videos against the rest; None where there are fewer than two."""
+    from sklearn.metrics import roc_auc_score
+
+    present = np.unique(truth)
+    if len(present) < 2:
+        return None
+    return float(roc_auc_score(truth[:, None] == present, scores[:, present], average="macro"))
 
 
 def test_metrics(predictions: Sequence[Prediction], labels: LabelSet, train_labels: Sequence[str]) -> Metrics:
@@ -65,25 +65,26 @@ def test_metrics(predictions: Sequence[Prediction], labels: LabelSet, train_labe
         Figures in [0, 1] by their names in metrics.json; counts as whole numbers.
     """
     total = len(predictions)
-    scores, truth = _tensors(predictions, labels)
+    scores, truth = _arrays(predictions, labels)
     unreadable = total - len(truth)
     correct = sum(prediction.predicted == prediction.label for prediction in predictions)
     per_class = Counter(prediction.label for prediction in predictions)
     hits = Counter(prediction.label for prediction in predictions if prediction.predicted == prediction.label)
     frequent = next((name for name, _ in Counter(train_labels).most_common(1)), None)
     classes, read = len(labels), len(truth) > 0
-    top5 = multiclass_accuracy(scores, truth, classes, average="micro", top_k=min(5, classes)) if read else 0.0
-    present = sorted(set(truth.tolist()))
-    auroc = float(multiclass_auroc(scores, truth, classes, average=None)[present].mean()) if len(present) > 1 else None
+    # of equal probabilities the class that comes first in the order of the labels, as a prediction takes it
+    likeliest = np.argsort(-scores, axis=1, kind="stable")[:, :_TOP]
+    raw = [replace(prediction, calibrated=()) for prediction in predictions]
+    calibrated = [prediction for prediction in predictions if prediction.calibrated]
     modes = sorted({mode for prediction in predictions for mode in prediction.answers})
     return {
         "test/accuracy": correct / total,
         "test/balanced_accuracy": sum(hits[name] / count for name, count in per_class.items()) / len(per_class),
-        "test/macro_f1": float(multiclass_f1_score(scores, truth, classes, average="macro")) if read else None,
-        "test/top5_accuracy": float(top5) * (total - unreadable) / total,
-        "test/ece": float(multiclass_calibration_error(scores, truth, classes, n_bins=BINS)) if read else None,
-        "test/ece_calibrated": _calibrated_error(predictions, labels),
-        "test/auroc": auroc,
+        "test/macro_f1": _macro_f1(scores, truth) if read else None,
+        "test/top5_accuracy": int((likeliest == truth[:, None]).sum()) / total,
+        "test/ece": expected_error(reliability(raw, labels.names)) if read else None,
+        "test/ece_calibrated": expected_error(reliability(calibrated, labels.names)) if calibrated else None,
+        "test/auroc": _macro_auroc(scores, truth),
         "test/accuracy_ci95": list(accuracy_interval(correct, total)),
         "test/num_videos": total,
         "test/num_unreadable": unreadable,
@@ -102,10 +103,10 @@ def _accuracy_of(mode: str, predictions: Sequence[Prediction], labels: LabelSet)
 
 def validation_metrics(predictions: Sequence[Prediction], labels: LabelSet) -> dict[str, float]:
     """What is followed while training: accuracy, macro-F1, and the mean negative log-probability of the right class."""
-    scores, truth = _tensors(predictions, labels)
-    right = scores.gather(1, truth.unsqueeze(1)).clamp(min=1e-300).log()
+    scores, truth = _arrays(predictions, labels)
+    right = np.log(np.maximum(scores[np.arange(len(truth)), truth], 1e-300))
     return {
         "val/nll": float(-right.mean()),
-        "val/accuracy": float(multiclass_accuracy(scores, truth, len(labels), average="micro")),
-        "val/macro_f1": float(multiclass_f1_score(scores, truth, len(labels), average="macro")),
+        "val/accuracy": float((scores.argmax(1) == truth).mean()),
+        "val/macro_f1": _macro_f1(scores, truth),
     }

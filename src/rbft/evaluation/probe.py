@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize, special
+from scipy import special
 
 from rbft.errors import ModelError
+
+if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
 
 Array = NDArray[np.float64]
 
@@ -18,29 +22,36 @@ STRENGTHS: tuple[float, ...] = tuple(float(10.0**power) for power in range(2, -7
 UNCHOSEN = 1e-2
 """The strength where there is nothing to choose it by: no validation clips, and one training clip a class."""
 MOST_FOLDS = 10
+UNSEEN = -20.0
+"""Log-probability of a class without a training clip."""
 _STEPS = 5000
+_TOLERANCE = 1e-9  # of the gradient
 
 
 @dataclass(frozen=True)
 class LinearProbe:
-    """A fitted probe: log-probabilities are log-softmax((x - mean) / scale @ weights + bias).
+    """A fitted probe.
 
     Args:
-        mean: (H,) of the training clips.
-        scale: (H,) their standard deviation; 1 where a feature is constant.
-        weights: (H, C).
-        bias: (C,).
+        pipeline: standardises features, turns them into the span of the training clips, and scores the classes that
+            have training clips.
+        present: indices of those classes.
+        classes: number of all classes C.
     """
 
-    mean: Array
-    scale: Array
-    weights: Array
-    bias: Array
+    pipeline: Pipeline
+    present: NDArray[np.int64]
+    classes: int
 
     def log_probabilities(self, features: Array) -> Array:
-        """Of each class for features (N, H), as (N, C)."""
-        scores = (features - self.mean) / self.scale @ self.weights + self.bias
-        return scores - special.logsumexp(scores, axis=1, keepdims=True)
+        """Log-probability of each class (N, C) for features (N, H); one without a training clip gets about `UNSEEN`."""
+        logs = np.full((len(features), self.classes), UNSEEN)
+        # sklearn's own log-probabilities are logarithms of probabilities: minus infinity far from the training clips
+        scores = self.pipeline.decision_function(features)
+        if scores.ndim == 1:
+            scores = np.stack([np.zeros_like(scores), scores], axis=1)
+        logs[:, self.present] = special.log_softmax(scores, axis=1)
+        return special.log_softmax(logs, axis=1)
 
 
 @dataclass(frozen=True)
@@ -61,7 +72,7 @@ class Strength:
 
 
 def fit_probe(features: Array, labels: NDArray[np.int64], classes: int, strength: float) -> LinearProbe:
-    """Fit a probe (Alain and Bengio, arXiv 1610.01644) by full-batch L-BFGS in double precision.
+    """Fit a probe (Alain and Bengio, arXiv 1610.01644) by Newton's method in double precision.
 
     Minimises the mean negative log-likelihood + strength / 2 * |weights|^2 over standardised features; the bias is not
     penalised. The optimum lies in the span of the training clips, so it is sought there, which is the same and far
@@ -69,47 +80,32 @@ def fit_probe(features: Array, labels: NDArray[np.int64], classes: int, strength
 
     Args:
         features: (N, H), one row a training clip.
-        labels: (N,) class of each.
-        classes: Their number C; one without a training clip gets little probability, not none.
-        strength: Of the penalty, above 0.
+        labels: (N,) class of each; at least two classes have clips.
+        classes: number of classes C; one without a training clip gets little probability, not none.
+        strength: strength of the penalty, above 0.
 
     Raises:
-        ModelError: A feature is not finite.
+        ModelError: a feature is not finite.
     """
+    from sklearn.decomposition import PCA
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     if not np.isfinite(features).all():
         raise ModelError(
             "visual features of a training clip are not finite, so nothing can be fitted to them; load "
             "the model in another precision with model.dtype, for example float32."
         )
-    mean, scale = features.mean(0), features.std(0)
-    # rounding leaves a constant feature a spread that is none
-    scale = np.where(scale > 1e-9 * np.maximum(1.0, np.abs(mean)), scale, 1.0)
-    left, sizes, right = np.linalg.svd((features - mean) / scale, full_matrices=False)
-    rank = int((sizes > 1e-10 * max(1.0, float(sizes.max(initial=0.0)))).sum())
-    inner = left[:, :rank] * sizes[:rank]
-    count = len(labels)
-    truth = np.zeros((count, classes))
-    truth[np.arange(count), labels] = 1.0
-
-    def objective(flat: Array) -> tuple[float, Array]:
-        weights, bias = flat[: rank * classes].reshape(rank, classes), flat[rank * classes :]
-        scores = inner @ weights + bias
-        logs = scores - special.logsumexp(scores, axis=1, keepdims=True)
-        excess = (np.exp(logs) - truth) / count
-        loss = -(logs * truth).sum() / count + 0.5 * strength * (weights**2).sum()
-        # of all biases that give the same probabilities the one that sums to 0
-        loss += 0.5 * float(bias.sum()) ** 2
-        gradient = np.concatenate([(inner.T @ excess + strength * weights).ravel(), excess.sum(0) + bias.sum()])
-        return float(loss), gradient
-
-    # a class without a clip would be pushed to probability 0 by the bias alone, for ever
-    bounds = [(None, None)] * (rank * classes) + [(-20.0, 20.0)] * classes
-    options = {"maxiter": _STEPS, "maxfun": 2 * _STEPS, "ftol": 1e-14, "gtol": 1e-9, "maxcor": 20}
-    found = optimize.minimize(
-        objective, np.zeros((rank + 1) * classes), jac=True, method="L-BFGS-B", bounds=bounds, options=options
-    )
-    weights = right[:rank].T @ found.x[: rank * classes].reshape(rank, classes)
-    return LinearProbe(mean, scale, weights, found.x[rank * classes :])
+    present = np.unique(labels)
+    # sklearn sums the loss, and of two classes it fits the difference of their weights: twice the squared norm of both
+    inverse = (2 if len(present) == 2 else 1) / (strength * len(labels))
+    classifier = LogisticRegression(C=inverse, solver="newton-cg", tol=_TOLERANCE, max_iter=_STEPS)
+    pipeline = make_pipeline(StandardScaler(), PCA(svd_solver="full"), classifier)
+    # PCA also states shares of the variance, which clips that are all alike have not
+    with np.errstate(invalid="ignore"):
+        pipeline.fit(features, labels)
+    return LinearProbe(pipeline, present, classes)
 
 
 def choose_strength(

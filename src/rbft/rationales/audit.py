@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, field
 from statistics import fmean
 from typing import Any
 
+import numpy as np
+
 from rbft.data.prompts import PromptBook
 from rbft.rationales import statistics
 from rbft.rationales.checks.base import Check, Judge, Material, own_against_best_other
@@ -191,7 +193,7 @@ def _guess(row: _Row, names: Sequence[str], chances: Sequence[float], verb: str)
 
 
 def _check_reconstruction(rows: Sequence[_Row], material: Material, missing: dict[str, str]) -> float | None:
-    """Notes what each text reads like; the area under the ROC curve."""
+    """Notes what each text reads like; the area under the ROC curve of each class against the rest, averaged."""
     check, names = Reconstruction(), material.book.labels.names
     guesses = check.guessed(material)
     if guesses is None:
@@ -201,7 +203,10 @@ def _check_reconstruction(rows: Sequence[_Row], material: Material, missing: dic
     _note(rows, check, own_against_best_other(guesses, own))
     for row, chances in zip(rows, guesses, strict=True):
         row.remarks[check.name], row.values["reconstructed"] = _guess(row, names, chances, "reads like")
-    return statistics.macro_auroc(guesses, own)
+    # sklearn takes a second to import; a training run that audits nothing never pays it
+    from sklearn.metrics import roc_auc_score
+
+    return float(roc_auc_score(np.eye(len(names))[own], np.array(guesses), average="macro"))
 
 
 def _check_with_model(rows: Sequence[_Row], material: Material, missing: dict[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""Figures of a set of texts: lengths, variety, openings, duplicates; and how well scores tell classes apart."""
+"""Figures of a set of texts: lengths, variety, openings, duplicates."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from rbft.rationales.checks.wording import numbered_runs, words
 
@@ -68,27 +67,3 @@ def duplicates(texts: Sequence[Text], count: int = 5) -> tuple[float, list[tuple
     shared = sum(len(videos[text.words]) > 1 for text in texts) / len(texts)
     most = sorted(videos.items(), key=lambda item: -len(item[1]))[:count]
     return shared, [(" ".join(said), len(ids)) for said, ids in most if len(ids) > 1]
-
-
-def macro_auroc(probabilities: Sequence[Sequence[float]], labels: Sequence[int]) -> float | None:
-    """Area under the ROC curve of each class against the rest, averaged (Mann-Whitney; ties count half).
-
-    None where a class has no rows or all.
-    """
-    scores, wanted = np.asarray(probabilities), np.asarray(labels)
-    areas = []
-    for label in range(scores.shape[1]):
-        mine = wanted == label
-        positive, negative = int(mine.sum()), int((~mine).sum())
-        if not positive or not negative:
-            return None
-        ranks = _ranks(scores[:, label])[mine].sum()
-        areas.append((ranks - positive * (positive + 1) / 2) / (positive * negative))
-    return float(np.mean(areas))
-
-
-def _ranks(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Ranks from 1; equal values share the mean of theirs. The one of scipy.stats takes seconds to import."""
-    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last: npt.NDArray[np.float64] = np.cumsum(counts).astype(np.float64)
-    return (last - (counts - 1) / 2)[places]

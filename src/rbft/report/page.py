@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from rbft.data.datamodule import VideoDataModule
 from rbft.evaluation.calibration import both_reliabilities
-from rbft.evaluation.counts import recalls
+from rbft.evaluation.counts import confusion_counts, recalls
 from rbft.evaluation.figures import as_png, confusion_figure, frames_png, reliability_figure
-from rbft.evaluation.metrics import accuracy_interval, confusion
+from rbft.evaluation.metrics import accuracy_interval
 from rbft.evaluation.predictions import Prediction
 from rbft.files import write_atomic
 from rbft.rationales.audit import Audit
@@ -83,7 +83,7 @@ def write_page(
         }
         for prediction in _surest_errors(predictions)
     ]
-    figure = confusion_figure(confusion(predictions, data.labels), names, "test videos")
+    figure = confusion_figure(confusion_counts(predictions, names), names, "test videos")
     others = {
         key.removesuffix("/accuracy"): value
         for key, value in metrics.items()

@@ -21,7 +21,7 @@ _PACKAGES = (
     "jsonargparse",
     "omegaconf",
     "tensorboard",
-    "torchmetrics",
+    "scikit-learn",
     "safetensors",
     "numpy",
     "tokenizers",

@@ -14,8 +14,8 @@ from torch.utils.tensorboard import SummaryWriter
 from rbft.data.datamodule import VideoDataModule
 from rbft.data.labels import LabelSet
 from rbft.evaluation.calibration import both_reliabilities
+from rbft.evaluation.counts import confusion_counts
 from rbft.evaluation.figures import confusion_figure, reliability_figure, strip_figure
-from rbft.evaluation.metrics import confusion
 from rbft.evaluation.predictions import Prediction
 from rbft.rationales.store import Rationale, spread
 from rbft.training.module import VLMFineTuner
@@ -41,8 +41,9 @@ def log_rationales(folder: Path, data: VideoDataModule, rationales: Sequence[Rat
 
 def log_confusion(folder: Path, predictions: Sequence[Prediction], labels: LabelSet) -> None:
     """The confusion matrix of a test."""
+    figure = confusion_figure(confusion_counts(predictions, labels.names), labels.names, "test")
     with SummaryWriter(str(folder)) as writer:
-        writer.add_figure("test/confusion", confusion_figure(confusion(predictions, labels), labels.names, "test"))
+        writer.add_figure("test/confusion", figure)
 
 
 def log_reliability(folder: Path, predictions: Sequence[Prediction], labels: LabelSet) -> None:
@@ -61,6 +62,6 @@ class ConfusionLogger(L.Callback):
             return
         if trainer.is_global_zero and isinstance(trainer.logger, TensorBoardLogger):
             labels = pl_module.book.labels
-            counts = confusion(pl_module.predictions, labels)
+            counts = confusion_counts(pl_module.predictions, labels.names)
             figure = confusion_figure(counts, labels.names, f"validation, step {trainer.global_step}")
             trainer.logger.experiment.add_figure("val/confusion", figure, trainer.global_step)
