@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import stat
 from pathlib import Path
@@ -114,3 +115,15 @@ def test_old_work_is_set_aside_and_never_deleted(tmp_path):
         assert set_aside(folder) == tmp_path / f"test.old-{number}"
     assert [(tmp_path / f"test.old-{n}" / "x").read_text() for n in (1, 2)] == ["1", "2"]
     assert not folder.exists()
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_nothing_is_written_that_is_no_json(tmp_path, bad):
+    path = tmp_path / "metrics.json"
+    path.write_text("{}")
+    with pytest.raises(DataError, match=r"metrics\.json: test\.1\.accuracy is no finite number, so nothing"):
+        write_json(path, {"n": 1.0, "test": [{}, {"accuracy": bad}]})
+    for write in (write_jsonl, append_jsonl):
+        with pytest.raises(DataError, match=r"metrics\.json: scores\.0 is no finite number"):
+            write(path, [{"scores": [1.0]}, {"scores": (bad, 1.0)}])
+    assert path.read_text() == "{}"

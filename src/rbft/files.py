@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -156,9 +157,33 @@ def remove_unfinished(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def _json(path: Path, value: object, indent: int | None = None) -> str:
+    """`value` as JSON that any program reads: Python's own would hold NaN and Infinity, which JSON does not have."""
+    try:
+        return json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
+    except ValueError as error:
+        raise DataError(f"{path}: {_not_finite(value)} is no finite number, so nothing was written.") from error
+
+
+def _not_finite(value: object, place: str = "") -> str:
+    """Where in a value the first number stands that is not finite; empty where there is none."""
+    if isinstance(value, float):
+        return "" if math.isfinite(value) else place or "the value"
+    inner: Iterable[tuple[object, object]] = ()
+    if isinstance(value, Mapping):
+        inner = value.items()
+    elif isinstance(value, (list, tuple)):
+        inner = enumerate(value)
+    return next((found for key, item in inner if (found := _not_finite(item, f"{place}.{key}".lstrip(".")))), "")
+
+
 def write_json(path: Path, value: object) -> None:
-    """Write `value` as indented JSON, whole or not at all."""
-    write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    """Write `value` as indented JSON, whole or not at all.
+
+    Raises:
+        DataError: It holds a number that JSON does not have.
+    """
+    write_atomic(path, _json(path, value, indent=2) + "\n")
 
 
 def read_json(path: Path) -> Any:
@@ -174,12 +199,16 @@ def read_json(path: Path) -> Any:
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write one JSON object a line, whole or not at all."""
-    write_atomic(path, _json_lines(rows))
+    """Write one JSON object a line, whole or not at all.
+
+    Raises:
+        DataError: A row holds a number that JSON does not have.
+    """
+    write_atomic(path, _json_lines(path, rows))
 
 
-def _json_lines(rows: Iterable[Mapping[str, Any]]) -> str:
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+def _json_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> str:
+    return "".join(_json(path, row) + "\n" for row in rows)
 
 
 def append_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -189,9 +218,10 @@ def append_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
     Raises:
         StorageError: The disk is full; the file is as it was.
+        DataError: A row holds a number that JSON does not have; the file is as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    content = _encoded(_json_lines(rows))
+    content = _encoded(_json_lines(path, rows))
     end = None
     try:
         with path.open("ab+") as stream:

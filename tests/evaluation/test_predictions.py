@@ -67,3 +67,16 @@ def test_probabilities_are_a_softmax(offset):
 def test_hopeless_classes_get_zero_not_an_error():
     assert probabilities([-5.0, -1e6, -math.inf]) == (1.0, 0.0, 0.0)
     assert probabilities([-3.0] * 4) == (0.25,) * 4
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_what_is_no_number_is_no_prediction(bad, tmp_path):
+    with pytest.raises(DataError, match=r"^x\.mp4: its scores are not all finite numbers; score it again"):
+        Prediction("x", "x.mp4", "a", "a", (1.0, 0.0), (0.0, bad))
+    with pytest.raises(DataError, match=r"not all finite"):
+        Prediction("x", "x.mp4", "a", "a", (1.0, 0.0), (0.0, -1.0), answers={"direct": (bad, 0.0)})
+    path = tmp_path / "predictions.jsonl"
+    write_predictions(path, [Prediction("x", "x.mp4", "a", "a", (1.0, 0.0), (0.0, -1.5))])
+    path.write_text(path.read_text().replace("-1.5", "NaN"))
+    with pytest.raises(DataError, match=r"predictions\.jsonl, line 1: x\.mp4: its scores are not all finite"):
+        read_predictions(path)

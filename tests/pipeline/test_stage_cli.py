@@ -167,7 +167,7 @@ VALUES = [
         {"model": {"tuning": {"class_path": "LoRA", "init_args": {"rank": 0}}}},
         r"^model\.tuning: rank must be at least 1",
     ),
-    ({"model": {"optim": {"warmup": 2}}}, r"^model\.optim: lr must not be negative, and warmup"),
+    ({"model": {"optim": {"warmup": 2}}}, r"^model\.optim: betas and warmup lie in"),
     ({"model": {"prompts": {"conclusion": "x"}}}, r"^model\.prompts\.conclusion: 'x' lacks"),
     ({"data": {"fps": 2}}, "set exactly one of num_frames and fps"),
 ]

@@ -15,6 +15,7 @@ from rbft.training.best import KeepBest
 from rbft.training.callbacks import SavePlace
 from rbft.training.checkpoint import PLACES, AtomicCheckpointIO
 from rbft.training.numbers import are_finite
+from rbft.vlm.tuning import FullFineTuning, LoRA
 
 pytest_plugins = ["tests.support.fitting_fixtures"]
 
@@ -74,8 +75,19 @@ def test_it_stops_within_the_step_and_names_its_videos(stage, what, value, told,
 def test_only_the_bad_one_of_several_micro_batches_is_named(stage, tmp_path):
     stage.connect(1, accumulate=3)
     module = stage.build(objective=Spoilt(2, "loss"))
-    with pytest.raises(ModelError, match=r"the loss became nan at step 0, in the batch of [^,]*\.mp4\. Lower"):
+    with pytest.raises(ModelError, match=r"the loss became nan at step 0, in the batch of [^,]*\.mp4\. No step had"):
         trainer(tmp_path, accumulate_grad_batches=3).fit(module, datamodule=stage.data)
+
+
+@pytest.mark.parametrize("tuning", [LoRA(rank=2), FullFineTuning()], ids=["lora", "full"])
+def test_a_damaged_model_is_no_matter_of_the_learning_rate(stage, tuning, tmp_path):
+    module = stage.build(tuning=tuning)
+    module.configure_model()
+    with torch.no_grad():
+        module.ready.base.get_decoder().norm.weight[0] = torch.nan
+    told = r"the loss became nan at step 0, in the batch of .*mp4\. The model's weight '[\w.]+' .*files are damaged"
+    with pytest.raises(ModelError, match=told):
+        trainer(tmp_path, limit_val_batches=0).fit(module, datamodule=stage.data)
 
 
 class Overflow(L.Callback):

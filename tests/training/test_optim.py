@@ -113,7 +113,10 @@ def test_configured_optimiser_follows_the_schedule_by_steps():
     assert [round(rate, 6) for (rate,) in rates] == [0.033333, 0.066667, 0.1, 0.1]
 
 
-@pytest.mark.parametrize("wrong", [{"lr": -1.0}, {"warmup": 1.0}, {"warmup": -0.1}])
+NO_NUMBERS = [{key: value} for key in ("lr", "vision_lr", "weight_decay", "eps") for value in (math.nan, math.inf, -1)]
+
+
+@pytest.mark.parametrize("wrong", [*NO_NUMBERS, {"warmup": 1.0}, {"warmup": math.nan}, {"betas": (0.9, 1.0)}], ids=str)
 def test_wrong_settings_are_refused(wrong):
-    with pytest.raises(ConfigError, match=r"^model\.optim: lr must not be negative, and warmup lies in \[0, 1\)"):
+    with pytest.raises(ConfigError, match=r"^model\.optim(\.\w+: .* must be a number of at|: betas and warmup)"):
         OptimSettings(**wrong)

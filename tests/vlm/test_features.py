@@ -42,7 +42,7 @@ def recalled(loaded: Loaded, prompt: Prompt, number: int) -> PromptInputs:
     assert loaded.vlm.features is not None
     clip = loaded.vlm.features.load(f"clip{number}")
     assert clip is not None
-    return loaded.processor.encoded_inputs(prompt, clip)
+    return loaded.processor.encoded_inputs(prompt, clip, "clip.mp4")
 
 
 @pytest.fixture

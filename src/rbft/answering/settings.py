@@ -51,7 +51,7 @@ class Answering:
     def __post_init__(self) -> None:
         if self.samples < 1 or self.max_new_tokens < 1:
             raise ConfigError("model.answering: samples and max_new_tokens must be at least 1.")
-        if self.temperature < 0 or not 0 < self.top_p <= 1:
+        if not 0 <= self.temperature < math.inf or not 0 < self.top_p <= 1:
             raise ConfigError("model.answering: temperature must not be negative, and top_p lies in (0, 1].")
         if self.samples > 1 and self.temperature == 0:
             raise ConfigError(

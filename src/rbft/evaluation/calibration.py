@@ -87,8 +87,9 @@ class Calibration:
             raise DataError(
                 f"{where}: not a calibration ({error}). Make it again: `rbft fit --restart` with the test's --stage."
             ) from error
-        if (found.temperature is None) == (found.absent is None) or (temperature is not None and not temperature > 0):
-            raise DataError(f"{where}: not a calibration: it needs a temperature above 0 or why there is none.")
+        fitting = found.temperature is None or 0 < found.temperature < math.inf
+        if (found.temperature is None) == (found.absent is None) or not fitting:
+            raise DataError(f"{where}: not a calibration: it needs a finite temperature above 0 or why there is none.")
         return found
 
 

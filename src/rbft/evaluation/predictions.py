@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from pathlib import Path
 
 from rbft.errors import DataError
@@ -26,6 +27,9 @@ class Prediction:
         rationale: The model's own words, if asked for; several are separated by empty lines.
         answers: Probabilities by the way of answering, where there was more than one.
         calibrated: Probabilities that a temperature was applied to; empty where there is none.
+
+    Raises:
+        DataError: A number is not finite.
     """
 
     id: str
@@ -37,6 +41,14 @@ class Prediction:
     rationale: str | None = None
     answers: dict[str, tuple[float, ...]] = field(default_factory=dict)
     calibrated: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        numbers = (*self.probabilities, *self.log_likelihoods, *self.calibrated)
+        if not all(map(math.isfinite, chain(numbers, *self.answers.values()))):
+            raise DataError(
+                f"{self.video}: its scores are not all finite numbers; score it again (`rbft fit --restart` with the "
+                "test's --stage)."
+            )
 
 
 def probabilities(log_likelihoods: Sequence[float]) -> tuple[float, ...]:
@@ -70,4 +82,6 @@ def read_predictions(path: Path) -> list[Prediction]:
             found.append(Prediction(**row))
         except (KeyError, TypeError, AttributeError) as error:
             raise DataError(f"{path}, line {number}: not a prediction ({error}).") from error
+        except DataError as error:
+            raise DataError(f"{path}, line {number}: {error}") from error
     return found

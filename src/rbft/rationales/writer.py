@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +43,7 @@ class Regenerate:
                 f"model.writer.regenerate.attempts: {self.attempts} must be at least 1; leave "
                 "model.writer.regenerate out for none."
             )
-        if not self.temperature > 0:
+        if not 0 < self.temperature < math.inf:
             raise ConfigError(
                 f"model.writer.regenerate.temperature: {self.temperature} must be above 0; at 0 every "
                 "attempt writes the same text."
@@ -89,7 +90,7 @@ class RationaleWriter:
     def __post_init__(self) -> None:
         if self.samples < 1 or self.max_new_tokens < 1:
             raise ConfigError("model.writer: samples and max_new_tokens must be at least 1.")
-        if self.temperature < 0 or not 0 < self.top_p <= 1:
+        if not 0 <= self.temperature < math.inf or not 0 < self.top_p <= 1:
             raise ConfigError("model.writer: temperature must not be negative, and top_p lies in (0, 1].")
         if self.samples > 1 and self.temperature == 0:
             raise ConfigError(

@@ -15,9 +15,14 @@ from torch.optim import Optimizer
 
 from rbft.errors import ModelError
 from rbft.vlm.batch import Batch
+from rbft.vlm.finite import remedy
 from rbft.vlm.tuning import trained_state
 
-_REMEDY = "Lower model.optim.lr, or set trainer.gradient_clip_val."
+_TOO_FAST = "Lower model.optim.lr, or set trainer.gradient_clip_val."
+_NO_STEP_YET = (
+    "No step had changed a weight, so no learning rate is the cause: set model.dtype to float32 and trainer.precision "
+    "to 32-true, or leave these videos out of the data."
+)
 
 
 class StayFinite(L.Callback):
@@ -59,12 +64,12 @@ class StayFinite(L.Callback):
         videos = [name for names, found in zip(self._videos, bad, strict=True) if found for name in names]
         losses = [float(loss) for loss, found in zip(self._losses, bad, strict=True) if found]
         parts = _gathered((videos, losses, [name for names in self._videos for name in names]))
-        step = f"at step {trainer.global_step}"
+        step, advice = f"at step {trainer.global_step}", _advice(trainer, pl_module)
         if found := [loss for _, losses, _ in parts for loss in losses]:
             names = ", ".join(name for videos, _, _ in parts for name in videos)
-            raise ModelError(f"the loss became {found[0]} {step}, in the batch of {names}. {_REMEDY}")
+            raise ModelError(f"the loss became {found[0]} {step}, in the batch of {names}. {advice}")
         names = ", ".join(name for _, _, everything in parts for name in everything)
-        raise ModelError(f"gradients became infinite or no numbers {step}, in the batch of {names}. {_REMEDY}")
+        raise ModelError(f"gradients became infinite or no numbers {step}, in the batch of {names}. {advice}")
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """What is no model is neither validated nor kept as the best."""
@@ -83,8 +88,14 @@ class StayFinite(L.Callback):
         if _anywhere(trainer, not are_finite([*trained_state(pl_module).values(), *more])):
             raise ModelError(
                 f"weights or the state of the optimiser became infinite or no numbers by step "
-                f"{trainer.global_step}; nothing of them was saved. {_REMEDY}"
+                f"{trainer.global_step}; nothing of them was saved. {_advice(trainer, pl_module)}"
             )
+
+
+def _advice(trainer: L.Trainer, pl_module: L.LightningModule) -> str:
+    """What fits the cause: damaged files of the model, too small a range of numbers, or steps that were too large."""
+    begun = trainer.global_step > 0
+    return remedy(pl_module, _TOO_FAST if begun else _NO_STEP_YET, trained=not begun)
 
 
 def are_finite(tensors: Iterable[Tensor]) -> bool:

@@ -40,8 +40,12 @@ class OptimSettings:
     schedule: Literal["cosine", "constant"] = "cosine"
 
     def __post_init__(self) -> None:
-        if self.lr < 0 or not 0 <= self.warmup < 1:
-            raise ConfigError("model.optim: lr must not be negative, and warmup lies in [0, 1).")
+        for key in ("lr", "projector_lr", "vision_lr", "weight_decay", "eps"):
+            value = getattr(self, key)
+            if value is not None and not 0 <= value < math.inf:
+                raise ConfigError(f"model.optim.{key}: {value} must be a number of at least 0.")
+        if not all(0 <= beta < 1 for beta in self.betas) or not 0 <= self.warmup < 1:
+            raise ConfigError("model.optim: betas and warmup lie in [0, 1).")
 
 
 def rate_factor(settings: OptimSettings, total_steps: int) -> Callable[[int], float]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from rbft.data.dataset import Example
 from rbft.errors import ModelError
 from rbft.vlm.batch import Batch
+from rbft.vlm.finite import require_finite
 from rbft.vlm.model import VLM
 
 
@@ -31,6 +32,7 @@ class FeaturePool:
         for index, prompt, weight in zip(batch.indices, prompts, weights, strict=True):
             if weight > 0 and prompt.encoded is not None:
                 pooled = prompt.encoded.features.detach().cpu().double().mean(0)
+                require_finite(pooled.unsqueeze(0), [prompt], "the visual features of the clip", vlm)
                 self._rows.append((index, pooled.numpy()))
 
     def gather(self, examples: Sequence[Example], world_size: int) -> dict[str, NDArray[np.float64]]:

@@ -52,6 +52,7 @@ class PromptInputs:
         text: What stands for the clip in the prompt's text.
         encoded: The clip's visual features, if they need not be computed.
         key: Under which the features are to be stored once they are computed; None where they are not kept.
+        video: Path of the clip's video, for messages; empty for a text-only prompt.
     """
 
     ids: Tensor
@@ -60,6 +61,7 @@ class PromptInputs:
     text: str = ""
     encoded: EncodedClip | None = None
     key: str | None = None
+    video: str = ""
 
     @property
     def has_clip(self) -> bool:

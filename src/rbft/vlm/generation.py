@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from rbft.vlm.batch import PromptInputs
+from rbft.vlm.finite import require_finite
 from rbft.vlm.model import VLM
 from rbft.vlm.prefix_cache import read_together
 from rbft.vlm.sharded import go_on
@@ -44,6 +45,9 @@ def generate(
 
     Returns:
         For each prompt, `samples` sequences of token ids, the end token included if it was reached.
+
+    Raises:
+        ModelError: What the model expects next is no number.
     """
     seeds = [0] * len(prompts) if seeds is None else seeds
     answers: list[list[Tensor]] = [[] for _ in prompts]
@@ -82,7 +86,9 @@ def _write(
         chances = _uniform(seeds, samples, max_new_tokens).to(device)
     rows = torch.arange(total, device=device)  # those that are still computed
     done = torch.zeros(total, dtype=torch.bool, device=device)
+    highest = torch.zeros(total, device=device)  # no number as soon as one of a row's is none; looked at once
     for step in range(max_new_tokens):
+        highest[rows] = highest[rows] + logits.amax(-1)
         logits = logits.index_fill(1, banned, -torch.inf)
         tokens = logits.argmax(-1) if chances is None else _sample(logits, temperature, top_p, chances[rows, step])
         written[rows, step] = tokens
@@ -98,6 +104,7 @@ def _write(
             rows, tokens, positions, mask, done = rows[keep], tokens[keep], positions[keep], mask[keep], done[keep]
         fed, seen = tokens.unsqueeze(1), mask[:, : width + step + 1]
         logits = vlm.continue_prefix(cache, seen, fed, (positions + step).unsqueeze(1))[:, 0].float()
+    require_finite(highest, [prompt for prompt in prompts for _ in range(samples)], "the expected tokens", vlm)
     # a row that ended and was still computed went on behind its end
     answers = [_cut(row, ends) for row in written]
     return [answers[start : start + samples] for start in range(0, total, samples)]

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from rbft.errors import ConfigError
 from rbft.vlm.batch import PromptInputs, Rows
+from rbft.vlm.finite import require_finite
 from rbft.vlm.model import VLM
 from rbft.vlm.prefix_cache import read_together
 from rbft.vlm.tree import TokenTree, split_by_size
@@ -78,7 +79,11 @@ class LabelScorer:
 
     @torch.no_grad()
     def __call__(self, vlm: VLM, prompts: Sequence[PromptInputs]) -> Tensor:
-        """Scores (B, C) in float32."""
+        """Scores (B, C) in float32.
+
+        Raises:
+            ModelError: The scores behind a prompt are not finite.
+        """
         widest = max(len(tree) for _, tree in self._trees)
         step = max(1, self.max_tokens // max(1, widest))
         scores = torch.empty((len(prompts), len(self.label_ids)), dtype=torch.float32, device=vlm.device)
@@ -88,6 +93,7 @@ class LabelScorer:
                 scores[rows] = self._score(vlm, [prompts[row] for row in rows])
         if self.lengths:
             scores = scores / torch.tensor(self.lengths, device=scores.device)
+        require_finite(scores, prompts, "the scores of the classes", vlm)
         return scores if self.prior is None else scores - self.prior.to(scores.device)
 
     @cached_property

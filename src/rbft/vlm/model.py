@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 from rbft.vlm.abilities import sees_every_token
 from rbft.vlm.batch import EncodedClip, PromptInputs, Rows, pad_rows
 from rbft.vlm.feature_cache import FeatureCache, weights_digest
+from rbft.vlm.finite import require_finite
 from rbft.vlm.last_layer import read_at
 from rbft.vlm.master_weights import convert_between
 from rbft.vlm.reference import Reference
@@ -164,6 +165,8 @@ class VLM(nn.Module):
             output = encoder(**inputs, return_dict=True)
         clip = encoded_clip(output, prompt.vision, prompt.text)
         if prompt.key is not None and self.features is not None:
+            for level in (clip.features, *clip.deepstack):
+                require_finite(level.unsqueeze(0), [prompt], "the visual features of the clip", self)
             self.features.store(prompt.key, clip)
         return clip
 

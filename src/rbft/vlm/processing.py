@@ -236,17 +236,18 @@ class ClipProcessor:
         if not vision or self.count_visual_tokens(ids) == 0:
             raise ModelError(_NO_VIDEO)
         (replaced,) = output["text_replacement_offsets"][0]
-        return PromptInputs(ids, types, vision, text=replaced["replacement"])
+        return PromptInputs(ids, types, vision, text=replaced["replacement"], video=clip.path)
 
-    def encoded_inputs(self, prompt: Prompt, clip: EncodedClip) -> PromptInputs:
+    def encoded_inputs(self, prompt: Prompt, clip: EncodedClip, video: str) -> PromptInputs:
         """What `prompt_inputs` gives, for a clip whose visual features are there: no pixels are needed.
 
         Args:
             prompt: A question about the clip, any one.
             clip: Its features.
+            video: Path of its video, for messages.
         """
         ids, types = self._ids(prompt, clip.text)
-        return PromptInputs(ids, types, {}, clip.text, clip)
+        return PromptInputs(ids, types, {}, clip.text, clip, video=video)
 
     def another(self, prompt: Prompt, first: PromptInputs) -> PromptInputs:
         """Another question about the clip of `first`, whose visual inputs it shares."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from torch import Tensor
 
 from rbft.rationales.checks.base import Check, Judge, Material, own_against_best_other
@@ -40,13 +42,16 @@ class Contradiction(Check):
         texts = [mask.hide(r.text) if self.mask_labels else r.text for r in material.rationales]
         questions = [book.judge_prompt(text) for text in texts]
         answers = tuple(judge.processor.target_ids(questions[0], text) for text in book.texts)
-        inputs = [judge.processor.prompt_inputs(question, None).to(judge.vlm.device) for question in questions]
+        inputs = [
+            dataclasses.replace(judge.processor.prompt_inputs(question, None), video=rationale.video)
+            for question, rationale in zip(questions, material.rationales, strict=True)
+        ]
         # rows are padded to the longest of a batch, so neighbours should be of like length
         order = sorted(range(len(inputs)), key=lambda row: len(inputs[row].ids))
         scorer, found = LabelScorer(answers), dict[int, list[float]]()
         for start in range(0, len(order), judge.batch_size):
             rows = order[start : start + judge.batch_size]
-            scores: Tensor = scorer(judge.vlm, [inputs[row] for row in rows])
+            scores: Tensor = scorer(judge.vlm, [inputs[row].to(judge.vlm.device) for row in rows])
             found |= dict(zip(rows, scores.double().softmax(-1).tolist(), strict=True))
             judge.told(self.name, len(found), len(inputs))
         return [found[row] for row in range(len(inputs))]

@@ -18,6 +18,7 @@ from rbft.errors import ConfigError
 from rbft.rationales.checks.base import Check, Judge, Material
 from rbft.rationales.store import Rationale
 from rbft.vlm.batch import PromptInputs
+from rbft.vlm.finite import require_finite
 
 _FEWEST_OTHERS = 4
 
@@ -161,6 +162,7 @@ class _Encoded:
         for clips, visual in self.parts:
             chances, rows = self.judge.vlm.target_log_probs(clips, [target] * len(clips), visual)
             sums = torch.zeros(len(clips), device=chances.device).index_add_(0, rows, chances)
+            require_finite(sums, clips, "the log-probabilities of a rationale", self.judge.vlm)
             found += sums.tolist()
         return found
 
