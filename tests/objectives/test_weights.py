@@ -23,6 +23,7 @@ from rbft.objectives.closed_set import ClosedSetObjective
 from rbft.objectives.joint import JointObjective
 from rbft.objectives.rationale import RationaleObjective
 from rbft.rationales.store import Rationale
+from rbft.video.clip_spec import ClipSpec
 from rbft.video.sampling import FrameSampling
 from rbft.vlm.batch import Batch, collate
 from rbft.vlm.tuning import LoRA, trained_state
@@ -59,7 +60,7 @@ def _decoded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def rows(loaded: Loaded, objective: Objective) -> ExampleDataset:
     examples = objective.examples(RECORDS, BOOK, RATIONALES)
-    return ExampleDataset(examples, Path(), FrameSampling(num_frames=2), None, loaded.processor)
+    return ExampleDataset(examples, Path(), ClipSpec(FrameSampling(num_frames=2)), loaded.processor)
 
 
 def steps(dataset: ExampleDataset, batch_size: int, accumulate: int, world: int) -> Iterator[Batch]:
