@@ -21,7 +21,7 @@ from tests.support.runs import (
     write_experiment,
 )
 
-from rbft.training.checkpoint import PLACES, newest_whole
+from rbft.training.checkpoint import MANIFEST, newest_whole
 
 pytest_plugins = ["tests.support.run_fixtures"]
 
@@ -58,7 +58,7 @@ def test_killed_in_stage_1(batch: int, tmp_path: Path, stopped: Callable[..., Pa
     killed = fit_elsewhere("--config", config, "--run_root", tmp_path / "runs")
     folder = tmp_path / "runs" / "tiny" / "rbft" / "seed0"
     assert killed.code == -signal.SIGKILL, killed.err
-    assert newest_whole(folder / "rationale" / "checkpoints" / PLACES).number >= 1
+    assert newest_whole(folder / "rationale" / "checkpoints" / MANIFEST).number >= 1
     assert not (folder / "rationale" / "stage.json").exists()
 
     again = fit("--config", config, "--run_root", tmp_path / "runs")

@@ -33,7 +33,7 @@ from torch.testing import assert_close
 from rbft.answering.settings import Answering
 from rbft.errors import ConfigError
 from rbft.objectives.classification import ClassificationObjective
-from rbft.training.checkpoint import PLACES, commit, places
+from rbft.training.checkpoint import MANIFEST, checkpoints, commit
 from rbft.training.module import VLMFineTuner
 from rbft.training.sharding import ShardedStrategy, require_direct, shard
 from rbft.vlm.master_weights import hold_in_float32
@@ -199,8 +199,8 @@ def test_a_place_is_whole_or_absent(
         fit(*spread)
     folder = tmp_path / "spread" / "tiny" / "sft" / "seed0" / "classification"
     names = sorted(path.name for path in (folder / "checkpoints").iterdir())
-    assert names == [PLACES, "place-1", "place-2", "place-3"], "two places, and one that nothing names"
-    assert [place.number for place in places(folder / "checkpoints" / PLACES)] == [2, 1]
+    assert names == [MANIFEST, "place-1", "place-2", "place-3"], "two places, and one that nothing names"
+    assert [place.number for place in checkpoints(folder / "checkpoints" / MANIFEST)] == [2, 1]
     again = fit(*spread)
     assert again.code == 0, again.err
     assert "classification: continuing where it stopped" in again.out
@@ -299,7 +299,7 @@ def test_stopped_and_continued(tmp_path: Path, clips: Path) -> None:
     assert on_two(config, tmp_path / "stopped", *stage).code == 143
     folder = tmp_path / "stopped" / "tiny" / "rbft" / "seed0" / "classification"
     kept = sorted(path.name for path in (folder / "checkpoints").iterdir())
-    assert kept[0] == PLACES and kept[-1].startswith("place-"), "the place at which it was stopped"
+    assert kept[0] == MANIFEST and kept[-1].startswith("place-"), "the place at which it was stopped"
     assert sorted(path.name for path in (folder / "checkpoints" / kept[-1]).iterdir()) == ["rank0.ckpt", "rank1.ckpt"]
 
     alone = fit("--config", config, "--run_root", tmp_path / "stopped", *stage)

@@ -28,7 +28,7 @@ from rbft.pipeline.run import _clear
 from rbft.rationales.store import Rationale, RationaleStore, read_rationales
 from rbft.runs.stage_record import StageRecord, fingerprint, read_record, verify_outputs, write_record
 from rbft.terminal import make_console
-from rbft.training.checkpoint import newest_whole, places
+from rbft.training.checkpoint import checkpoints, newest_whole
 from rbft.video.clip_cache import ClipCache
 from rbft.video.clip_spec import ClipSpec
 from rbft.video.sampling import FrameSampling
@@ -66,7 +66,7 @@ SPLITS = Splits(tuple(RECORDS[:2]), tuple(RECORDS[2:4]), tuple(RECORDS[4:]), ())
 INPUTS = {"kind": "write", "seed": 0, "model": {"vlm": "builtin/tiny"}, "weights": None}
 # the newer one is lost, so that the older one is taken
 FILE = {"bytes": 3, "blake2b": hashlib.blake2b(b"abc", digest_size=16).hexdigest()}
-PLACES = [{"number": n, "files": {f"place-{n}.ckpt": FILE}, "about": {}} for n in (2, 1)]
+MANIFEST = [{"number": n, "files": {f"place-{n}.ckpt": FILE}, "about": {}} for n in (2, 1)]
 RECORD = StageRecord("write", "write", fingerprint(INPUTS), INPUTS, {"out.txt": "x"}, 1.0, {"rationales": 3})
 
 
@@ -124,7 +124,7 @@ def started(path: Path) -> None:
 def manifest(path: Path) -> None:
     """The places that an interrupted training stage can go on from."""
     path.with_name("place-1.ckpt").write_bytes(b"abc")
-    for found in places(path):
+    for found in checkpoints(path):
         assert all((path.parent / name).resolve().is_relative_to(path.parent.resolve()) for name in found.files)
     with warnings.catch_warnings(action="ignore"):
         newest_whole(path)
@@ -146,7 +146,7 @@ TEXTS: dict[str, tuple[Callable[[Path], None], bytes]] = {
     "splits": (splits, json.dumps(SPLITS.to_json()).encode()),
     "stage record": (stage_record, json.dumps(dataclasses.asdict(RECORD)).encode()),
     "started": (started, json.dumps({"inputs": INPUTS}).encode()),
-    "places": (manifest, json.dumps({"places": PLACES}).encode()),
+    "places": (manifest, json.dumps({"places": MANIFEST}).encode()),
     "json": (any_json, b'{"a": [1, 2.5, null, {"b": "c"}]}'),
     "jsonl": (any_jsonl, b'{"a": 1}\n{"b": "c"}\n'),
 }

@@ -16,7 +16,7 @@ from tests.support.kill_in_save import KillInSave, moments
 from tests.support.killed import Command, logged, step_log
 from tests.support.runs import digests, rows, write_experiment
 
-from rbft.training.checkpoint import PLACES, newest_whole, places
+from rbft.training.checkpoint import MANIFEST, checkpoints, newest_whole
 
 pytest_plugins = ["tests.support.run_fixtures"]
 
@@ -204,8 +204,8 @@ def test_killed_in_saves(
 ) -> None:
     undisturbed, place = reference(ranks), make(tmp_path / "killed", ranks)
     assert place.command.to_its_end(KillInSave(("write", 0)))[0] == -signal.SIGKILL
-    manifest, log = place.folder / "rationale" / "checkpoints" / PLACES, tmp_path / "moments"
-    assert places(manifest) == []
+    manifest, log = place.folder / "rationale" / "checkpoints" / MANIFEST, tmp_path / "moments"
+    assert checkpoints(manifest) == []
     shutil.copytree(place.folder, tmp_path / "before")
     assert place.command.to_its_end(KillInSave(None, log)) == [0] * ranks
     shutil.rmtree(place.folder)
@@ -220,7 +220,7 @@ def test_killed_in_saves(
         codes = place.command.to_its_end(KillInSave(moment))
         assert codes[0] == -signal.SIGKILL, (moment, codes)
         if manifest.exists():
-            assert newest_whole(manifest) == places(manifest)[0], moment
+            assert newest_whole(manifest) == checkpoints(manifest)[0], moment
     finish(place)
     print(f"killed at {chosen}")
     assert_nothing_lost(place, undisturbed)

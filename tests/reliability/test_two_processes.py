@@ -10,7 +10,7 @@ import pytest
 from tests.support.killed import Command, logged, step_log
 from tests.support.runs import write_experiment
 
-from rbft.training.checkpoint import PLACES, AtomicCheckpointIO
+from rbft.training.checkpoint import MANIFEST, AtomicCheckpointIO
 from rbft.training.numbers import are_finite
 
 pytest_plugins = ["tests.support.run_fixtures"]
@@ -40,7 +40,7 @@ def test_a_loss_that_is_no_number_on_one_of_two(
     assert begun == [2, 2], "neither begins another batch"
     assert told[0].count(".mp4") == 1, "the batch of the other process is not blamed"
     place = AtomicCheckpointIO().load_checkpoint(
-        tmp_path / "runs" / "tiny" / "sft" / "seed0" / "classification" / "checkpoints" / PLACES
+        tmp_path / "runs" / "tiny" / "sft" / "seed0" / "classification" / "checkpoints" / MANIFEST
     )
     assert place["global_step"] == 2
     assert are_finite(place["state_dict"].values())

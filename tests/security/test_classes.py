@@ -46,7 +46,7 @@ def lambda_callback(value: object) -> dict[str, Any]:
 
 
 # Every kind of place at which a configuration may name code.
-PLACES: dict[str, Callable[[str], tuple[dict[str, Any], tuple[str, ...]]]] = {
+MANIFEST: dict[str, Callable[[str], tuple[dict[str, Any], tuple[str, ...]]]] = {
     "list of classes": lambda name: ({"trainer": {"callbacks": [{"class_path": name}]}}, ()),
     "one class": lambda name: ({"trainer": {"callbacks": {"class_path": name}}}, ()),
     "bare name": lambda name: ({"trainer": {"callbacks": name}}, ()),
@@ -64,9 +64,9 @@ PLACES: dict[str, Callable[[str], tuple[dict[str, Any], tuple[str, ...]]]] = {
 }
 
 
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("place", MANIFEST)
 def test_modules_of_other_packages_are_not_even_imported(place: str, module: str, stage: Make) -> None:
-    content, flags = PLACES[place](f"{module}.Evil")
+    content, flags = MANIFEST[place](f"{module}.Evil")
     with pytest.raises(ConfigError, match=rf"{module}\.Evil.* is refused.*`--allow-class {module}\.Evil`"):
         stage(content, *flags)
     assert module not in sys.modules
@@ -98,7 +98,7 @@ def test_a_file_that_a_key_names_is_held_to_the_same(module: str, stage: Make, t
 )
 @pytest.mark.parametrize("place", ["list of classes", "our own base class", "inside of arguments", "flag", "help"])
 def test_where_a_thing_is_defined_counts_not_where_it_is_found(place: str, name: str, stage: Make) -> None:
-    content, flags = PLACES[place](name)
+    content, flags = MANIFEST[place](name)
     with pytest.raises(ConfigError, match="is refused"):
         stage(content, *flags)
 

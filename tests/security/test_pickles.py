@@ -19,7 +19,7 @@ from tests.support.videos import write_video
 
 from rbft.errors import ModelError, StageError
 from rbft.files import file_digest
-from rbft.training.checkpoint import PLACES, AtomicCheckpointIO, Written, commit
+from rbft.training.checkpoint import MANIFEST, AtomicCheckpointIO, Written, commit
 from rbft.training.module import VLMFineTuner
 from rbft.video.clip_cache import ClipCache
 from rbft.video.clip_spec import ClipSpec
@@ -68,13 +68,13 @@ def test_a_run_that_goes_on_from_a_checkpoint_of_others(way: Way, bomb: Any, cop
     content = folder / "checkpoints" / "place-1.ckpt"
     way(bomb, content)
     # an attacker who can write the one can write the hash of it beside it
-    commit(content.with_name(PLACES), {content.name: Written(content.stat().st_size, file_hash(content))})
+    commit(content.with_name(MANIFEST), {content.name: Written(content.stat().st_size, file_hash(content))})
     result = copy.again("--stage", "rationale")
     assert "rationale: continuing where it stopped" in result.out, "the checkpoint must be looked at"
     assert result.code == 1
     assert "place-1.ckpt cannot be read as a checkpoint" in result.err
     assert "Traceback" not in result.err
-    way(bomb, content.with_name(PLACES))
+    way(bomb, content.with_name(MANIFEST))
     result = copy.again("--stage", "rationale")
     assert result.code == 1
     assert "last.json cannot be read as a checkpoint" in result.err

@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from rbft.errors import Interrupted
-from rbft.training.callbacks import GracefulStop, PlainProgress, SavePlace
-from rbft.training.checkpoint import PLACES
+from rbft.training.callbacks import GracefulStop, PlainProgress, SaveCheckpoint
+from rbft.training.checkpoint import MANIFEST
 
 BEFORE = tuple(signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1))
 
 
-PLACE = Path("checkpoints") / PLACES
+PLACE = Path("checkpoints") / MANIFEST
 
 
 def trainer(of_other_ranks: int = 0, **settings) -> SimpleNamespace:
@@ -44,7 +44,7 @@ def end_of_batch(callback, made: SimpleNamespace, batch_idx: int) -> None:
 
 
 def test_places_are_saved_every_so_many_whole_steps():
-    callback = SavePlace(PLACE, every=3)
+    callback = SaveCheckpoint(PLACE, every=3)
     saved = []
     for batch_idx in range(14):
         made = trainer(global_step=(batch_idx + 1) // 2)
@@ -54,7 +54,7 @@ def test_places_are_saved_every_so_many_whole_steps():
 
 
 def test_the_last_batch_is_left_to_the_end_of_the_epoch():
-    callback, made = SavePlace(PLACE, every=1), trainer(is_last_batch=True)
+    callback, made = SaveCheckpoint(PLACE, every=1), trainer(is_last_batch=True)
     end_of_batch(callback, made, 1)
     assert made.saved == []
     callback.on_train_epoch_end(made, None)
@@ -62,7 +62,7 @@ def test_the_last_batch_is_left_to_the_end_of_the_epoch():
 
 
 def test_zero_saves_at_the_end_of_epochs_only():
-    callback, made = SavePlace(PLACE, every=0), trainer(global_step=0)
+    callback, made = SaveCheckpoint(PLACE, every=0), trainer(global_step=0)
     end_of_batch(callback, made, 1)
     assert made.saved == []
 

@@ -17,7 +17,15 @@ from tests.support.kill_in_save import KillInSave, moments
 
 from rbft.errors import StageError, StorageError
 from rbft.files import append_jsonl, read_jsonl, write_atomic
-from rbft.training.checkpoint import PLACES, AtomicCheckpointIO, Written, commit, newest_whole, places, write_part
+from rbft.training.checkpoint import (
+    MANIFEST,
+    AtomicCheckpointIO,
+    Written,
+    checkpoints,
+    commit,
+    newest_whole,
+    write_part,
+)
 
 CONTENT = {"state_dict": {"a": torch.arange(6.0).reshape(2, 3)}, "epoch": 3, "rbft": {"epoch_batches": 2}}
 
@@ -39,8 +47,8 @@ def plugin() -> AtomicCheckpointIO:
 def manifest(tmp_path: Path, plugin: AtomicCheckpointIO) -> Path:
     """Three places were saved, in the epochs 1 to 3."""
     for epoch in (1, 2, 3):
-        plugin.save_checkpoint({"epoch": epoch}, tmp_path / "deep" / PLACES)
-    return tmp_path / "deep" / PLACES
+        plugin.save_checkpoint({"epoch": epoch}, tmp_path / "deep" / MANIFEST)
+    return tmp_path / "deep" / MANIFEST
 
 
 def files(manifest: Path) -> list[str]:
@@ -48,19 +56,19 @@ def files(manifest: Path) -> list[str]:
 
 
 def test_what_is_saved_comes_back(plugin, tmp_path):
-    path = tmp_path / "deep" / PLACES
+    path = tmp_path / "deep" / MANIFEST
     plugin.save_checkpoint(CONTENT, path)
     found = plugin.load_checkpoint(path)
     assert torch.equal(found["state_dict"]["a"], CONTENT["state_dict"]["a"])
     assert (found["epoch"], found["rbft"]) == (3, {"epoch_batches": 2})
-    assert files(path) == [PLACES, "place-1.ckpt"]
+    assert files(path) == [MANIFEST, "place-1.ckpt"]
     plugin.remove_checkpoint(path)
     plugin.remove_checkpoint(path)
     assert files(path) == []
 
 
 def test_the_newest_and_the_one_before_are_kept(plugin, manifest):
-    assert files(manifest) == [PLACES, "place-2.ckpt", "place-3.ckpt"]
+    assert files(manifest) == [MANIFEST, "place-2.ckpt", "place-3.ckpt"]
     assert plugin.load_checkpoint(manifest)["epoch"] == 3
 
 
@@ -77,10 +85,12 @@ def spoil(path: Path, how: str) -> None:
 @pytest.mark.parametrize("how", ["missing", "half", "empty", "one bit"])
 def test_of_damaged_places_the_newest_whole_one_is_taken(plugin, manifest, how):
     spoil(manifest.with_name("place-3.ckpt"), how)
-    with pytest.warns(UserWarning, match=r"place-3\.ckpt cannot be read .*goes on from the place before it"):
+    with pytest.warns(UserWarning, match=r"place-3\.ckpt cannot be read .*goes on from the checkpoint before"):
         assert plugin.load_checkpoint(manifest)["epoch"] == 2
     spoil(manifest.with_name("place-2.ckpt"), how)
-    with pytest.raises(StageError, match=rf"^{manifest.with_name('place-3.ckpt')} cannot be read .*no whole place"):
+    with pytest.raises(
+        StageError, match=rf"^{manifest.with_name('place-3.ckpt')} cannot be read .*no whole checkpoint"
+    ):
         plugin.load_checkpoint(manifest)
 
 
@@ -104,7 +114,7 @@ def test_a_manifest_names_nothing_elsewhere(plugin, manifest, name):
 
 @pytest.mark.parametrize("asked", [None, True, False])
 def test_code_in_a_checkpoint_is_never_run(plugin, tmp_path, asked):
-    path, marker = tmp_path / PLACES, tmp_path / "marker"
+    path, marker = tmp_path / MANIFEST, tmp_path / "marker"
     written = write_part({"state_dict": {}, "x": Malicious(marker)}, tmp_path / "place-1.ckpt")
     commit(path, {"place-1.ckpt": written})
     with pytest.raises(StageError, match=r"place-1\.ckpt cannot be read as a checkpoint \(UnpicklingError\)\. Remove"):
@@ -113,7 +123,7 @@ def test_code_in_a_checkpoint_is_never_run(plugin, tmp_path, asked):
     torch.load(tmp_path / "place-1.ckpt", weights_only=False)
     assert marker.exists(), "the file must be able to do harm for this test to mean anything"
     marker.rmdir()
-    for name in (PLACES, "place-1.ckpt"):
+    for name in (MANIFEST, "place-1.ckpt"):
         (tmp_path / name).write_bytes(pickle.dumps(Malicious(marker), protocol=2))
         with pytest.raises(StageError, match="cannot be read as a checkpoint"):
             plugin.load_checkpoint(path, weights_only=asked)
@@ -129,7 +139,7 @@ def test_what_killed_saves_left_is_removed_by_the_next(plugin, manifest):
     (folder / "best").mkdir()
     assert plugin.load_checkpoint(manifest)["epoch"] == 3
     plugin.save_checkpoint({"epoch": 4}, manifest)
-    assert files(manifest) == ["best", PLACES, "place-3.ckpt", "place-4.ckpt"]
+    assert files(manifest) == ["best", MANIFEST, "place-3.ckpt", "place-4.ckpt"]
     assert plugin.load_checkpoint(manifest)["epoch"] == 4
 
 
@@ -168,7 +178,7 @@ def test_killed_at_every_moment_of_a_save(manifest, tmp_path):
 
 
 def refused_for_want_of_room(folder: Path, plugin: AtomicCheckpointIO, what: str) -> None:
-    manifest = folder / PLACES
+    manifest = folder / MANIFEST
     plugin.save_checkpoint({"epoch": 1, "x": torch.zeros(50_000)}, manifest)
     append_jsonl(folder / "rows.jsonl", [{"n": 1}])
     before = files(manifest)
@@ -211,11 +221,11 @@ def test_other_failures_of_a_save_leave_the_old_place_whole(plugin, manifest, mo
         plugin.save_checkpoint({"epoch": 4}, manifest)
     monkeypatch.undo()
     assert plugin.load_checkpoint(manifest)["epoch"] == 3
-    assert files(manifest) == [PLACES, "place-2.ckpt", "place-3.ckpt"]
+    assert files(manifest) == [MANIFEST, "place-2.ckpt", "place-3.ckpt"]
 
 
 def test_places_know_what_they_consist_of(manifest):
-    newest, before = places(manifest)
+    newest, before = checkpoints(manifest)
     assert (newest.number, before.number) == (3, 2)
     assert newest_whole(manifest) == newest
     assert list(newest.files.values()) == [

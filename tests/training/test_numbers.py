@@ -12,8 +12,8 @@ from tests.support.fitting import trainer
 from rbft.errors import ModelError
 from rbft.objectives.classification import ClassificationObjective
 from rbft.training.best import KeepBest
-from rbft.training.callbacks import SavePlace
-from rbft.training.checkpoint import PLACES, AtomicCheckpointIO
+from rbft.training.callbacks import SaveCheckpoint
+from rbft.training.checkpoint import MANIFEST, AtomicCheckpointIO
 from rbft.training.numbers import are_finite
 from rbft.vlm.tuning import FullFineTuning, LoRA
 
@@ -51,12 +51,12 @@ def test_it_stops_within_the_step_and_names_its_videos(stage, what, value, told,
     module = stage.build(objective=Spoilt(1, what, value))
     before = {}
 
-    class Look(SavePlace):
+    class Look(SaveCheckpoint):
         def on_train_batch_end(self, *args):
             before.update({name: p.detach().clone() for name, p in module.named_parameters() if p.requires_grad})
             super().on_train_batch_end(*args)
 
-    place = tmp_path / "checkpoints" / PLACES
+    place = tmp_path / "checkpoints" / MANIFEST
     run = trainer(tmp_path, callbacks=[Look(place, 1)], plugins=[AtomicCheckpointIO()], limit_val_batches=0)
     with pytest.raises(ModelError, match=rf"({told}) at step 1, in the batch of .*Lower model\.optim\.lr") as error:
         run.fit(module, datamodule=stage.data)
@@ -99,9 +99,9 @@ class Overflow(L.Callback):
 
 @pytest.mark.parametrize("validate", [False, True])
 def test_weights_that_overflow_are_neither_saved_nor_kept_as_the_best(stage, validate, tmp_path):
-    place = tmp_path / "checkpoints" / PLACES
+    place = tmp_path / "checkpoints" / MANIFEST
     stage.connect(6)
-    callbacks = [Overflow(), SavePlace(place, 1), KeepBest(tmp_path / "best", None)]
+    callbacks = [Overflow(), SaveCheckpoint(place, 1), KeepBest(tmp_path / "best", None)]
     run = trainer(tmp_path, callbacks=callbacks, plugins=[AtomicCheckpointIO()], limit_val_batches=int(validate))
     with pytest.raises(ModelError, match=r"infinite or no numbers by step 1; nothing of them was saved\. Lower"):
         run.fit(stage.build(), datamodule=stage.data)

@@ -31,7 +31,7 @@ from rbft.runs.stage_record import (
     verify_outputs,
     write_record,
 )
-from rbft.stages.context import Outcome, Prepared, Work, author_of
+from rbft.stages.context import Prepared, StageContext, StageResult, author_of
 from rbft.stages.probe import probe
 from rbft.stages.publish import LABELS, PUBLISHED, conclude
 from rbft.stages.score import score
@@ -39,12 +39,12 @@ from rbft.stages.train import train
 from rbft.stages.write import write
 from rbft.terminal import make_console, quieten
 from rbft.training.callbacks import GracefulStop
-from rbft.training.checkpoint import PLACES
+from rbft.training.checkpoint import MANIFEST
 from rbft.training.rank_watch import RankWatch
 
 STARTED = "started.json"
 
-_RUNS: dict[str, Callable[[Work], Outcome]] = {
+_RUNS: dict[str, Callable[[StageContext], StageResult]] = {
     "write": write,
     "rationale": train,
     "classification": train,
@@ -126,7 +126,7 @@ def _run_stage(
         write_atomic(folder / "config.yaml", yaml.safe_dump(entry.config, sort_keys=False, allow_unicode=True))
     L.seed_everything(int(entry.config["seed_everything"]), workers=True, verbose=False)
     start = time.monotonic()
-    work = Work(
+    context = StageContext(
         entry=entry,
         folder=folder,
         run_dir=experiment.run_dir,
@@ -134,13 +134,13 @@ def _run_stage(
         profile=experiment.profile,
         ranks=ranks,
         stop=GracefulStop(
-            folder / "checkpoints" / PLACES, again=shlex.join(part for part in command if part != "--restart")
+            folder / "checkpoints" / MANIFEST, again=shlex.join(part for part in command if part != "--restart")
         ),
     )
     on_gpu = torch.cuda.is_available()
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
-    outcome = _RUNS[entry.stage.kind](work)
+    outcome = _RUNS[entry.stage.kind](context)
     # of the first process; the others do the same
     memory = {"gpu_memory_bytes": torch.cuda.max_memory_allocated()} if on_gpu else {}
     if first_rank():
@@ -206,7 +206,7 @@ def _run_stages(
         _clear(experiment, entry, console)
         ran += 1
         with writing_once(experiment, entry, author_of(entry), console):
-            # no rank looks for a place to continue from before the old one is set aside
+            # no rank looks for a checkpoint to continue from before the old one is set aside
             wait_for_all()
             if _is_done(experiment, entry):
                 continue

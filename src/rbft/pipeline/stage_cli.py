@@ -224,7 +224,7 @@ class StageCLI(LightningCLI):
         parser.add_argument("--variant", type=str, default=None, help="Folder name; the method by default.")
         parser.add_argument("--run_root", type=str, default="runs", help="Where run folders are made.")
         parser.add_argument(
-            "--save_every", type=int, default=100, help="Optimiser steps between saved places; 0: epochs."
+            "--save_every", type=int, default=100, help="Optimiser steps between two checkpoints; 0: epochs."
         )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:

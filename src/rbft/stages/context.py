@@ -54,7 +54,7 @@ class Prepared:
 
 
 @dataclass(frozen=True)
-class Work:
+class StageContext:
     """A stage about to run.
 
     Args:
@@ -77,7 +77,7 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class StageResult:
     """What a stage left.
 
     Args:
@@ -89,13 +89,13 @@ class Outcome:
     summary: dict[str, Any] = field(default_factory=dict)
 
 
-def make_trainer(work: Work, extra: Sequence[L.Callback] = (), **settings: Any) -> L.Trainer:
+def make_trainer(context: StageContext, extra: Sequence[L.Callback] = (), **settings: Any) -> L.Trainer:
     """The trainer of a stage, with callbacks of its own and `settings` in the place of the configuration's."""
-    make = partial(work.entry.make_trainer, **settings)
-    profiler, stage = work.entry.config["trainer"]["profiler"], work.entry.stage.name
-    callbacks = [work.stop, *extra]
-    trainer = stage_trainer(make, profiler, stage, work.folder, work.console, callbacks, profile=work.profile)
-    work.ranks.look_after(trainer)
+    make = partial(context.entry.make_trainer, **settings)
+    profiler, stage = context.entry.config["trainer"]["profiler"], context.entry.stage.name
+    callbacks = [context.stop, *extra]
+    trainer = stage_trainer(make, profiler, stage, context.folder, context.console, callbacks, profile=context.profile)
+    context.ranks.look_after(trainer)
     return trainer
 
 
@@ -106,15 +106,15 @@ def author_of(entry: Prepared) -> str:
     return entry.module.name + revision + ("" if source is None else f"+{source}:{entry.inputs['weights']}")
 
 
-def start(work: Work, *, keep_base: bool = False) -> None:
+def start(context: StageContext, *, keep_base: bool = False) -> None:
     """Say which weights the stage starts from."""
-    source = work.entry.stage.weights_from
-    folder = None if source is None else work.run_dir / source / "adapter"
-    work.entry.module.start_from(folder, author_of(work.entry), keep_base=keep_base)
+    source = context.entry.stage.weights_from
+    folder = None if source is None else context.run_dir / source / "adapter"
+    context.entry.module.start_from(folder, author_of(context.entry), keep_base=keep_base)
 
 
-def connect(work: Work, trainer: L.Trainer | None, **rows: Sequence[Example]) -> None:
+def connect(context: StageContext, trainer: L.Trainer | None, **rows: Sequence[Example]) -> None:
     """Say what the loaders of each role yield."""
-    entry = work.entry
+    entry = context.entry
     accumulate = 1 if trainer is None else trainer.accumulate_grad_batches
     entry.datamodule.connect(int(entry.config["seed_everything"]), accumulate, **rows)

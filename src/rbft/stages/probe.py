@@ -14,23 +14,23 @@ from rbft.evaluation.predictions import Prediction, probabilities, write_predict
 from rbft.evaluation.probe import choose_strength, fit_probe
 from rbft.ranks import first_rank
 from rbft.runs.run_folder import VALIDATION
-from rbft.stages.context import Outcome, Work, connect, make_trainer, start
+from rbft.stages.context import StageContext, StageResult, connect, make_trainer, start
 from rbft.stages.score import TESTED, leave_test
 from rbft.training.pooling import FeaturePool
 from rbft.training.profile import profiled
 
 
-def probe(work: Work) -> Outcome:
+def probe(context: StageContext) -> StageResult:
     """Encode the training, validation and test videos, fit the probe to the first, choose on the second, test."""
-    module, data = work.entry.module, work.entry.datamodule
-    trainer = make_trainer(work)
-    start(work)
-    splits, prompt = data.splits, work.entry.book.label_prompt()
+    module, data = context.entry.module, context.entry.datamodule
+    trainer = make_trainer(context)
+    start(context)
+    splits, prompt = data.splits, context.entry.book.label_prompt()
     records = list(dict.fromkeys((*splits.train, *splits.val, *splits.test)))
     examples = [Example(record, prompt) for record in records]
-    connect(work, trainer, predict=examples)
+    connect(context, trainer, predict=examples)
     module.pool = pool = FeaturePool()
-    with work.stop, profiled(trainer, work.entry.stage.name, work.folder, work.console):
+    with context.stop, profiled(trainer, context.entry.stage.name, context.folder, context.console):
         trainer.predict(module, datamodule=data, return_predictions=False)
     pooled = pool.gather(examples, trainer.world_size)
 
@@ -49,12 +49,12 @@ def probe(work: Work) -> Outcome:
 
     validated = answers(splits.val)
     calibration = fit_temperature(validated, names)
-    metrics = leave_test(work, trainer, answers(splits.test), calibration)
+    metrics = leave_test(context, trainer, answers(splits.test), calibration)
     if first_rank():
-        write_predictions(work.folder / VALIDATION, calibration.apply(validated))
+        write_predictions(context.folder / VALIDATION, calibration.apply(validated))
         by = {"validation": f"{len(splits.val)} validation videos", "folds": "folds of the training videos"}
         why = f"chosen on {by[strength.chosen_on]}" if strength.chosen_on in by else "nothing to choose it by"
-        work.console.print(
+        context.console.print(
             f"  linear probe on {features.shape[1]} features of {len(labels)} videos, L2 {strength.value:g} ({why})"
         )
     summary = {
@@ -66,7 +66,7 @@ def probe(work: Work) -> Outcome:
         "features": features.shape[1],
         "rows": len(labels),
     }
-    return Outcome((*TESTED, VALIDATION), summary)
+    return StageResult((*TESTED, VALIDATION), summary)
 
 
 def _prediction(record: VideoRecord, scores: Sequence[float], names: Sequence[str]) -> Prediction:

@@ -17,7 +17,7 @@ from rbft.evaluation.predictions import Prediction, write_predictions
 from rbft.files import write_json
 from rbft.ranks import first_rank
 from rbft.runs.run_folder import VALIDATION
-from rbft.stages.context import Outcome, Work, connect, make_trainer, start
+from rbft.stages.context import StageContext, StageResult, connect, make_trainer, start
 from rbft.training.logging import log_confusion, log_reliability
 from rbft.training.profile import profiled
 from rbft.training.sharding import require_direct
@@ -27,20 +27,20 @@ TESTED = ("predictions.jsonl", "metrics.json", "calibration.json")
 UNCALIBRATED = Calibration(absent="this kind of classifier is not calibrated")
 
 
-def score(work: Work) -> Outcome:
+def score(context: StageContext) -> StageResult:
     """Score every test video against the closed set of labels."""
-    module, data = work.entry.module, work.entry.datamodule
-    trainer = make_trainer(work)
+    module, data = context.entry.module, context.entry.datamodule
+    trainer = make_trainer(context)
     settings, scoring = module.answering, module.scoring
     require_direct(trainer, settings)
-    start(work, keep_base=settings.strength != 1)
+    start(context, keep_base=settings.strength != 1)
     rows = {"test": scoring.examples(data.splits.test, reasoned=settings.writes)}
     validates = bool(data.splits.val) and (settings.needs_validation or settings.calibrate)
     if validates:
         rows["val"] = scoring.examples(data.splits.val, reasoned=settings.writes)
-    connect(work, trainer, **rows)
-    with work.stop, profiled(trainer, work.entry.stage.name, work.folder, work.console):
-        choice, validated = _settle(work, trainer)
+    connect(context, trainer, **rows)
+    with context.stop, profiled(trainer, context.entry.stage.name, context.folder, context.console):
+        choice, validated = _settle(context, trainer)
         module.strength = choice.strength
         if validates and not validated:
             trainer.validate(module, datamodule=data, verbose=False)
@@ -53,23 +53,23 @@ def score(work: Work) -> Outcome:
     )
     off = Calibration(absent="model.answering.calibrate is off")
     calibration = fit_temperature(validated, names) if settings.calibrate else off
-    metrics = leave_test(work, trainer, answered, calibration)
+    metrics = leave_test(context, trainer, answered, calibration)
     if settings.writes or settings.strength != 1 or scoring.scorer.prior is not None:
-        _tell_answering(work, choice, metrics)
+        _tell_answering(context, choice, metrics)
     if not validated:
-        return Outcome(TESTED, {"test/accuracy": metrics["test/accuracy"]})
+        return StageResult(TESTED, {"test/accuracy": metrics["test/accuracy"]})
     if first_rank():
-        write_predictions(work.folder / VALIDATION, calibration.apply(validated))
-    return Outcome((*TESTED, VALIDATION), {"test/accuracy": metrics["test/accuracy"]})
+        write_predictions(context.folder / VALIDATION, calibration.apply(validated))
+    return StageResult((*TESTED, VALIDATION), {"test/accuracy": metrics["test/accuracy"]})
 
 
 def leave_test(
-    work: Work, trainer: L.Trainer, answered: Sequence[Prediction], calibration: Calibration = UNCALIBRATED
+    context: StageContext, trainer: L.Trainer, answered: Sequence[Prediction], calibration: Calibration = UNCALIBRATED
 ) -> Metrics:
     """Leave the predictions and figures of a test in its folder and in TensorBoard, on the first rank.
 
     Args:
-        work: The stage.
+        context: The stage.
         trainer: Its trainer.
         answered: A prediction for each test video that was read; those that cannot be read are added as wrong.
         calibration: Of their probabilities.
@@ -77,31 +77,31 @@ def leave_test(
     Returns:
         The figures.
     """
-    data = work.entry.datamodule
+    data = context.entry.datamodule
     predictions = calibration.apply([*answered, *(_wrong(record) for record in data.unreadable)])
     metrics = test_metrics(predictions, data.labels, [record.label for record in data.splits.train])
     if first_rank():
-        write_predictions(work.folder / "predictions.jsonl", predictions)
-        write_json(work.folder / "metrics.json", metrics)
-        write_json(work.folder / "calibration.json", calibration.to_json())
-        log_reliability(work.folder / "tensorboard", predictions, data.labels)
-        log_confusion(work.folder / "tensorboard", answered, data.labels)
+        write_predictions(context.folder / "predictions.jsonl", predictions)
+        write_json(context.folder / "metrics.json", metrics)
+        write_json(context.folder / "calibration.json", calibration.to_json())
+        log_reliability(context.folder / "tensorboard", predictions, data.labels)
+        log_confusion(context.folder / "tensorboard", answered, data.labels)
         numbers: dict[str, Any] = {key: value for key, value in metrics.items() if _number(value)}
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                logger.log_hyperparams(_flat(work.entry.inputs), numbers)
+                logger.log_hyperparams(_flat(context.entry.inputs), numbers)
             else:
-                logger.log_hyperparams(_flat(work.entry.inputs))
+                logger.log_hyperparams(_flat(context.entry.inputs))
                 logger.log_metrics(numbers)
             logger.finalize("success")
     return metrics
 
 
-def _settle(work: Work, trainer: L.Trainer) -> tuple[Choice, Sequence[Prediction]]:
+def _settle(context: StageContext, trainer: L.Trainer) -> tuple[Choice, Sequence[Prediction]]:
     """How test videos are to be answered, by the validation videos where these decide, and what was said of them."""
-    module, data = work.entry.module, work.entry.datamodule
+    module, data = context.entry.module, context.entry.datamodule
     settings = module.answering
-    strengths = settings.tried_strengths(tuned=work.entry.stage.weights_from is not None)
+    strengths = settings.tried_strengths(tuned=context.entry.stage.weights_from is not None)
     if len(strengths) == len(settings.candidates) == 1:
         return Choice(*settings.candidates[0], strengths[0]), ()
     found = {}
@@ -113,20 +113,20 @@ def _settle(work: Work, trainer: L.Trainer) -> tuple[Choice, Sequence[Prediction
     return choice, found[choice.strength]
 
 
-def _tell_answering(work: Work, choice: Choice, metrics: Metrics) -> None:
+def _tell_answering(context: StageContext, choice: Choice, metrics: Metrics) -> None:
     """Say and store how the answers were come by, and what they cost."""
-    scoring, videos = work.entry.module.scoring, len(work.entry.datamodule.splits.test)
+    scoring, videos = context.entry.module.scoring, len(context.entry.datamodule.splits.test)
     cost = {f"{mode}_seconds_per_video": seconds / max(1, videos) for mode, seconds in scoring.seconds.items()}
     cost["tokens_written_per_video"] = scoring.tokens_written / max(1, videos)
     shown = {key: value for key, value in metrics.items() if key.startswith("test/accuracy_") and _number(value)}
     if first_rank():
         # what a blank clip scores, so that videos can be answered without the test's
         prior = None if scoring.scorer.prior is None else scoring.scorer.prior.tolist()
-        write_json(work.folder / "answering.json", asdict(choice) | cost | shown | {"label_prior": prior})
+        write_json(context.folder / "answering.json", asdict(choice) | cost | shown | {"label_prior": prior})
         how = choice.mode + (f" (rationale {choice.mixture_weight:g})" if choice.mode == "mixture" else "")
         why = "" if choice.validation_accuracy is None else f", {choice.validation_accuracy:.1%} right on validation"
         each = "".join(f", {key.removeprefix('test/accuracy_')} {value:.1%}" for key, value in shown.items())
-        work.console.print(f"  answered: {how}, strength {choice.strength:g}{why}{each}")
+        context.console.print(f"  answered: {how}, strength {choice.strength:g}{why}{each}")
 
 
 def _wrong(record: VideoRecord) -> Prediction:

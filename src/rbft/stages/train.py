@@ -14,9 +14,9 @@ from rbft.errors import StageError
 from rbft.objectives.rationale import RationaleObjective
 from rbft.ranks import first_rank
 from rbft.rationales.store import Rationale, read_rationales
-from rbft.stages.context import Outcome, Work, connect, make_trainer, start
+from rbft.stages.context import StageContext, StageResult, connect, make_trainer, start
 from rbft.training.best import KeepBest
-from rbft.training.callbacks import SavePlace
+from rbft.training.callbacks import SaveCheckpoint
 from rbft.training.logging import ConfusionLogger
 from rbft.training.profile import profiled
 from rbft.vlm.tuning import save_trained
@@ -37,58 +37,63 @@ def refuse_held_out(rationales: Sequence[Rationale], splits: Splits) -> None:
             )
 
 
-def _tokens(work: Work, rows: Sequence[Example]) -> int:
+def _tokens(context: StageContext, rows: Sequence[Example]) -> int:
     """Supervised tokens of rows, in one epoch."""
-    target_ids = work.entry.processor.target_ids
+    target_ids = context.entry.processor.target_ids
     return sum(len(target_ids(row.prompt, row.answer)) for row in rows if row.answer is not None)
 
 
-def matched_epochs(work: Work, rows: Sequence[Example], rationales: Sequence[Rationale]) -> dict[str, Any]:
+def matched_epochs(context: StageContext, rows: Sequence[Example], rationales: Sequence[Rationale]) -> dict[str, Any]:
     """Trainer settings of direct SFT that sees as many supervised tokens as RB-FT; none where it need not.
 
     Args:
-        work: The stage.
+        context: The stage.
         rows: Its own rows.
         rationales: Those that RB-FT would train on.
 
     Returns:
         Its own epochs and those that make up for `rationale_epochs` over the rationales, to the nearest whole epoch.
     """
-    entry = work.entry
+    entry = context.entry
     if not entry.stage.rationale_epochs:
         return {}
     theirs = RationaleObjective().examples(entry.datamodule.splits.train, entry.book, rationales)
-    more = entry.stage.rationale_epochs * _tokens(work, theirs) / _tokens(work, rows)
+    more = entry.stage.rationale_epochs * _tokens(context, theirs) / _tokens(context, rows)
     own = entry.config["trainer"]["max_epochs"] or 1
-    work.console.print(
+    context.console.print(
         f"  {round(more)} epochs for the tokens of {entry.stage.rationale_epochs} epochs over "
         f"{len(theirs)} rationales, and {own} of its own"
     )
     return {"max_epochs": own + round(more)}
 
 
-def train(work: Work) -> Outcome:
+def train(context: StageContext) -> StageResult:
     """Fine-tune on what the stage's objective asks for."""
-    entry, module, data = work.entry, work.entry.module, work.entry.datamodule
+    entry, module, data = context.entry, context.entry.module, context.entry.datamodule
     source = entry.stage.rationales_from
-    rationales = [] if source is None else read_rationales(work.run_dir / source / "rationales.jsonl")
+    rationales = [] if source is None else read_rationales(context.run_dir / source / "rationales.jsonl")
     if module.control is not None and rationales:
         rationales = module.control.apply([r for r in rationales if r.kept], module.seed, data.splits.train)
-        work.console.print(f"  trained on a control: {type(module.control).__name__}")
+        context.console.print(f"  trained on a control: {type(module.control).__name__}")
     refuse_held_out(rationales, data.splits)
     assert module.objective is not None
     rows = module.objective.examples(data.splits.train, entry.book, rationales)
     prompt = entry.book.label_prompt()
-    place = work.stop.path
-    best = KeepBest(place.parent / "best", module.selection.patience, write=first_rank())
+    manifest = context.stop.path
+    best = KeepBest(manifest.parent / "best", module.selection.patience, write=first_rank())
     choosing = [best] if module.selection.weights == "best" else []
-    # in this order: the place that is saved behind an epoch holds what was best up to then
-    extra = [*choosing, SavePlace(place, entry.config["save_every"]), LearningRateMonitor("step"), ConfusionLogger()]
-    trainer = make_trainer(work, extra, **matched_epochs(work, rows, rationales))
-    start(work)
-    connect(work, trainer, train=rows, val=[Example(record, prompt) for record in data.splits.val])
-    with work.stop, profiled(trainer, work.entry.stage.name, work.folder, work.console):
-        trainer.fit(module, datamodule=data, ckpt_path=str(place) if place.is_file() else None, weights_only=True)
+    # in this order: the checkpoint that is saved behind an epoch holds what was best up to then
+    extra = [
+        *choosing,
+        SaveCheckpoint(manifest, entry.config["save_every"]),
+        LearningRateMonitor("step"),
+        ConfusionLogger(),
+    ]
+    trainer = make_trainer(context, extra, **matched_epochs(context, rows, rationales))
+    start(context)
+    connect(context, trainer, train=rows, val=[Example(record, prompt) for record in data.splits.val])
+    with context.stop, profiled(trainer, context.entry.stage.name, context.folder, context.console):
+        trainer.fit(module, datamodule=data, ckpt_path=str(manifest) if manifest.is_file() else None, weights_only=True)
     loss = trainer.callback_metrics.get("train/loss")
     summary = {
         "rows": len(rows),
@@ -101,12 +106,12 @@ def train(work: Work) -> Outcome:
     if choosing:
         summary["best_epoch"] = best.epoch + 1
     else:
-        save_trained(module.ready.model, work.folder / "adapter", write=first_rank())
+        save_trained(module.ready.model, context.folder / "adapter", write=first_rank())
     if first_rank():
         if choosing:
-            shutil.copytree(best.folder, work.folder / "adapter", dirs_exist_ok=True)
-        # the place in the run is of no use once the stage is done, and with full fine-tuning it is the largest file
-        shutil.rmtree(place.parent, ignore_errors=True)
+            shutil.copytree(best.folder, context.folder / "adapter", dirs_exist_ok=True)
+        # the checkpoint is of no use once the stage is done, and with full fine-tuning it is the largest file
+        shutil.rmtree(manifest.parent, ignore_errors=True)
         figures = "".join(f", {key} {value:.3f}" for key, value in summary.items() if isinstance(value, float))
-        work.console.print(f"  {summary['rows']} rows, {summary['steps']} steps{figures}")
-    return Outcome(("adapter",), summary)
+        context.console.print(f"  {summary['rows']} rows, {summary['steps']} steps{figures}")
+    return StageResult(("adapter",), summary)

@@ -14,7 +14,7 @@ from rbft.data.records import VideoRecord
 from rbft.ranks import can_agree, first_rank, grouped, wait_for_all
 from rbft.rationales.store import Rationale, RationaleStore
 from rbft.rationales.writer import Attempt
-from rbft.stages.context import Outcome, Work, author_of, connect, make_trainer, start
+from rbft.stages.context import StageContext, StageResult, author_of, connect, make_trainer, start
 from rbft.stages.verification import describe_dropped, describe_rescued, judge_written
 from rbft.stages.vllm_stage import write_elsewhere
 from rbft.training.logging import log_rationales
@@ -22,27 +22,27 @@ from rbft.training.profile import profiled
 from rbft.vlm.sharded import is_spread
 
 
-def write(work: Work) -> Outcome:
+def write(context: StageContext) -> StageResult:
     """Prompt the model for rationales of each training video, attempt by attempt, and decide which are trained on."""
-    entry, module, data = work.entry, work.entry.module, work.entry.datamodule
-    store = RationaleStore(work.folder)
-    start(work)
-    trainer = make_trainer(work)
+    entry, module, data = context.entry, context.entry.module, context.entry.datamodule
+    store = RationaleStore(context.folder)
+    start(context)
+    trainer = make_trainer(context)
     labelled = {record.id: record for record in data.splits.train}
     everyone = [*data.splits.train, *data.unlabelled_videos]
     # only the first process judges; where all must read together, they all hold the same
     judged: list[Rationale] = []
     attempts = module.writer.attempts(entry.book.prompts.hint)
     if len(attempts) > 1:
-        _come_together(work, trainer, store, everyone, attempts[0])
+        _come_together(context, trainer, store, everyone, attempts[0])
     for attempt in attempts:
         records = everyone if attempt.number == 0 else _pending(store, attempt, everyone, judged)
         records = [record for record in records if attempt.unlabelled or record.id in labelled]
         if not records:
             continue
         if attempt.number:
-            work.console.print(f"  attempt {attempt.number + 1}: {len(records)} videos have no rationale yet")
-        _write_what_is_left(work, trainer, store, attempt, records)
+            context.console.print(f"  attempt {attempt.number + 1}: {len(records)} videos have no rationale yet")
+        _write_what_is_left(context, trainer, store, attempt, records)
         written = store.collect(records, module.writer.numbers(attempt)) if first_rank() else []
         # a model that is spread over processes reads them on all of them
         together = module.vlm is not None and is_spread(module.vlm)
@@ -50,43 +50,43 @@ def write(work: Work) -> Outcome:
             written = trainer.strategy.broadcast(written)
         if first_rank() or together:
             device = trainer.strategy.root_device
-            judged = judge_written(entry, [*judged, *written], device, work.console, standing=len(judged))
+            judged = judge_written(entry, [*judged, *written], device, context.console, standing=len(judged))
     if not first_rank():
-        return Outcome(())
+        return StageResult(())
     place = {record.id: number for number, record in enumerate(everyone)}
     judged.sort(key=lambda rationale: (place[rationale.id], rationale.sample))
     # each with its reason, for whoever wants to know why a class has none
     store.save(judged)
     rationales = module.keep.settle(judged, entry.book)
     store.save(rationales)
-    log_rationales(work.folder / "tensorboard", data, rationales)
-    return Outcome(("rationales.jsonl",), _tell(work, rationales))
+    log_rationales(context.folder / "tensorboard", data, rationales)
+    return StageResult(("rationales.jsonl",), _tell(context, rationales))
 
 
 def _come_together(
-    work: Work, trainer: L.Trainer, store: RationaleStore, everyone: Sequence[VideoRecord], first: Attempt
+    context: StageContext, trainer: L.Trainer, store: RationaleStore, everyone: Sequence[VideoRecord], first: Attempt
 ) -> None:
     """Have all processes of the run there before the first of them decides what the others are to write.
 
     Writing brings them together; but what an interrupted run has written is not written again.
     """
-    module, data = work.entry.module, work.entry.datamodule
+    module, data = context.entry.module, context.entry.datamodule
     if module.writer.vllm is not None:
         # one process writes, and where a launcher has started others they wait for what it says
         if not can_agree():
             trainer.strategy.setup_environment()
         return
-    examples = module.writer.examples(everyone, work.entry.book, first)
-    if trainer.world_size > 1 and not grouped() and not _left(work, store, first, examples):
-        connect(work, trainer, predict=examples)
+    examples = module.writer.examples(everyone, context.entry.book, first)
+    if trainer.world_size > 1 and not grouped() and not _left(context, store, first, examples):
+        connect(context, trainer, predict=examples)
         trainer.limit_predict_batches = 0
         trainer.predict(module, datamodule=data, return_predictions=False)
         trainer.limit_predict_batches = 1.0
 
 
-def _left(work: Work, store: RationaleStore, attempt: Attempt, examples: Sequence[Example]) -> list[Example]:
+def _left(context: StageContext, store: RationaleStore, attempt: Attempt, examples: Sequence[Example]) -> list[Example]:
     """What an attempt has not written yet."""
-    done, numbers = store.written(), work.entry.module.writer.numbers(attempt)
+    done, numbers = store.written(), context.entry.module.writer.numbers(attempt)
     return [row for row in examples if any((row.record.id, number) not in done for number in numbers)]
 
 
@@ -103,28 +103,28 @@ def _pending(
 
 
 def _write_what_is_left(
-    work: Work, trainer: L.Trainer, store: RationaleStore, attempt: Attempt, records: Sequence[VideoRecord]
+    context: StageContext, trainer: L.Trainer, store: RationaleStore, attempt: Attempt, records: Sequence[VideoRecord]
 ) -> None:
     """Have an attempt written, but for what an interrupted run has written already."""
-    entry, module, data = work.entry, work.entry.module, work.entry.datamodule
-    left = _left(work, store, attempt, module.writer.examples(records, entry.book, attempt))
+    entry, module, data = context.entry, context.entry.module, context.entry.datamodule
+    left = _left(context, store, attempt, module.writer.examples(records, entry.book, attempt))
     if not left:
         return
     if module.writer.vllm is not None:
         # what has been read here must not stand in the way of the other program
         module.vlm = None
         if first_rank():
-            write_elsewhere(entry, left, attempt, store, author_of(entry), work.folder, work.console)
+            write_elsewhere(entry, left, attempt, store, author_of(entry), context.folder, context.console)
         wait_for_all()
         return
-    connect(work, trainer, predict=left)
+    connect(context, trainer, predict=left)
     module.write_to(store, attempt)
-    with work.stop, profiled(trainer, work.entry.stage.name, work.folder, work.console):
+    with context.stop, profiled(trainer, context.entry.stage.name, context.folder, context.console):
         trainer.predict(module, datamodule=data, return_predictions=False)
     trainer.strategy.barrier()
 
 
-def _tell(work: Work, rationales: Sequence[Rationale]) -> dict[str, Any]:
+def _tell(context: StageContext, rationales: Sequence[Rationale]) -> dict[str, Any]:
     """Say what was written; the figures of the stage."""
     stated = [r for r in rationales if r.labelled and r.stated is not None]
     kept = [r for r in rationales if r.kept]
@@ -143,7 +143,7 @@ def _tell(work: Work, rationales: Sequence[Rationale]) -> dict[str, Any]:
     }
     if clips := {r.id for r in rationales if not r.labelled}:
         summary |= {"unlabelled": len(clips), "unlabelled_kept": len(clips & covered)}
-    say = work.console.print
+    say = context.console.print
     say(
         f"  {summary['rationales']} rationales, {summary['kept']} kept; {summary['state_the_right_class']} of "
         f"{summary['state_a_class']} that name a class name the right one; {summary['truncated']} cut at the limit"

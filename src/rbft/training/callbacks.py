@@ -1,4 +1,4 @@
-"""Around the loops: plain progress lines, saving the place in a run, and stopping where it can be continued."""
+"""Around the loops: plain progress lines, saving the checkpoint, and stopping where it can be continued."""
 
 from __future__ import annotations
 
@@ -63,8 +63,8 @@ class PlainProgress(ProgressBar):
         self._say("wrote batch", args[2] + 1, total, last=args[2] + 1 == total)
 
 
-class SavePlace(L.Callback):
-    """Saves the place at the end of each epoch and every so many optimiser steps.
+class SaveCheckpoint(L.Callback):
+    """Saves the checkpoint at the end of each epoch and every so many optimiser steps.
 
     Args:
         path: Of the checkpoint.
@@ -102,7 +102,7 @@ class GracefulStop(L.Callback):
     The signals are taken over inside a `with` block around the trainer's work, and given back behind it.
 
     Args:
-        path: Where a training stage saves its place.
+        path: Where a training stage saves its checkpoint.
         again: The command that continues.
     """
 

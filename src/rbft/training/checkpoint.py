@@ -17,14 +17,14 @@ from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 from rbft.errors import StageError
 from rbft.files import NOT_JSON, no_room, remove_unfinished, replacing, sync_folder, write_json
 
-PLACES = "last.json"
-"""The manifest of the places in a folder of checkpoints; a trainer is told its path as that of its checkpoint."""
+MANIFEST = "last.json"
+"""The manifest of the checkpoints in a folder of checkpoints; a trainer is told its path as that of its checkpoint."""
 
 _KEPT = 2  # the newest, and the one before it should the disk lose the newest
 
 
 def not_sharded(how: str, strategy: str) -> StageError:
-    """The refusal to go on from a place that another trainer.strategy saved."""
+    """The refusal to go on from a checkpoint that another trainer.strategy saved."""
     return StageError(
         f"this stage was interrupted under {how} and cannot go on; set trainer.strategy {strategy}, or add --restart."
     )
@@ -44,8 +44,8 @@ class Written:
 
 
 @dataclass(frozen=True)
-class Place:
-    """A place in a run.
+class Checkpoint:
+    """A checkpoint of a run.
 
     Args:
         number: Places of a stage are counted from 1.
@@ -89,7 +89,7 @@ class _Hashing:
 
 
 def write_part(content: Mapping[str, Any], path: Path) -> Written:
-    """Write a file of a place: temporary file in the same folder, fsync, rename, fsync of the folder.
+    """Write a file of a checkpoint: temporary file in the same folder, fsync, rename, fsync of the folder.
 
     Raises:
         StorageError: The disk is full; says how much is needed and how much is free.
@@ -122,7 +122,7 @@ def _size(content: object) -> int:
 
 
 def read_part(path: Path, map_location: Any = None) -> dict[str, Any]:
-    """Read a file of a place; code inside it is never run.
+    """Read a file of a checkpoint; code inside it is never run.
 
     Raises:
         StageError: The file is damaged or holds more than data.
@@ -140,8 +140,8 @@ def _unreadable(path: Path, why: str) -> StageError:
     )
 
 
-def places(manifest: Path) -> list[Place]:
-    """The places that a manifest names, the newest first; none where there is no manifest.
+def checkpoints(manifest: Path) -> list[Checkpoint]:
+    """The checkpoints that a manifest names, the newest first; none where there is no manifest.
 
     Raises:
         StageError: It is damaged, or names files elsewhere.
@@ -151,7 +151,7 @@ def places(manifest: Path) -> list[Place]:
     try:
         rows = json.loads(manifest.read_text(encoding="utf-8"))["places"]
         found = [
-            Place(
+            Checkpoint(
                 int(row["number"]),
                 {str(name): Written(**about) for name, about in row["files"].items()},
                 dict(row["about"]),
@@ -161,27 +161,27 @@ def places(manifest: Path) -> list[Place]:
     except (*NOT_JSON, KeyError, TypeError, AttributeError, OSError) as error:
         raise _unreadable(manifest, type(error).__name__) from error
     root = manifest.parent.resolve()
-    for name in (name for place in found for name in place.files):
+    for name in (name for checkpoint in found for name in checkpoint.files):
         if "\0" in name or not (root / name).resolve().is_relative_to(root):
             raise _unreadable(manifest, f"it names {name!r}, which is not in its folder")
     return found
 
 
 def commit(manifest: Path, files: Mapping[str, Written], about: Mapping[str, Any] | None = None) -> None:
-    """Make files that are on disk the newest place; the last thing of a save, and the one that counts.
+    """Make files that are on disk the newest checkpoint; the last thing of a save, and the one that counts.
 
-    What no place consists of any more, leftovers of killed saves included, is removed.
+    What no checkpoint consists of any more, leftovers of killed saves included, is removed.
     """
-    older = places(manifest)[: _KEPT - 1]
+    older = checkpoints(manifest)[: _KEPT - 1]
     number = older[0].number + 1 if older else 1
-    kept = [Place(number, dict(files), dict(about or {})), *older]
-    write_json(manifest, {"places": [asdict(place) for place in kept]})
+    kept = [Checkpoint(number, dict(files), dict(about or {})), *older]
+    write_json(manifest, {"places": [asdict(checkpoint) for checkpoint in kept]})
     _clean(manifest, kept)
 
 
-def _clean(manifest: Path, kept: list[Place]) -> None:
+def _clean(manifest: Path, kept: list[Checkpoint]) -> None:
     remove_unfinished(manifest.parent)
-    named = {Path(name).parts[0] for place in kept for name in place.files}
+    named = {Path(name).parts[0] for checkpoint in kept for name in checkpoint.files}
     for path in manifest.parent.glob("place-*"):
         if path.name in named:
             remove_unfinished(path)
@@ -193,35 +193,35 @@ def _clean(manifest: Path, kept: list[Place]) -> None:
 
 
 def next_name(manifest: Path) -> str:
-    """A name for the newest place that no other has; of a file, or of a folder of files."""
-    found = places(manifest)
+    """A name for the newest checkpoint that no other has; of a file, or of a folder of files."""
+    found = checkpoints(manifest)
     return f"place-{found[0].number + 1 if found else 1}"
 
 
-def newest_whole(manifest: Path) -> Place:
-    """The newest place whose files are as they were written.
+def newest_whole(manifest: Path) -> Checkpoint:
+    """The newest checkpoint whose files are as they were written.
 
     Raises:
         StageError: There is none; names the file and what is wrong with it.
     """
-    found = places(manifest)
+    found = checkpoints(manifest)
     if not found:
-        raise _unreadable(manifest, "no place is named in it" if manifest.is_file() else "there is no such file")
-    trouble = [_trouble(manifest.parent, place) for place in found]
-    for place, wrong in zip(found, trouble, strict=True):
+        raise _unreadable(manifest, "no checkpoint is named in it" if manifest.is_file() else "there is no such file")
+    trouble = [_trouble(manifest.parent, checkpoint) for checkpoint in found]
+    for checkpoint, wrong in zip(found, trouble, strict=True):
         if wrong is None:
-            if place is not found[0]:
-                warnings.warn(f"{trouble[0]}; the stage goes on from the place before it.", stacklevel=2)
-            return place
+            if checkpoint is not found[0]:
+                warnings.warn(f"{trouble[0]}; the stage goes on from the checkpoint before it.", stacklevel=2)
+            return checkpoint
     raise StageError(
-        f"{trouble[0]}, and there is no whole place before it. Remove {manifest.parent} to start the "
+        f"{trouble[0]}, and there is no whole checkpoint before it. Remove {manifest.parent} to start the "
         "stage from its beginning."
     )
 
 
-def _trouble(folder: Path, place: Place) -> str | None:
-    """What is wrong with the files of a place; None if nothing."""
-    for name, written in place.files.items():
+def _trouble(folder: Path, checkpoint: Checkpoint) -> str | None:
+    """What is wrong with the files of a checkpoint; None if nothing."""
+    for name, written in checkpoint.files.items():
         path = folder / name
         try:
             if path.stat().st_size != written.bytes or _digest(path) != written.blake2b:
@@ -239,7 +239,7 @@ def _digest(path: Path) -> str:
 
 
 class AtomicCheckpointIO(CheckpointIO):
-    """Saves a place and commits it; loads the newest that is whole. The path of a checkpoint is that of the manifest.
+    """Saves a checkpoint and commits it; loads the newest that is whole. Its path is that of the manifest.
 
     Lightning's own saving moves a file from TMPDIR, which is a copy, not a rename, across file systems, and never
     syncs it to disk.
@@ -257,16 +257,16 @@ class AtomicCheckpointIO(CheckpointIO):
         """Read a checkpoint of this machine.
 
         Raises:
-            StageError: No place is whole, or it holds more than data, or it was saved in shards.
+            StageError: No checkpoint is whole, or it holds more than data, or it was saved in shards.
         """
         manifest = Path(path)
-        place = newest_whole(manifest)
-        if "shards" in place.about or len(place.files) != 1:
+        checkpoint = newest_whole(manifest)
+        if "shards" in checkpoint.about or len(checkpoint.files) != 1:
             raise not_sharded("trainer.strategy fsdp2", "as it was")
-        return read_part(manifest.parent / next(iter(place.files)), map_location)
+        return read_part(manifest.parent / next(iter(checkpoint.files)), map_location)
 
     def remove_checkpoint(self, path: str | Path) -> None:
-        """Delete a manifest and all places that it names."""
+        """Delete a manifest and all checkpoints that it names."""
         manifest = Path(path)
         manifest.unlink(missing_ok=True)
         _clean(manifest, [])

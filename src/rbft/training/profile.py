@@ -38,7 +38,7 @@ PARTS = {
     "backward": "gradients, exchanged",
     "optimiser": "updating weights",
     "validation": "scoring, all parts of it",
-    "saving": "the place in the run",
+    "saving": "the checkpoint",
     "other": "logging, progress, idle",
 }
 """What a stage's time is divided into, in the order of a step."""

@@ -20,7 +20,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from rbft.answering.settings import Answering
 from rbft.errors import ConfigError, StageError
-from rbft.training.checkpoint import Place, commit, newest_whole, next_name, not_sharded, read_part, write_part
+from rbft.training.checkpoint import Checkpoint, commit, newest_whole, next_name, not_sharded, read_part, write_part
 from rbft.vlm.model import VLM
 from rbft.vlm.tuning import trained_state
 
@@ -85,8 +85,8 @@ def require_direct(trainer: L.Trainer, answering: Answering) -> None:
 class ShardedStrategy(ModelParallelStrategy):
     """`trainer.strategy: fsdp2`: one shard of the model for each process of the run, no tensor parallelism.
 
-    A place in the run is a folder in which each process keeps its shards. The manifest names it when all of them are on
-    disk, so a place is whole or absent; nothing is gathered for it.
+    A checkpoint is a folder in which each process keeps its shards. The manifest names it when all of them are on
+    disk, so a checkpoint is whole or absent; nothing is gathered for it.
     """
 
     def __init__(self) -> None:
@@ -94,7 +94,7 @@ class ShardedStrategy(ModelParallelStrategy):
 
     @property
     def lightning_restore_optimizer(self) -> bool:
-        """The place in a run is read by this class alone."""
+        """The checkpoint is read by this class alone."""
         return True
 
     def setup_environment(self) -> None:
@@ -120,7 +120,7 @@ class ShardedStrategy(ModelParallelStrategy):
             loop.inference_mode = False
         super().setup(trainer)
 
-    # -- the place in a run
+    # -- the checkpoint
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
         """This process's shards of what is trained."""
@@ -150,15 +150,15 @@ class ShardedStrategy(ModelParallelStrategy):
             StageError: It was saved by another strategy or by another number of processes, or is damaged.
         """
         manifest = Path(checkpoint_path)
-        # all processes must go on from the same place
-        place, refusal = self.broadcast(_newest(manifest) if self.global_rank == 0 else (None, ""))
-        if place is None:
+        # all processes must go on from the same checkpoint
+        checkpoint, refusal = self.broadcast(_newest(manifest) if self.global_rank == 0 else (None, ""))
+        if checkpoint is None:
             raise StageError(refusal)
-        if "shards" not in place.about:
+        if "shards" not in checkpoint.about:
             raise not_sharded("another strategy", "as it was")
         assert self.lightning_module is not None
-        self.lightning_module.on_load_checkpoint(place.about)
-        names = {Path(name).name: name for name in place.files}
+        self.lightning_module.on_load_checkpoint(checkpoint.about)
+        names = {Path(name).name: name for name in checkpoint.files}
         return read_part(manifest.parent / names[f"rank{self.global_rank}.ckpt"], "cpu")
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
@@ -179,8 +179,8 @@ class ShardedStrategy(ModelParallelStrategy):
             optimizer.load_state_dict({**saved, "state": state})
 
 
-def _newest(manifest: Path) -> tuple[Place | None, str]:
-    """The place to go on from, or why there is none."""
+def _newest(manifest: Path) -> tuple[Checkpoint | None, str]:
+    """The checkpoint to go on from, or why there is none."""
     try:
         return newest_whole(manifest), ""
     except StageError as error:
