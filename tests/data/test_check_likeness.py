@@ -6,10 +6,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.support.display_matrix import EIGHT, shown, write_oriented
 from tests.support.scenes import scene
+from tests.support.videos import write_video
 
 from rbft.data import perceptual_hash as module
-from rbft.data.perceptual_hash import NUM_PICTURES, PICTURE_SIZE, most_alike, signature
+from rbft.data.leaks import near_duplicates
+from rbft.data.perceptual_hash import NUM_PICTURES, PICTURE_SIZE, mirrored, most_alike, signature
+from rbft.data.records import VideoRecord
+from rbft.data.video_facts import inspect_video
 
 
 def pictures(seed, shift=0.0, noise=0.0):
@@ -33,6 +38,14 @@ def test_time_matters():
     back = signature(np.concatenate([other[:half], one[half:]]))
     _, value = most_alike([back], [there])
     assert value[0] < 0.6
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_mirrored_signature_is_that_of_the_mirrored_pictures(seed):
+    found = pictures(seed)
+    assert mirrored(signature(found)) == signature(np.ascontiguousarray(found[..., ::-1])) != signature(found)
+    assert mirrored(mirrored(signature(found))) == signature(found)
+    assert mirrored("") == ""
 
 
 def test_even_pictures_have_no_signature_and_are_like_nothing():
@@ -66,3 +79,17 @@ def test_blocks_give_what_counting_bit_by_bit_gives(seed, some, others, block):
         best, value = most_alike(some_texts, other_texts)
     np.testing.assert_allclose(value, expected.max(axis=1), rtol=1e-6)
     np.testing.assert_allclose(expected[np.arange(some), best], expected.max(axis=1), rtol=1e-6)
+
+
+def test_copies_are_found_whatever_way_they_are_stored_and_mirrored_too(tmp_path):
+    frames, matrix = scene(3, size=(96, 96)), EIGHT["rows as columns"]
+    write_oriented(tmp_path / "camera.mp4", matrix, frames)
+    upright = np.stack([shown(frame, matrix) for frame in frames])
+    write_video(tmp_path / "converted.mp4", upright, codec_options={"crf": "30"})
+    write_video(tmp_path / "mirrored.mp4", np.ascontiguousarray(upright[:, :, ::-1]), codec_options={"crf": "30"})
+    names = ("camera.mp4", "converted.mp4", "mirrored.mp4")
+    facts = {name: inspect_video(name, tmp_path, name, 60) for name in names}
+    for name, said in zip(names[1:], (False, True), strict=True):
+        sides = {"train": [VideoRecord("a", "camera.mp4", "x")], "test": [VideoRecord("b", name, "x")]}
+        (finding,) = near_duplicates(sides, facts, 0.9, [])
+        assert (" mirrored, likeness" in finding.message) == said

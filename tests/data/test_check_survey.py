@@ -20,7 +20,7 @@ from rich.console import Console
 from tests.support.scenes import write_scene
 from tests.support.videos import write_video
 
-from rbft.data import fingerprint
+from rbft import files
 from rbft.data import survey as module
 from rbft.data.survey import CACHE_FILE, decode_in_processes, survey
 from rbft.data.video_facts import VideoFacts, inspect_video
@@ -134,7 +134,7 @@ def test_changed_bytes_are_decoded_again(root, decoded):
     data = (root / "other.mp4").read_bytes()
     (root / "v1.mp4").write_bytes(data + bytes(max(0, times.st_size - len(data))))
     os.utime(root / "v1.mp4", ns=(times.st_atime_ns, times.st_mtime_ns))
-    fingerprint._digest.cache_clear()  # as in a new process: within one, size and time stand for the content
+    files._digest.cache_clear()  # as in a new process: within one, size and time stand for the content
     changed = look(root, "v0.mp4", "v1.mp4")
     assert decoded[3:] == ["v1.mp4"]
     assert changed["v1.mp4"].digest == file_digest(root / "v1.mp4")

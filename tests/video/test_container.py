@@ -275,7 +275,7 @@ def test_flipped_bits_never_raise_anything_else(tmp_path: Path) -> None:
 def test_probe(rotation: int, tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", num_frames=30, size=(96, 128), fps=10, bframes=2, rotation=rotation)
     info = probe("a.mp4", root=tmp_path)
-    assert (info.path, info.codec, info.rotation) == ("a.mp4", "h264", rotation)
+    assert (info.path, info.codec, info.orientation.rotation) == ("a.mp4", "h264", rotation)
     assert (info.width, info.height) == ((96, 128) if rotation % 180 else (128, 96))
     assert "mp4" in info.container
     assert (info.fps, info.declared_frames, info.duration, info.start) == (10.0, 30, 3.0, 0.0)

@@ -54,7 +54,7 @@ def test_every_file_is_read_exactly_or_refused_with_a_reason(media_root: Path) -
         count, expected = decode_plainly(path, set(indices))
         assert count == count_frames(path) == total, name
         info = probe(path)
-        assert info.rotation == int(row["rotation_degrees"]) % 360, name
+        assert info.orientation.rotation == int(row["rotation_degrees"]) % 360, name
         assert info.start == pytest.approx(float(row["start_seconds"] or 0)), name
         assert info.declared_frames == int(row["declared_frames"]), name
         assert (info.height, info.width) == expected[0].shape[1:], name

@@ -9,11 +9,11 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from rbft.data.findings import SIDES, Finding, Sides, some_of
-from rbft.data.perceptual_hash import most_alike
+from rbft.data.perceptual_hash import mirrored, most_alike
 from rbft.data.records import VideoRecord
 from rbft.data.video_facts import VideoFacts
 
-_MOST_PAIRS = 1_000_000_000  # about a minute on one core
+_MOST_PAIRS = 500_000_000  # about a minute on one core, as each pair is looked at twice
 _NAMED = 4
 
 
@@ -95,12 +95,16 @@ def near_duplicates(
                 f"more than {_MOST_PAIRS:,} pairs. data.shots makes the training split smaller."
             )
             continue
-        best, value = most_alike([facts[r.path].signature for r in some], [facts[r.path].signature for r in others])
-        for row in np.flatnonzero(value >= threshold):
-            record, other = some[row], others[best[row]]
+        left, right = ([facts[record.path].signature for record in side] for side in (some, others))
+        best, value = most_alike(left, right)
+        best_mirrored, value_mirrored = most_alike([mirrored(signature) for signature in left], right)
+        for row in np.flatnonzero(np.maximum(value, value_mirrored) >= threshold):
+            turned = value_mirrored[row] > value[row]
+            record, other = some[row], others[(best_mirrored if turned else best)[row]]
             yield Finding(
                 "near_duplicate",
-                f"{record.path} ({second}) looks like {other.path} ({first}), likeness {value[row]:.2f}. Look at both: "
-                "give videos of one scene one group, and take copies out.",
+                f"{record.path} ({second}) looks like {other.path} ({first}){' mirrored' if turned else ''}, likeness "
+                f"{max(value[row], value_mirrored[row]):.2f}. Look at both: give videos of one scene one group, and "
+                "take copies out.",
                 (record.id, other.id),
             )

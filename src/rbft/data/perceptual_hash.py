@@ -41,6 +41,16 @@ def signature(pictures: np.ndarray) -> str:
     return np.packbits(np.concatenate([up, down])).tobytes().hex()
 
 
+def mirrored(text: str) -> str:
+    """The signature of the clip whose pictures are mirrored left to right."""
+    if not text:
+        return ""
+    bits = np.unpackbits(np.frombuffer(bytes.fromhex(text), np.uint8)).reshape(2, 2, -1)
+    down = bits[:, 0].reshape(2, NUM_PICTURES, _GRID - 1, _GRID)[..., ::-1]
+    right = bits[::-1, 1].reshape(2, NUM_PICTURES, _GRID, _GRID - 1)[..., ::-1]  # what rose to the right falls now
+    return np.packbits(np.stack([down.reshape(2, -1), right.reshape(2, -1)], axis=1)).tobytes().hex()
+
+
 def most_alike(some: Sequence[str], others: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """For each clip the one of `others` that it is most like.
 

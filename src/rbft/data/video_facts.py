@@ -14,10 +14,11 @@ from rbft.data.perceptual_hash import NUM_PICTURES, PICTURE_SIZE, signature
 from rbft.errors import VideoError
 from rbft.files import file_digest
 from rbft.video.clip_prefetch import ClipPrefetch, ClipRequest
-from rbft.video.container import display_rotation, open_video
+from rbft.video.container import open_video
 from rbft.video.convert import RGBConverter
 from rbft.video.decoding import DecodingRun, decode_all
 from rbft.video.frame_index import FrameIndex, build_index
+from rbft.video.orientation import Orientation
 from rbft.video.sampling import FrameSampling
 
 Problem = Literal["missing", "empty", "unreadable", "damaged", "gave_up"]
@@ -44,9 +45,10 @@ class VideoFacts:
         decoded_frames: Frames that decode undamaged.
         duration: Seconds, 0.0 when unknown.
         fps: Average frames per second, 0.0 when unknown.
-        height: Height in pixels as displayed, that is after rotation.
+        height: Height in pixels as displayed, that is as it is turned for display.
         width: Width in pixels as displayed.
         rotation: Counter-clockwise degrees by which the stored picture is turned for display: 0, 90, 180 or 270.
+        mirrored: whether it is mirrored left to right before that.
         codec: Name of the codec ("h264").
         contrast: Largest standard deviation of a colour channel within a sampled picture, in levels of 255.
         signature: Perceptual hash that finds similar clips (`rbft.data.perceptual_hash`); "" for too little to see.
@@ -64,6 +66,7 @@ class VideoFacts:
     height: int = 0
     width: int = 0
     rotation: int = 0
+    mirrored: bool = False
     codec: str = ""
     contrast: float = 0.0
     signature: str = ""
@@ -129,7 +132,8 @@ def inspect_video(
         fps=round(index.fps, 6),
         height=decoded.height,
         width=decoded.width,
-        rotation=decoded.rotation,
+        rotation=decoded.orientation.rotation,
+        mirrored=decoded.orientation.mirrored,
         codec=codec,
         contrast=round(float(pictures.std(axis=(2, 3)).max()), 3),
         signature=signature(pictures) if len(pictures) == NUM_PICTURES else "",
@@ -152,7 +156,7 @@ class _Decoded:
     undamaged: int
     height: int
     width: int
-    rotation: int
+    orientation: Orientation
     pictures: list[np.ndarray]
     loss: str | None
 
@@ -170,15 +174,16 @@ def _decode(
     small: dict[int, np.ndarray] = {}
     convert = RGBConverter(path, PICTURE_SIZE)
     places: list[tuple[int, int]] = []
-    height = width = rotation = 0
+    height = width = 0
+    orientation = Orientation()
     with open_video(path, root) as video:
         run = DecodingRun(video.stream.codec_context, skip=False)
         for frame, order, position in decode_all(video, run):
             if time.monotonic() > deadline:
                 raise _TimeUpError
             if not places:
-                rotation = display_rotation(frame)
-                height, width = (frame.width, frame.height) if rotation % 180 else (frame.height, frame.width)
+                orientation = Orientation.of(frame)
+                height, width = orientation.displayed(frame.height, frame.width)
             places.append((order, position))
             if order in wanted:
                 convert.write(frame, small.setdefault(order, np.empty((3, *PICTURE_SIZE), np.uint8)))
@@ -201,7 +206,7 @@ def _decode(
     loss = index.loss
     if loss is None and (harm or missing > allowed):
         loss = f"{undamaged} of {index.num_frames} frames decode undamaged" + (f"; {harm}" if harm else "")
-    return _Decoded(undamaged, height, width, rotation, [small[i] for i in wanted if i in small], loss)
+    return _Decoded(undamaged, height, width, orientation, [small[i] for i in wanted if i in small], loss)
 
 
 def _seconds(index: FrameIndex, order: int) -> float:

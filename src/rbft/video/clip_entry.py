@@ -24,7 +24,7 @@ HEAD = struct.Struct("<8sI16s")
 MAGIC = b"rbftclip"
 
 # To be raised when the layout of an entry changes, or the frames that the reader gives for the same request.
-_SCHEMA = 1
+_SCHEMA = 2
 _ALIGNMENT = 64  # of the first frame in the file, as tensor code likes it
 _WORDING = Wording("clip cache", "clips", "decoded", "data.cache_gb", "data.cache_clips")
 

@@ -17,6 +17,7 @@ from av.video.stream import VideoStream
 
 from rbft.errors import VideoError
 from rbft.video.mp4_tables import excess
+from rbft.video.orientation import Orientation
 
 # Demuxers that read exactly the one file they are given. Playlists and scripts (hls, dash, concat, image2, ...)
 # would open other files or the network on behalf of whoever wrote the "video", so everything else stays out.
@@ -58,13 +59,13 @@ class VideoInfo:
         path: The file, as it was named.
         container: Name of the demuxer ("mov,mp4,m4a,3gp,3g2,mj2").
         codec: Name of the codec ("h264").
-        width: Width in pixels as displayed, that is after rotation.
+        width: Width in pixels as displayed, that is as it is turned for display.
         height: Height in pixels as displayed.
         fps: Average frames per second, 0.0 when unknown.
         declared_frames: Frames the header promises, 0 when it does not say.
         duration: Seconds, 0.0 when unknown.
         start: Time stamp of the first frame in seconds, 0.0 where the container counts frames instead (avi, raw).
-        rotation: Counter-clockwise degrees by which the stored picture is turned for display: 0, 90, 180 or 270.
+        orientation: how the stored picture is laid out for display.
     """
 
     path: str
@@ -76,7 +77,7 @@ class VideoInfo:
     declared_frames: int
     duration: float
     start: float
-    rotation: int
+    orientation: Orientation
 
 
 @dataclass(frozen=True)
@@ -192,7 +193,7 @@ def open_video(path: str | Path, root: Path | None = None, limits: Limits = DEFA
 
 
 def probe(path: str | Path, root: Path | None = None, limits: Limits = DEFAULT_LIMITS) -> VideoInfo:
-    """Reads the header and decodes the first frame, which alone carries the display rotation.
+    """Reads the header and decodes the first frame, which alone carries the display matrix.
 
     Args:
         path: The video, absolute or relative to `root`.
@@ -211,8 +212,8 @@ def probe(path: str | Path, root: Path | None = None, limits: Limits = DEFAULT_L
             raise VideoError(path, f"its first frame does not decode ({brief(error)})") from error
         if first is None:
             raise VideoError(path, "holds no frame that decodes")
-        rotation = display_rotation(first)
-        height, width = (first.width, first.height) if rotation % 180 else (first.height, first.width)
+        orientation = Orientation.of(first)
+        height, width = orientation.displayed(first.height, first.width)
         container = video.container.format.name
         return VideoInfo(
             path=str(path),
@@ -224,16 +225,8 @@ def probe(path: str | Path, root: Path | None = None, limits: Limits = DEFAULT_L
             declared_frames=stream.frames,
             duration=header_seconds(video.container, stream),
             start=0.0 if container in _COUNTING_CONTAINERS else float((first.pts or 0) * (stream.time_base or 0)),
-            rotation=rotation,
+            orientation=orientation,
         )
-
-
-def display_rotation(frame: av.VideoFrame) -> int:
-    """Counter-clockwise degrees (0, 90, 180, 270) by which a decoded frame is to be turned for display.
-
-    The media library hands the display matrix on with every frame and does not apply it.
-    """
-    return round(frame.rotation / 90) % 4 * 90
 
 
 def brief(error: Exception) -> str:

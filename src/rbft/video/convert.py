@@ -1,4 +1,4 @@
-"""From decoded frames to RGB: colour, size and rotation in one pass over the pixels."""
+"""From decoded frames to RGB: colour, size and orientation in one pass over the pixels."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 
 from rbft.errors import VideoError
-from rbft.video.container import MEDIA_ERRORS, brief, display_rotation
+from rbft.video.container import MEDIA_ERRORS, brief
+from rbft.video.orientation import Orientation
 
 # Height and width of the result for a displayed height and width.
 SizeRule = Callable[[int, int], tuple[int, int]]
@@ -31,7 +32,7 @@ class RGBConverter:
 
     Args:
         path: The video, for messages.
-        size: Height and width of the results after rotation, or a rule that gives them for the displayed height and
+        size: Height and width of the results as displayed, or a rule that gives them for the displayed height and
             width of the first frame; None keeps the size of the first frame.
     """
 
@@ -44,9 +45,7 @@ class RGBConverter:
     def size_for(self, frame: VideoFrame) -> tuple[int, int]:
         """Height and width of the results, settled by the first frame."""
         if self._size is None:
-            height, width = frame.height, frame.width
-            if display_rotation(frame) % 180:
-                height, width = width, height
+            height, width = Orientation.of(frame).displayed(frame.height, frame.width)
             rule = self._rule
             self._size = (height, width) if rule is None else rule(height, width) if callable(rule) else rule
         return self._size
@@ -61,10 +60,8 @@ class RGBConverter:
         Raises:
             VideoError: The scaler does not take the frame's colours.
         """
-        height, width = self.size_for(frame)
-        quarter_turns = display_rotation(frame) // 90
-        if quarter_turns % 2:
-            height, width = width, height
+        orientation = Orientation.of(frame)
+        height, width = orientation.displayed(*self.size_for(frame))
         frame.colorspace = _NEAREST_COLOR_SPACE.get(frame.colorspace, frame.colorspace)
         try:
             rgb = self._reformatter.reformat(
@@ -80,7 +77,7 @@ class RGBConverter:
         for channel, index in enumerate(_PLANE_OF_CHANNEL):
             plane = planes[index]
             pixels = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[:height, :width]
-            out[channel] = np.rot90(pixels, quarter_turns) if quarter_turns else pixels
+            out[channel] = orientation.apply(pixels)
 
 
 class FrameTarget:

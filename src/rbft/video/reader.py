@@ -80,7 +80,7 @@ class VideoReader:
 
         Args:
             indices: Frame indices, in any order, with repetitions or without.
-            size: Height and width of the results after rotation, or a rule that gives them for the displayed
+            size: Height and width of the results as displayed, or a rule that gives them for the displayed
                 height and width of a frame; None keeps the size of the first frame decoded.
 
         Raises:
@@ -222,7 +222,7 @@ def read_frames(
     Args:
         path: The video, absolute or relative to `root`.
         indices: Frame indices, in any order, with repetitions or without.
-        size: Height and width of the results after rotation; None keeps the video's own.
+        size: Height and width of the results as displayed; None keeps the video's own.
         root: The folder the file has to lie in; None for no such bound.
         limits: What the file may cost.
 
