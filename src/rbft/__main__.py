@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from rbft import __version__
 from rbft.arguments import exit_code
@@ -46,7 +48,21 @@ def main(args: Sequence[str] | None = None) -> int:
 
 def console() -> None:
     """The installed command."""
+    _isolate_children()
     sys.exit(main())
+
+
+def _isolate_children() -> None:
+    """Have processes that this one starts find no Python files in the current folder, unless this one does.
+
+    Decoding processes, ranks and the like start with `python -c` or `-m`, which would put that folder first.
+    """
+    try:
+        here = str(Path.cwd())
+    except FileNotFoundError:  # removed meanwhile, so that nothing lies in it
+        return
+    if here not in sys.path and "" not in sys.path:
+        os.environ["PYTHONSAFEPATH"] = "1"
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -27,7 +28,7 @@ COMMAND = (sys.executable, "-m", "rbft", "sweep")
 @pytest.fixture
 def stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
     """`rbft sweep` in this process starts stand-ins."""
-    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY), prepend=os.pathsep)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.setattr(
         driver.Driver.__init__, "__kwdefaults__", driver.Driver.__init__.__kwdefaults__ | {"command": STAND_IN}
@@ -132,7 +133,7 @@ def test_cost_is_judged_by_finished_runs(tmp_path, capsys):
 
 
 def test_table_on_a_terminal(tmp_path, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY), prepend=os.pathsep)
     path = write_sweep(tmp_path, {"at_seed": {1: "explained"}}, grid={"seed_everything": [0, 1, 2]})
     assert drive(str(path), []) == 0
     plan = read_sweep(str(path), [], {})

@@ -29,7 +29,7 @@ REHEARSAL = {"launcher": "slurm", "slots": 2, "slurm": {"cluster": "local", "min
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY), prepend=os.pathsep)
 
 
 def finished(folder: Path) -> dict[str, int]:
@@ -88,7 +88,7 @@ def test_jobs_ask_for_what_was_said(tmp_path, monkeypatch):
         "cpus_per_task": 8,
         "mem_gb": 64.0,
         "slurm_partition": "gpu",
-        "slurm_setup": ["module load cuda"],
+        "slurm_setup": ["export PYTHONSAFEPATH=1", "module load cuda"],
         "slurm_signal_delay_s": 120,
     }
 

@@ -54,7 +54,7 @@ def wait_until(true: Any, seconds: float = 30) -> None:
 def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     """Slots are of cores here, and there are always enough of them: stand-ins hardly compute."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY), prepend=os.pathsep)
 
 
 def grid(count: int, **launch: Any) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ def started(folder: Path) -> set[tuple[str, ...]]:
 
 @pytest.mark.skipif(len(visible_cores()) < 2, reason="two cores")
 def test_runs_get_what_their_slot_has(tmp_path, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY), prepend=os.pathsep)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     grid = {"seed_everything": [0, 1, 2]}
     assert drive(str(write_sweep(tmp_path / "cores", grid=grid, launch={"slots": 2, "cores": 1})), []) == 0

@@ -232,7 +232,13 @@ def _running(command: list[str], log: Path) -> Iterator[_Worker]:
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w", encoding="utf-8") as told:
         process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=told, text=True, encoding="utf-8"
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=told,
+            text=True,
+            encoding="utf-8",
+            env={**os.environ, "PYTHONSAFEPATH": "1"},
         )
         try:
             yield _Worker(process, log)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import shutil
@@ -106,7 +107,8 @@ class SlurmLauncher:
             "slurm_constraint": slurm.constraint,
             "mem_gb": slurm.memory_gb,
             "cpus_per_task": options.cores,
-            "slurm_setup": list(slurm.setup) or None,
+            # submitit's own processes start with `python -m`, and Slurm need not hand the environment on
+            "slurm_setup": ["export PYTHONSAFEPATH=1", *slurm.setup],
         }
         self._executor.update_parameters(
             name=f"rbft-{folder.name}",
@@ -170,13 +172,17 @@ class RayLauncher:
         self._ray = _extra("ray", "ray")
         self.slots = options.slots or runs
         address = options.ray_address or os.environ.get("RAY_ADDRESS")
+        # the current folder goes to the head of the path of Ray's workers: it must be one that holds no Python files
+        empty = folder / "ray"
+        empty.mkdir(parents=True, exist_ok=True)
         try:
-            self._ray.init(
-                address=address,
-                include_dashboard=False if address is None else None,
-                log_to_driver=False,
-                configure_logging=False,
-            )
+            with contextlib.chdir(empty):
+                self._ray.init(
+                    address=address,
+                    include_dashboard=False if address is None else None,
+                    log_to_driver=False,
+                    configure_logging=False,
+                )
         except (ConnectionError, RuntimeError, ValueError, self._ray.exceptions.RayError) as error:
             raise ConfigError(f"launch.ray_address: {address}: {error}") from error
         self._where = address or "this machine"

@@ -25,7 +25,9 @@ from rbft.sweep.progress import Progress, State
 from rbft.sweep.state import Record, RunLock, is_finished, read_record, stop_file
 from rbft.sweep.worker import Plan, write_plan
 
-FIT = (sys.executable, "-m", "rbft", "fit")
+# -P: a Python file in the current folder, such as a lightning.py, is not imported in the place of the library
+PYTHON = (sys.executable, "-P", "-m")
+FIT = (*PYTHON, "rbft", "fit")
 PRELOADED_FIT = "rbft.commands.fit:preload"
 _LOOK_ELSEWHERE = 1.0
 
@@ -161,8 +163,7 @@ class Driver:
             chunk = waiting[: min(self.sweep.launch.per_process, share)]
             names = [progress.run.id for progress in chunk]
             command = [
-                sys.executable,
-                "-m",
+                *PYTHON,
                 "rbft.sweep.worker",
                 "--folder",
                 str(self._folder),

@@ -23,6 +23,8 @@ from rbft.sweep.options import LaunchOptions, read_options
 _KEYS = ("experiment", "grid", "together", "exclude", "flags", "baseline", "replicates", "choose", "launch")
 # named by the sweep itself, or choosing stages rather than settings
 _NOT_SWEPT = ("experiment", "variant", "run_root", "config", "stage", "restart", "dry_run", "stages", "methods")
+# what a flag alone may say: a file must not be able to allow what it names
+_FLAGS_ALONE = ("allow-class", "allow_class")
 _LONGEST_NAME = 180
 
 Point = dict[str, Any]
@@ -90,10 +92,11 @@ def read_sweep(path: str, flags: Sequence[str], launch: Mapping[str, Any]) -> Sw
         raise ConfigError(f"{path}: experiment: name the experiment file, relative to the folder of the sweep file.")
     experiment = os.path.normpath(Path(path).parent / content["experiment"])
     common = _mapping(path, "flags", content.get("flags"))
+    _check_keys(path, "flags", common.keys() - {"run_root"})
     every = [*(_flag(key, value) for key, value in common.items()), *flags]
     points = _points(path, content)
     given = {part.removeprefix("--").split("=", 1)[0] for part in every if part.startswith("--")}
-    _check_keys(path, "flags", given - {"run_root"})
+    _check_keys(path, "flags", given - {"run_root", *_FLAGS_ALONE})
     if both := sorted(given & {key for point in points for key in point}):
         raise ConfigError(f"{path}: {both[0]} is swept and given as a flag too; leave it out of one of the two.")
     names = _short_names({key for point in points for key in point})
@@ -152,6 +155,11 @@ def _mapping(path: str, key: str, value: Any) -> dict[str, Any]:
 
 def _check_keys(path: str, section: str, keys: Iterable[str]) -> None:
     for key in keys:
+        if key.split("=")[0] in _FLAGS_ALONE:
+            raise ConfigError(
+                f"{path}: {section}.{key}: a file cannot allow what it names. If you know and trust that code, say so "
+                f"on the command line: `rbft sweep --config {path} --allow-class NAME`."
+            )
         if key.split(".")[0] in _NOT_SWEPT:
             raise ConfigError(
                 f"{path}: {section}.{key} cannot be set here. Stages and methods are the experiment "

@@ -255,6 +255,8 @@ def main(args: Sequence[str] | None = None) -> int:
     own = parser.parse_args(args)
     if own.cpus and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, own.cpus)
+    # for the processes that runs start by themselves, such as ranks
+    os.environ["PYTHONSAFEPATH"] = "1"
     for name in _SLURM_TASK:
         os.environ.pop(name, None)
     plan = read_plan(own.folder)
