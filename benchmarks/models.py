@@ -15,7 +15,8 @@ from transformers.utils import logging
 
 # what builds the small models of the tests builds these too, and stands in the repository's root
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from tests.support.families import Size, build_family
+from tests.support.families import build_family
+from tests.support.family_parts import Size
 
 from rbft.video.clip import Clip
 from rbft.vlm.loading import load_model

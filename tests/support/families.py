@@ -12,16 +12,7 @@ from pathlib import Path
 
 import torch
 import transformers as hf
-from tests.support import qwen_families
-from tests.support.family_parts import (
-    FRAME_TOKENS as FRAME_TOKENS,
-)
-from tests.support.family_parts import (
-    HIDDEN as HIDDEN,
-)
-from tests.support.family_parts import (
-    IMAGE as IMAGE,
-)
+from tests.support import glm_families, llava_families, qwen_families
 from tests.support.family_parts import (
     INIT_STD,
     PATCH,
@@ -38,9 +29,6 @@ from tests.support.family_parts import (
     text_config,
     token_id,
     vit,
-)
-from tests.support.family_parts import (
-    TOKEN as TOKEN,
 )
 from tests.support.family_text import END, SMOLVLM_TEMPLATE, START, chatml, train_tokenizer
 from transformers.models.got_ocr2.image_processing_got_ocr2 import GotOcr2ImageProcessor
@@ -230,4 +218,6 @@ RECIPES: dict[str, Callable[[Size], Family]] = {
     "llava_onevision": _llava_onevision,
     "internvl": _internvl,
     **qwen_families.RECIPES,
+    **glm_families.RECIPES,
+    **llava_families.RECIPES,
 }

@@ -43,7 +43,6 @@ class Size:
 
 
 TINY = Size()
-IMAGE, FRAME_TOKENS, HIDDEN = TINY.image, TINY.frame_tokens, TINY.hidden
 
 
 @dataclass(frozen=True)

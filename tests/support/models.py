@@ -88,9 +88,11 @@ class Plain:
         inputs = dict(self.prompt(question, clip))
         length = inputs["input_ids"].shape[1]
         tails = {"input_ids": behind, "attention_mask": torch.ones_like(behind)}
-        tails |= {"mm_token_type_ids": torch.zeros_like(behind)}
-        for key in tails.keys() & inputs.keys():
-            inputs[key] = torch.cat([inputs[key], tails[key].to(inputs[key].dtype).unsqueeze(0)], dim=1)
+        for key, value in inputs.items():
+            # whatever else is given for each token of the prompt says of text that it is text
+            if isinstance(value, Tensor) and value.shape == (1, length):
+                tail = tails.get(key, torch.zeros_like(behind)).to(value.dtype)
+                inputs[key] = torch.cat([value, tail.unsqueeze(0)], dim=1)
         if hasattr(self.model.model, "rope_deltas"):
             self.model.model.rope_deltas = None  # left by the call before
         logits: Tensor = self.model(**inputs).logits[0, length - 1 :]

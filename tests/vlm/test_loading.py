@@ -63,7 +63,7 @@ def test_models_that_take_no_video_are_refused_without_their_weights(config, tmp
 def test_a_processor_without_video_or_template_is_refused(folder, monkeypatch):
     bare = SimpleNamespace(chat_template="x")
     monkeypatch.setattr(AutoProcessor, "from_pretrained", lambda *_, **__: bare)
-    with pytest.raises(ModelError, match="has no video processor"):
+    with pytest.raises(ModelError, match="takes no video: its processor has no part for it"):
         load_processor(str(folder), None)
     monkeypatch.undo()
     (folder / "chat_template.jinja").unlink()

@@ -102,8 +102,4 @@ class Reasoner:
         shortest = min(len(whole) for whole in wholes)
         while shared < shortest - 1 and len({int(whole[shared]) for whole in wholes}) == 1:
             shared += 1
-        ids = torch.cat([prompt.ids, wholes[0][:shared].to(prompt.ids.device)])
-        types = None
-        if prompt.types is not None:
-            types = torch.cat([prompt.types, prompt.types.new_zeros(shared)])
-        return replace(prompt, ids=ids, types=types), [whole[shared:] for whole in wholes]
+        return prompt.followed_by(wholes[0][:shared]), [whole[shared:] for whole in wholes]

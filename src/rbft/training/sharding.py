@@ -53,9 +53,10 @@ def shard(vlm: VLM, mesh: DeviceMesh) -> None:
         fully_shard(unit, mesh=mesh, reshard_after_forward=True, ignored_params=whole)
     if not vlm.vision_frozen:
         # encoding clips is a pass of its own
-        for name in ("get_video_features", "get_image_features"):
-            if hasattr(base, name):
-                register_fsdp_forward_method(base, name)
+        for owner in (base, base.base_model):
+            for name in ("get_video_features", "get_image_features"):
+                if hasattr(owner, name):
+                    register_fsdp_forward_method(owner, name)
 
 
 def _require_one_dtype(unit: nn.Module, weights: Iterable[nn.Parameter]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -53,6 +53,8 @@ class PromptInputs:
         encoded: The clip's visual features, if they need not be computed.
         key: Under which the features are to be stored once they are computed; None where they are not kept.
         video: Path of the clip's video, for messages; empty for a text-only prompt.
+        extras: Whatever else the processor gives for each token (P,), by its own names; ERNIE's says which experts a
+            token goes to.
     """
 
     ids: Tensor
@@ -62,11 +64,31 @@ class PromptInputs:
     encoded: EncodedClip | None = None
     key: str | None = None
     video: str = ""
+    extras: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def has_clip(self) -> bool:
         """Whether the prompt is about a clip."""
         return bool(self.vision) or self.encoded is not None
+
+    def cut(self, length: int) -> PromptInputs:
+        """Its first tokens."""
+        return replace(
+            self,
+            ids=self.ids[:length],
+            types=None if self.types is None else self.types[:length],
+            extras={name: value[:length] for name, value in self.extras.items()},
+        )
+
+    def followed_by(self, text: Tensor) -> PromptInputs:
+        """The same with more tokens of text (T,) behind."""
+        count = len(text)
+        return replace(
+            self,
+            ids=torch.cat([self.ids, text.to(self.ids.device)]),
+            types=None if self.types is None else torch.cat([self.types, self.types.new_zeros(count)]),
+            extras={name: torch.cat([value, value.new_zeros(count)]) for name, value in self.extras.items()},
+        )
 
     def to(self, device: torch.device | str) -> PromptInputs:
         """A copy on `device`."""
@@ -76,6 +98,7 @@ class PromptInputs:
             types=None if self.types is None else self.types.to(device),
             vision={name: value.to(device, non_blocking=True) for name, value in self.vision.items()},
             encoded=None if self.encoded is None else self.encoded.to(device),
+            extras={name: value.to(device) for name, value in self.extras.items()},
         )
 
 
@@ -160,12 +183,14 @@ class Rows:
         mask: (B, L) 1 for tokens, 0 for padding.
         types: (B, L) modality of each token, or None.
         lengths: (B,) tokens in each row.
+        extras: Whatever else there is of each token (B, L), 0 where a prompt has none of it.
     """
 
     ids: Tensor
     mask: Tensor
     types: Tensor | None
     lengths: Tensor
+    extras: dict[str, Tensor] = field(default_factory=dict)
 
 
 def pad_rows(prompts: Sequence[PromptInputs], targets: Sequence[Tensor] | None, pad_id: int) -> Rows:
@@ -183,4 +208,9 @@ def pad_rows(prompts: Sequence[PromptInputs], targets: Sequence[Tensor] | None, 
         mask[row, : lengths[row]] = 1
         if types is not None and prompt.types is not None:
             types[row, :end] = prompt.types
-    return Rows(ids, mask, types, torch.tensor(lengths, device=device))
+    extras: dict[str, Tensor] = {}
+    for row, prompt in enumerate(prompts):
+        for name, value in prompt.extras.items():
+            whole = extras.setdefault(name, torch.zeros((len(prompts), width), dtype=value.dtype, device=device))
+            whole[row, : len(value)] = value
+    return Rows(ids, mask, types, torch.tensor(lengths, device=device), extras)

@@ -44,8 +44,9 @@ def read_at(decoder: nn.Module, keep: Tensor) -> Iterator[None]:
                 undone.callback(part.register_forward_hook(scatter).remove)
             # Computed anew in the backward pass it would be computed whole, for this has ended by then. It would be
             # the first to be, so that what it keeps now would be in memory soon anyway.
-            undone.callback(setattr, last, "gradient_checkpointing", last.gradient_checkpointing)
-            last.gradient_checkpointing = False
+            if getattr(last, "gradient_checkpointing", False):
+                undone.callback(setattr, last, "gradient_checkpointing", True)
+                last.gradient_checkpointing = False
         yield
 
 

@@ -100,21 +100,28 @@ def load_processor(vlm: str, revision: str | None) -> Any:
     """
     from transformers import AutoProcessor
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
-    from transformers.models.auto.video_processing_auto import VIDEO_PROCESSOR_MAPPING_NAMES
+    from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 
     config = load_config(vlm, revision)
-    takes_video = config.model_type in VIDEO_PROCESSOR_MAPPING_NAMES
-    if not takes_video or config.model_type not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
+    what = f"model.vlm: {vlm!r} is a {config.model_type!r} model"
+    choose = (
+        "Choose a video vision-language model, for example Qwen2.5-VL, Qwen3-VL, SmolVLM2, LLaVA-OneVision or InternVL."
+    )
+    if config.model_type not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
         raise ModelError(
-            f"model.vlm: {vlm!r} is a {config.model_type!r} model, which takes no video. Choose a video "
-            "vision-language model, for example Qwen2.5-VL, Qwen3-VL, SmolVLM2, LLaVA-OneVision or InternVL."
+            f"{what}, which takes no video: transformers has no class of it that answers about pictures. {choose}"
         )
+    no_part = f"{what}, which takes no video: its processor has no part for it. {choose}"
+    # before its files are asked for, where the class is known by the configuration alone
+    known: Any = PROCESSOR_MAPPING.get(type(config), None)
+    if known is not None and "video_processor" not in known.get_attributes():
+        raise ModelError(no_part)
     try:
         processor = AutoProcessor.from_pretrained(model_source(vlm), revision=revision, trust_remote_code=False)
     except Exception as error:  # of a damaged tokenizer.json a plain Exception
         raise _explain(vlm, error) from error
     if getattr(processor, "video_processor", None) is None:
-        raise ModelError(f"model.vlm: {vlm!r} has no video processor, so it takes no video. Choose a video model.")
+        raise ModelError(no_part)
     if not getattr(processor, "chat_template", None):
         raise ModelError(f"model.vlm: {vlm!r} has no chat template; choose an instruction-tuned model.")
     return processor

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from functools import cached_property
 from typing import Any, cast
 
 import torch
@@ -14,7 +13,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from rbft.vlm.abilities import sees_every_token
+from rbft.vlm.abilities import encoder_of, masks_of, sees_every_token
 from rbft.vlm.batch import EncodedClip, PromptInputs, Rows, pad_rows
 from rbft.vlm.feature_cache import FeatureCache, weights_digest
 from rbft.vlm.finite import require_finite
@@ -37,6 +36,9 @@ class VLM(nn.Module):
         end_ids: Tokens at which an answer ends.
         compute_dtype: What to compute in where trained weights are held in another type
             (`rbft.vlm.master_weights`); None: in the type of the weights.
+
+    Attributes:
+        sees_every_token: Whether prompts of unlike length can be read into one cache.
     """
 
     def __init__(
@@ -51,6 +53,9 @@ class VLM(nn.Module):
         self.pad_id = pad_id
         self.end_ids = end_ids
         self.compute_dtype = compute_dtype
+        self.sees_every_token = sees_every_token(self.base.config)
+        # asked while weights are whole: once they are spread over processes, all of those would have to ask
+        self._masks = masks_of(self.base)
         self.features: FeatureCache | None = None
         self.reference: Reference | None = None
         if compute_dtype is not None:
@@ -159,10 +164,9 @@ class VLM(nn.Module):
 
     def _encode_one(self, prompt: PromptInputs) -> EncodedClip:
         inputs = {key: value for key, value in prompt.vision.items() if key != "second_per_grid_ts"}
-        model: Any = self.base
-        encoder = model.get_video_features if modality_of(inputs) == "video" else model.get_image_features
+        encode = encoder_of(self.base, modality_of(inputs))
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.vision_frozen):
-            output = encoder(**inputs, return_dict=True)
+            output = encode(**inputs, return_dict=True)
         clip = encoded_clip(output, prompt.vision, prompt.text)
         if prompt.key is not None and self.features is not None:
             for level in (clip.features, *clip.deepstack):
@@ -176,6 +180,7 @@ class VLM(nn.Module):
         arguments: dict[str, Any] = {"input_ids": rows.ids, **visual}
         if "mm_encoder_outputs" in visual:
             arguments["mm_encoder_outputs"] = dict(visual["mm_encoder_outputs"])
+            arguments |= rows.extras
             if rows.types is not None:
                 arguments["mm_token_type_ids"] = rows.types
         return arguments
@@ -206,7 +211,11 @@ class VLM(nn.Module):
             Its output, with logits (N, V) for the N kept places row by row.
         """
         with self._computing(), read_at(self.base.get_decoder(), keep):
-            return self.base(**arguments, logits_to_keep=keep)
+            output = self.base(**arguments, logits_to_keep=keep)
+        # some models know a number of last tokens only, or compute all whatever they are told
+        if output.logits.ndim == 3:
+            output.logits = output.logits[keep]
+        return output
 
     def target_logits(
         self, prompts: Sequence[PromptInputs], targets: Sequence[Tensor], visual: dict[str, Any] | None = None
@@ -273,15 +282,16 @@ class VLM(nn.Module):
         following = rows.lengths if positions is None else positions[0].gather(1, last).squeeze(1) + 1
         return output.past_key_values, output.logits.float().log_softmax(-1), following, rows
 
-    @cached_property
-    def sees_every_token(self) -> bool:
-        """Whether prompts of unlike length can be read into one cache."""
-        return sees_every_token(self.base.config)
-
     @property
     def takes_tree_masks(self) -> bool:
         """Whether attention can be told for each token which others it sees; fused kernels know causal rows only."""
-        return self.sees_every_token and self.base.config.get_text_config()._attn_implementation in ("sdpa", "eager")
+        kernel = self.base.config.get_text_config()._attn_implementation
+        return self.sees_every_token and self._masks.taken and kernel in ("sdpa", "eager")
+
+    @property
+    def takes_packed_rows(self) -> bool:
+        """Whether a prompt with several answers behind it can be told so in one mask, its clip included."""
+        return self.takes_tree_masks and self._masks.causal
 
     def attention_mask(self, visible: Tensor) -> Tensor:
         """What attention takes for (B, Q, K) bool: whether a query sees a key."""

@@ -8,7 +8,7 @@ import json
 import unicodedata
 from dataclasses import replace
 from importlib.metadata import version
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,8 +22,8 @@ from rbft.video.sampling import FrameSampling
 from rbft.vlm.batch import EncodedClip, PromptInputs
 from rbft.vlm.loading import load_config, load_end_ids, load_processor
 from rbft.vlm.prompt import Prompt
+from rbft.vlm.tokens import TokenMaker
 
-_TEXT_KEYS = ("input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids", "text_replacement_offsets")
 _NO_VIDEO = (
     "the model's processor put no visual token into the prompt, so it would see no video; its chat template has no "
     "place for one. Choose a video model."
@@ -61,6 +61,7 @@ class ClipProcessor:
 
     def __init__(self, vlm: str, revision: str | None = None) -> None:
         self._processor = load_processor(vlm, revision)
+        self._tokens = TokenMaker(self._processor)
         config = load_config(vlm, revision)
         tokenizer = self._processor.tokenizer
         placeholders = [getattr(config, f"{kind}_token_id", None) for kind in ("video", "image")]
@@ -139,7 +140,7 @@ class ClipProcessor:
         seconds: float | None = None,
         sized: bool = False,
     ) -> ClipCost:
-        """What a clip costs, without its pixels: the processor runs on tensors that have a shape only.
+        """What a clip costs, without its pixels: where it can be, the processor runs on tensors that have a shape only.
 
         Args:
             frames: Frames of the clip.
@@ -159,7 +160,12 @@ class ClipProcessor:
         verbosity = logging.get_verbosity()
         logging.set_verbosity_error()  # of the filter that tensors without pixels are resized with
         try:
-            inputs = self.prompt_inputs(prompt, clip, sized=sized)
+            try:
+                inputs = self.prompt_inputs(prompt, clip, sized=sized)
+            except NotImplementedError:
+                # some processors look at pixels; noise, because like frames cost some of them less
+                noise = torch.randint(256, clip.frames.shape, dtype=torch.uint8, generator=torch.Generator())
+                inputs = self.prompt_inputs(prompt, replace(clip, frames=noise), sized=sized)
         except ValueError as error:
             raise ModelError(
                 f"the model's processor refuses a clip of {frames} frames of {width}x{height} pixels: {error}"
@@ -212,8 +218,7 @@ class ClipProcessor:
         """
         text = self.render(prompt)
         if not prompt.video:
-            ids = self._processor.tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"][0]
-            return PromptInputs(ids, torch.zeros(len(ids), dtype=torch.int), {})
+            return self._tokens(text)
         if clip is None:
             raise ValueError("a prompt about a video needs its clip")
         token = getattr(self._processor, "video_token", None)
@@ -221,22 +226,16 @@ class ClipProcessor:
         if token is not None and token not in text:
             raise ModelError(_NO_VIDEO)
         # frames_indices are always passed: without them Qwen3-VL fails, and others assume 24 frames a second
-        output: dict[str, Any] = self._processor(
-            text=[text],
-            videos=[[clip.frames]],
+        inputs = self._tokens.process(
+            text,
+            clip.frames,
             video_metadata=[[clip.metadata()]],
             do_sample_frames=False,
             **({"do_resize": False} if sized and self.whole_cells(clip) else {}),
-            return_text_replacement_offsets=True,
-            return_tensors="pt",
         )
-        ids = output["input_ids"][0]
-        types = output["mm_token_type_ids"][0] if "mm_token_type_ids" in output else None
-        vision = {key: torch.as_tensor(value) for key, value in output.items() if key not in _TEXT_KEYS}
-        if not vision or self.count_visual_tokens(ids) == 0:
+        if not inputs.vision or self.count_visual_tokens(inputs.ids) == 0:
             raise ModelError(_NO_VIDEO)
-        (replaced,) = output["text_replacement_offsets"][0]
-        return PromptInputs(ids, types, vision, text=replaced["replacement"], video=clip.path)
+        return replace(inputs, video=clip.path)
 
     def encoded_inputs(self, prompt: Prompt, clip: EncodedClip, video: str) -> PromptInputs:
         """What `prompt_inputs` gives, for a clip whose visual features are there: no pixels are needed.
@@ -246,22 +245,14 @@ class ClipProcessor:
             clip: Its features.
             video: Path of its video, for messages.
         """
-        ids, types = self._ids(prompt, clip.text)
-        return PromptInputs(ids, types, {}, clip.text, clip, video=video)
+        return replace(self._tokens(self.render(prompt), clip.text), text=clip.text, encoded=clip, video=video)
 
     def another(self, prompt: Prompt, first: PromptInputs) -> PromptInputs:
         """Another question about the clip of `first`, whose visual inputs it shares."""
         if not prompt.video:
             return self.prompt_inputs(prompt, None)
-        ids, types = self._ids(prompt, first.text)
-        return replace(first, ids=ids, types=types)
-
-    def _ids(self, prompt: Prompt, clip: str) -> tuple[Tensor, Tensor | None]:
-        """Token ids and their modality of a question about a clip that `clip` stands for in text."""
-        texts, _ = self._processor.get_text_with_replacements([self.render(prompt)], videos_replacements=[clip])
-        ids = self._processor.tokenizer(texts, return_tensors="pt")["input_ids"]
-        typed = self._processor.return_mm_token_type_ids
-        return ids[0], torch.tensor(self._processor.create_mm_token_type_ids(ids)[0]) if typed else None
+        tokens = self._tokens(self.render(prompt), first.text)
+        return replace(first, ids=tokens.ids, types=tokens.types, extras=tokens.extras)
 
     def fingerprint(self) -> str:
         """A hash of everything here that pixels depend on: settings, and the libraries that act on them."""
@@ -317,4 +308,5 @@ class ClipProcessor:
 
         other = copy.copy(self)
         other._processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
+        other._tokens = TokenMaker(other._processor)
         return other

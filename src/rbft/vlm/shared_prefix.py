@@ -54,9 +54,7 @@ def pack(prompts: Sequence[PromptInputs], targets: Sequence[Tensor], visual_ids:
     tree = TokenTree.of([torch.cat([rest, answer]) for rest, answer in zip(rests, answers, strict=True)])
     parts = [sources[len(rest) :] + shared for sources, rest in zip(tree.sources, rests, strict=True)]
     owners = [torch.full((len(answer),), number) for number, answer in enumerate(answers)]
-    types = None if first.types is None else first.types[:shared]
-    prefix = replace(first, ids=first.ids[:shared], types=types)
-    return Packed(prefix, tree, torch.cat(parts), torch.cat(answers), torch.cat(owners))
+    return Packed(first.cut(shared), tree, torch.cat(parts), torch.cat(answers), torch.cat(owners))
 
 
 @dataclass(frozen=True)
@@ -85,7 +83,7 @@ def answer_logits(vlm: VLM, batch: Batch) -> AnswerLogits:
     clips: dict[int, list[int]] = {}
     for row, clip in enumerate(batch.clips):
         clips.setdefault(clip, []).append(row)
-    if len(clips) == len(batch) or not vlm.takes_tree_masks:
+    if len(clips) == len(batch) or not vlm.takes_packed_rows:
         logits, rows_of = vlm.target_logits(batch.prompts, batch.targets)
         tokens = torch.cat(list(batch.targets)).to(logits.device)
         return AnswerLogits(logits, torch.arange(len(tokens), device=logits.device), tokens, rows_of)

@@ -1,0 +1,137 @@
+"""Every model type with a recipe is used as plain transformers uses it, from clips to a trained and saved model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import torch
+from tests.support.families import RECIPES
+from tests.support.models import Loaded, Plain, load, make_clip
+from torch import Tensor
+
+from rbft.video.clip import Clip
+from rbft.vlm.batch import Item, PromptInputs, collate
+from rbft.vlm.feature_cache import FeatureCache
+from rbft.vlm.generation import generate
+from rbft.vlm.label_scorer import LabelScorer
+from rbft.vlm.prompt import Prompt
+from rbft.vlm.shared_prefix import answer_logits
+
+QUESTION, OTHER = "Which action does this video show?", "Describe the video."
+LABELS = ("push", "push up", "the person jumps over a wooden door")
+CLIPS = (make_clip(0), make_clip(1, frames=4))
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model with two clips of unlike length, and what plain transformers scores them."""
+
+    folder: Path
+    loaded: Loaded
+    prompts: list[PromptInputs]
+    targets: tuple[Tensor, ...]
+    naive: Tensor
+
+    def scores(self, prompts: list[PromptInputs]) -> Tensor:
+        with torch.no_grad():
+            return LabelScorer(self.targets)(self.loaded.vlm, prompts)
+
+
+def inputs(loaded: Loaded, clip: Clip, question: str = QUESTION) -> PromptInputs:
+    return loaded.inputs(question, clip)
+
+
+@pytest.fixture(scope="module", params=sorted(RECIPES))
+def model(request: pytest.FixtureRequest, family_folder: Callable[[str], Path]) -> Model:
+    if request.param == "perception_lm":
+        pytest.importorskip("timm")
+    folder = family_folder(request.param)
+    loaded = load(folder)
+    targets = tuple(loaded.target(QUESTION, label) for label in LABELS)
+    prompts = [loaded.inputs(QUESTION, clip) for clip in CLIPS]
+    return Model(folder, loaded, prompts, targets, Plain(folder).scores(QUESTION, CLIPS, targets))
+
+
+def near(found: Tensor, expected: Tensor) -> None:
+    assert float((found - expected).abs().max()) < 1e-4
+
+
+def test_scores_are_those_of_full_passes_alone_and_in_a_batch_of_unlike_clips(model):
+    assert len({len(prompt.ids) for prompt in model.prompts}) == 2
+    assert float((model.naive[0] - model.naive[1]).abs().max()) > 0.05, "the clips must matter"
+    for row, prompt in enumerate(model.prompts):
+        near(model.scores([prompt]), model.naive[row : row + 1])
+    near(model.scores(model.prompts), model.naive)
+
+
+def test_another_question_about_a_clip_has_the_tokens_of_the_processor(model):
+    found = model.loaded.processor.another(Prompt(OTHER), model.prompts[0])
+    expected = model.loaded.inputs(OTHER, CLIPS[0])
+    assert torch.equal(found.ids, expected.ids)
+    assert (found.types is None) == (expected.types is None)
+    assert found.types is None or torch.equal(found.types, expected.types)
+    assert found.extras.keys() == expected.extras.keys()
+
+
+def test_several_answers_about_a_clip_are_those_of_full_passes(model):
+    question = model.loaded.processor.another(Prompt(OTHER), model.prompts[0])
+    rows = [
+        [Item(0, model.prompts[0], model.targets[0]), Item(0, question, model.targets[2])],
+        [Item(1, model.prompts[1], model.targets[1])],
+    ]
+    with torch.no_grad():
+        answers = answer_logits(model.loaded.vlm, collate(rows))
+    log_probs = answers.log_probs()
+    found = torch.stack([log_probs[answers.rows == row].sum() for row in range(3)])
+    other = Plain(model.folder).log_probs(OTHER, CLIPS[0], model.targets[2]).sum()
+    near(found, torch.stack([model.naive[0, 0], other, model.naive[1, 1]]))
+
+
+@pytest.mark.slow
+def test_answers_in_a_batch_are_those_written_alone_and_the_likeliest_of_full_passes(model):
+    vlm = model.loaded.vlm
+    together = generate(vlm, model.prompts, max_new_tokens=5)
+    for prompt, (answer,) in zip(model.prompts, together, strict=True):
+        assert generate(vlm, [prompt], max_new_tokens=5)[0][0].tolist() == answer.tolist()
+    plain, answer = Plain(model.folder), together[0][0]
+    for place, token in enumerate(answer.tolist()):
+        assert token == int(plain.next_log_probs(QUESTION, CLIPS[0], answer[:place]).argmax()), place
+
+
+@pytest.mark.slow
+def test_kept_features_give_the_same_scores(model, tmp_path, monkeypatch):
+    cache, key = FeatureCache(tmp_path, 10**9), "0" * 32
+    monkeypatch.setattr(model.loaded.vlm, "features", cache)
+    with torch.no_grad():
+        model.loaded.vlm.with_features([replace(model.prompts[0], key=key)])
+    kept = cache.load(key)
+    assert kept is not None
+    prompt = model.loaded.processor.encoded_inputs(Prompt(QUESTION), kept)
+    assert torch.equal(prompt.ids, model.prompts[0].ids)
+    near(model.scores([prompt]), model.naive[:1])
+
+
+@pytest.mark.slow
+def test_a_clip_costs_what_is_said_before_it_is_read(model):
+    cost = model.loaded.processor.clip_cost(8, 48, 64, prompt=Prompt(QUESTION), seconds=CLIPS[0].duration)
+    visual = model.loaded.processor.count_visual_tokens(model.prompts[0].ids)
+    assert (cost.visual_tokens, cost.text_tokens) == (visual, len(model.prompts[0].ids) - visual)
+    assert cost.pixel_values == sum(v.numel() for k, v in model.prompts[0].vision.items() if "pixel_values" in k)
+
+
+@pytest.mark.slow
+def test_text_alone_scores_what_full_passes_do(model):
+    prompt = model.loaded.processor.prompt_inputs(Prompt("Which label is meant?", video=False), None)
+    plain = Plain(model.folder).model
+    expected = []
+    for target in model.targets:
+        row = torch.cat([prompt.ids, target]).unsqueeze(0)
+        types = {} if prompt.types is None else {"mm_token_type_ids": torch.zeros_like(row)}
+        with torch.no_grad():
+            logits = plain(input_ids=row, attention_mask=torch.ones_like(row), **types).logits[0]
+        log_probs = logits[len(prompt.ids) - 1 : -1].log_softmax(-1)
+        expected.append(log_probs.gather(1, target.unsqueeze(1)).sum())
+    near(model.scores([prompt])[0], torch.stack(expected))
