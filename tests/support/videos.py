@@ -11,6 +11,9 @@ import numpy as np
 
 from rbft.video.convert import RGBConverter
 
+UNEVEN = (0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 6, 12)
+"""Seconds at which a screen or a motion camera recorded: much at first, then hardly anything."""
+
 _GRID = 4  # 4 x 4 blocks: 12 bits of number, 4 bits of checksum
 _BITS = 12
 

@@ -14,7 +14,7 @@ from rbft.video.clip import read_clip
 from rbft.video.clip_cache import ClipCache
 from rbft.video.clip_entry import clip_key
 from rbft.video.clip_spec import ClipSpec
-from rbft.video.sampling import FrameSampling
+from rbft.video.sampling import FrameSampling, Timeline
 
 
 @pytest.fixture(scope="module")
@@ -91,4 +91,4 @@ def test_sampling_takes_at_most_so_many_frames():
     )
     by_rate = FrameSampling(fps=2, max_frames=20, mode="random").at_most(5)
     assert by_rate == FrameSampling(fps=2, max_frames=5, mode="random")
-    assert by_rate.count(100, 10.0) == 5 and by_rate.count(10, 10.0) == 2
+    assert by_rate.count(Timeline(100, 10.0)) == 5 and by_rate.count(Timeline(10, 1.0)) == 2

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.support.videos import read_number, write_video
+from tests.support.videos import UNEVEN, read_number, write_video
 
 from rbft.errors import ConfigError, VideoError
 from rbft.files import file_digest
@@ -93,6 +93,22 @@ def test_parts_are_kept_apart_in_the_cache(video: Path, tmp_path: Path) -> None:
         assert numbers(cache.read(video, part(2, 4))) == [22, 27, 32, 37]
         assert numbers(cache.read(video, FOUR)) == [7, 22, 37, 52]
     assert len({clip_key("x", spec) for spec in (FOUR, part(0, 2), part(2, 4))}) == 3
+
+
+def test_a_part_without_a_new_frame_shows_the_one_that_stands_there(tmp_path: Path) -> None:
+    uneven = write_video(tmp_path / "uneven.mp4", num_frames=12, times=UNEVEN)
+    still = read_clip(uneven, part(2, 4))
+    assert numbers(still) == [9] * 4 and still.timestamps == (0.0,) * 4 and still.duration == pytest.approx(2)
+    changing = read_clip(uneven, part(5, 8))
+    assert numbers(changing) == [9, 10, 10, 10]
+    assert changing.timestamps == pytest.approx((0.0, 1.0, 1.0, 1.0))
+    assert changing.metadata()["frames_indices"] == [0, 1000, 1000, 1000]
+    assert numbers(read_clip(uneven, part(0, 1))) == [1, 3, 6, 8]
+    sparse = write_video(tmp_path / "sparse.mp4", num_frames=5, times=[number * 600 for number in range(5)])
+    assert numbers(read_clip(sparse, part(60, 120))) == [0] * 4
+    assert numbers(read_clip(sparse, part(590, 650))) == [1] * 4
+    with pytest.raises(VideoError, match="shows no frame between 5000 and 5060 s"):
+        read_clip(sparse, part(5000, 5060))
 
 
 @pytest.mark.parametrize("wrong", [(-1.0, 2.0), (2.0, 2.0), (3.0, 1.0)])

@@ -77,7 +77,7 @@ def test_sizes_are_as_shown_and_known_beforehand(video, tmp_path):
     upright = four_colours(1)[0]
     turned = np.rot90(upright[:, ::-1] if facts.mirrored else upright, facts.rotation // 90)
     assert np.array_equal(turned, picture), "the two facts say the whole"
-    shape = FOUR.shape(facts.decoded_frames, facts.fps, facts.height, facts.width)
+    shape = FOUR.shape(facts.timeline, facts.height, facts.width)
     assert shape == (4, *read_clip(path, FOUR).frames.shape[-2:])
 
 

@@ -19,7 +19,7 @@ from rbft.video.convert import RGBConverter
 from rbft.video.decoding import DecodingRun, decode_all
 from rbft.video.frame_index import FrameIndex, build_index
 from rbft.video.orientation import Orientation
-from rbft.video.sampling import FrameSampling
+from rbft.video.sampling import FrameSampling, Timeline
 
 Problem = Literal["missing", "empty", "unreadable", "damaged", "gave_up"]
 
@@ -45,6 +45,7 @@ class VideoFacts:
         decoded_frames: Frames that decode undamaged.
         duration: Seconds, 0.0 when unknown.
         fps: Average frames per second, 0.0 when unknown.
+        steady: whether frames come at one rate.
         height: Height in pixels as displayed, that is as it is turned for display.
         width: Width in pixels as displayed.
         rotation: Counter-clockwise degrees by which the stored picture is turned for display: 0, 90, 180 or 270.
@@ -63,6 +64,7 @@ class VideoFacts:
     decoded_frames: int = 0
     duration: float = 0.0
     fps: float = 0.0
+    steady: bool = True
     height: int = 0
     width: int = 0
     rotation: int = 0
@@ -80,6 +82,12 @@ class VideoFacts:
     def blank(self) -> bool:
         """Whether every sampled picture is of one colour."""
         return self.decoded_frames > 0 and self.contrast < _BLANK
+
+    @property
+    def timeline(self) -> Timeline:
+        """How many frames there are, and how long they last; not when each of them appears."""
+        at_one_rate = self.decoded_frames / self.fps if self.fps else 0.0
+        return Timeline(self.decoded_frames, at_one_rate if self.steady else self.duration)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values by name."""
@@ -130,6 +138,7 @@ def inspect_video(
         decoded_frames=decoded.undamaged,
         duration=round(index.duration, 6),
         fps=round(index.fps, 6),
+        steady=index.steady,
         height=decoded.height,
         width=decoded.width,
         rotation=decoded.orientation.rotation,
@@ -170,7 +179,7 @@ def _decode(
         VideoError: No frame decodes, or a colour format cannot be converted.
         _TimeUpError: The deadline passed.
     """
-    wanted = _SAMPLING.indices(index.num_frames, index.fps)
+    wanted = _SAMPLING.indices(index.timeline(0, index.num_frames))
     small: dict[int, np.ndarray] = {}
     convert = RGBConverter(path, PICTURE_SIZE)
     places: list[tuple[int, int]] = []

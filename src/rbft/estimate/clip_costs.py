@@ -88,7 +88,7 @@ class ClipCosts:
     def shape(self, record: VideoRecord) -> ClipShape:
         """Frames and their size."""
         facts = self._data.facts[record.path]
-        return self._data.spec.shape(facts.decoded_frames, facts.fps, facts.height, facts.width)
+        return self._data.spec.shape(facts.timeline, facts.height, facts.width)
 
     def cost(self, record: VideoRecord) -> ClipCost:
         """Tokens with the question about the class."""

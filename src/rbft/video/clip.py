@@ -17,6 +17,8 @@ from rbft.video.frame_index import FrameIndex
 from rbft.video.reader import FrameMissingError, open_reader
 from rbft.video.sampling import FrameSampling
 
+_CLOCK = 1000.0  # ticks a second
+
 
 @dataclass(frozen=True, eq=False)
 class Clip:
@@ -31,6 +33,7 @@ class Clip:
         total_num_frames: Frames of the video. Where a part of a video was sampled, it and the three others count
             from the start of that part, as if it were a video of its own.
         path: The video, as it was named.
+        steady: whether frames of the video come at one rate, so that their numbers tell their times.
     """
 
     frames: Tensor
@@ -40,9 +43,21 @@ class Clip:
     duration: float
     total_num_frames: int
     path: str
+    steady: bool = True
 
     def metadata(self) -> dict[str, int | float | list[int]]:
-        """The fields of `transformers.video_utils.VideoMetadata` that video processors read."""
+        """The fields of `transformers.video_utils.VideoMetadata` that video processors read.
+
+        They take a frame's number over the rate for its time. Where that is not so they are told milliseconds in the
+        place of numbers, and a thousand of them a second.
+        """
+        if not self.steady:
+            return {
+                "total_num_frames": max(1, round(self.duration * _CLOCK)),
+                "fps": _CLOCK,
+                "duration": self.duration,
+                "frames_indices": [round(time * _CLOCK) for time in self.timestamps],
+            }
         return {
             "total_num_frames": self.total_num_frames,
             "fps": self.fps,
@@ -83,27 +98,30 @@ def read_clip(
         if sampling.fps is not None and not index.fps:
             raise VideoError(path, "does not say its frame rate, which sampling by fps needs; set num_frames")
         first, end = _span(path, index, sampling)
+        timeline = index.timeline(first, end, sampling.part)
         try:
-            indices = [first + number for number in sampling.indices(end - first, index.fps, rng)]
+            indices = [first + number for number in sampling.indices(timeline, rng)]
             decoded = reader.read(indices, partial(spec.frame_size, len(indices)))
         except FrameMissingError as short:
             # Without times the index counts packets, and those that say "nothing changed" display no frame.
             if index.timed or short.num_frames <= first:
                 raise
             end = min(end, short.num_frames)
-            indices = [first + number for number in sampling.indices(end - first, index.fps, rng)]
+            indices = [first + number for number in sampling.indices(index.timeline(first, end), rng)]
             decoded = reader.read(indices, partial(spec.frame_size, len(indices)))
         begin, duration = 0.0, index.duration
         if sampling.part is not None:
-            begin, duration = index.timestamp(first), min(sampling.part[1], index.duration) - sampling.part[0]
+            begin = index.timestamp(first) if index.steady else sampling.part[0]
+            duration = min(sampling.part[1], index.duration) - sampling.part[0]
     clip = Clip(
         frames=decoded.frames,
-        timestamps=tuple(time - begin for time in decoded.timestamps),
+        timestamps=tuple(max(0.0, time - begin) for time in decoded.timestamps),
         indices=tuple(index - first for index in decoded.indices),
         fps=index.fps,
         duration=duration,
         total_num_frames=end - first,
         path=str(path),
+        steady=index.steady,
     )
     return clip.under(spec.control)
 

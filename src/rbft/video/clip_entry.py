@@ -17,7 +17,7 @@ from rbft.disk_cache import BoundedFolder, Wording
 from rbft.video.clip_spec import ClipSpec
 from rbft.video.container import DEFAULT_LIMITS, Limits
 
-CLIP_FIELDS = ("frames", "timestamps", "indices", "fps", "duration", "total_num_frames", "path")
+CLIP_FIELDS = ("frames", "timestamps", "indices", "fps", "duration", "total_num_frames", "path", "steady")
 """What `rbft.video.clip.Clip` is made of."""
 HEAD = struct.Struct("<8sI16s")
 """What an entry begins with: magic, bytes of the JSON header behind it, their hash."""

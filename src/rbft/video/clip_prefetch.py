@@ -52,7 +52,7 @@ class ClipPrefetch:
         self._request, self._index = request, index
         spec = request.spec
         self._possible = spec.sampling.fps is None or index.fps > 0
-        self._indices = spec.sampling.indices(index.num_frames, index.fps) if self._possible else []
+        self._indices = spec.sampling.indices(index.timeline(0, index.num_frames)) if self._possible else []
         size = partial(spec.frame_size, len(self._indices))
         self._target = FrameTarget(self._indices, RGBConverter(path, size))
         # as the reader names them
@@ -93,6 +93,7 @@ class ClipPrefetch:
             "fps": index.fps,
             "duration": index.duration,
             "total_num_frames": index.num_frames,
+            "steady": index.steady,
         }
         key = clip_key(content, request.spec)
         _folder(request.folder, request.max_bytes).store(key, lambda: pack_entry(key, clip, self._target.array()))

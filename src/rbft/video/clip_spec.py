@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 from rbft.video.budget import CellBudget, fit_size
-from rbft.video.sampling import FrameSampling
+from rbft.video.sampling import FrameSampling, Timeline
 
 ClipControl = Literal["none", "blank", "reversed", "shuffled"]
 
@@ -52,16 +52,15 @@ class ClipSpec:
             return self.budget.frame_size(num_frames, height, width, self.max_pixels)
         return (height, width) if self.max_pixels is None else fit_size(height, width, self.max_pixels, self.multiple)
 
-    def shape(self, num_available: int, source_fps: float, height: int, width: int) -> ClipShape:
+    def shape(self, timeline: Timeline, height: int, width: int) -> ClipShape:
         """The shape of the clip of a readable video, known without decoding.
 
         Args:
-            num_available: frames of the video.
-            source_fps: its average frames per second.
+            timeline: of the video; when each frame appears does not matter.
             height: of the video as displayed, in pixels.
             width: of the video as displayed, in pixels.
         """
-        frames = self.sampling.count(num_available, source_fps)
+        frames = self.sampling.count(timeline)
         return ClipShape(frames, *self.frame_size(frames, height, width))
 
     def of_part(self, part: tuple[float, float] | None) -> ClipSpec:

@@ -12,6 +12,7 @@ from av.stream import Stream
 
 from rbft.errors import VideoError
 from rbft.video.container import MEDIA_ERRORS, OpenVideo, brief, header_seconds
+from rbft.video.sampling import Timeline
 
 # avi numbers packets in decoding order. That is the order of display in these, as long as they have no B-frames.
 _AVI_IN_ORDER = frozenset({"mpeg4", "msmpeg4v1", "msmpeg4v2", "msmpeg4", "mjpeg"})
@@ -44,6 +45,7 @@ class FrameIndex:
         time_base: Seconds per unit.
         fps: Average frames per second; of an untimed video what the header says, 0.0 when it says nothing.
         duration: Seconds from the first frame to the end of the last, 0.0 when unknown.
+        steady: whether frames come at one rate: none appears more than half a frame's time away from an even grid.
         loss: What the header promises and the file does not hold, as a clause; None if nothing is missing.
     """
 
@@ -56,6 +58,7 @@ class FrameIndex:
     time_base: Fraction
     fps: float
     duration: float
+    steady: bool
     loss: str | None
 
     def timestamp(self, index: int) -> float:
@@ -64,8 +67,26 @@ class FrameIndex:
             return float(int(self.pts[index] - self.pts[0]) * self.time_base)
         return index / self.fps if self.fps else 0.0
 
+    def timeline(self, first: int, end: int, part: tuple[float, float] | None = None) -> Timeline:
+        """When frames `first` to before `end` are shown.
+
+        Args:
+            first: number of the first frame.
+            end: number behind the last frame.
+            part: start and end in seconds of the part of the video that shows them; None for all of it.
+        """
+        count = end - first
+        if self.steady:
+            return Timeline(count, count / self.fps if self.fps else 0.0)
+        start, stop = (0.0, self.duration) if part is None else (part[0], min(part[1], self.duration))
+        appear = (self.pts[first:end] - self.pts[0]) * float(self.time_base) - start
+        return Timeline(count, stop - start, np.maximum(appear, 0.0))
+
     def span(self, start: float, end: float) -> tuple[int, int]:
-        """The frames that are displayed from `start` on and before `end`, in seconds: the first, and behind the last.
+        """The frames that a part of the video shows, in seconds: the first, and behind the last.
+
+        They are those that appear from `start` on and before `end`. The one that stands there at `start` already is
+        among them where no other appears, and where frames do not come at one rate; none is behind the video's end.
 
         Raises:
             ValueError: The video is untimed and its frame rate unknown.
@@ -78,7 +99,11 @@ class FrameIndex:
             first, last = np.searchsorted((self.pts - self.pts[0]) * float(self.time_base), edges)
         else:
             first, last = np.ceil(edges * self.fps)
-        return min(max(int(first), 0), self.num_frames), min(max(int(last), 0), self.num_frames)
+        begin, behind = (min(max(int(place), 0), self.num_frames) for place in (first, last))
+        late = begin == self.num_frames or self.timestamp(begin) > start + 1e-6
+        if begin and late and start < self.duration and (begin == behind or not self.steady):
+            begin -= 1
+        return begin, behind
 
 
 class _Entry(NamedTuple):
@@ -127,7 +152,17 @@ def build_index(video: OpenVideo) -> FrameIndex:
         duration = len(shown) / rate if rate else 0.0
     if duration > limits.max_seconds:
         raise VideoError(video.path, f"lasts {duration:.0f} s, over the limit of {limits.max_seconds:g} s")
-    return FrameIndex(len(shown), stream.frames, timed, pts, sizes, keyframes, time_base, rate, duration, loss)
+    return FrameIndex(
+        len(shown), stream.frames, timed, pts, sizes, keyframes, time_base, rate, duration, _steady(pts), loss
+    )
+
+
+def _steady(pts: np.ndarray) -> bool:
+    """Whether frames, by their presentation time stamps, keep so close to an even grid that numbers tell times."""
+    if len(pts) < 3:
+        return True
+    grid = np.linspace(pts[0], pts[-1], len(pts))
+    return bool(np.abs(pts - grid).max() <= (grid[1] - grid[0]) / 2)
 
 
 def _demux(video: OpenVideo) -> tuple[list[_Entry], float, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from itertools import pairwise
 from typing import Literal
 
@@ -11,15 +12,40 @@ import numpy as np
 from rbft.errors import ConfigError
 
 
-@dataclass(frozen=True)
-class FrameSampling:
-    """One frame from each of equal segments of the video (temporal segment networks, Wang et al., ECCV 2016).
+@dataclass(frozen=True, eq=False)
+class Timeline:
+    """When the frames that are sampled from are shown.
 
     Args:
-        num_frames: Frames of every clip; a shorter video repeats frames. Either this or `fps` is set.
+        num_frames: how many there are.
+        seconds: how long they are shown together; 0.0 when unknown.
+        starts: seconds (num_frames,) at which each appears, ascending from 0.0 or later; None where they come at one
+            rate, so that their numbers tell their times.
+    """
+
+    num_frames: int
+    seconds: float
+    starts: np.ndarray | None = None
+
+    def shown(self, share: Fraction | float) -> int:
+        """Number of the frame that is shown when a share of the time, 0 to 1, has passed."""
+        if self.starts is None:
+            return int(share * self.num_frames)
+        # a frame is at its time, however the seconds were rounded
+        return max(0, int(np.searchsorted(self.starts, share * self.seconds + 1e-9, side="right")) - 1)
+
+
+@dataclass(frozen=True)
+class FrameSampling:
+    """A frame from each of equal segments of time (temporal segment networks, Wang et al., ECCV 2016).
+
+    Args:
+        num_frames: Frames of every clip; a shorter video, or one that stands still, repeats frames. Either this or
+            `fps` is set.
         fps: Frames per second of video, at least one frame in all and never more than the video has.
         max_frames: Most frames that `fps` may give.
-        mode: "uniform" takes the centre of each segment, "random" any frame of each segment (for training).
+        mode: "uniform" takes the frame shown in the middle of each segment, "random" any frame of each segment (for
+            training).
         part: Seconds since the first frame, start and end, of the part of the video that is sampled; None: all of it.
 
     Raises:
@@ -55,35 +81,36 @@ class FrameSampling:
             return replace(self, num_frames=min(self.num_frames, frames))
         return replace(self, max_frames=min(self.max_frames, frames))
 
-    def indices(self, num_available: int, source_fps: float, rng: np.random.Generator | None = None) -> list[int]:
+    def indices(self, timeline: Timeline, rng: np.random.Generator | None = None) -> list[int]:
         """Chooses frames.
 
         Args:
-            num_available: Frames of the video, or of the part that is sampled.
-            source_fps: Its average frames per second; used with `fps` only.
-            rng: Source of chance for mode "random".
+            timeline: of the video, or of the part that is sampled.
+            rng: source of chance for mode "random".
 
         Returns:
-            Frame indices, ascending, within 0 .. num_available - 1.
+            Frame indices, ascending, within 0 .. num_frames - 1 of the timeline.
 
         Raises:
-            ValueError: The video has no frames, its rate is needed and unknown, or the generator is missing.
+            ValueError: There are no frames, how long they last is needed and unknown, or the generator is missing.
         """
-        if num_available < 1:
-            raise ValueError(f"num_available must be at least 1, not {num_available}")
-        count = self.count(num_available, source_fps)
+        if timeline.num_frames < 1:
+            raise ValueError(f"num_frames of the timeline must be at least 1, not {timeline.num_frames}")
+        count = self.count(timeline)
         if self.mode == "uniform":
-            return [(2 * i + 1) * num_available // (2 * count) for i in range(count)]
+            return [timeline.shown(Fraction(2 * i + 1, 2 * count)) for i in range(count)]
         if rng is None:
             raise ValueError('mode "random" needs a random generator (rng)')
-        starts = [i * num_available // count for i in range(count + 1)]
-        return [int(rng.integers(lo, max(hi, lo + 1))) for lo, hi in pairwise(starts)]
+        if timeline.starts is not None:
+            return [timeline.shown((i + rng.random()) / count) for i in range(count)]
+        edges = [timeline.shown(Fraction(i, count)) for i in range(count + 1)]
+        return [int(rng.integers(lo, max(hi, lo + 1))) for lo, hi in pairwise(edges)]
 
-    def count(self, num_available: int, source_fps: float) -> int:
+    def count(self, timeline: Timeline) -> int:
         """Frames of a clip; the arguments and errors are those of `indices`."""
         if self.num_frames is not None:
             return self.num_frames
-        if not source_fps > 0:
+        if not timeline.seconds > 0:
             raise ValueError("sampling by fps needs the frame rate of the video, which is unknown")
-        wanted = round(num_available / source_fps * (self.fps or 0))
-        return max(1, min(wanted, num_available, self.max_frames))
+        wanted = round(timeline.seconds * (self.fps or 0))
+        return max(1, min(wanted, timeline.num_frames, self.max_frames))
