@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 
 from rbft.data.formats.base import DatasetFormat
-from rbft.data.formats.on_disk import VideoIndex, report_missing
+from rbft.data.formats.listed import ListedClips
+from rbft.data.formats.on_disk import VideoIndex
 from rbft.data.formats.rows import annotation_file, read_json, read_json_objects
 from rbft.data.records import Split, VideoRecord
 from rbft.errors import DataError
@@ -61,21 +62,14 @@ class Diving48(DatasetFormat):
         """
         names = self.label_names(root)
         index = VideoIndex(root, self.videos)
-        records: list[VideoRecord] = []
-        missing: list[tuple[str, str]] = []
+        clips = ListedClips()
         for side, file in self.lists:
             for row in read_json_objects(annotation_file(root, file)):
                 clip, number = row.filled("vid_name"), row.filled("label")
                 if not number.isdecimal() or int(number) >= len(names):
                     raise DataError(f"{row.where}: the label {number!r} is no number from 0 to {len(names) - 1}.")
-                label = names[int(number)]
-                path = index.find(clip)
-                if path is None:
-                    missing.append((clip, label))
-                    continue
-                records.append(VideoRecord(id=clip, path=path, label=label, split=side))
-        report_missing(missing, len(records) + len(missing), str(root), "error")
-        return records
+                clips.add(clip, names[int(number)], index.find(clip), side)
+        return clips.on_disk(str(root))
 
 
 def _written_out(term: str) -> str:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 from rbft.data.formats.base import DatasetFormat
-from rbft.data.formats.on_disk import VideoIndex, report_missing, warn_if_not_official
+from rbft.data.formats.listed import ListedClips
+from rbft.data.formats.on_disk import VideoIndex, warn_if_not_official
 from rbft.data.formats.rows import annotation_file, read_lines
 from rbft.data.records import Split, VideoRecord, relative_path
 from rbft.errors import DataError
@@ -46,8 +47,7 @@ class HMDB51(DatasetFormat):
         lists = sorted(folder.glob(f"*{ending}"))
         if not lists:
             raise DataError(f"{folder} holds no file '*{ending}'; put the official lists there, or set `lists`.")
-        records: list[VideoRecord] = []
-        missing: list[tuple[str, str]] = []
+        clips = ListedClips()
         for path in lists:
             label = path.name.removesuffix(ending)
             for where, line in read_lines(annotation_file(root, path.relative_to(root).as_posix())):
@@ -58,13 +58,10 @@ class HMDB51(DatasetFormat):
                 if side is None:
                     continue
                 clip = Path(relative_path(name.strip(), where)).stem
-                found = index.find(clip, prefer=f"{label}/{name.strip()}")
-                if found is None:
-                    missing.append((f"{label}/{name.strip()}", label))
-                    continue
+                stated = f"{label}/{name.strip()}"
                 group = f"{label}/{_PROPERTIES.sub('', clip)}"
-                records.append(VideoRecord(id=f"{label}/{clip}", path=found, label=label, split=side, group=group))
-        report_missing(missing, len(records) + len(missing), str(folder), "error")
+                clips.add(f"{label}/{clip}", label, index.find(clip, stated), side, shown=stated, group=group)
+        records = clips.on_disk(str(folder))
         if len(lists) == 51:  # fewer classes are a choice
             counts = Counter(str(record.split) for record in records)
             warn_if_not_official(f"{folder}, split {self.split}", counts, {"train": 51 * 70, "test": 51 * 30})

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from rbft.data.formats.base import DatasetFormat
-from rbft.data.formats.on_disk import MissingPolicy, VideoIndex, report_missing
+from rbft.data.formats.listed import ListedClips
+from rbft.data.formats.on_disk import MissingPolicy, VideoIndex
 from rbft.data.formats.rows import Row, annotation_file, read_table
 from rbft.data.records import Split, VideoRecord
 from rbft.errors import DataError
@@ -47,21 +48,15 @@ class Kinetics(DatasetFormat):
             DataError: A table is missing or wrong, or a clip is not on disk.
         """
         index = VideoIndex(root, self.videos)
-        records: list[VideoRecord] = []
-        missing: list[tuple[str, str]] = []
+        clips = ListedClips()
         for side, file in self.lists:
             if file is None:
                 continue
             for row in read_table(annotation_file(root, file)):
                 video, label = row.filled("youtube_id"), row.filled("label")
                 clip = f"{video}_{_seconds(row, 'time_start'):06d}_{_seconds(row, 'time_end'):06d}"
-                path = index.find(clip) or index.find(video)
-                if path is None:
-                    missing.append((clip, label))
-                    continue
-                records.append(VideoRecord(id=clip, path=path, label=label, split=side, group=video))
-        report_missing(missing, len(records) + len(missing), str(root), self.missing)
-        return records
+                clips.add(clip, label, index.find(clip) or index.find(video), side, group=video)
+        return clips.on_disk(str(root), self.missing)
 
 
 def _seconds(row: Row, column: str) -> int:

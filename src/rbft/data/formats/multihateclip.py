@@ -6,7 +6,8 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from rbft.data.formats.base import DatasetFormat
-from rbft.data.formats.on_disk import MissingPolicy, VideoIndex, is_video, report_missing, visible
+from rbft.data.formats.listed import ListedClips
+from rbft.data.formats.on_disk import MissingPolicy, VideoIndex, is_video, visible
 from rbft.data.formats.rows import annotation_file, read_table
 from rbft.data.records import Split, VideoRecord, relative_path
 from rbft.errors import DataError
@@ -51,8 +52,7 @@ class MultiHateClip(DatasetFormat):
             DataError: A list is missing or wrong, or a video is not on disk.
         """
         index = VideoIndex(root, self.videos)
-        records: list[VideoRecord] = []
-        missing: list[tuple[str, str]] = []
+        clips = ListedClips()
         lists: tuple[tuple[Split, str], ...] = (("train", "train"), ("val", "valid"), ("test", "test"))
         folder = f"{self.language}_data/annotation"
         for side, name in lists:
@@ -61,13 +61,8 @@ class MultiHateClip(DatasetFormat):
                 if vote not in _CLASSES:
                     raise DataError(f"{row.where}: the vote {vote!r} is none of {', '.join(_CLASSES)}.")
                 label = vote if self.classes == "three" or vote == _BINARY[0] else _BINARY[1]
-                path = index.find(video) or _in_folder(root, self.videos, video)
-                if path is None:
-                    missing.append((video, label))
-                    continue
-                records.append(VideoRecord(id=video, path=path, label=label, split=side))
-        report_missing(missing, len(records) + len(missing), str(root / folder), self.missing)
-        return records
+                clips.add(video, label, index.find(video) or _in_folder(root, self.videos, video), side)
+        return clips.on_disk(str(root / folder), self.missing)
 
 
 def _in_folder(root: Path, videos: str, video: str) -> str | None:

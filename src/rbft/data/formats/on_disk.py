@@ -120,7 +120,7 @@ def report_missing(missing: Sequence[tuple[str, str]], listed: int, source: str,
     warnings.warn(
         f"{source}: {len(missing)} of {listed} listed videos are not on disk and are left out, by class: "
         f"{printable(counts)}. Results are not comparable with those on the whole data set.",
-        stacklevel=3,
+        stacklevel=4,
     )
 
 

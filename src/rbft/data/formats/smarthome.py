@@ -7,7 +7,8 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from rbft.data.formats.base import DatasetFormat
-from rbft.data.formats.on_disk import MissingPolicy, VideoIndex, report_missing
+from rbft.data.formats.listed import ListedClips
+from rbft.data.formats.on_disk import MissingPolicy, VideoIndex
 from rbft.data.formats.rows import Row, annotation_file, read_json, read_lines, read_table
 from rbft.data.records import Split, VideoRecord
 from rbft.errors import DataError
@@ -67,19 +68,13 @@ class SmartHomeBench(DatasetFormat):
         groups = self._groups(root)
         sides = self._sides(root, rows)
         index = VideoIndex(root, self.videos)
-        records: list[VideoRecord] = []
-        missing: list[tuple[str, str]] = []
+        clips = ListedClips()
         for clip, row in rows.items():
             label = self._label(row)
             if label is None or (self.train_list and self.test_list and clip not in sides):
                 continue
-            path = index.find(clip)
-            if path is None:
-                missing.append((clip, label))
-                continue
-            records.append(VideoRecord(clip, path, label, sides.get(clip), groups.get(clip), _human_text(row)))
-        report_missing(missing, len(records) + len(missing), str(table), self.missing)
-        return records
+            clips.add(clip, label, index.find(clip), sides.get(clip), group=groups.get(clip), text=_human_text(row))
+        return clips.on_disk(str(table), self.missing)
 
     def _label(self, row: Row) -> str | None:
         tag = row.filled("Anomaly Tag").casefold()

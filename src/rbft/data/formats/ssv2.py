@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 
 from rbft.data.formats.base import DatasetFormat
-from rbft.data.formats.on_disk import VideoIndex, report_missing
+from rbft.data.formats.listed import ListedClips
+from rbft.data.formats.on_disk import VideoIndex
 from rbft.data.formats.rows import annotation_file, read_json, read_json_objects
 from rbft.data.records import Split, VideoRecord
 from rbft.errors import DataError
@@ -60,8 +61,7 @@ class SSv2(DatasetFormat):
         """
         names = set(self.label_names(root))
         index = VideoIndex(root, self.videos)
-        records: list[VideoRecord] = []
-        missing: list[tuple[str, str]] = []
+        clips = ListedClips()
         for side, file in self.lists:
             if file is None:
                 continue
@@ -69,10 +69,5 @@ class SSv2(DatasetFormat):
                 clip, label = row.filled("id"), re.sub(r"[\[\]]", "", row.filled("template"))
                 if label not in names:
                     raise DataError(f"{row.where}: the class {label!r} is not in {self.labels}.")
-                path = index.find(clip)
-                if path is None:
-                    missing.append((clip, label))
-                    continue
-                records.append(VideoRecord(clip, path, label, side, text={"caption": row.text("label")}))
-        report_missing(missing, len(records) + len(missing), str(root), "error")
-        return records
+                clips.add(clip, label, index.find(clip), side, text={"caption": row.text("label")})
+        return clips.on_disk(str(root))

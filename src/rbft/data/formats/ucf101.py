@@ -8,7 +8,8 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from rbft.data.formats.base import DatasetFormat
-from rbft.data.formats.on_disk import VideoIndex, report_missing, warn_if_not_official
+from rbft.data.formats.listed import ListedClips
+from rbft.data.formats.on_disk import VideoIndex, warn_if_not_official
 from rbft.data.formats.rows import annotation_file, read_lines
 from rbft.data.records import Split, VideoRecord, relative_path
 from rbft.errors import DataError
@@ -57,20 +58,16 @@ class UCF101(DatasetFormat):
         """
         names = self.label_names(root)
         index = VideoIndex(root)
-        records: list[VideoRecord] = []
-        missing: list[tuple[str, str]] = []
+        clips = ListedClips()
         sides: tuple[Split, ...] = ("train", "test")
         for side in sides:
             for where, line in read_lines(annotation_file(root, f"{self.lists}/{side}list{self.split:02d}.txt")):
                 stated, label = _parse(line, where, names)
                 clip = stated.stem
                 path = index.find(clip, prefer=str(stated))
-                if path is None:
-                    missing.append((str(stated), label))
-                    continue
                 group = f"{label}_{_group(clip, where)}"
-                records.append(VideoRecord(id=clip, path=path, label=label, split=side, group=group))
-        report_missing(missing, len(records) + len(missing), str(root / self.lists), "error")
+                clips.add(clip, label, path, side, shown=str(stated), group=group)
+        records = clips.on_disk(str(root / self.lists))
         if len(names) == 101:  # fewer classes are a choice
             counts = Counter(str(record.split) for record in records)
             train, test = OFFICIAL[self.split]
