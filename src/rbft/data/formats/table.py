@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rbft.data.formats.base import DatasetFormat
+from rbft.data.formats.columns import ColumnFormat
 from rbft.data.formats.on_disk import require_on_disk
-from rbft.data.formats.rows import Row, annotation_file, read_table, require_column
-from rbft.data.records import VideoRecord, parse_split, relative_path
+from rbft.data.formats.rows import annotation_file, read_table
+from rbft.data.records import VideoRecord
 from rbft.errors import DataError
 
 
-class Table(DatasetFormat):
+class Table(ColumnFormat):
     """A .csv, .tsv or .jsonl file in UTF-8, with a header (or keys) that names the columns.
 
     Args:
@@ -34,12 +34,8 @@ class Table(DatasetFormat):
         group_column: str | None = "auto",
         text_columns: tuple[str, ...] = (),
     ) -> None:
+        super().__init__(path_column, label_column, split_column, group_column, text_columns)
         self.file = file
-        self.path_column = path_column
-        self.label_column = label_column
-        self.split_column = split_column
-        self.group_column = group_column
-        self.text_columns = tuple(text_columns)
 
     def read(self, root: Path) -> list[VideoRecord]:
         """The videos in the order of the rows.
@@ -48,37 +44,11 @@ class Table(DatasetFormat):
             DataError: A column, cell or file is missing or wrong, or a path stands in two rows.
         """
         table = annotation_file(root, self.file)
-        rows = read_table(table)
-        split_column = optional_column(self.split_column, "split", rows)
-        group_column = optional_column(self.group_column, "group", rows)
         records: list[VideoRecord] = []
         seen: dict[str, str] = {}
-        for row in rows:
-            path = relative_path(row.filled(self.path_column), row.where)
-            if (other := seen.setdefault(path, row.where)) != row.where:
-                raise DataError(f"{row.where}: {path} is already listed in {other}; keep one of the rows.")
-            records.append(
-                VideoRecord(
-                    id=path,
-                    path=path,
-                    label=row.filled(self.label_column),
-                    split=parse_split(row.text(split_column), row.where) if split_column else None,
-                    group=(row.text(group_column) or None) if group_column else None,
-                    text={column: row.text(column) for column in self.text_columns},
-                )
-            )
+        for row, record in self.records(read_table(table)):
+            if (other := seen.setdefault(record.path, row.where)) != row.where:
+                raise DataError(f"{row.where}: {record.path} is already listed in {other}; keep one of the rows.")
+            records.append(record)
         require_on_disk(root, records, str(table))
         return records
-
-
-def optional_column(setting: str | None, usual: str, rows: list[Row]) -> str | None:
-    """The column to read: the one that is set; for "auto" the usual one if some row has it; None for None.
-
-    Raises:
-        DataError: A column is set that the first row does not have.
-    """
-    if setting == "auto":
-        return usual if any(usual in row.cells for row in rows) else None
-    if setting is not None:
-        require_column(setting, tuple(rows[0].cells), rows[0].header)
-    return setting

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rbft.data.formats.base import DatasetFormat
+from rbft.data.formats.columns import ColumnFormat
 from rbft.data.formats.on_disk import require_folder, require_on_disk, visible
 from rbft.data.formats.rows import inside, read_table
-from rbft.data.formats.table import optional_column
-from rbft.data.records import SPLIT_NAMES, Split, VideoRecord, parse_split, relative_path
+from rbft.data.records import SPLIT_NAMES, Split, VideoRecord
 from rbft.errors import DataError
 
 _METADATA = ("metadata.csv", "metadata.jsonl")
 
 
-class VideoFolder(DatasetFormat):
+class VideoFolder(ColumnFormat):
     """`metadata.csv` or `metadata.jsonl` in the root, or one in each split folder (train, validation, test).
 
     Paths in it are relative to the folder it lies in. Without such a file the layout is that of ClassFolders.
@@ -37,11 +36,7 @@ class VideoFolder(DatasetFormat):
         group_column: str | None = "auto",
         text_columns: tuple[str, ...] = (),
     ) -> None:
-        self.path_column = path_column
-        self.label_column = label_column
-        self.split_column = split_column
-        self.group_column = group_column
-        self.text_columns = tuple(text_columns)
+        super().__init__(path_column, label_column, split_column, group_column, text_columns)
 
     def read(self, root: Path) -> list[VideoRecord]:
         """The videos in the order of the metadata.
@@ -59,28 +54,12 @@ class VideoFolder(DatasetFormat):
                 f"{root} holds no {' or '.join(_METADATA)}, nor do its split folders; for videos in a folder for each "
                 "class use the format ClassFolders."
             )
-        records = [record for path, split in found for record in self._read_file(root, path, split)]
+        records = []
+        for path, split in found:
+            folder = path.parent.relative_to(root).as_posix()
+            rows = read_table(inside(root, path))
+            records += [record for _, record in self.records(rows, "" if folder == "." else folder, split)]
         require_on_disk(root, records, str(root))
-        return records
-
-    def _read_file(self, root: Path, metadata: Path, split: Split | None) -> list[VideoRecord]:
-        rows = read_table(inside(root, metadata))
-        split_column = optional_column(self.split_column, "split", rows) if split is None else None
-        group_column = optional_column(self.group_column, "group", rows)
-        records: list[VideoRecord] = []
-        for row in rows:
-            stated = metadata.parent / relative_path(row.filled(self.path_column), row.where)
-            path = stated.relative_to(root).as_posix()
-            records.append(
-                VideoRecord(
-                    id=path,
-                    path=path,
-                    label=row.filled(self.label_column),
-                    split=parse_split(row.text(split_column), row.where) if split_column else split,
-                    group=(row.text(group_column) or None) if group_column else None,
-                    text={column: row.text(column) for column in self.text_columns},
-                )
-            )
         return records
 
 

@@ -1,0 +1,80 @@
+"""Rows of a table as records: what the formats share whose columns a config names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rbft.data.formats.base import DatasetFormat
+from rbft.data.formats.rows import Row, require_column
+from rbft.data.records import Split, VideoRecord, parse_split, relative_path
+
+
+class ColumnFormat(DatasetFormat):
+    """A format of tables with one row a video.
+
+    Args:
+        path_column: column with the path of the video.
+        label_column: column with the name of the class.
+        split_column: column with train, val or test (or an empty cell); "auto" takes a column `split` if there is one,
+            None ignores it.
+        group_column: column with what videos of one source share; "auto" takes a column `group` if there is one, None
+            ignores it. A row with an empty cell stands alone.
+        text_columns: columns to keep as human text.
+    """
+
+    def __init__(
+        self,
+        path_column: str,
+        label_column: str,
+        split_column: str | None,
+        group_column: str | None,
+        text_columns: tuple[str, ...],
+    ) -> None:
+        self.path_column = path_column
+        self.label_column = label_column
+        self.split_column = split_column
+        self.group_column = group_column
+        self.text_columns = tuple(text_columns)
+
+    def records(
+        self, rows: Sequence[Row], folder: str = "", split: Split | None = None
+    ) -> list[tuple[Row, VideoRecord]]:
+        """Each row with the record it gives.
+
+        Args:
+            rows: rows of a table, at least one.
+            folder: folder that its paths are relative to, below the data root; empty for the root.
+            split: split of all rows, in place of the one that a column names.
+
+        Raises:
+            DataError: a column or cell is missing or wrong.
+        """
+        split_column = optional_column(self.split_column, "split", rows) if split is None else None
+        group_column = optional_column(self.group_column, "group", rows)
+        found = []
+        for row in rows:
+            stated = relative_path(row.filled(self.path_column), row.where)
+            path = f"{folder}/{stated}" if folder else stated
+            record = VideoRecord(
+                id=path,
+                path=path,
+                label=row.filled(self.label_column),
+                split=parse_split(row.text(split_column), row.where) if split_column else split,
+                group=(row.text(group_column) or None) if group_column else None,
+                text={column: row.text(column) for column in self.text_columns},
+            )
+            found.append((row, record))
+        return found
+
+
+def optional_column(setting: str | None, usual: str, rows: Sequence[Row]) -> str | None:
+    """The column to read: the one that is set; for "auto" the usual one if some row has it; None for None.
+
+    Raises:
+        DataError: A column is set that the first row does not have.
+    """
+    if setting == "auto":
+        return usual if any(usual in row.cells for row in rows) else None
+    if setting is not None:
+        require_column(setting, tuple(rows[0].cells), rows[0].header)
+    return setting
