@@ -19,9 +19,9 @@ from rbft.files import read_json, remove_unfinished, set_aside, write_atomic, wr
 from rbft.pipeline.plan import print_plan
 from rbft.pipeline.prepare import prepare
 from rbft.pipeline.reuse import writing_once
+from rbft.pipeline.run_files import write_run_files
 from rbft.pipeline.stage_cli import StageCLI
 from rbft.ranks import first_rank, wait_for_all
-from rbft.runs.environment import describe_environment
 from rbft.runs.stage_record import (
     StageRecord,
     changed_keys,
@@ -33,7 +33,7 @@ from rbft.runs.stage_record import (
 )
 from rbft.stages.context import Prepared, StageContext, StageResult, author_of
 from rbft.stages.probe import probe
-from rbft.stages.publish import LABELS, PUBLISHED, conclude
+from rbft.stages.publish import PUBLISHED, conclude
 from rbft.stages.score import score
 from rbft.stages.train import train
 from rbft.stages.write import write
@@ -183,7 +183,7 @@ def run(experiment: Experiment, command: Sequence[str]) -> None:
     if first_rank():
         publish = ran > 0 or not all((experiment.run_dir / name).is_file() for name in PUBLISHED)
         if publish and ran == 0:
-            _write_run_files(experiment, prepared)
+            write_run_files(experiment, prepared)
         conclude(experiment, prepared, console, publish=publish)
         if ran == 0:
             console.print("everything was done already; --restart does it anew")
@@ -202,7 +202,7 @@ def _run_stages(
             continue
         _require(experiment, entry, by_name)
         if ran == 0 and first_rank():
-            _write_run_files(experiment, prepared)
+            write_run_files(experiment, prepared)
         _clear(experiment, entry, console)
         ran += 1
         with writing_once(experiment, entry, author_of(entry), console):
@@ -213,24 +213,3 @@ def _run_stages(
             console.print(f"[bold]{escape(entry.stage.name)}[/]")
             _run_stage(experiment, entry, command, console, ranks)
     return ran
-
-
-def _write_run_files(experiment: Experiment, prepared: Sequence[Prepared]) -> None:
-    """experiment.yaml, environment.json and the split, so that the run can be understood and repeated.
-
-    Figures of an earlier run in the same folder would pass for this one's until it ends; they are set aside.
-    """
-    root = experiment.run_dir
-    for name in PUBLISHED:
-        set_aside(root / name)
-    bare = StageCLI([part for file in experiment.files for part in ("--config", file)] + list(experiment.flags))
-    # named as it is here, whatever the file is called: run again, it finds this folder
-    content = bare.resolved() | {"experiment": experiment.name, "variant": experiment.variant}
-    write_atomic(root / "experiment.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
-    data = prepared[0].datamodule
-    write_json(
-        root / "environment.json",
-        describe_environment() | {"data_fingerprint": data.fingerprint("train", "val", "test")},
-    )
-    write_json(root / "splits.json", data.splits.to_json())
-    write_json(root / LABELS, list(data.labels.names))

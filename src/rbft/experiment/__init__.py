@@ -1,0 +1,22 @@
+"""An experiment: stages as configuration layers, methods that list them, and the run folder.
+
+Nothing heavy is imported here: a wrong key or stage name is answered at once.
+"""
+
+from rbft.experiment.layers import lay_over
+from rbft.experiment.reading import Experiment, make_parser, read_experiment
+from rbft.experiment.stages import KINDS, METHODS, TEST_KINDS, TRAINING_KINDS, Stage, StageKind, nearest
+
+__all__ = [
+    "KINDS",
+    "METHODS",
+    "TEST_KINDS",
+    "TRAINING_KINDS",
+    "Experiment",
+    "Stage",
+    "StageKind",
+    "lay_over",
+    "make_parser",
+    "nearest",
+    "read_experiment",
+]

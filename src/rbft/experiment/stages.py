@@ -1,0 +1,147 @@
+"""Stages as configuration layers, and the methods that list them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from rbft.errors import ConfigError
+from rbft.experiment.layers import lay_over
+
+StageKind = Literal["write", "rationale", "classification", "joint", "test", "probe"]
+KINDS: tuple[str, ...] = get_args(StageKind)
+TRAINING_KINDS = ("rationale", "classification", "joint")
+TEST_KINDS = ("test", "probe")
+METHODS: dict[str, tuple[str, ...]] = {
+    "zero_shot": ("test",),
+    "sft": ("classification", "test"),
+    "rbft": ("write", "rationale", "classification", "test"),
+    "joint": ("write", "joint", "test"),
+    "probe": ("probe",),
+}
+# What a stage of each kind means, below whatever its layer says.
+_KIND_LAYERS: dict[str, dict[str, Any]] = {
+    "write": {},
+    "rationale": {"model": {"objective": {"class_path": "rbft.objectives.rationale.RationaleObjective"}}},
+    "classification": {
+        "model": {"objective": {"class_path": "rbft.objectives.classification.ClassificationObjective"}}
+    },
+    "joint": {"model": {"objective": {"class_path": "rbft.objectives.joint.JointObjective"}}},
+    "test": {},
+    "probe": {},
+}
+_LAYER_KEYS = ("kind", "start", "rationale_epochs", "model", "data", "trainer")
+_STARTS = ("previous", "base")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of a method.
+
+    Args:
+        name: Its name, also its folder's.
+        kind: What it does.
+        layer: The configuration it lays over the experiment file.
+        weights_from: The stage whose weights it starts from; None for the base model.
+        rationales_from: The stage whose rationales it trains on or is measured against; None where it needs none.
+        rationale_epochs: Of a classification stage: it also trains for as many epochs as supervise as many tokens as
+            this number of epochs over the rationales would.
+    """
+
+    name: str
+    kind: StageKind
+    layer: Mapping[str, Any]
+    weights_from: str | None
+    rationales_from: str | None
+    rationale_epochs: int = 0
+
+    @property
+    def trains(self) -> bool:
+        """Whether it leaves weights behind."""
+        return self.kind in TRAINING_KINDS
+
+    @property
+    def tests(self) -> bool:
+        """Whether it leaves predictions of the test videos."""
+        return self.kind in TEST_KINDS
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A clause that names the most similar known word, or lists the known ones."""
+    names = sorted(map(str, known))
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names)}."
+
+
+def check_folder_name(what: str, value: str) -> None:
+    """Refuse a name that would not be a folder of its own."""
+    if value in ("", ".", "..") or "/" in value or "\\" in value or "\0" in value:
+        raise ConfigError(f"{what}: {value!r} becomes a folder name and may not be a path.")
+
+
+def stages_of_method(where: str, methods: Mapping[str, Any], method: str) -> list[str]:
+    """The stage names of a method."""
+    if method not in methods:
+        raise ConfigError(f"method {method!r} is unknown; {nearest(method, methods)}")
+    names = methods[method]
+    if not isinstance(names, (list, tuple)) or not names or not all(isinstance(name, str) for name in names):
+        raise ConfigError(f"{where}: methods.{method} must be a list of stage names, found {names!r}.")
+    if len(set(names)) < len(names):
+        raise ConfigError(f"{where}: methods.{method} lists a stage twice; a stage has one folder and runs once.")
+    for name in names:
+        check_folder_name(f"{where}: methods.{method}", name)
+    return list(names)
+
+
+def make_stages(where: str, names: Sequence[str], layers: Mapping[str, Any]) -> tuple[Stage, ...]:
+    """The stages of a method with what each takes from those before it."""
+    stages: list[Stage] = []
+    weights: str | None = None
+    rationales: str | None = None
+    for name in names:
+        if name not in layers:
+            raise ConfigError(
+                f"{where}: the method lists the stage {name!r}, which `stages:` does not have; {nearest(name, layers)}"
+            )
+        layer = layers[name] or {}
+        if not isinstance(layer, Mapping):
+            raise ConfigError(f"{where}: stages.{name} must hold keys and values, found {type(layer).__name__}.")
+        if unknown := sorted(str(key) for key in layer if key not in _LAYER_KEYS):
+            raise ConfigError(f"{where}: unknown key stages.{name}.{unknown[0]}; {nearest(unknown[0], _LAYER_KEYS)}")
+        kind = layer.get("kind", name)
+        if kind not in KINDS:
+            raise ConfigError(
+                f"{where}: stages.{name}: of which kind is it? Set stages.{name}.kind to one of {', '.join(KINDS)}."
+                if "kind" not in layer
+                else f"{where}: stages.{name}.kind: {kind!r} is unknown; {nearest(str(kind), KINDS)}"
+            )
+        begin = layer.get("start", "previous")
+        if begin not in _STARTS:
+            raise ConfigError(
+                f"{where}: stages.{name}.start: {begin!r} is unknown; it is 'previous' (the weights of "
+                "the last training stage before it) or 'base' (the base model's)."
+            )
+        match = layer.get("rationale_epochs", 0)
+        if isinstance(match, bool) or not isinstance(match, int) or match < 0 or (match and kind != "classification"):
+            raise ConfigError(
+                f"{where}: stages.{name}.rationale_epochs: {match!r} must be a whole number of epochs; "
+                "only stages of kind 'classification' have it."
+            )
+        needs = kind in ("rationale", "joint") or match > 0
+        if needs and rationales is None:
+            verb = "is measured against" if match else "trains on"
+            raise ConfigError(
+                f"{where}: the stage {name!r} {verb} rationales, but no stage before it writes any; "
+                "put a stage of kind 'write' before it."
+            )
+        own = {key: value for key, value in layer.items() if key in ("model", "data", "trainer")}
+        content = lay_over(_KIND_LAYERS[kind], own)
+        start = weights if begin == "previous" else None
+        stages.append(Stage(name, kind, content, start, rationales if needs else None, match))
+        if kind in TRAINING_KINDS:
+            weights = name
+        elif kind == "write":
+            rationales = name
+    return tuple(stages)
