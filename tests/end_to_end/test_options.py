@@ -88,6 +88,31 @@ def test_best_weights_are_those_of_their_epoch(finished: Run, tmp_path: Path) ->
     assert not (run.folder / "classification" / "checkpoints").exists()
 
 
+def test_stage_1_is_chosen_by_the_answers_behind_what_it_writes(finished: Run, tmp_path: Path) -> None:
+    root = tmp_path / "runs"
+    shutil.copytree(finished.root, root)
+    run = Run(finished.config, root, root / finished.folder.relative_to(finished.root), finished.result)
+    best = ("--model.selection.weights", "best", "--stage", "rationale")
+    chosen = run.again(*best)
+    assert chosen.code == 0, chosen.err
+    assert "the best epoch is the one that is right most often behind the rationales it writes" in chosen.out
+    stage = read(run.folder / "rationale" / "stage.json")
+    assert stage["inputs"]["validation"] == {"rationale_tokens": 6}
+    assert stage["summary"]["best_epoch"] >= 1
+    assert "rationale: done already" in run.again(*best).out
+    for flags, why in (
+        (["--model.prompts.target_order", "label_then_rationale"], "target_order label_then_rationale"),
+        (["--trainer.strategy", "fsdp2"], "fsdp2 writes none while it trains"),
+        (
+            ["--model.prompts.rationale_question", "which?", "--model.prompts.label_question", "which?"],
+            "label question",
+        ),
+    ):
+        refused = run.again(*best, *flags)
+        assert refused.code == 2
+        assert re.search(rf"the stage 'rationale': model\.selection\.weights best .*{why}.* to last", refused.err)
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

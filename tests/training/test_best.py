@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from tests.support.fitting import Stage, trainer
 from torch import nn
 
+from rbft.data.prompts import PromptBook, Prompts
 from rbft.errors import ConfigError
+from rbft.evaluation.predictions import Prediction
+from rbft.objectives.rationale import RationaleObjective
+from rbft.rationales.store import Rationale
+from rbft.rationales.writer import RationaleWriter
 from rbft.training.best import KeepBest, Selection
+
+pytest_plugins = ["tests.support.fitting_fixtures"]
 
 
 def run(callback: KeepBest, figures: list[tuple[float, float]], written: list[int], start: int = 0) -> SimpleNamespace:
@@ -58,3 +67,42 @@ def test_a_resumed_run_remembers_what_was_best(tmp_path: Path) -> None:
 def test_wrong_settings_are_refused(settings) -> None:
     with pytest.raises(ConfigError, match=r"^model\.selection\.patience"):
         Selection(**settings)
+
+
+class _Seen(KeepBest):
+    """Notes what each validation found."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, None)
+        self.seen: list[tuple[float, list[Prediction]]] = []
+
+    def on_validation_end(self, trainer, pl_module) -> None:
+        super().on_validation_end(trainer, pl_module)
+        self.seen.append((float(trainer.callback_metrics["val/nll"]), list(pl_module.predictions)))
+
+
+def test_a_stage_that_learns_to_write_is_chosen_by_what_it_writes(stage: Stage, tmp_path: Path) -> None:
+    book = PromptBook(Prompts(), stage.data.labels)
+    rationales = [
+        Rationale(r.id, 0, r.path, r.label, "", "blind", "me", "a man runs", r.label, "a man runs", False)
+        for r in stage.data.splits.train
+    ]
+    module = stage.build(
+        objective=RationaleObjective(), selection=Selection("best"), writer=RationaleWriter(max_new_tokens=5)
+    )
+    assert module.chooses_behind_rationales
+    assert not stage.build(selection=Selection("best")).chooses_behind_rationales
+    assert not stage.build(objective=RationaleObjective()).chooses_behind_rationales
+    module.validate_behind_rationales()
+    rows = module.objective.examples(stage.data.splits.train, book, rationales)
+    stage.data.connect(0, 1, train=rows, val=module.scoring.examples(stage.data.splits.val, reasoned=True))
+    best = _Seen(tmp_path / "best")
+    trainer(tmp_path, max_epochs=2, callbacks=[best]).fit(module, datamodule=stage.data)
+    assert len(best.seen) == 2
+    for nll, predictions in best.seen:
+        assert len(predictions) == 2
+        assert all(p.rationale and p.probabilities == p.answers["rationale"] for p in predictions)
+        assert all(p.answers["direct"] != p.answers["rationale"] for p in predictions)
+        right = [p.probabilities[stage.data.labels.index(p.label)] for p in predictions]
+        assert nll == pytest.approx(-sum(map(math.log, right)) / 2, abs=1e-6)
+    assert module.training, "dropout is on again"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +27,8 @@ class Objective(ABC):
     """One per stage; knows nothing of Lightning."""
 
     anchor: float = 0.0
+    learns: ClassVar[Literal["label", "rationale"]] = "label"
+    """What is learned to be answered, by which the best weights are chosen: the class itself, or a rationale alone."""
 
     @abstractmethod
     def examples(

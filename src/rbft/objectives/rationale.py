@@ -20,6 +20,8 @@ class RationaleObjective(Objective):
         anchor: Weight of the divergence from the base model; 0 for none.
     """
 
+    learns = "rationale"
+
     def __init__(self, class_weights: ClassWeights = "none", anchor: float = 0.0) -> None:
         self.class_weights, self.anchor = class_weights, check_anchor(anchor)
 

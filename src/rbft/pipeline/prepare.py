@@ -16,6 +16,7 @@ from rbft.pipeline.requirements import (
     require_elsewhere,
     require_epochs,
     require_orders,
+    require_selections,
     require_videos,
 )
 from rbft.pipeline.stage_cli import StageCLI
@@ -79,9 +80,22 @@ def _inputs(stage: Stage, cli: StageCLI, config: dict[str, Any], done: dict[str,
         "data": {key: config["data"][key] for key in keys["data"]} | {"videos": videos},
         "trainer": {key: trainer[key] for key in keys["trainer"]},
         **({"rationale_epochs": stage.rationale_epochs} if stage.rationale_epochs else {}),
+        **(_validation(cli, model) if stage.trains else {}),
         "weights": done.get(stage.weights_from or ""),
         "rationales": done.get(stage.rationales_from or ""),
     }
+
+
+def _validation(cli: StageCLI, model: dict[str, Any]) -> dict[str, Any]:
+    """What decides on the best epoch, beside the videos; stages as they always were have the inputs they always had."""
+    if cli.model.selection.weights != "best":
+        return {}
+    found: dict[str, Any] = {key: model["scoring"][key] for key in ("normalize", "prior")}
+    if found == {"normalize": "sum", "prior": "none"}:
+        found = {}
+    if cli.model.chooses_behind_rationales:
+        found["rationale_tokens"] = cli.model.writer.max_new_tokens
+    return {"validation": found} if found else {}
 
 
 def _check_precision(cli: StageCLI) -> None:
@@ -134,6 +148,7 @@ def prepare(experiment: Experiment, console: Console) -> list[Prepared]:
         books.append(PromptBook(cli.model.prompts, data.labels))
         require_videos(stage, cli)
     require_orders(experiment.stages, clis)
+    require_selections(experiment.stages, clis)
     require_attempts(experiment.stages, clis)
     require_epochs(experiment.stages, clis)
     models = [(cli.model.name, cli.model.revision) for cli in clis]

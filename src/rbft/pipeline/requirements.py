@@ -91,6 +91,30 @@ def require_orders(stages: Sequence[Stage], clis: Sequence[StageCLI]) -> None:
             )
 
 
+def require_selections(stages: Sequence[Stage], clis: Sequence[StageCLI]) -> None:
+    """Refuse to choose among epochs by answers behind a rationale where there can be none.
+
+    Raises:
+        ConfigError: Names the stage and the key.
+    """
+    for stage, cli in zip(stages, clis, strict=True):
+        if not stage.trains or not cli.model.chooses_behind_rationales:
+            continue
+        prompts = cli.model.prompts
+        why = ""
+        if cli.config["trainer"]["strategy"] == "fsdp2":
+            why = "trainer.strategy fsdp2 writes none while it trains"
+        elif prompts.target_order == "label_then_rationale":
+            why = "under model.prompts.target_order label_then_rationale the class stands before them"
+        elif prompts.rationale_question == prompts.label_question:
+            why = "model.prompts.rationale_question is the label question"
+        if why:
+            raise ConfigError(
+                f"the stage {stage.name!r}: model.selection.weights best chooses the epoch that is right most often "
+                f"behind the rationales it writes, and {why}. Set model.selection.weights to last for it."
+            )
+
+
 def require_epochs(stages: Sequence[Stage], clis: Sequence[StageCLI]) -> None:
     """Refuse to match the tokens of rationales where something else than epochs ends the training.
 

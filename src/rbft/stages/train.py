@@ -78,7 +78,6 @@ def train(context: StageContext) -> StageResult:
     refuse_held_out(rationales, data.splits)
     assert module.objective is not None
     rows = module.objective.examples(data.splits.train, entry.book, rationales)
-    prompt = entry.book.label_prompt()
     manifest = context.stop.path
     best = KeepBest(manifest.parent / "best", module.selection.patience, write=first_rank())
     choosing = [best] if module.selection.weights == "best" else []
@@ -91,7 +90,10 @@ def train(context: StageContext) -> StageResult:
     ]
     trainer = make_trainer(context, extra, **matched_epochs(context, rows, rationales))
     start(context)
-    connect(context, trainer, train=rows, val=[Example(record, prompt) for record in data.splits.val])
+    if behind := module.chooses_behind_rationales:
+        module.validate_behind_rationales()
+        context.console.print("  the best epoch is the one that is right most often behind the rationales it writes")
+    connect(context, trainer, train=rows, val=module.scoring.examples(data.splits.val, reasoned=behind))
     with context.stop, profiled(trainer, context.entry.stage.name, context.folder, context.console):
         trainer.fit(module, datamodule=data, ckpt_path=str(manifest) if manifest.is_file() else None, weights_only=True)
     loss = trainer.callback_metrics.get("train/loss")

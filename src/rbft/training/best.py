@@ -17,8 +17,11 @@ class Selection:
     """Which weights a training stage hands on.
 
     Args:
-        weights: `last`, or `best`: those of the epoch that validated best. With a handful of validation videos the
-            best epoch is chosen by little; `last` needs none.
+        weights: `last`, or `best`: those of the epoch that validated best in what the stage learns. Stages that learn
+            labels are validated by the label question; one that learns rationales alone by the classes scored behind
+            the rationale that it writes about each validation video (the likeliest text, of at most
+            `model.writer.max_new_tokens` tokens). With a handful of validation videos the best epoch is chosen by
+            little; `last` needs none.
         patience: With `best`: epochs without a better one after which the stage ends; None: it runs to its end.
     """
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, NoReturn
 from lightning.pytorch.trainer.states import TrainerFn
 
 from rbft.answering.closed_set import ClosedSetScoring
-from rbft.answering.settings import Answering
+from rbft.answering.settings import Answering, answer
 from rbft.data.prompts import PromptBook, Prompts
 from rbft.errors import ConfigError, StageError
 from rbft.evaluation.metrics import validation_metrics
@@ -96,6 +96,7 @@ class VLMFineTuner(Fitting):
         self.control = control
         self.keep = keep if keep is not None else KeepAll()
         require_distinct(self.checks)
+        self._validates_behind = False
         self.author = vlm
         self.predictions: list[Prediction] = []
         self.strength = 1.0
@@ -119,6 +120,17 @@ class VLMFineTuner(Fitting):
         """Say which processor and prompts the stage works with."""
         self.processor, self.book, self.seed = processor, book, seed
         self.scoring = ClosedSetScoring(processor, book, self._scoring, self.answering, seed)
+
+    @property
+    def chooses_behind_rationales(self) -> bool:
+        """Whether the best weights are those that answer best behind the rationales that they have learned to write."""
+        return self.selection.weights == "best" and self.objective is not None and self.objective.learns == "rationale"
+
+    def validate_behind_rationales(self) -> None:
+        """Have validation videos answered behind the likeliest rationale that the model writes about each."""
+        answering = Answering(mode="rationale", max_new_tokens=self.writer.max_new_tokens)
+        self.scoring = ClosedSetScoring(self.processor, self.book, self._scoring, answering, self.seed)
+        self._validates_behind = True
 
     def start_from(self, folder: Path | None, author: str, *, keep_base: bool = False) -> None:
         """Start from the weights an earlier stage left in `folder`; None: the base model.
@@ -197,6 +209,9 @@ class VLMFineTuner(Fitting):
     def on_validation_epoch_end(self) -> None:
         """Log accuracy and macro-F1 of all ranks together."""
         self.predictions = self._gather("val")
+        if self._validates_behind:
+            names = self.book.labels.names
+            self.predictions = [answer(prediction, "rationale", 1.0, names) for prediction in self.predictions]
         for name, value in validation_metrics(self.predictions, self.book.labels).items():
             # the same value on every rank already; the mean over ranks leaves it as it is
             self.log(name, value, prog_bar=True, sync_dist=True, batch_size=1)
