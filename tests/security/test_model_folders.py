@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -72,17 +75,80 @@ def test_a_processor_that_exists_as_code_only(folder: Path, file: str) -> None:
         assert "cannot be loaded" in str(error)
 
 
-@pytest.mark.parametrize(
-    "key", ["_attn_implementation", "attn_implementation", "_attn_implementation_internal", "_experts_implementation"]
-)
-def test_kernels_of_strangers_are_not_fetched(folder: Path, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("socket.create_connection", lambda *_, **__: pytest.fail("the network"))
-    monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("the network"))
-    change(folder / "config.json", **{key: "strangers/kernel:evil"})
-    try:
-        load_everything(folder)
-    except RBFTError as error:
-        assert "cannot be loaded" in str(error)
+# What transformers uses of the package `kernels`: whatever it imports is there, and fetching leaves the marker.
+KERNELS = """
+import os
+
+
+def get_kernel(*_, **__):
+    os.makedirs(MARKER, exist_ok=True)
+    raise RuntimeError("fetched")
+
+
+class Anything:
+    def __init__(self, *_, **__):
+        pass
+
+    def __call__(self, *_, **__):
+        return self
+
+    __getattr__ = __call__
+
+
+def __getattr__(name):
+    if name.startswith("__"):
+        raise AttributeError(name)
+    return Anything
+"""
+LOAD = """
+import json, os, pathlib, sys, warnings
+warnings.simplefilter("always")
+from transformers.utils.import_utils import is_kernels_available
+assert is_kernels_available()
+from rbft.vlm.loading import load_model, load_processor
+folder, path = sys.argv[1], pathlib.Path(sys.argv[1], "config.json")
+whole = json.loads(path.read_text())
+told = []
+for place, key, name in json.loads(sys.argv[2]):
+    changed = json.loads(json.dumps(whole))
+    (changed[place] if place else changed)[key] = name
+    path.write_text(json.dumps(changed))
+    with warnings.catch_warnings(record=True) as caught:
+        load_processor(folder, None)
+        model = load_model(folder, None, "float32", None)
+    told.append([model.config.get_text_config()._attn_implementation, " ".join(str(one.message) for one in caught)])
+print(json.dumps(told))
+try:
+    load_model(folder, None, "float32", "strangers/kernel")
+except Exception as error:
+    print(error)
+assert os.path.exists(sys.argv[3]), "who names a kernel gets it"
+os.rmdir(sys.argv[3])
+"""
+
+
+def test_kernels_are_not_fetched_for_a_folder_that_names_them(folder: Path, tmp_path: Path, marker: Path) -> None:
+    """Even where the package is installed that would; a person may name them."""
+    library = tmp_path / "library"
+    (library / "kernels-0.18.2.dist-info").mkdir(parents=True)
+    (library / "kernels-0.18.2.dist-info" / "METADATA").write_text("Name: kernels\nVersion: 0.18.2\n")
+    (library / "kernels.py").write_text(KERNELS.replace("MARKER", repr(str(marker))))
+    places = ("", "text_config", "vision_config")
+    keys = ("attn_implementation", "_attn_implementation", "_attn_implementation_internal")
+    asked = [(place, key, "strangers/kernel:evil") for place in places for key in keys]
+    asked += [("", "attn_implementation", name) for name in ("kernels-community/flash-attn2", "flash_attention_2")]
+    asked += [("", "attn_implementation", {"text_config": "strangers/kernel", "": "eager"})]
+    asked += [("text_config", "experts_implementation", "sonicmoe"), ("", "attn_implementation", "eager")]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(library), *filter(None, sys.path)])}
+    command = [sys.executable, "-c", LOAD, str(folder), json.dumps(asked), str(marker)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout.splitlines()[0])
+    assert told.pop() == ["eager", ""]
+    for (place, key, name), (taken, warning) in zip(asked, told, strict=False):
+        assert taken == "sdpa", (place, key, name)
+        if (place, key) == ("", "attn_implementation"):  # of the other places transformers itself takes nothing
+            assert "model.attn_implementation" in warning
 
 
 def test_generation_takes_no_code_from_the_folder(folder: Path, marker: Path) -> None:

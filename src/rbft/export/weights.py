@@ -166,11 +166,13 @@ def _reload(model: WarmModel, form: Form, folder: Path, dtype: str) -> VLM:
     from transformers import AutoModelForImageTextToText
 
     module = model.module
-    options: dict[str, Any] = {"dtype": dtype, "trust_remote_code": False, "use_safetensors": True}
+    # an adapter's weights are loaded by the base model's own configuration, which may name code that is fetched
+    config = load_config(module.name, module.revision) if form == "adapter" else load_config(str(folder), None)
+    options: dict[str, Any] = {"config": config, "dtype": dtype, "trust_remote_code": False, "use_safetensors": True}
     if module.attention is not None:
         options["attn_implementation"] = module.attention
     if form == "adapter" and module.quantize != "none":
-        options["quantization_config"] = quantized(load_config(module.name, module.revision))
+        options["quantization_config"] = quantized(config)
     loaded: Any = AutoModelForImageTextToText.from_pretrained(str(folder), **options)
     vlm = VLM(loaded, model.processor.pad_id, model.processor.end_ids).eval()
     # weights in 4 bits are on the device already, and cannot be moved

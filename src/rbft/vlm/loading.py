@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -15,6 +17,9 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
+# implementations that are part of transformers and torch
+_ATTENTION = (None, "eager", "sdpa", "flex_attention")
+_EXPERTS = (None, "eager", "batched_mm", "grouped_mm")
 _WHOLE_FILE_BYTES = 64 * 1024 * 1024
 BUILTIN = {"builtin/tiny": Path(__file__).parent / "tiny" / "checkpoint"}
 
@@ -63,7 +68,7 @@ def _explain(vlm: str, error: Exception) -> ModelError:
 
 
 def load_config(vlm: str, revision: str | None) -> PretrainedConfig:
-    """The model's configuration.
+    """The model's configuration, without the names of code that it would have fetched.
 
     Raises:
         ModelError: It cannot be had.
@@ -72,9 +77,41 @@ def load_config(vlm: str, revision: str | None) -> PretrainedConfig:
 
     source = model_source(vlm)
     try:
-        return AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
+        strange = sorted(set(_take_no_kernels(config)))
     except Exception as error:  # whatever the libraries trip over in these files
         raise _explain(vlm, error) from error
+    if strange:
+        warnings.warn(
+            f"model.vlm: config.json of {vlm!r} asks for the kernels {', '.join(map(repr, strange))}. They would be "
+            "fetched code, so it is loaded as if it named none. If you know and trust them, or have them installed, "
+            "name them yourself as model.attn_implementation.",
+            stacklevel=2,
+        )
+    return config
+
+
+def _take_no_kernels(config: PretrainedConfig) -> Iterator[str]:
+    """Leave the choice of kernels to transformers wherever a model's files name others than it has built in.
+
+    With the package `kernels`, a name such as `owner/repository`, or that of a library which is not installed, is
+    fetched from the hub and run.
+
+    Args:
+        config: Of the model or of a part of it; changed in place.
+
+    Yields:
+        The names that are not taken.
+    """
+    for part in (getattr(config, name, None) for name in config.sub_configs):
+        if part is not None:
+            yield from _take_no_kernels(part)
+    for key, built_in in (("_attn_implementation", _ATTENTION), ("_experts_implementation", _EXPERTS)):
+        named = getattr(config, key)
+        if named not in built_in:
+            # the parts have been looked at; the property would set them, too
+            setattr(config, f"{key}_internal", None)
+            yield str(named)
 
 
 def weights_dtype(config: PretrainedConfig, dtype: DType) -> torch.dtype:
@@ -176,12 +213,13 @@ def load_model(
     from transformers import AutoModelForImageTextToText
 
     options: dict[str, Any] = {"dtype": dtype, "trust_remote_code": False, "use_safetensors": True}
+    options["config"] = load_config(vlm, revision)
     # reported below by name; without it they end in an error that cannot be told from a lack of memory
     options["ignore_mismatched_sizes"] = True
     if attn_implementation is not None:
         options["attn_implementation"] = attn_implementation
     if quantize != "none":
-        options["quantization_config"] = quantized(load_config(vlm, revision))
+        options["quantization_config"] = quantized(options["config"])
     try:
         loaded: Any = AutoModelForImageTextToText.from_pretrained(
             model_source(vlm), revision=revision, output_loading_info=True, **options
