@@ -25,12 +25,24 @@ pytest_plugins = ["tests.support.fitting_fixtures"]
 EXACT = {"tuning": LoRA(rank=2, dropout=0.0), "optim": OptimSettings(lr=1e-2, eps=1e-2, warmup=0.0)}
 
 
+# As torch words them, and the classes it raises them as.
+FULL = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB."),
+    RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    RuntimeError(
+        "[enforce fail] alloc_cpu.cpp: DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 B."
+    ),
+]
+
+
 class Small(ClassificationObjective):
     """A device on which so many clips fit, as far as the way `forward` or `back`; notes what it was asked for."""
 
-    def __init__(self, clips: int, where: str) -> None:
+    def __init__(self, clips: int, where: str, error: RuntimeError = FULL[0]) -> None:
         super().__init__()
-        self.clips, self.where = clips, where
+        self.clips, self.where, self.error = clips, where, error
         self.asked: list[int] = []
         self._hook: torch.utils.hooks.RemovableHandle | None = None
 
@@ -40,16 +52,15 @@ class Small(ClassificationObjective):
         if self._hook is not None:
             self._hook.remove()
         if clips > self.clips and self.where == "forward":
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise self.error
         if clips > self.clips:
             # the last weight on the way back: gradients of those behind it have been added
             first = next(v for n, v in vlm.named_parameters() if "layers.0." in n and v.requires_grad)
-            self._hook = first.register_hook(_full)
+            self._hook = first.register_hook(self._full)
         return super().loss(vlm, batch)
 
-
-def _full(_: torch.Tensor) -> None:
-    raise torch.OutOfMemoryError("CUDA out of memory")
+    def _full(self, _: torch.Tensor) -> None:
+        raise self.error
 
 
 class Gradients(L.Callback):
@@ -85,6 +96,24 @@ def test_gradients_in_pieces_are_those_of_the_whole(stage, where, batch_size, ac
     assert float(wanted.norm()) > 0.1
     assert float((found - wanted).norm() / wanted.norm()) <= 1e-6
     assert pieces.losses == pytest.approx(whole.losses, abs=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:out of memory")
+@pytest.mark.parametrize("where", ["forward", "back"])
+@pytest.mark.parametrize("error", FULL, ids=[str(number) for number in range(len(FULL))])
+def test_every_lack_of_memory_is_known(stage, error, where, tmp_path):
+    stage.connect(2)
+    small = Small(1, where, error)
+    gradients(stage, tmp_path, small, limit_train_batches=1)
+    assert small.asked == [2, 1, 1]
+
+
+@pytest.mark.parametrize("where", ["forward", "back"])
+def test_other_errors_are_none_of_memory(stage, where, tmp_path):
+    stage.connect(2)
+    small = Small(1, where, RuntimeError("CUDA error: device-side assert triggered"))
+    with pytest.raises(RuntimeError, match="assert triggered"):
+        gradients(stage, tmp_path, small)
 
 
 def test_pieces_stay_small_and_the_longest_clip_is_told(stage, tmp_path):
@@ -150,7 +179,7 @@ def test_scores_and_texts_in_pieces_are_those_of_the_whole(stage, tmp_path, monk
 
         def written(self, vlm, processor, book, batch, *rest):
             if len(batch) > fits:
-                raise torch.OutOfMemoryError("CUDA out of memory")
+                raise FULL[2]
             return write(self, vlm, processor, book, batch, *rest)
 
         monkeypatch.setattr(ClosedSetScoring, "add", scored)

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import numpy as np
 import torch
+from lightning.pytorch.utilities.memory import is_oom_error
 from torch import Tensor
 
 from rbft.errors import ModelError
@@ -19,6 +20,11 @@ T = TypeVar("T")
 _LESS = (
     "lower data.num_frames, data.max_pixels or data.max_visual_tokens, or set model.activation_checkpointing to true"
 )
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether memory did not suffice; libraries beside torch's allocator (cuBLAS, cuDNN) have errors of their own."""
+    return is_oom_error(error) or any("_STATUS_ALLOC_FAILED" in str(part) for part in error.args)
 
 
 def select(batch: Batch, rows: Sequence[int]) -> Batch:
@@ -102,7 +108,9 @@ class Pieces:
         while left:
             try:
                 work(left[0])
-            except torch.OutOfMemoryError:
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
                 fits = False
             else:
                 fits = True
@@ -217,7 +225,9 @@ class StepInPieces:
     def _fits(self, work: Callable[[], None]) -> bool:
         try:
             work()
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
             return False
         return True
 
