@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from tests.support.runs import CLASSES, Run, run_experiment
 
 from rbft.__main__ import main
@@ -45,6 +46,21 @@ def test_the_data_set_is_not_needed(finished: Run, clips: Path, tmp_path: Path) 
         moved.rename(clips)
     # alone, products of matrices round otherwise than in the test's batch
     assert answer.raw == pytest.approx(read_predictions(run / "predictions.jsonl")[0].probabilities, abs=1e-6)
+
+
+class _Asked(Exception):
+    """Where weights were to be read to."""
+
+
+def test_weights_are_read_onto_the_device(finished: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(*_: object) -> None:
+        raise _Asked(torch.get_default_device())
+
+    model = Classifier(finished.folder).model
+    model.device = torch.device("meta")
+    monkeypatch.setattr("rbft.training.module.load_model", load)
+    with pytest.raises(_Asked, match="meta"):
+        _ = model.vlm
 
 
 def test_ways_of_answering_go_along(finished: Run, clips: Path, tmp_path: Path) -> None:

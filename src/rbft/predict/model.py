@@ -98,8 +98,8 @@ class WarmModel:
             RBFTError: They cannot be loaded.
         """
         if self._vlm is None:
-            self.module.configure_model()
-            vlm = self.module.ready_to_score().to(self.device)
+            self.module.load_on(self.device)
+            vlm = self.module.ready_to_score()
             vlm.features = self.data.features if vlm.vision_frozen else None
             computing = [self._trainer.precision, *hardware(self.device)]
             self._vision = None if vlm.features is None else vlm.vision_digest(*computing)

@@ -37,8 +37,7 @@ def judge_written(
     with steps_shown(console) as told:
         judge = None
         if any(check.needs_model for check in module.checks) and len(rationales) > standing:
-            module.configure_model()
-            judge = Judge(module.ready.to(device).eval(), processor, ask, data.eval_batch_size, told)
+            judge = Judge(module.load_on(device).eval(), processor, ask, data.eval_batch_size, told)
         scored = score(module.checks, Material(tuple(rationales), entry.book, judge), standing)
         return module.keep.judge(scored, module.checks, entry.book)
 

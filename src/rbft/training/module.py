@@ -6,6 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
+import torch
+from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 
 from rbft.answering.closed_set import ClosedSetScoring
@@ -157,6 +159,16 @@ class VLMFineTuner(Fitting):
             self.vlm = self._load()
         if self._trainer is not None:
             self._share_features(self.vlm)
+            strategy = self._trainer.strategy
+            if isinstance(strategy, DDPStrategy) and not self.vlm.vision_frozen:
+                # some towers end in weights whose output nothing reads, and DDP would wait for their gradients
+                strategy._ddp_kwargs.setdefault("find_unused_parameters", True)
+
+    def load_on(self, device: torch.device) -> VLM:
+        """The model where no trainer runs; read straight onto the device, as a trainer has it read."""
+        with device:
+            self.configure_model()
+        return self.ready.to(device)
 
     def _load(self) -> VLM:
         anchored = self.objective is not None and self.objective.anchor > 0
