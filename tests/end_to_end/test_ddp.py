@@ -125,3 +125,25 @@ def test_stopped_on_two_processes(
     assert again.code == 0, again.err
     assert "rationale: continuing where it stopped" in again.out
     assert digests(copy.folder / "rationale", "adapter/*") == undisturbed
+
+
+@pytest.mark.slow
+def test_a_trained_tower_with_weights_that_nothing_reads(
+    tmp_path: Path, clips: Path, family_folder: Callable[[str], Path]
+) -> None:
+    tuning = {"class_path": "LoRA", "init_args": {"rank": 2, "dropout": 0.0, "vision": "train"}}
+    changes = {**PROPORTIONAL, "model": {**PROPORTIONAL["model"], "tuning": tuning}}
+    experiment = write_experiment(tmp_path / "tiny.yaml", clips, family_folder("llava_onevision"), changes)
+    flags = ("--method", "sft", "--stage", "classification", "--data.batch_size", "2")
+    result = on_two(experiment, tmp_path / "two", *flags)
+    assert result.code == 0, result.err
+    one = (
+        run_experiment(experiment, tmp_path / "one", "--stage", "classification", method="sft").folder
+        / "classification"
+        / "adapter"
+    )
+    two = tmp_path / "two" / "tiny" / "sft" / "seed0" / "classification" / "adapter"
+    mine, theirs = (load_file(folder / "trained.safetensors") for folder in (two, one))
+    assert any("post_layernorm" in name for name in theirs)
+    for name, value in theirs.items():
+        assert_close(mine[name], value, rtol=0, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}")

@@ -51,7 +51,8 @@ def fit_elsewhere(*args: str | Path) -> Result:
     """`rbft fit` by the installed command, in a process of its own; a killed one has the code -9."""
     command = [str(Path(sys.executable).with_name("rbft")), "fit", *map(str, args), *ALLOW]
     # the callbacks that experiment files name stand in this folder
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    path = os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH"))))
+    environment = {**os.environ, "PYTHONPATH": path}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240, check=False)
     return Result(done.returncode, done.stdout, done.stderr)
 
