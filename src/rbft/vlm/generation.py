@@ -116,13 +116,17 @@ def _uniform(seeds: Sequence[int], samples: int, steps: int) -> Tensor:
     return torch.from_numpy(np.stack(rows)).float()
 
 
+_UNIT = 2**40  # of a probability as a whole number; the sum over any vocabulary fits into 64 bits
+
+
 def _sample(logits: Tensor, temperature: float, top_p: float, chances: Tensor) -> Tensor:
     """The token at a given place of each row's cumulative distribution, its likeliest tokens first (R,)."""
     ordered, tokens = (logits / temperature).softmax(-1).sort(-1, descending=True)
-    cumulative = ordered.cumsum(-1)
+    # whole numbers: running sums of others differ from run to run on a GPU, and `trainer.deterministic` refuses them
+    cumulative = (ordered.double() * _UNIT).long().cumsum(-1)
     # the token that reaches top_p is the last one kept
-    kept = (cumulative < top_p).sum(-1, keepdim=True).clamp(max=ordered.shape[1] - 1)
-    place = chances.unsqueeze(1) * cumulative.gather(1, kept)
+    kept = (cumulative < round(top_p * _UNIT)).sum(-1, keepdim=True).clamp(max=ordered.shape[1] - 1)
+    place = (chances.unsqueeze(1).double() * cumulative.gather(1, kept)).long()
     # rounding may put the place on the total itself
     chosen = torch.searchsorted(cumulative, place, right=True).minimum(kept)
     return tokens.gather(1, chosen).squeeze(1)
