@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -105,6 +106,15 @@ def test_training_batches(root, processor):
     assert data.steps_per_epoch(1) == 2
     assert data.steps_per_epoch(2) == 1
     assert connected(root, processor, accumulate=2, batch_size=1).steps_per_epoch(1) == 2
+
+
+@pytest.mark.parametrize(("device", "pinned"), [("cpu", False), ("cuda", True)])
+def test_a_gpu_copies_from_pinned_memory(device, pinned, root, processor):
+    data = connected(root, processor)
+    strategy = SimpleNamespace(root_device=torch.device(device))
+    data.trainer = SimpleNamespace(global_rank=0, world_size=1, strategy=strategy)
+    loaders = [data.train_dataloader(), data.val_dataloader(), data.test_dataloader(), data.predict_dataloader()]
+    assert [loader.pin_memory for loader in loaders] == [pinned] * 4
 
 
 def test_validation_test_and_prediction_keep_their_order(root, processor):

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import torch
 
-from rbft.vlm.batch import Item, PromptInputs, collate, pad_rows
+from rbft.vlm.batch import EncodedClip, Item, PromptInputs, collate, pad_rows
 
 PAD = 9
 
@@ -65,3 +65,37 @@ def test_rows_of_one_clip_share_its_inputs_on_every_device():
     assert batch.prompts[1].vision is batch.prompts[0].vision
     assert batch.prompts[1].ids.shape == (2,) and batch.prompts[1].ids.device.type == "meta"
     assert batch.prompts[2].vision is not batch.prompts[0].vision
+
+
+def test_a_copy_in_pinned_memory_shares_what_the_batch_shares(monkeypatch):
+    pinned: list[torch.Tensor] = []  # there is nothing to pin it for without a GPU
+
+    def pin(tensor: torch.Tensor) -> torch.Tensor:
+        pinned.append(tensor.clone())
+        return pinned[-1]
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
+    clip = EncodedClip("video", torch.ones(2, 3), (torch.ones(2, 3),), False, {"grid": torch.ones(3)}, "")
+    kept = [replace(PROMPTS[0], vision={}, encoded=clip), replace(PROMPTS[1], vision={}, encoded=clip)]
+    rows = [[Item(0, kept[0], TARGETS[0]), Item(1, kept[1], TARGETS[1])], [Item(2, PROMPTS[1], TARGETS[1])]]
+    # as a loader's own thread does
+    batch = torch.utils.data._utils.pin_memory.pin_memory(collate(rows))
+    assert batch.prompts[1].encoded is batch.prompts[0].encoded
+    held = [batch.weights, *batch.targets, *(prompt.ids for prompt in batch.prompts)]
+    held += [prompt.types for prompt in batch.prompts]
+    held += [batch.prompts[0].encoded.features, *batch.prompts[0].encoded.deepstack]
+    held += [*batch.prompts[0].encoded.positions.values(), *batch.prompts[2].vision.values()]
+    assert sorted(map(id, held)) == sorted(map(id, pinned))
+
+
+def test_a_copy_to_the_host_is_waited_for(monkeypatch):
+    asked: list[tuple[str, bool]] = []
+
+    def to(tensor: torch.Tensor, device: torch.device, non_blocking: bool) -> torch.Tensor:
+        asked.append((device.type, non_blocking))
+        return tensor
+
+    monkeypatch.setattr(torch.Tensor, "to", to)
+    for device in ("cpu", "cuda"):
+        PROMPTS[0].to(device)
+    assert set(asked) == {("cpu", False), ("cuda", True)}

@@ -303,6 +303,7 @@ class VideoDataModule(L.LightningDataModule):
             collate_fn=collate_carried,
             num_workers=self.num_workers,
             worker_init_fn=_one_thread,
+            pin_memory=trainer is not None and trainer.strategy.root_device.type == "cuda",
             persistent_workers=self.num_workers > 0 and role == "train",
         )
 

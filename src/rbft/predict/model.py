@@ -170,6 +170,7 @@ class WarmModel:
             collate_fn=_together,
             num_workers=min(self.data.num_workers, len(sampler)),
             worker_init_fn=_one_thread,
+            pin_memory=self.device.type == "cuda",
         )
 
 

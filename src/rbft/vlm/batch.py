@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor
+
+
+def _move(value: Tensor, device: torch.device) -> Tensor:
+    # a host that reads what a GPU is still copying to it would read anything
+    return value.to(device, non_blocking=device.type != "cpu")
 
 
 @dataclass(frozen=True)
@@ -30,13 +36,13 @@ class EncodedClip:
     positions: dict[str, Tensor]
     text: str
 
-    def to(self, device: torch.device | str) -> EncodedClip:
-        """A copy on `device`."""
+    def each(self, change: Callable[[Tensor], Tensor]) -> EncodedClip:
+        """A copy with every tensor changed."""
         return replace(
             self,
-            features=self.features.to(device, non_blocking=True),
-            deepstack=tuple(level.to(device, non_blocking=True) for level in self.deepstack),
-            positions={name: value.to(device) for name, value in self.positions.items()},
+            features=change(self.features),
+            deepstack=tuple(change(level) for level in self.deepstack),
+            positions={name: change(value) for name, value in self.positions.items()},
         )
 
 
@@ -90,16 +96,20 @@ class PromptInputs:
             extras={name: torch.cat([value, value.new_zeros(count)]) for name, value in self.extras.items()},
         )
 
-    def to(self, device: torch.device | str) -> PromptInputs:
-        """A copy on `device`."""
+    def each(self, change: Callable[[Tensor], Tensor]) -> PromptInputs:
+        """A copy with every tensor changed."""
         return replace(
             self,
-            ids=self.ids.to(device),
-            types=None if self.types is None else self.types.to(device),
-            vision={name: value.to(device, non_blocking=True) for name, value in self.vision.items()},
-            encoded=None if self.encoded is None else self.encoded.to(device),
-            extras={name: value.to(device) for name, value in self.extras.items()},
+            ids=change(self.ids),
+            types=None if self.types is None else change(self.types),
+            vision={name: change(value) for name, value in self.vision.items()},
+            encoded=None if self.encoded is None else self.encoded.each(change),
+            extras={name: change(value) for name, value in self.extras.items()},
         )
+
+    def to(self, device: torch.device | str) -> PromptInputs:
+        """A copy on `device`."""
+        return self.each(partial(_move, device=torch.device(device)))
 
 
 @dataclass(frozen=True)
@@ -146,18 +156,26 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """A copy on `device`, in which rows of one clip share its inputs as they do here."""
+        return self.each(partial(_move, device=torch.device(device)))
+
+    def pin_memory(self) -> Batch:
+        """A copy in memory that a GPU copies from while the host goes on; asked for by torch's loader."""
+        return self.each(torch.Tensor.pin_memory)
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """A copy with every tensor changed, in which rows of one clip share its inputs as they do here."""
         prompts: list[PromptInputs] = []
         for row, prompt in enumerate(self.prompts):
             if row and self.clips[row] == self.clips[row - 1]:
-                bare = replace(prompt, vision={}, encoded=None).to(device)
+                bare = replace(prompt, vision={}, encoded=None).each(change)
                 prompts.append(replace(bare, vision=prompts[-1].vision, encoded=prompts[-1].encoded))
             else:
-                prompts.append(prompt.to(device))
+                prompts.append(prompt.each(change))
         return replace(
             self,
             prompts=tuple(prompts),
-            targets=tuple(target.to(device) for target in self.targets),
-            weights=self.weights.to(device),
+            targets=tuple(change(target) for target in self.targets),
+            weights=change(self.weights),
         )
 
 
