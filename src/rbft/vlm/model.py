@@ -277,7 +277,8 @@ class VLM(nn.Module):
         positions = self.positions(rows, visual)
         last = (rows.lengths - 1).unsqueeze(1)
         keep = torch.zeros_like(rows.ids, dtype=torch.bool).scatter(1, last, True)
-        output = self.read(keep, **arguments, attention_mask=rows.mask, position_ids=positions, use_cache=True)
+        # without a mask, as in `target_logits`; whoever goes on behind the prompts leaves their padding out
+        output = self.read(keep, **arguments, position_ids=positions, use_cache=True)
         # text goes on behind the last token's position, which is not the row's length where a clip spans few positions
         following = rows.lengths if positions is None else positions[0].gather(1, last).squeeze(1) + 1
         return output.past_key_values, output.logits.float().log_softmax(-1), following, rows
