@@ -12,7 +12,7 @@ from tests.support.models import Loaded, Plain, load, make_clip
 from rbft.answering.reasoning import Reasoner
 from rbft.data.labels import LabelSet
 from rbft.data.prompts import PromptBook, Prompts
-from rbft.vlm.generation import generate
+from rbft.vlm.generation import Sampling, generate
 from rbft.vlm.label_scorer import LabelScorer, Scoring
 from rbft.vlm.model import VLM
 
@@ -34,7 +34,7 @@ def loaded(folder: Path) -> Loaded:
 def reasoner(loaded: Loaded, samples: int = 1, temperature: float = 0.0) -> Reasoner:
     targets = tuple(loaded.processor.target_ids(BOOK.label_prompt(), text) for text in BOOK.texts)
     scorer = LabelScorer.of(targets, BOOK.texts, Scoring())
-    return Reasoner(loaded.processor, BOOK, scorer, samples, temperature, 1.0, max_new_tokens=8)
+    return Reasoner(loaded.processor, BOOK, scorer, Sampling(samples, temperature, max_new_tokens=8))
 
 
 def test_probabilities_are_those_of_full_passes(folder: Path, loaded: Loaded) -> None:

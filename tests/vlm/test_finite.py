@@ -22,7 +22,7 @@ from rbft.training.pooling import FeaturePool
 from rbft.vlm.batch import Item, collate
 from rbft.vlm.feature_cache import FeatureCache
 from rbft.vlm.finite import remedy
-from rbft.vlm.generation import generate
+from rbft.vlm.generation import Sampling, generate
 from rbft.vlm.label_scorer import LabelScorer
 from rbft.vlm.tuning import LoRA
 
@@ -77,7 +77,9 @@ def test_written_texts(request, where, temperature):
         generate(loaded.vlm, prompts, max_new_tokens=3, temperature=temperature, samples=2)
     targets = tuple(loaded.target(QUESTION, name) for name in BOOK.texts)
     with pytest.raises(ModelError, match=rf"^clip3\.mp4: .*{FILES}"):
-        Reasoner(loaded.processor, BOOK, LabelScorer(targets), 1, 0.0, 1.0, 3)(loaded.vlm, prompts, ["v"], 0)
+        Reasoner(loaded.processor, BOOK, LabelScorer(targets), Sampling(max_new_tokens=3))(
+            loaded.vlm, prompts, ["v"], 0
+        )
 
 
 def test_features_are_neither_kept_nor_pooled(tower, tmp_path):

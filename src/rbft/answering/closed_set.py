@@ -62,15 +62,7 @@ class ClosedSetScoring:
                 "way to answer; set model.prompts.rationale_question."
             )
         self.scorer = LabelScorer.of(targets, book.texts, scoring)
-        self._reasoner = Reasoner(
-            processor,
-            book,
-            self.scorer,
-            answering.samples,
-            answering.temperature,
-            answering.top_p,
-            answering.max_new_tokens,
-        )
+        self._reasoner = Reasoner(processor, book, self.scorer, answering)
         self._answered: list[tuple[int, _Answered]] = []
         self.seconds = {"direct": 0.0, "rationale": 0.0}
         self.tokens_written = 0

@@ -11,7 +11,7 @@ from torch import Tensor
 from rbft.data.prompts import PromptBook
 from rbft.rationales.writer import seed_of
 from rbft.vlm.batch import PromptInputs
-from rbft.vlm.generation import generate
+from rbft.vlm.generation import Sampling, generate
 from rbft.vlm.label_scorer import LabelScorer
 from rbft.vlm.model import VLM
 from rbft.vlm.processing import ClipProcessor
@@ -40,19 +40,13 @@ class Reasoner:
         processor: The model's processor.
         book: The experiment's prompts; the question is the one that names no answer.
         scorer: How labels are scored behind the label question; of it the normalisation is taken over.
-        samples: Rationales for each video.
-        temperature: Of the writing.
-        top_p: Of the writing.
-        max_new_tokens: Length limit of a rationale.
+        sampling: how rationales are drawn.
     """
 
     processor: ClipProcessor
     book: PromptBook
     scorer: LabelScorer
-    samples: int
-    temperature: float
-    top_p: float
-    max_new_tokens: int
+    sampling: Sampling
 
     @torch.no_grad()
     def __call__(self, vlm: VLM, prompts: Sequence[PromptInputs], videos: Sequence[str], seed: int) -> list[Reasoned]:
@@ -69,10 +63,10 @@ class Reasoner:
         written = generate(
             vlm,
             prompts,
-            max_new_tokens=self.max_new_tokens,
-            temperature=self.temperature,
-            top_p=self.top_p,
-            samples=self.samples,
+            max_new_tokens=self.sampling.max_new_tokens,
+            temperature=self.sampling.temperature,
+            top_p=self.sampling.top_p,
+            samples=self.sampling.samples,
             banned_ids=self.processor.special_ids,
             seeds=[seed_of(seed, video) for video in videos],
         )
@@ -87,7 +81,7 @@ class Reasoner:
             scorer = replace(self.scorer, label_ids=tuple(behind[rows[0]][1]), prior=None)
             scores = scorer(vlm, [behind[row][0] for row in rows])
             chances[rows] = scores.double().cpu().softmax(-1)
-        means = chances.reshape(len(prompts), self.samples, -1).mean(1).tolist()
+        means = chances.reshape(len(prompts), self.sampling.samples, -1).mean(1).tolist()
         return [
             Reasoned(tuple(rows), tuple(mean), sum(len(ids) for ids in answers))
             for rows, mean, answers in zip(texts, means, written, strict=True)

@@ -9,6 +9,7 @@ from typing import Literal
 
 from rbft.errors import ConfigError
 from rbft.evaluation.predictions import Prediction
+from rbft.vlm.generation import Sampling
 
 Mode = Literal["direct", "rationale", "mixture"]
 
@@ -17,7 +18,7 @@ MIXTURES = tuple(tenth / 10 for tenth in range(1, 10))
 
 
 @dataclass(frozen=True)
-class Answering:
+class Answering(Sampling):
     """How test videos are answered.
 
     Args:
@@ -39,25 +40,15 @@ class Answering:
     """
 
     mode: Literal["direct", "rationale", "mixture", "validation"] = "direct"
-    samples: int = 1
-    temperature: float = 0.0
-    top_p: float = 1.0
-    max_new_tokens: int = 256
     mixture_weight: float | None = None
     strength: float | None = 1.0
     strengths: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
     calibrate: bool = True
 
+    key = "model.answering"
+
     def __post_init__(self) -> None:
-        if self.samples < 1 or self.max_new_tokens < 1:
-            raise ConfigError("model.answering: samples and max_new_tokens must be at least 1.")
-        if not 0 <= self.temperature < math.inf or not 0 < self.top_p <= 1:
-            raise ConfigError("model.answering: temperature must not be negative, and top_p lies in (0, 1].")
-        if self.samples > 1 and self.temperature == 0:
-            raise ConfigError(
-                f"model.answering: {self.samples} samples at temperature 0 would all be the same text; "
-                "set model.answering.temperature, for example to 0.7."
-            )
+        super().__post_init__()
         if self.mixture_weight is not None and not 0 <= self.mixture_weight <= 1:
             raise ConfigError(f"model.answering.mixture_weight: {self.mixture_weight} must lie in [0, 1].")
         if self.strength is not None and not 0 <= self.strength <= 1:

@@ -18,7 +18,7 @@ from rbft.errors import ConfigError
 from rbft.rationales.store import Rationale, prompt_hash
 from rbft.rationales.vllm_writer import VLLM, Frames, Request, answers
 from rbft.vlm.batch import Batch
-from rbft.vlm.generation import generate
+from rbft.vlm.generation import Sampling, generate
 from rbft.vlm.model import VLM
 from rbft.vlm.processing import ClipProcessor
 
@@ -68,35 +68,22 @@ class Attempt:
 
 
 @dataclass(frozen=True)
-class RationaleWriter:
+class RationaleWriter(Sampling):
     """How rationales are written.
 
     Args:
-        samples: Rationales for each video.
+        samples: rationales for each video.
         temperature: 0 writes the likeliest text; more than one sample needs a temperature above 0.
-        top_p: Sampling keeps the likeliest tokens that sum to this probability.
-        max_new_tokens: Length limit of a rationale, in tokens.
+        top_p: sampling keeps the likeliest tokens that sum to this probability.
+        max_new_tokens: length limit of a rationale, in tokens.
         vllm: Has vLLM write them, in a process of its own; None: the model as it is loaded here.
         regenerate: Further attempts where all rationales of a video were dropped; None: none.
     """
 
-    samples: int = 1
-    temperature: float = 0.0
-    top_p: float = 1.0
-    max_new_tokens: int = 256
     vllm: VLLM | None = None
     regenerate: Regenerate | None = None
 
-    def __post_init__(self) -> None:
-        if self.samples < 1 or self.max_new_tokens < 1:
-            raise ConfigError("model.writer: samples and max_new_tokens must be at least 1.")
-        if not 0 <= self.temperature < math.inf or not 0 < self.top_p <= 1:
-            raise ConfigError("model.writer: temperature must not be negative, and top_p lies in (0, 1].")
-        if self.samples > 1 and self.temperature == 0:
-            raise ConfigError(
-                f"model.writer: {self.samples} samples at temperature 0 would all be the same text; "
-                "set model.writer.temperature, for example to 0.7."
-            )
+    key = "model.writer"
 
     def attempts(self, hint: HintPolicy) -> list[Attempt]:
         """The rounds of writing under a hint policy, in order; later ones may turn out to have nothing to do."""

@@ -2,17 +2,54 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from rbft.errors import ConfigError
 from rbft.vlm.batch import PromptInputs
 from rbft.vlm.finite import require_finite
 from rbft.vlm.model import VLM
 from rbft.vlm.prefix_cache import read_together
 from rbft.vlm.sharded import go_on
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How texts are drawn from a model; a subclass names the key of an experiment file that sets it.
+
+    Args:
+        samples: texts for each prompt.
+        temperature: 0 writes the likeliest text; more than one sample needs a temperature above 0.
+        top_p: sampling keeps the likeliest tokens that sum to this probability.
+        max_new_tokens: length limit of a text, in tokens.
+
+    Raises:
+        ConfigError: a value is out of its range; names the key.
+    """
+
+    samples: int = 1
+    temperature: float = 0.0
+    top_p: float = 1.0
+    max_new_tokens: int = 256
+
+    key: ClassVar[str] = "sampling"
+
+    def __post_init__(self) -> None:
+        if self.samples < 1 or self.max_new_tokens < 1:
+            raise ConfigError(f"{self.key}: samples and max_new_tokens must be at least 1.")
+        if not 0 <= self.temperature < math.inf or not 0 < self.top_p <= 1:
+            raise ConfigError(f"{self.key}: temperature must not be negative, and top_p lies in (0, 1].")
+        if self.samples > 1 and self.temperature == 0:
+            raise ConfigError(
+                f"{self.key}: {self.samples} samples at temperature 0 would all be the same text; "
+                f"set {self.key}.temperature, for example to 0.7."
+            )
 
 
 @torch.no_grad()
