@@ -190,7 +190,7 @@ def test_what_one_device_holds(config: Path, monkeypatch: pytest.MonkeyPatch):
     whole = estimates(config, *full, device=two)["classification"].memory
     spread = estimates(config, *full, "--trainer.strategy", "fsdp2", device=two)["classification"].memory
     assert (spread.weights, spread.training) == (whole.weights // 2, whole.training // 2)
-    monkeypatch.setattr("rbft.pipeline.prepare.require_quantizable", lambda *_, **__: None)
+    monkeypatch.setattr("rbft.pipeline.requirements.require_quantizable", lambda *_, **__: None)
     monkeypatch.setenv("RBFT_VLLM_PYTHON", sys.executable)
     bare = estimates(config)
     small = estimates(config, "--model.quantize", "4bit", "--model.writer.vllm", "{}")

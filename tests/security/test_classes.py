@@ -13,7 +13,8 @@ import yaml
 
 from rbft.errors import ConfigError
 from rbft.experiment import Experiment, read_experiment
-from rbft.pipeline.stage_cli import PACKAGES, StageCLI
+from rbft.pipeline.allowed_classes import PACKAGES
+from rbft.pipeline.stage_cli import StageCLI
 
 BASE = {"data": {"root": "/nowhere", "num_frames": 4}}
 Make = Callable[..., StageCLI]

@@ -55,7 +55,7 @@ def test_refused_before_anything_is_read(
 ) -> None:
     monkeypatch.setattr(AVAILABLE, lambda: True)
     if flags:
-        monkeypatch.setattr("rbft.pipeline.prepare.require_quantizable", lambda *_, **__: None)
+        monkeypatch.setattr("rbft.pipeline.requirements.require_quantizable", lambda *_, **__: None)
     monkeypatch.setattr("rbft.pipeline.prepare.inspect_videos", None)
     config = write_experiment(tmp_path / "tiny.yaml", clips, family_folder("qwen2_5_vl"))
     result = fit("--config", config, "--run_root", tmp_path / "runs", "--model.quantize", "4bit", *flags)

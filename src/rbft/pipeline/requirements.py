@@ -1,16 +1,71 @@
-"""What stages ask of each other's settings, refused before any model is loaded."""
+"""What settings must be for a stage to run, alone and behind the stages before it; refused before a model is loaded."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import torch
+
 from rbft.errors import ConfigError, DataError
+from rbft.vlm.loading import load_config, weights_dtype
+from rbft.vlm.quantize import require_quantizable
 
 if TYPE_CHECKING:
     from rbft.experiment import Stage
     from rbft.pipeline.stage_cli import StageCLI
     from rbft.rationales.writer import RationaleWriter
+
+
+# Of Lightning's settings those that leave batches as they are; weights in half precision are loaded so by model.dtype.
+_PRECISIONS = ("None", "32", "32-true", "16", "16-mixed", "bf16", "bf16-mixed")
+
+
+def require_precision(cli: StageCLI) -> None:
+    """Refuse a precision that would cast batches or weights on its own.
+
+    Raises:
+        ConfigError: Names the key and what to set instead.
+    """
+    precision = cli.config["trainer"]["precision"]
+    if str(precision) not in _PRECISIONS:
+        raise ConfigError(
+            f"trainer.precision: {precision!r} is not supported; use one of {', '.join(_PRECISIONS[1:])}."
+            " For weights in half precision set model.dtype, for example to bfloat16."
+        )
+
+
+def require_scaled_gradients(stage: Stage, cli: StageCLI) -> None:
+    """Refuse to train what computes in float16 without a scaler: most gradients would be too small for it.
+
+    Raises:
+        ConfigError: Names the keys.
+    """
+    scaled = str(cli.config["trainer"]["precision"]) not in ("None", "32", "32-true")
+    model = cli.model
+    if stage.trains and not scaled:
+        config = load_config(model.name, model.revision)
+        if weights_dtype(config, model.dtype_) == torch.float16:
+            raise ConfigError(
+                f"model.dtype: the stage {stage.name!r} would train in float16, in which gradients vanish. Set "
+                "trainer.precision to 16-mixed, which scales them, or model.dtype to bfloat16 or float32."
+            )
+
+
+def require_quantize(cli: StageCLI) -> None:
+    """Refuse weights in 4 bits where they cannot be had.
+
+    Raises:
+        ConfigError: Names the keys.
+    """
+    config = cli.config["trainer"]
+    on_gpu = config["accelerator"] in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    require_quantizable(cli.model.quantize, on_gpu=on_gpu)
+    if cli.model.quantize != "none" and config["strategy"] == "fsdp2":
+        raise ConfigError(
+            "model.quantize and trainer.strategy fsdp2 exclude each other: weights in 4 bits are not "
+            "spread over processes; use trainer.strategy ddp."
+        )
 
 
 def require_videos(stage: Stage, cli: StageCLI) -> None:

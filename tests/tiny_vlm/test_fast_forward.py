@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from transformers import Qwen2_5_VLForConditionalGeneration
-
-from rbft.vlm.prompt import Prompt
 from rbft.vlm.tiny.architecture import build_model
 from rbft.vlm.tiny.conversations import EVERYTHING, Turn, ask
 from rbft.vlm.tiny.evaluate import video_arguments
 from rbft.vlm.tiny.fast_forward import encode, loss, to_patches
 from rbft.vlm.tiny.packing import VISUAL_TOKENS, Packer
 from rbft.vlm.tiny.tokenizer import build_processor
+from transformers import Qwen2_5_VLForConditionalGeneration
+
+from rbft.vlm.prompt import Prompt
 from rbft.worlds import language
 from rbft.worlds.scenes import general_scenes
 from rbft.worlds.shapes import Frames, render

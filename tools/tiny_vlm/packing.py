@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from transformers import PreTrainedTokenizerFast
-
 from rbft.vlm.tiny.conversations import Turn
 from rbft.vlm.tiny.fast_forward import Packed
 from rbft.vlm.tiny.tokenizer import ASSISTANT, EOS, PAD, SYSTEM, USER, VIDEO, VISION_END, VISION_START
+from transformers import PreTrainedTokenizerFast
+
 from rbft.worlds.scenes import NUM_STEPS
 
 IGNORE = -100

@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForImageTextToText, AutoProcessor
-
-from rbft.errors import ConfigError
 from rbft.vlm.tiny.architecture import build_model
 from rbft.vlm.tiny.dense import NUM_COLOURS, DenseHeads, dense_targets
 from rbft.vlm.tiny.fast_forward import encode, to_patches
 from rbft.vlm.tiny.pretrain import pretrain, save
 from rbft.vlm.tiny.progress import Budget
 from rbft.vlm.tiny.vision_phase import train_vision
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from rbft.errors import ConfigError
 from rbft.worlds.scenes import general_scenes
 from rbft.worlds.shapes import render
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-
 from rbft.vlm.tiny.conversations import EVERYTHING, ask
+
 from rbft.worlds import language
 from rbft.worlds.events import GENERAL, PAIRS, UNIONS
 from rbft.worlds.scenes import general_scenes

@@ -7,10 +7,10 @@ from dataclasses import dataclass, fields
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-
 from rbft.vlm.tiny.architecture import HIDDEN, VISION_HIDDEN
 from rbft.vlm.tiny.tokenizer import MERGE_SIZE, PATCH_SIZE, TEMPORAL_PATCH_SIZE
+from torch import Tensor, nn
+
 from rbft.worlds.events import ACTIONS
 from rbft.worlds.scenes import COLOURS, FIELD, SHAPES, Scenes
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from rbft.vlm.tiny.evaluate import Describer, description_accuracy, parse, video_arguments
 from transformers import (
     AutoConfig,
     AutoModelForImageTextToText,
@@ -21,7 +22,6 @@ from rbft.video.clip import read_clip
 from rbft.video.clip_spec import ClipSpec
 from rbft.video.sampling import FrameSampling
 from rbft.vlm.prompt import Prompt
-from rbft.vlm.tiny.evaluate import Describer, description_accuracy, parse, video_arguments
 from rbft.worlds import language
 from rbft.worlds.domain import write_domain
 from rbft.worlds.events import GENERAL, PAIRS, UNIONS, phrase

@@ -7,14 +7,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForImageTextToText, Qwen2_5_VLForConditionalGeneration
-
-from rbft.errors import ConfigError
 from rbft.vlm.tiny.architecture import build_model
 from rbft.vlm.tiny.language_phase import train_language
 from rbft.vlm.tiny.progress import Budget
 from rbft.vlm.tiny.tokenizer import save_processor
 from rbft.vlm.tiny.vision_phase import train_vision
+from transformers import AutoModelForImageTextToText, Qwen2_5_VLForConditionalGeneration
+
+from rbft.errors import ConfigError
 
 # Shares of the time: vision alone, language on a frozen vision tower, both.
 VISION, LANGUAGE, JOINT = 0.25, 0.4, 0.35

@@ -6,14 +6,14 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
-from transformers import Qwen2_5_VLForConditionalGeneration
-
 from rbft.vlm.tiny.conversations import EVERYTHING, QUESTIONS_FIRST, ask
 from rbft.vlm.tiny.fast_forward import autocast, encode, loss, to_patches
 from rbft.vlm.tiny.optim import Optimisers, decay
 from rbft.vlm.tiny.packing import VISUAL_TOKENS, Packer
 from rbft.vlm.tiny.progress import Budget
 from rbft.vlm.tiny.tokenizer import build_tokenizer
+from transformers import Qwen2_5_VLForConditionalGeneration
+
 from rbft.worlds.scenes import general_scenes
 from rbft.worlds.shapes import render
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import torch
-from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
-
 from rbft.vlm.tiny.tokenizer import (
     EOS,
     IMAGE,
@@ -17,6 +15,7 @@ from rbft.vlm.tiny.tokenizer import (
     VISION_START,
     token_list,
 )
+from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 HIDDEN, LAYERS, HEADS, FEED_FORWARD = 128, 4, 4, 384
 RMS_EPSILON = 1e-6  # what the library's vision tower has built in

@@ -6,9 +6,9 @@ import string
 
 import pytest
 import torch
+from rbft.vlm.tiny.tokenizer import SPECIAL_TOKENS, VIDEO, build_processor, token_list
 
 from rbft.vlm.prompt import Prompt
-from rbft.vlm.tiny.tokenizer import SPECIAL_TOKENS, VIDEO, build_processor, token_list
 from rbft.worlds import language
 
 PROCESSOR = build_processor()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch import nn
-from transformers import Qwen2_5_VLForConditionalGeneration
-
 from rbft.vlm.tiny.dense import DenseHeads, dense_targets
 from rbft.vlm.tiny.fast_forward import autocast, encode, to_patches
 from rbft.vlm.tiny.optim import Optimisers, decay
 from rbft.vlm.tiny.progress import Budget
+from torch import nn
+from transformers import Qwen2_5_VLForConditionalGeneration
+
 from rbft.worlds.scenes import FIELD, NUM_STEPS, general_scenes
 from rbft.worlds.shapes import render
 

@@ -1,0 +1,84 @@
+"""What a stage's result depends on: the settings that shape it, its videos, the model's files, the stages before it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rbft.data.datamodule import VideoDataModule
+from rbft.experiment import Stage
+from rbft.pipeline.stage_cli import StageCLI
+from rbft.vlm.loading import model_fingerprint
+
+# What of the configuration shapes a stage's result, by what the stage does. Learning rates do not shape rationales,
+# and the number of devices shapes nothing that a finished stage would have to be repeated for.
+_MODEL_KEYS = ("vlm", "revision", "dtype", "quantize", "attn_implementation", "prompts")
+_SAMPLING_KEYS = ("num_frames", "fps", "max_frames", "max_pixels", "max_visual_tokens", "clip_control")
+_TRAINING_MODEL_KEYS = ("tuning", "objective", "optim", "selection", "control")
+_TRAINING_DATA_KEYS = ("frames", "batch_size")
+_TRAINING_TRAINER_KEYS = (
+    "max_epochs",
+    "max_steps",
+    "accumulate_grad_batches",
+    "gradient_clip_val",
+    "gradient_clip_algorithm",
+    "limit_train_batches",
+)
+
+
+def stage_inputs(stage: Stage, cli: StageCLI, config: dict[str, Any], done: dict[str, str]) -> dict[str, Any]:
+    """Everything a stage's result depends on, as plain values.
+
+    Args:
+        stage: The stage.
+        cli: Its module and data.
+        config: Its resolved configuration.
+        done: Fingerprints of the stages before it, by name.
+    """
+    data: VideoDataModule = cli.datamodule
+    model, trainer = config["model"], config["trainer"]
+    keys = {"model": list(_MODEL_KEYS), "data": list(_SAMPLING_KEYS), "trainer": ["precision"]}
+    if stage.kind == "write":
+        keys["model"] += ["writer", "checks", "keep"]
+        videos = data.fingerprint("train", "unlabelled") if data.unlabelled else data.fingerprint("train")
+    elif stage.trains:
+        keys["model"] += _TRAINING_MODEL_KEYS
+        keys["data"] += _TRAINING_DATA_KEYS
+        keys["trainer"] += _TRAINING_TRAINER_KEYS
+        chosen = cli.model.selection.weights == "best"
+        videos = data.fingerprint("train", "val") if chosen else data.fingerprint("train")
+        if cli.model.control is not None:
+            videos += cli.model.control.takes(data.splits.train)
+    else:
+        # its bound on memory changes no score
+        model = model | {"scoring": {key: model["scoring"][key] for key in ("normalize", "prior")}}
+        probes = stage.kind == "probe"
+        keys["model"] += [] if probes else ["scoring", "answering"]
+        videos = data.fingerprint("train", "test")
+        answering = cli.model.answering
+        if probes or answering.needs_validation or (answering.calibrate and data.splits.val):
+            videos += ":" + data.fingerprint("val")
+        # they count as wrong, so a test without them is another test
+        videos += "".join(f":{record.id}" for record in data.unreadable)
+    return {
+        "kind": stage.kind,
+        "seed": config["seed_everything"],
+        "model": {key: model[key] for key in keys["model"]} | {"files": model_fingerprint(model["vlm"])},
+        "data": {key: config["data"][key] for key in keys["data"]} | {"videos": videos},
+        "trainer": {key: trainer[key] for key in keys["trainer"]},
+        **({"rationale_epochs": stage.rationale_epochs} if stage.rationale_epochs else {}),
+        **(_validation(cli, model) if stage.trains else {}),
+        "weights": done.get(stage.weights_from or ""),
+        "rationales": done.get(stage.rationales_from or ""),
+    }
+
+
+def _validation(cli: StageCLI, model: dict[str, Any]) -> dict[str, Any]:
+    """What decides on the best epoch, beside the videos; stages as they always were have the inputs they always had."""
+    if cli.model.selection.weights != "best":
+        return {}
+    found: dict[str, Any] = {key: model["scoring"][key] for key in ("normalize", "prior")}
+    if found == {"normalize": "sum", "prior": "none"}:
+        found = {}
+    if cli.model.chooses_behind_rationales:
+        found["rationale_tokens"] = cli.model.writer.max_new_tokens
+    return {"validation": found} if found else {}
