@@ -46,8 +46,8 @@ format: $(VENV)/installed-dev ## Bring the code into its style
 	$(BIN)/ruff format .
 
 tiny-vlm: $(VENV)/installed ## Pre-train the built-in model again into build/tiny-vlm (half an hour on one core) and measure it
-	$(BIN)/python -m rbft.vlm.tiny.pretrain --out build/tiny-vlm $(ARGS)
-	$(BIN)/python -m rbft.vlm.tiny.evaluate --model build/tiny-vlm
+	$(BIN)/python -m tools.tiny_vlm.pretrain --out build/tiny-vlm $(ARGS)
+	$(BIN)/python -m tools.tiny_vlm.evaluate --model build/tiny-vlm
 
 # DATA names the folder of the data set; each target says what it needs, and stops if that is not there
 REPRODUCE = $(BIN)/python experiments/reproduce.py $(@:reproduce-%=%) $(if $(DATA),--data.root $(DATA)) $(ARGS)

@@ -30,6 +30,7 @@ import yaml
 # a script knows its own folder only
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.common import Row, describe, make_parser, on_one_core, print_table, say, write_record
+from tools.tiny_vlm.evaluate import parse
 
 from rbft.data.formats import ShapesWorld
 from rbft.data.labels import LabelSet
@@ -51,7 +52,6 @@ from rbft.vlm.loading import load_model
 from rbft.vlm.model import VLM
 from rbft.vlm.processing import ClipProcessor
 from rbft.vlm.prompt import Prompt
-from rbft.vlm.tiny.evaluate import parse
 from rbft.worlds.domain import TRUTH_FILE
 from rbft.worlds.scenes import Style
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from rbft.vlm.tiny.evaluate import Describer, description_accuracy, parse, video_arguments
+from tools.tiny_vlm.evaluate import Describer, description_accuracy, parse, video_arguments
 from transformers import (
     AutoConfig,
     AutoModelForImageTextToText,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from rbft.vlm.tiny.conversations import EVERYTHING, ask
+from tools.tiny_vlm.conversations import EVERYTHING, ask
 
 from rbft.worlds import language
 from rbft.worlds.events import GENERAL, PAIRS, UNIONS

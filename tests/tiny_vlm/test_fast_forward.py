@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from rbft.vlm.tiny.architecture import build_model
-from rbft.vlm.tiny.conversations import EVERYTHING, Turn, ask
-from rbft.vlm.tiny.evaluate import video_arguments
-from rbft.vlm.tiny.fast_forward import encode, loss, to_patches
-from rbft.vlm.tiny.packing import VISUAL_TOKENS, Packer
-from rbft.vlm.tiny.tokenizer import build_processor
+from tools.tiny_vlm.architecture import build_model
+from tools.tiny_vlm.conversations import EVERYTHING, Turn, ask
+from tools.tiny_vlm.evaluate import video_arguments
+from tools.tiny_vlm.fast_forward import encode, loss, to_patches
+from tools.tiny_vlm.packing import VISUAL_TOKENS, Packer
+from tools.tiny_vlm.tokenizer import build_processor
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from rbft.vlm.prompt import Prompt

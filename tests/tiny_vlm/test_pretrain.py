@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from rbft.vlm.tiny.architecture import build_model
-from rbft.vlm.tiny.dense import NUM_COLOURS, DenseHeads, dense_targets
-from rbft.vlm.tiny.fast_forward import encode, to_patches
-from rbft.vlm.tiny.pretrain import pretrain, save
-from rbft.vlm.tiny.progress import Budget
-from rbft.vlm.tiny.vision_phase import train_vision
+from tools.tiny_vlm.architecture import build_model
+from tools.tiny_vlm.dense import NUM_COLOURS, DenseHeads, dense_targets
+from tools.tiny_vlm.fast_forward import encode, to_patches
+from tools.tiny_vlm.pretrain import pretrain, save
+from tools.tiny_vlm.progress import Budget
+from tools.tiny_vlm.vision_phase import train_vision
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from rbft.errors import ConfigError

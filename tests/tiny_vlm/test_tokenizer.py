@@ -6,7 +6,7 @@ import string
 
 import pytest
 import torch
-from rbft.vlm.tiny.tokenizer import SPECIAL_TOKENS, VIDEO, build_processor, token_list
+from tools.tiny_vlm.tokenizer import SPECIAL_TOKENS, VIDEO, build_processor, token_list
 
 from rbft.vlm.prompt import Prompt
 from rbft.worlds import language

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import torch
-from rbft.vlm.tiny.tokenizer import (
+from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+from tools.tiny_vlm.tokenizer import (
     EOS,
     IMAGE,
     MERGE_SIZE,
@@ -15,7 +17,6 @@ from rbft.vlm.tiny.tokenizer import (
     VISION_START,
     token_list,
 )
-from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 HIDDEN, LAYERS, HEADS, FEED_FORWARD = 128, 4, 4, 384
 RMS_EPSILON = 1e-6  # what the library's vision tower has built in
@@ -23,7 +24,7 @@ VISION_HIDDEN, VISION_LAYERS, VISION_HEADS, VISION_FEED_FORWARD = 96, 2, 4, 192
 
 
 def build_config() -> Qwen2_5_VLConfig:
-    """The configuration, with the token ids of `rbft.vlm.tiny.tokenizer`."""
+    """The configuration, with the token ids of `tools.tiny_vlm.tokenizer`."""
     ids = {token: index for index, token in enumerate(token_list())}
     head_size = HIDDEN // HEADS
     return Qwen2_5_VLConfig(

@@ -7,12 +7,12 @@ from dataclasses import dataclass, fields
 import numpy as np
 import torch
 import torch.nn.functional as F
-from rbft.vlm.tiny.architecture import HIDDEN, VISION_HIDDEN
-from rbft.vlm.tiny.tokenizer import MERGE_SIZE, PATCH_SIZE, TEMPORAL_PATCH_SIZE
 from torch import Tensor, nn
 
 from rbft.worlds.events import ACTIONS
 from rbft.worlds.scenes import COLOURS, FIELD, SHAPES, Scenes
+from tools.tiny_vlm.architecture import HIDDEN, VISION_HIDDEN
+from tools.tiny_vlm.tokenizer import MERGE_SIZE, PATCH_SIZE, TEMPORAL_PATCH_SIZE
 
 NUM_COLOURS, NUM_SHAPES, NUM_ACTIONS = len(COLOURS), len(SHAPES), len(ACTIONS)
 IGNORE = -100

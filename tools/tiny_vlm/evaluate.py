@@ -1,4 +1,4 @@
-"""Measures the built-in model on fresh clips: python -m rbft.vlm.tiny.evaluate --model FOLDER --json OUT."""
+"""Measures the built-in model on fresh clips: python -m tools.tiny_vlm.evaluate --model FOLDER --json OUT."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from rbft.vlm.loading import BUILTIN
 from rbft.vlm.prompt import Prompt
 from rbft.worlds import language
 from rbft.worlds.events import GENERAL, MEANINGS, TARGETS, Domain, phrase
@@ -281,8 +282,8 @@ def evaluate(folder: Path, clips: int) -> dict[str, Any]:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m rbft.vlm.tiny.evaluate", description=__doc__)
-    parser.add_argument("--model", type=Path, default=Path(__file__).parent / "checkpoint", help="model folder")
+    parser = argparse.ArgumentParser(prog="python -m tools.tiny_vlm.evaluate", description=__doc__)
+    parser.add_argument("--model", type=Path, default=BUILTIN["builtin/tiny"], help="model folder")
     parser.add_argument("--clips", type=int, default=1000, help="clips in each set (default 1000)")
     parser.add_argument("--json", type=Path, help="file to write the figures to")
     args = parser.parse_args()

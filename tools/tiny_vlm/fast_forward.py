@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from rbft.vlm.tiny.architecture import RMS_EPSILON
-from rbft.vlm.tiny.tokenizer import MERGE_SIZE, PATCH_SIZE, TEMPORAL_PATCH_SIZE
 from torch import Tensor
 from transformers import Qwen2_5_VLForConditionalGeneration
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import get_vision_position_ids
+
+from tools.tiny_vlm.architecture import RMS_EPSILON
+from tools.tiny_vlm.tokenizer import MERGE_SIZE, PATCH_SIZE, TEMPORAL_PATCH_SIZE
 
 PATCHES = MERGE_SIZE**2  # of a pair of frames
 

@@ -6,16 +6,16 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
-from rbft.vlm.tiny.conversations import EVERYTHING, QUESTIONS_FIRST, ask
-from rbft.vlm.tiny.fast_forward import autocast, encode, loss, to_patches
-from rbft.vlm.tiny.optim import Optimisers, decay
-from rbft.vlm.tiny.packing import VISUAL_TOKENS, Packer
-from rbft.vlm.tiny.progress import Budget
-from rbft.vlm.tiny.tokenizer import build_tokenizer
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from rbft.worlds.scenes import general_scenes
 from rbft.worlds.shapes import render
+from tools.tiny_vlm.conversations import EVERYTHING, QUESTIONS_FIRST, ask
+from tools.tiny_vlm.fast_forward import autocast, encode, loss, to_patches
+from tools.tiny_vlm.optim import Optimisers, decay
+from tools.tiny_vlm.packing import VISUAL_TOKENS, Packer
+from tools.tiny_vlm.progress import Budget
+from tools.tiny_vlm.tokenizer import build_tokenizer
 
 RATE, OTHER_RATE = 4e-3, 2.8e-3
 JOINT_RATE, JOINT_OTHER_RATE = 1.2e-3, 0.6e-3  # of the vision tower in the joint phase

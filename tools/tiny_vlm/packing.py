@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from rbft.vlm.tiny.conversations import Turn
-from rbft.vlm.tiny.fast_forward import Packed
-from rbft.vlm.tiny.tokenizer import ASSISTANT, EOS, PAD, SYSTEM, USER, VIDEO, VISION_END, VISION_START
 from transformers import PreTrainedTokenizerFast
 
 from rbft.worlds.scenes import NUM_STEPS
+from tools.tiny_vlm.conversations import Turn
+from tools.tiny_vlm.fast_forward import Packed
+from tools.tiny_vlm.tokenizer import ASSISTANT, EOS, PAD, SYSTEM, USER, VIDEO, VISION_END, VISION_START
 
 IGNORE = -100
 VISUAL_TOKENS = NUM_STEPS // 2

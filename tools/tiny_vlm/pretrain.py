@@ -1,4 +1,4 @@
-"""Makes the built-in model from nothing: python -m rbft.vlm.tiny.pretrain --out FOLDER --minutes 30 --seed 0."""
+"""Makes the built-in model from nothing: python -m tools.tiny_vlm.pretrain --out FOLDER --minutes 30 --seed 0."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from rbft.vlm.tiny.architecture import build_model
-from rbft.vlm.tiny.language_phase import train_language
-from rbft.vlm.tiny.progress import Budget
-from rbft.vlm.tiny.tokenizer import save_processor
-from rbft.vlm.tiny.vision_phase import train_vision
 from transformers import AutoModelForImageTextToText, Qwen2_5_VLForConditionalGeneration
 
 from rbft.errors import ConfigError
+from tools.tiny_vlm.architecture import build_model
+from tools.tiny_vlm.language_phase import train_language
+from tools.tiny_vlm.progress import Budget
+from tools.tiny_vlm.tokenizer import save_processor
+from tools.tiny_vlm.vision_phase import train_vision
 
 # Shares of the time: vision alone, language on a frozen vision tower, both.
 VISION, LANGUAGE, JOINT = 0.25, 0.4, 0.35
@@ -88,7 +88,7 @@ def save(model: Qwen2_5_VLForConditionalGeneration, folder: Path) -> None:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m rbft.vlm.tiny.pretrain", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tools.tiny_vlm.pretrain", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder to write; new or empty")
     parser.add_argument("--minutes", type=float, default=30.0, help="CPU minutes of one thread (default 30)")
     parser.add_argument("--seed", type=int, default=0)

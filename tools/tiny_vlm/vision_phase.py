@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from rbft.vlm.tiny.dense import DenseHeads, dense_targets
-from rbft.vlm.tiny.fast_forward import autocast, encode, to_patches
-from rbft.vlm.tiny.optim import Optimisers, decay
-from rbft.vlm.tiny.progress import Budget
 from torch import nn
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from rbft.worlds.scenes import FIELD, NUM_STEPS, general_scenes
 from rbft.worlds.shapes import render
+from tools.tiny_vlm.dense import DenseHeads, dense_targets
+from tools.tiny_vlm.fast_forward import autocast, encode, to_patches
+from tools.tiny_vlm.optim import Optimisers, decay
+from tools.tiny_vlm.progress import Budget
 
 RATE, OTHER_RATE = 4e-3, 2.4e-3
 BATCH, BANK = 64, 256  # clips; a bank is drawn at once and used once

@@ -1,1 +1,1 @@
-"""The built-in model: a small vision-language model of the procedural world, and how it is made."""
+"""The files of the built-in model, a small vision-language model of the procedural world."""

@@ -1,0 +1,1 @@
+"""Pre-training and measuring of the built-in model."""
