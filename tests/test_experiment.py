@@ -200,6 +200,7 @@ WRONG = {
     "empty method": (only(STAGES + "methods: {m: []}"), (), "methods.m must be a list of stage names"),
     "stage twice": (only(STAGES + "methods: {m: [test, test]}"), (), "methods.m lists a stage twice"),
     "missing stage": ("stages: {tests: {}}\nmethod: zero_shot", (), "'test', which .* did you mean 'tests'"),
+    "missing stage of a known kind": ("stages: {test: {}}\nmethod: probe", (), "add the line `probe: {}` there"),
     "stage no mapping": ("stages: {test: 3}\nmethod: zero_shot", (), "stages.test must hold keys and values"),
     "unknown layer key": (
         "stages: {test: {modle: {}}}\nmethod: zero_shot",
@@ -244,6 +245,8 @@ def test_wrong_experiments_are_answered_in_words(read, case):
 def test_missing_files_and_no_file_are_answered(tmp_path):
     with pytest.raises(ConfigError, match="no experiment given; say which with --config"):
         read_experiment(["--method", "sft"])
+    with pytest.raises(ConfigError, match=r"for example `rbft fit --config mine\.yaml`"):
+        read_experiment(["mine.yaml"])
     with pytest.raises(ConfigError, match=r"--config .*nothing\.yaml: no such file"):
         read_experiment(["--config", str(tmp_path / "nothing.yaml")])
     (tmp_path / "latin.yaml").write_bytes(b"a: \xff\xfe")

@@ -63,7 +63,7 @@ def test_the_table_has_the_figures_of_the_statistics(grid):
     page = words(write_overview(found, "tiny"))
     change = difference.difference
     assert (
-        f"rbft 8 3/3 {mean.mean:.1%} {mean.low:.1%} to {mean.high:.1%} {100 * change.mean:+.1f} "
+        f"rbft 8 3/3 {mean.mean:.1%} {mean.low:.1%} to {mean.high:.1%} 33.3% 33.3% {100 * change.mean:+.1f} "
         f"{100 * change.low:+.1f} to {100 * change.high:+.1f} {group.comparison.p:.3f}"
     ) in page
     for caution in cautions(3, group.comparison.tests):
@@ -153,8 +153,8 @@ def test_markdown_has_a_row_for_each_group(grid):
     lines = markdown(overview(grid)).splitlines()
     rows = [line for line in lines if line.startswith("|")]
     assert len(rows) == 2 + 7
-    assert {line.count("|") for line in rows} == {10}
-    assert rows[2].startswith("| zero\\_shot | 8 | 1/1 | 37.5% | - | -29.2 | - |")
+    assert {line.count("|") for line in rows} == {12}
+    assert rows[2].startswith("| zero\\_shot | 8 | 1/1 | 37.5% | - | 33.3% | 33.3% | -29.2 | - |")
     assert any(line.startswith("- rbft, 8 shots: 24 test videos are too few") for line in lines)
 
 

@@ -49,7 +49,9 @@ def turns() -> Turns:
 
 @pytest.fixture
 def client(model: Model, turns: Turns) -> Iterator[TestClient]:
-    told = About("x / <b>rbft</b> / seed0", "builtin/tiny", ("a", "b<i>"), {"test/accuracy": None})
+    told = About(
+        "x / <b>rbft</b> / seed0", "builtin/tiny", ("a", "b<i>"), {"test/accuracy": None}, ("worth <nothing>",)
+    )
     app = make_app(model, told, model.folder, 0.1, turns, ["my.host"])
     with TestClient(app, base_url=ORIGIN, raise_server_exceptions=False) as client:
         yield client
@@ -215,4 +217,20 @@ def test_every_answer_is_guarded_and_the_page_is_escaped(client: TestClient) -> 
         assert "'unsafe" not in headers["content-security-policy"] and "http" not in headers["content-security-policy"]
     assert client.get("/docs").status_code == client.get("/openapi.json").status_code == 404
     assert client.get("/api/run").json()["labels"] == ["a", "b<i>"]
+    assert client.get("/api/run").json()["warnings"] == ["worth <nothing>"]
+    assert "<strong>Warning:</strong> worth &lt;nothing&gt;" in client.get("/").text
     assert client.get("/api/health").json() == {"status": "ok", "in_work_or_waiting": 0}
+
+
+def test_the_accuracy_stands_beside_chance_and_majority(model: Model, turns: Turns) -> None:
+    figures = {
+        "test/accuracy": 0.5,
+        "test/accuracy_ci95": [0.25, 0.75],
+        "test/num_videos": 12,
+        "chance/accuracy": 0.5,
+        "majority/accuracy": None,
+    }
+    told = About("run", "builtin/tiny", ("a", "b"), figures)
+    with TestClient(make_app(model, told, model.folder, 0.1, turns), base_url=ORIGIN) as asked:
+        page = " ".join(asked.get("/").text.split())
+    assert "50.0% of 12 test videos (95% interval 25.0 to 75.0; guessing: 50.0)." in page

@@ -79,6 +79,10 @@ def run(args: Sequence[str]) -> int:
     if not videos:
         raise DataError(f"no video in {', '.join(own.videos)}.")
     classifier = Classifier(own.run, flags)
+    root = classifier.recorded.data_root
+    elsewhere = any(not Path(video.root or ".", video.path).resolve().is_relative_to(root) for video in videos)
+    for caution in classifier.recorded.cautions(own_videos=elsewhere):
+        console.print(f"[bold]warning:[/] {escape(caution)}")
     rule = Rule(own.min_confidence, _thresholds(classifier, own.precision))
     for threshold in rule.thresholds:
         console.print(escape(threshold.describe()))

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from rbft.evaluation.statistics import (
@@ -36,6 +37,8 @@ class Member:
         validation: The same of its validation videos; None where it is not known.
         labels: Its classes, in the order of the probabilities; empty where they are not known.
         chosen: Settings that its validation videos chose, which therefore tell it from no other.
+        chance: Accuracy of guessing; None where it is not known.
+        majority: Accuracy of always answering the class most frequent in training; None where it is not known.
     """
 
     point: Point
@@ -44,6 +47,8 @@ class Member:
     validation: Path | None = None
     labels: tuple[str, ...] = ()
     chosen: Point = field(default_factory=dict)
+    chance: float | None = None
+    majority: float | None = None
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,8 @@ class Group:
         runs: How many there should be.
         comparison: With the baseline; None for the baseline itself, and where no pair is finished.
         chosen: How many of the runs have which settings by the choice of their validation videos.
+        chance: Mean accuracy of guessing; None where a finished run does not know it.
+        majority: The same of always answering the class most frequent in training.
     """
 
     point: Point
@@ -82,6 +89,8 @@ class Group:
     runs: int
     comparison: Comparison | None
     chosen: dict[str, int] = field(default_factory=dict)
+    chance: float | None = None
+    majority: float | None = None
 
     @property
     def chosen_words(self) -> str:
@@ -134,6 +143,7 @@ def compare(members: Sequence[Member], baseline: Mapping[str, Any] | None, repli
     corrected = dict(zip(tested, holm(list(tested.values())), strict=True))
     found = []
     for key, mine in groups.items():
+        finished = [member for member in mine if member.accuracy is not None]
         figures = [member.accuracy for member in mine if member.accuracy is not None]
         comparison = None
         if key in compared:
@@ -152,9 +162,17 @@ def compare(members: Sequence[Member], baseline: Mapping[str, Any] | None, repli
                 len(mine),
                 comparison,
                 dict(Counter(point_words(member.chosen) for member in mine if member.chosen)),
+                _mean([member.chance for member in finished]),
+                _mean([member.majority for member in finished]),
             )
         )
     return found
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """None unless all are known."""
+    known = [value for value in values if value is not None]
+    return fmean(known) if known and len(known) == len(values) else None
 
 
 def baseline_point(point: Point, baseline: Mapping[str, Any] | None, known: Sequence[str]) -> Point | None:

@@ -108,9 +108,9 @@ def read_experiment(args: Sequence[str]) -> Experiment:
     """
     own, flags = make_parser().parse_known_args(list(args))
     if not own.config:
-        raise ConfigError(
-            "no experiment given; say which with --config, for example `rbft fit --config experiments/quickstart.yaml`."
-        )
+        file = next((flag for flag in flags if flag.endswith((".yaml", ".yml")) and not flag.startswith("-")), None)
+        example = file or "experiments/quickstart.yaml"
+        raise ConfigError(f"no experiment given; say which with --config, for example `rbft fit --config {example}`.")
     contents = [_read_yaml(path) for path in own.config]
     sections, flags = take_sections(flags)
 

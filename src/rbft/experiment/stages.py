@@ -102,8 +102,10 @@ def make_stages(where: str, names: Sequence[str], layers: Mapping[str, Any]) -> 
     rationales: str | None = None
     for name in names:
         if name not in layers:
+            add = f" Or add the line `{name}: {{}}` there." if name in KINDS else ""
             raise ConfigError(
-                f"{where}: the method lists the stage {name!r}, which `stages:` does not have; {nearest(name, layers)}"
+                f"{where}: the method lists the stage {name!r}, which `stages:` does not have; "
+                f"{nearest(name, layers)}{add}"
             )
         layer = layers[name] or {}
         if not isinstance(layer, Mapping):

@@ -17,6 +17,7 @@ from rbft.estimate.device import device_of, measure_speed
 from rbft.estimate.estimate import estimate, steps_of
 from rbft.estimate.report import refuse_certain, summary
 from rbft.ranks import first_rank
+from rbft.stages.cautions import built_in_cautions
 from rbft.vlm.cost import UnknownCostError
 
 if TYPE_CHECKING:
@@ -78,6 +79,8 @@ def print_plan(experiment: Experiment, prepared: Sequence[Prepared], console: Co
             f"clips: {frames} frames, {width} wide and {height} high, {tokens} visual tokens "
             f"(most: {escape(clips.most_video)})"
         )
+    for caution in built_in_cautions(first.module.name, type(data.format).__name__):
+        console.print(f"[bold]warning:[/] {escape(caution)}")
     processes = device.processes
     console.print(f"model: {escape(first.module.name)} on {device.name}" + (f" x {processes}" if processes > 1 else ""))
     for entry in prepared:

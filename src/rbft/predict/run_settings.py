@@ -14,8 +14,9 @@ from rbft.evaluation.calibration import Calibration, read_calibration
 from rbft.evaluation.predictions import Prediction, read_predictions
 from rbft.experiment import Experiment, Stage, read_experiment
 from rbft.files import read_json
-from rbft.runs.run_folder import VALIDATION
+from rbft.runs.run_folder import VALIDATION, RunFolder
 from rbft.runs.stage_record import read_record, verify_outputs
+from rbft.stages.cautions import built_in_cautions, run_cautions
 from rbft.stages.publish import LABELS
 
 _READ = ("answering.json", "calibration.json", VALIDATION)
@@ -53,6 +54,24 @@ class Recorded:
     def arguments(self, flags: Sequence[str] = ()) -> list[str]:
         """The command line of the test."""
         return [*self.experiment.arguments(self.stage), *flags]
+
+    @property
+    def data_root(self) -> Path:
+        """Folder of the videos that the run was made from, links followed."""
+        return Path(str(RunFolder(self.run).data.get("root", "."))).expanduser().resolve()
+
+    def cautions(self, *, own_videos: bool) -> list[str]:
+        """What speaks against using the run.
+
+        Args:
+            own_videos: Whether it is asked about videos that lie elsewhere than those it was made from.
+
+        Raises:
+            RBFTError: A file of the run is damaged.
+        """
+        folder = RunFolder(self.run)
+        own = built_in_cautions(str(folder.setting("model.vlm")), None) if own_videos else []
+        return list(dict.fromkeys([*own, *run_cautions(folder)]))
 
     def validation(self) -> list[Prediction]:
         """What was predicted of the validation videos.

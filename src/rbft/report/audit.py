@@ -19,7 +19,7 @@ FIGURES = {
     "no_conclusion": ("no label", "state no class"),
     "fails_contradiction": ("contradict", "argue for another class, as the model reads them"),
     "fails_leak": ("leak", "betray that the answer was given"),
-    "prompt_names_label": ("hinted", "are asked for by a prompt that names the answer"),
+    "prompt_names_label": ("told", "are trained on under a prompt that names the answer"),
     "reconstructed": ("recovered", "tell their class to a classifier of words, class names hidden"),
     "fails_reconstruction": ("misread", "read clearly like another class to that classifier"),
     "fails_grounding": ("ungrounded", "are no likelier under their own video than under others"),

@@ -74,7 +74,10 @@ class Entry:
         if not self.finished:
             return Member(self.point, None, self.run.predictions)
         run = self.run
-        return Member(self.point, run.accuracy, run.predictions, run.validation, run.labels, self.chosen)
+        chance, majority = run.floors
+        return Member(
+            self.point, run.accuracy, run.predictions, run.validation, run.labels, self.chosen, chance, majority
+        )
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ def markdown(overview: Overview) -> str:
     """The table of methods by shots, and what a reader has to be told, as Markdown."""
     several = any("experiment" in group.point for group in overview.groups)
     heads = [*(["experiment"] if several else []), "method", "shots", "runs", "accuracy", "95% interval"]
+    heads += ["chance", "majority"]
     if overview.baseline is not None:
         heads += [f"points over {point_words(overview.baseline)}", "95% interval", "p (Holm)", "detectable"]
     lines = ["| " + " | ".join(_plain(head) for head in heads) + " |", "|" + " --- |" * len(heads)]
@@ -24,6 +25,7 @@ def markdown(overview: Overview) -> str:
             f"{accuracy.count if accuracy else 0}/{group.runs}",
             f"{accuracy.mean:.1%}" if accuracy else "-",
             interval_words(accuracy),
+            *("-" if floor is None else f"{floor:.1%}" for floor in (group.chance, group.majority)),
         ]
         if overview.baseline is not None and comparison is not None:
             change, detectable = comparison.difference.difference, comparison.detectable

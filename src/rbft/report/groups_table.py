@@ -22,7 +22,7 @@ def print_groups(groups: Sequence[Group], baseline: Point | None, name: str, con
     """
     table = Table(box=None, pad_edge=False)
     table.add_column("accuracy", no_wrap=True)
-    for title in ("runs", "mean", "95% interval"):
+    for title in ("runs", "mean", "95% interval", "chance", "majority"):
         table.add_column(title, justify="right")
     if baseline is not None:
         for title in (f"- {point_words(baseline)}", "95% interval", "p", "detectable"):
@@ -34,6 +34,7 @@ def print_groups(groups: Sequence[Group], baseline: Point | None, name: str, con
             f"{accuracy.count if accuracy else 0}/{group.runs}",
             f"{accuracy.mean:.1%}" if accuracy else "missing",
             interval_words(accuracy),
+            *("-" if floor is None else f"{floor:.1%}" for floor in (group.chance, group.majority)),
         ]
         if group.comparison is not None:
             change = group.comparison.difference.difference

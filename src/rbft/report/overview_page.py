@@ -15,10 +15,11 @@ from rbft.report.overview import Overview, group_words, method_of, shots_of, sho
 from rbft.report.templates import render
 
 _CONFUSION_SHOWN, _PAIRS_SHOWN = 20, 30
+_TOP5 = "test/top5_accuracy"
 _FIGURES = {
     "test/balanced_accuracy": "balanced accuracy",
     "test/macro_f1": "macro-F1",
-    "test/top5_accuracy": "top-5 accuracy",
+    _TOP5: "top-5 accuracy",
     "test/auroc": "AUROC",
     "test/ece": "calibration error",
     "test/ece_calibrated": "the same, calibrated",
@@ -37,6 +38,9 @@ def write_overview(overview: Overview, title: str) -> str:
     seal = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     number = {name: place for place, name in enumerate(overview.methods)}
     several = len(overview.cards) > 1 or any("experiment" in group.point for group in overview.groups)
+    # of five classes or fewer every answer is among the five likeliest
+    told = [one for one in overview.digests if one is not None]
+    figures = {key: name for key, name in _FIGURES.items() if key != _TOP5 or any(len(one.labels) > 5 for one in told)}
     rows = [_row(group, several) for group in overview.groups]
     panels = [_panel(one, number[method_of(one.group.point)]) for one in overview.digests if one is not None]
     return render(
@@ -49,9 +53,9 @@ def write_overview(overview: Overview, title: str) -> str:
         rows=rows,
         baseline=None if overview.baseline is None else point_words(overview.baseline),
         curves=_curves(overview, number),
-        figures=list(_FIGURES.values()),
+        figures=list(figures.values()),
         means=[
-            (row, [None if one is None else one.mean(key) for key in _FIGURES])
+            (row, [None if one is None else one.mean(key) for key in figures])
             for row, one in zip(rows, overview.digests, strict=True)
         ],
         panels=panels,
@@ -71,6 +75,8 @@ def _row(group: Group, several: bool) -> dict[str, Any]:
         "runs": f"{accuracy.count if accuracy is not None else 0}/{group.runs}",
         "mean": None if accuracy is None else f"{accuracy.mean:.1%}",
         "interval": None if accuracy is None or accuracy.low is None else interval_words(accuracy),
+        "chance": group.chance,
+        "majority": group.majority,
         "difference": None,
         "difference_interval": None,
         "p": None,

@@ -61,6 +61,7 @@ def write_page(
     rationales: Sequence[Rationale],
     calibration: str = "",
     audit: Audit | None = None,
+    cautions: Sequence[str] = (),
 ) -> None:
     """Write the page of a run.
 
@@ -73,6 +74,7 @@ def write_page(
         rationales: What the write stage wrote; may be empty.
         calibration: What is known of the probabilities' calibration, as a clause.
         audit: Of these rationales; None where there are none.
+        cautions: What speaks against using the run.
     """
     names = data.labels.names
     errors = [
@@ -94,6 +96,7 @@ def write_page(
         title=f"{experiment.name} / {experiment.variant} / {experiment.run_dir.name}",
         stages=[stage.name for stage in experiment.stages],
         metrics=metrics,
+        cautions=cautions,
         others=others,
         confusion=_picture(as_png(figure)),
         calibration=calibration,

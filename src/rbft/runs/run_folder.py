@@ -120,6 +120,13 @@ class RunFolder:
         return {} if self.accuracy is None else dict(read_json(self.path / _METRICS))
 
     @property
+    def floors(self) -> tuple[float | None, float | None]:
+        """Accuracy of guessing, and of always answering the class most frequent in training; None where not known."""
+        values = (self.metrics.get("chance/accuracy"), self.metrics.get("majority/accuracy"))
+        chance, majority = (float(value) if isinstance(value, (int, float)) else None for value in values)
+        return chance, majority
+
+    @property
     def predictions(self) -> Path:
         """Its predictions, once it is finished."""
         return self.path / "predictions.jsonl"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,14 @@ class About:
         model: The base model's name.
         labels: The classes.
         metrics: Of its test; empty where the folder has none.
+        cautions: What speaks against using it.
     """
 
     title: str
     model: str
     labels: tuple[str, ...]
     metrics: dict[str, Any]
+    cautions: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The answer of `GET /api/run`."""
@@ -35,16 +38,24 @@ class About:
             "model": self.model,
             "labels": list(self.labels),
             "metrics": self.metrics,
+            "warnings": list(self.cautions),
             "rbft": __version__,
         }
 
 
-def about(run: Path, model: str, labels: tuple[str, ...]) -> About:
+def about(run: Path, model: str, labels: tuple[str, ...], cautions: Sequence[str] = ()) -> About:
     """Read a run's folder.
+
+    Args:
+        run: The folder.
+        model: The base model's name.
+        labels: The classes.
+        cautions: What speaks against using it.
 
     Raises:
         DataError: Its metrics.json is damaged.
     """
     file = run / METRICS
     metrics = read_json(file) if file.is_file() else {}
-    return About(" / ".join(run.resolve().parts[-3:]), model, labels, metrics if isinstance(metrics, dict) else {})
+    title = " / ".join(run.resolve().parts[-3:])
+    return About(title, model, labels, metrics if isinstance(metrics, dict) else {}, tuple(cautions))

@@ -73,6 +73,8 @@ class ServedModel:
         private = ["--data.cache_clips", "false", "--data.cache_features", "false", "--data.num_workers", "0"]
         self._classifier = Classifier(run, [*flags, *private])
         self.labels = self._classifier.labels.names
+        # whatever is sent here is nothing that the built-in model was made for
+        self.cautions = self._classifier.recorded.cautions(own_videos=True)
         self._clips = _LastClip()
 
     def load(self) -> str:

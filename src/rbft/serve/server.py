@@ -80,7 +80,9 @@ def _run(
         signal.signal(number, lambda number, _: stopped.append(number))
     model = ServedModel(run, flags)
     console.print(f"loading {escape(str(run))}")
-    told = about(run, model.load(), model.labels)
+    told = about(run, model.load(), model.labels, model.cautions)
+    for caution in told.cautions:
+        console.print(f"[bold]warning:[/] {escape(caution)}")
     turns = Turns(places)
     app = make_app(model.predict, told, folder, max_megabytes, turns, own_names(host))
 

@@ -14,7 +14,9 @@ from rbft.files import read_json, write_json
 from rbft.rationales.audit import audit_stored
 from rbft.rationales.store import read_rationales
 from rbft.report.page import write_page
+from rbft.runs.run_folder import RunFolder
 from rbft.runs.stage_record import read_record
+from rbft.stages.cautions import run_cautions
 from rbft.stages.rounds import read_rounds, round_metrics, tell_rounds
 
 if TYPE_CHECKING:
@@ -74,6 +76,7 @@ def conclude(experiment: Experiment, prepared: Sequence[Prepared], console: Cons
             rationales,
             calibration.describe(),
             audit,
+            run_cautions(RunFolder(run_dir)),
         )
     tell_rounds(rounds, console)
     low, high = metrics["test/accuracy_ci95"]
@@ -90,6 +93,8 @@ def conclude(experiment: Experiment, prepared: Sequence[Prepared], console: Cons
         if beside[name] is not None
     ]
     console.print(f"beside it: {escape(', '.join(floors))}")
+    for caution in run_cautions(RunFolder(run_dir)):
+        console.print(f"[bold]warning:[/] {escape(caution)}")
     console.print(f"sureness: {escape(calibration.describe())}")
     console.print(f"run: {escape(str(run_dir))}  (report.html; tensorboard --logdir {escape(str(run_dir))})")
 

@@ -14,6 +14,7 @@ from rbft.data.records import VideoRecord
 from rbft.ranks import can_agree, first_rank, grouped, wait_for_all
 from rbft.rationales.store import Rationale, RationaleStore
 from rbft.rationales.writer import Attempt
+from rbft.stages.cautions import rationale_cautions
 from rbft.stages.context import StageContext, StageResult, author_of, connect, make_trainer, start
 from rbft.stages.verification import describe_dropped, describe_rescued, judge_written
 from rbft.stages.vllm_stage import write_elsewhere
@@ -154,6 +155,8 @@ def _tell(context: StageContext, rationales: Sequence[Rationale]) -> dict[str, A
         say(f"  classes that lost all and keep the best of each video: {escape(rescued)}")
     if summary["videos_without"]:
         say(f"  {summary['videos_without']} of {summary['videos']} videos have no rationale that is kept")
+    for caution in rationale_cautions(summary):
+        say(f"  [bold]warning:[/] {escape(caution)}")
     if clips:
         say(f"  unlabelled clips used: {summary['unlabelled_kept']} of {len(clips)}, under the class their text states")
     for rationale in rationales[:: max(1, len(rationales) // 3)][:3]:

@@ -29,7 +29,9 @@ def summarise(sweep: Sweep, progress: Sequence[Progress]) -> list[Group]:
 
 def _member(one: Progress, choose: Sequence[str]) -> Member:
     run = RunFolder(one.run.folder)
-    member = Member(one.run.point, one.accuracy(), run.predictions)
+    accuracy = one.accuracy()
+    chance, majority = (None, None) if accuracy is None else run.floors
+    member = Member(one.run.point, accuracy, run.predictions, chance=chance, majority=majority)
     if not choose or member.accuracy is None:
         return member
     return replace(member, validation=run.validation, labels=run.labels)

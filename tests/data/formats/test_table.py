@@ -40,6 +40,13 @@ def test_other_files_and_columns(put, file, content):
     assert [(record.path, record.label) for record in records] == [("a.mp4", "1"), ("b.mp4", "2")]
 
 
+def test_columns_may_be_written_in_any_case(put):
+    (record,) = read(put, "Path,LABEL,Split,Group\na.mp4,x,train,g\n")
+    assert (record.path, record.label, record.split, record.group) == ("a.mp4", "x", "train", "g")
+    (record,) = read(put, "Path,path,label\nb.mp4,a.mp4,x\n")
+    assert record.path == "a.mp4"
+
+
 def test_auto_columns_can_be_named_or_ignored(put):
     content = "path,label,split,group,fold,camera\na.mp4,x,train,g,test,k\n"
     assert [(r.split, r.group) for r in read(put, content)] == [("train", "g")]
@@ -60,6 +67,7 @@ ROWS = [
         "path,lable\na.mp4,x\n",
         "labels.csv, row 1: there is no column 'label'; the columns are 'path', 'lable'. Did you mean 'lable'",
     ),
+    ("path,class\na.mp4,x\n", r"no column 'label'; .* Name another with --data\.format\.label_column COLUMN\."),
     ("path;label\na.mp4;x\n", "separated by another character"),
     ("path,label,path\na.mp4,x,y\n", "row 1: the column 'path' stands twice"),
     ('path,label\na.mp4,x\nb.mp4,"x\n', "row 3: unexpected end of data; check the double quotes"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rbft.data.formats.base import DatasetFormat
-from rbft.data.formats.rows import Row, require_column
+from rbft.data.formats.rows import Row, find_column, require_column
 from rbft.data.records import Split, VideoRecord, parse_split, relative_path
 
 
@@ -49,16 +49,19 @@ class ColumnFormat(DatasetFormat):
         Raises:
             DataError: a column or cell is missing or wrong.
         """
+        columns, header = tuple(rows[0].cells), rows[0].header
+        path_column = find_column(self.path_column, columns, header, "path_column")
+        label_column = find_column(self.label_column, columns, header, "label_column")
         split_column = optional_column(self.split_column, "split", rows) if split is None else None
         group_column = optional_column(self.group_column, "group", rows)
         found = []
         for row in rows:
-            stated = relative_path(row.filled(self.path_column), row.where)
+            stated = relative_path(row.filled(path_column), row.where)
             path = f"{folder}/{stated}" if folder else stated
             record = VideoRecord(
                 id=path,
                 path=path,
-                label=row.filled(self.label_column),
+                label=row.filled(label_column),
                 split=parse_split(row.text(split_column), row.where) if split_column else split,
                 group=(row.text(group_column) or None) if group_column else None,
                 text={column: row.text(column) for column in self.text_columns},
@@ -74,7 +77,9 @@ def optional_column(setting: str | None, usual: str, rows: Sequence[Row]) -> str
         DataError: A column is set that the first row does not have.
     """
     if setting == "auto":
-        return usual if any(usual in row.cells for row in rows) else None
+        columns = dict.fromkeys(name for row in rows for name in row.cells)
+        alike = [name for name in columns if name.casefold() == usual]
+        return usual if usual in columns else alike[0] if len(alike) == 1 else None
     if setting is not None:
         require_column(setting, tuple(rows[0].cells), rows[0].header)
     return setting

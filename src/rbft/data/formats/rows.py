@@ -52,7 +52,26 @@ class Row:
         return text
 
 
-def require_column(column: str, columns: Sequence[str], where: str) -> None:
+def find_column(column: str, columns: Sequence[str], where: str, setting: str) -> str:
+    """The column of a name, or the only one that is written like it but for the case.
+
+    Args:
+        column: The name.
+        columns: Those there are.
+        where: File and row that name them.
+        setting: Of the format, by which another column can be named.
+
+    Raises:
+        DataError: There is none; lists the columns and says how to name another.
+    """
+    alike = [name for name in columns if name.casefold() == column.casefold()]
+    if column in columns or len(alike) != 1:
+        require_column(column, columns, where, setting)
+        return column
+    return alike[0]
+
+
+def require_column(column: str, columns: Sequence[str], where: str, setting: str = "") -> None:
     """Refuse a column that is not there.
 
     Raises:
@@ -62,6 +81,7 @@ def require_column(column: str, columns: Sequence[str], where: str) -> None:
         return
     near = get_close_matches(column, columns, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
+    hint += f" Name another with --data.format.{setting} COLUMN." if setting else ""
     if len(columns) == 1 and any(mark in columns[0] for mark in ",;\t"):
         hint = " The cells seem to be separated by another character: .csv means commas, .tsv means tabs."
     raise DataError(f"{where}: there is no column {column!r}; the columns are {', '.join(map(repr, columns))}.{hint}")
