@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tests.support.scenes import write_scene
+from tests.support.scenes import scene, write_scene
+from tests.support.videos import write_video
 
 from rbft.__main__ import main
+from rbft.data.formats import ClassFolders
 from rbft.pipeline import video_check
 
 CLASSES = ("run", "walk")
@@ -56,6 +58,28 @@ def test_a_sound_data_set_passes(command, tmp_path, capsys):
     assert command("check") == 0
     assert findings(tmp_path) == set()
     assert "nothing is wrong" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["check", "fit"])
+def test_no_file_vanishes_without_a_word(name, command, dataset, tmp_path, capsys):
+    for file in ("train/run/._0.mp4", "train/run/.trash/9.mp4", "train/walk/cover.jpg", "spare/0.mp4", "notes.txt"):
+        (dataset / file).parent.mkdir(exist_ok=True)
+        (dataset / file).write_bytes(b"whatever")
+    video = dataset / "train/run/9.MTS"
+    write_video(video, scene(99), container="mpegts")
+    assert command(name, "--data.format.skip", "[spare]") == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "1 video that the data set does not name (spare/0.mp4)" in said
+    kinds = (
+        "2 files without a video's suffix (.txt 1, .jpg 1)" if name == "check" else "1 file without a video's suffix"
+    )
+    assert kinds in said and "2 hidden files or folders (._0.mp4, .trash)" in said
+    if name == "check":
+        counts = json.loads((tmp_path / "runs/small/sft/seed0/check.json").read_text())["counts"]
+        assert sum(counts["train"].values()) == 6, "three of each class, as asked for"
+        report = json.loads((tmp_path / "runs/small/sft/seed0/check.json").read_text())
+        assert any("left out are" in note for note in report["notes"])
+    assert "train/run/9.MTS" in json.dumps([record.path for record in ClassFolders(skip=("spare",)).read(dataset)])
 
 
 def test_everything_wrong_is_reported_at_once(command, dataset, tmp_path, capsys):

@@ -12,7 +12,7 @@ import torch
 from tests.support.runs import CLASSES, Run, run_experiment
 
 from rbft.__main__ import main
-from rbft.errors import ConfigError, StageError
+from rbft.errors import ConfigError, DataError, StageError
 from rbft.evaluation.predictions import read_predictions
 from rbft.predict import Classifier, expand
 
@@ -81,8 +81,13 @@ def test_command_answers_folders_and_tables_and_does_the_rest_where_a_file_is_ba
     shutil.copytree(clips / "test", folder)
     (folder / "broken.mp4").write_bytes(b"no video")
     count = len(list(folder.rglob("*.mp4")))
+    for name in ("._broken.mp4", ".trash/deleted.mp4", "__MACOSX/._broken.mp4", "cover.jpg"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"no video either")
     out = tmp_path / "answers.jsonl"
     assert main(["predict", "--run", str(finished.folder), str(folder), "--to", str(out)]) == 1
+    said = " ".join(capsys.readouterr().out.split())
+    assert "left out are 1 file without a video's suffix (.jpg 1); 3 hidden files or folders" in said
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     assert len(rows) == count
     assert [row["video"] for row in rows if "error" in row] == [str(folder / "broken.mp4")]
@@ -129,6 +134,24 @@ def test_folders_and_tables_are_expanded(tmp_path: Path) -> None:
     assert [video.name for video in expand(tmp_path)] == both
     (tmp_path / "list.JSONL").write_text('{"path": "b/2.mp4", "more": 1}\n')
     assert [video.name for video in expand(tmp_path / "list.JSONL")] == both[1:]
+
+
+def test_tables_are_read_as_those_to_train_on(tmp_path: Path) -> None:
+    def problems(name: str, content: bytes) -> list[str]:
+        (tmp_path / name).write_bytes(content)
+        return [video.problem for video in expand(tmp_path / name)]
+
+    assert problems("a.CSV", b"\xef\xbb\xbfpath\nb.mp4\n") == problems("a.tsv", b"path\tlabel\nb.mp4\tx\n") == [""]
+    wrong = problems("b.csv", b"path,x\nb.mp4,\n,x\na\0.mp4,\n")
+    assert [problem.partition(": ")[2] for problem in wrong] == [
+        "",
+        "the path '' is empty. Write it relative to the table's folder, with '/'.",
+        "the path 'a\\x00.mp4' holds a control character. Write it relative to the table's folder, with '/'.",
+    ]
+    (half,) = problems("b.jsonl", b'{"path": "\\ud83d.mp4"}\n')
+    assert "is not valid UTF-8" in half
+    with pytest.raises(DataError, match=r"c\.csv, row 2: not UTF-8; save the file as UTF-8"):
+        problems("c.csv", "path\nmüll.mp4\n".encode("latin-1"))
 
 
 def write_ways_out(tmp_path: Path) -> tuple[Path, Path]:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from rbft.arguments import Parser
-from rbft.errors import ConfigError, DataError
+from rbft.errors import ConfigError
 
 if TYPE_CHECKING:
     from rbft.evaluation.thresholds import Threshold
@@ -61,6 +61,7 @@ def run(args: Sequence[str]) -> int:
         raise ConfigError(f"--to {own.to}: name a .jsonl or a .csv file.")
     if own.window is None and own.stride is not None:
         raise ConfigError("--stride: needs --window, the length of what is looked at.")
+    from rbft.data.formats.on_disk import left_out
     from rbft.predict.answers import Rule, write_answers
     from rbft.predict.classifier import Classifier
     from rbft.predict.inputs import expand
@@ -76,8 +77,9 @@ def run(args: Sequence[str]) -> int:
     console = make_console()
     quieten()
     videos = [video for name in own.videos for video in expand(Path(name))]
-    if not videos:
-        raise DataError(f"no video in {', '.join(own.videos)}.")
+    for name in own.videos:
+        if Path(name).is_dir() and (rest := left_out(Path(name))):
+            console.print(escape(f"{name}: left out are {rest}"))
     classifier = Classifier(own.run, flags)
     root = classifier.recorded.data_root
     elsewhere = any(not Path(video.root or ".", video.path).resolve().is_relative_to(root) for video in videos)

@@ -13,6 +13,7 @@ from rbft.data.check import check_dataset
 from rbft.data.check_report import CheckReport
 from rbft.data.datamodule import VideoDataModule
 from rbft.data.findings import Finding
+from rbft.data.formats.on_disk import left_out
 from rbft.data.labels import LabelSet
 from rbft.data.records import VideoRecord
 from rbft.data.splits import Splits
@@ -57,6 +58,13 @@ def _every(data: VideoDataModule) -> list[VideoRecord]:
     return list({record.path: record for record in [*data.used, *data.unlabelled_videos]}.values())
 
 
+def _left_out(data: VideoDataModule, unlabelled: Sequence[VideoRecord], *, texts: bool) -> list[str]:
+    """What the data root holds beside the data set's videos, as a note; none if nothing."""
+    taken = {record.path for record in (*data.records, *unlabelled)}
+    rest = left_out(data.root, taken, texts=texts)
+    return [f"{data.root}: left out are {rest}"] if rest else []
+
+
 def inspect_videos(datas: Sequence[VideoDataModule], console: Console) -> None:
     """Decode every video once, refuse what would spoil a result, and take bad videos out as configured.
 
@@ -94,7 +102,8 @@ def inspect_videos(datas: Sequence[VideoDataModule], console: Console) -> None:
             )
         data.take_out_bad(mine)
         warned = [finding.message for finding in report.findings if finding.severity == "warning"]
-        warned = [message for message in [*warned, *_inspect_unlabelled(data)] if message not in told]
+        warned += [*_left_out(data, data.unlabelled_videos, texts=False), *_inspect_unlabelled(data)]
+        warned = [message for message in warned if message not in told]
         for message in warned[:_SHOWN]:
             console.print(f"warning: {escape(message)}")
         if len(warned) > _SHOWN:
@@ -159,6 +168,8 @@ def check_experiment(experiment: Experiment, console: Console) -> tuple[CheckRep
         console.print(f"[red]error[/] {escape(str(splits))}\nLooking at the videos all the same; Ctrl-C stops.")
     facts = _survey(data, records, console)
     report = check_dataset(data.root, records, splits, labels, facts, shots=data.shots, sampling=data.spec.sampling)
+    unlabelled = data.unlabelled_videos if isinstance(splits, Splits) else ()
+    report = report.with_more((), _left_out(data, unlabelled, texts=True))
     if isinstance(splits, Splits):
         report = report.with_more((), data.split_notes)
     model: ModelCheck | None = None

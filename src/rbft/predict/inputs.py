@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from rbft.data.formats.on_disk import is_video, no_video, walk
 from rbft.data.formats.rows import read_table
 from rbft.data.records import relative_path
 from rbft.errors import DataError, VideoError
 from rbft.video.container import resolve_inside
 
-VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv", ".gif", ".3gp")
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl")
 
 
@@ -55,10 +55,12 @@ def expand(path: Path) -> list[VideoInput]:
     A row of a table that no video may be read by is an input with a problem, so that the other rows are answered.
 
     Raises:
-        DataError: It does not exist, or a table cannot be read or has no column `path`.
+        DataError: It does not exist, a folder holds no video, or a table cannot be read or has no column `path`.
     """
     if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.suffix.lower() in VIDEO_SUFFIXES)
+        files = sorted(file for file in walk(path) if is_video(file.name))
+        if not files:
+            raise DataError(f"{path} {no_video(path)}.")
         return [VideoInput(str(file), str(file.relative_to(path)), path) for file in files]
     if not path.is_file():
         raise DataError(f"{path} does not exist.")

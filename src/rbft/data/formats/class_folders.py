@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rbft.data.formats.base import DatasetFormat
-from rbft.data.formats.on_disk import is_video, require_folder, visible, walk
+from rbft.data.formats.on_disk import is_video, listing, no_video, require_folder, visible, walk
 from rbft.data.records import SPLIT_NAMES, Split, VideoRecord, relative_path
 from rbft.errors import DataError
 
@@ -15,7 +15,7 @@ class ClassFolders(DatasetFormat):
     """`root/<class>/*.mp4`, or `root/<split>/<class>/*.mp4`; a class folder may hold folders of its own.
 
     The folders of the root are splits if all of them have a split's name (train, val, validation, valid, dev, test).
-    Hidden files are skipped, and so are files that are no videos as long as their class has videos as well.
+    Files that are no videos are left out, as long as their class has videos as well; `rbft check` counts them.
 
     Args:
         skip: Folders of the root that are neither class nor split, such as one of unlabelled videos.
@@ -54,21 +54,15 @@ def _class_folders(folder: Path) -> list[Path]:
         raise DataError(f"{folder / loose[0]} lies in no class folder; move it into one, or use the format Table.")
     folders = [path for path in entries if path.is_dir()]
     if not folders:
-        raise DataError(f"{folder} holds no class folders (found {_listing([p.name for p in entries])}).")
+        raise DataError(f"{folder} holds no class folders (found {listing([p.name for p in entries])}).")
     return folders
 
 
 def _read_classes(root: Path, folders: list[Path], split: Split | None) -> Iterator[VideoRecord]:
     for folder in folders:
-        files = list(walk(folder))
-        videos = [path for path in files if is_video(path.name)]
+        videos = [path for path in walk(folder) if is_video(path.name)]
         if not videos:
-            found = _listing([path.name for path in files])
-            raise DataError(f"the class folder {folder} holds no video (found {found}); fill it or remove it.")
+            raise DataError(f"the class folder {folder} {no_video(folder)}; fill it or remove it.")
         for video in videos:
             path = relative_path(video.relative_to(root).as_posix(), str(root))
             yield VideoRecord(id=path, path=path, label=folder.name, split=split)
-
-
-def _listing(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "") if names else "nothing"

@@ -5,18 +5,24 @@ from __future__ import annotations
 import os
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 from rbft.data.records import VideoRecord, relative_path
 from rbft.errors import DataError, printable
 
-VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".mpg", ".mpeg", ".ts", ".gif", ".3gp"})
-"""What counts as a video file, by lower-case extension."""
+VIDEO_SUFFIXES = (
+    *(".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3g2", ".mj2", ".f4v", ".mkv", ".webm", ".avi", ".divx", ".mpg", ".mpeg"),
+    *(".mpe", ".vob", ".ts", ".mts", ".m2ts", ".m2t", ".flv", ".wmv", ".asf", ".ogv", ".gif"),
+    *(".h264", ".264", ".hevc", ".h265", ".265"),
+)
+"""What counts as a video file, by lower-case extension; of each the reader has the demuxer."""
 
 MissingPolicy = Literal["error", "drop"]
 _SHOWN = 5
+_SYSTEM_FOLDERS = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information"})
+_TEXTS = frozenset([".csv", ".tsv", ".jsonl", ".json", ".txt", ".md", ".yaml", ".yml"])
 
 
 def require_folder(root: Path) -> None:
@@ -30,17 +36,27 @@ def require_folder(root: Path) -> None:
 
 
 def is_video(name: str) -> bool:
-    """Whether a file name has a video's extension."""
-    return Path(name).suffix.lower() in VIDEO_SUFFIXES
+    """Whether a file of this name is taken for a video: it is not hidden and has a video's extension."""
+    return _is_visible(name) and Path(name).suffix.lower() in VIDEO_SUFFIXES
+
+
+def _is_visible(name: str) -> bool:
+    """Whether a file or folder is a person's: neither hidden nor put there by a system or an archive program."""
+    return not name.startswith(".") and name not in _SYSTEM_FOLDERS
 
 
 def visible(folder: Path) -> list[Path]:
-    """What a folder holds, sorted by name, without hidden files and the folders macOS puts into archives."""
-    return sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.name != "__MACOSX")
+    """What a folder holds, sorted by name, without what is hidden or a system's own."""
+    return sorted(path for path in folder.iterdir() if _is_visible(path.name))
 
 
-def walk(folder: Path) -> Iterator[Path]:
-    """Every visible file below a folder, sorted; linked folders are followed, each at most once."""
+def walk(folder: Path, hidden: list[str] | None = None) -> Iterator[Path]:
+    """Every visible file below a folder, sorted; linked folders are followed, each at most once.
+
+    Args:
+        folder: where to look.
+        hidden: gets the names of the files and folders that are passed over.
+    """
     seen: set[str] = set()
     for parent, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(parent)
@@ -48,8 +64,52 @@ def walk(folder: Path) -> Iterator[Path]:
             folders.clear()
             continue
         seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "__MACOSX")
-        yield from (Path(parent, name) for name in sorted(files) if not name.startswith("."))
+        if hidden is not None:
+            hidden += sorted(name for name in (*folders, *files) if not _is_visible(name))
+        folders[:] = sorted(filter(_is_visible, folders))
+        yield from (Path(parent, name) for name in sorted(files) if _is_visible(name))
+
+
+def left_out(folder: Path, taken: Collection[str] | None = None, *, texts: bool = True) -> str:
+    """What a folder holds beside the videos that are taken, counted and named, as a clause; empty if nothing.
+
+    Args:
+        folder: where to look.
+        taken: paths of the videos that are taken, relative to `folder`; None: all videos there are.
+        texts: whether tables and notes count, which belong beside videos.
+    """
+    hidden: list[str] = []
+    unnamed: list[str] = []
+    others: Counter[str] = Counter()
+    for path in walk(folder, hidden):
+        if not is_video(path.name):
+            suffix = path.suffix.lower()
+            others[suffix or "no suffix"] += texts or suffix not in _TEXTS
+        elif taken is not None and (name := path.relative_to(folder).as_posix()) not in taken:
+            unnamed.append(name)
+    kinds = ", ".join(f"{suffix} {count}" for suffix, count in others.most_common(_SHOWN) if count)
+    clauses = [
+        f"{_counted(unnamed, 'video')} that the data set does not name ({listing(unnamed)})" if unnamed else "",
+        f"{_counted(others.total(), 'file')} without a video's suffix ({kinds})" if kinds else "",
+        f"{_counted(hidden, 'hidden file or folder', 'hidden files or folders')} ({listing(hidden)})" if hidden else "",
+    ]
+    return "; ".join(filter(None, clauses))
+
+
+def listing(names: Sequence[str]) -> str:
+    """The first few names, or that there is none."""
+    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "") if names else "nothing"
+
+
+def _counted(what: Sequence[str] | int, one: str, several: str = "") -> str:
+    count = what if isinstance(what, int) else len(what)
+    return f"{count} {one if count == 1 else several or one + 's'}"
+
+
+def no_video(folder: Path) -> str:
+    """Why a folder counts as one without videos, as a clause that says what would."""
+    names = [path.name for path in walk(folder)]
+    return f"holds no video (found {listing(names)}; videos end in {', '.join(VIDEO_SUFFIXES)})"
 
 
 class VideoIndex:
