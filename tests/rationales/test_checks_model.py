@@ -68,21 +68,21 @@ def test_the_model_reads_the_rationale_with_label_words_hidden(loaded, monkeypat
 
     monkeypatch.setattr(type(loaded.processor), "prompt_inputs", noted)
     Contradiction().scores(material(loaded, ["he does a push up", "a man moves"]))
+    assert asked[:3] == [f"{text} which: push, push up?" for text in ("", "___", "N/A")], "texts without content"
+    assert "Classification: push up which: push, push up?" in asked, "texts that do nothing but name a class"
+    assert asked[-2:] == ["he does a ___ which: push, push up?", "a man moves which: push, push up?"]
+    asked.clear()
     Contradiction(mask_labels=False).scores(material(loaded, ["he does a push up"]))
-    assert asked == [
-        "he does a ___ which: push, push up?",
-        "a man moves which: push, push up?",
-        "he does a push up which: push, push up?",
-    ]
+    assert asked[-1] == "he does a push up which: push, push up?"
 
 
 @torch.no_grad()
 def test_its_score_is_its_own_class_against_the_other(folder, loaded):
     """A full pass of transformers alone over each text and each class."""
     plain = Plain(folder)
-    expected = []
-    for place, text in enumerate(TEXTS):
-        question = BOOK.judge_prompt(text if text != "push" else "___")
+
+    def likelihoods(text: str) -> list[float]:
+        question = BOOK.judge_prompt(text)
         sums = []
         for name in BOOK.texts:
             start, whole = loaded.processor.render(question), loaded.processor.render(question, name)
@@ -91,6 +91,12 @@ def test_its_score_is_its_own_class_against_the_other(folder, loaded):
             assert whole.startswith(start)
             logits = plain.model(input_ids=torch.tensor([head + tail])).logits[0].log_softmax(-1)
             sums.append(sum(float(logits[len(head) - 1 + i, token]) for i, token in enumerate(tail)))
+        return sums
+
+    empty = torch.tensor([likelihoods(text) for text in ("", "___", "N/A")]).softmax(-1).mean(0).log().tolist()
+    expected = []
+    for place, text in enumerate(TEXTS):
+        sums = [found - prior for found, prior in zip(likelihoods(text.replace("push", "___")), empty, strict=True)]
         own, other = sums[place % 2], sums[1 - place % 2]
         expected.append(1 / (1 + math.exp(other - own)))
     for batch_size in (1, 4):
@@ -169,3 +175,46 @@ def test_videos_are_needed(loaded):
         Grounding().scores(without)
     with pytest.raises(ConfigError, match="others of Grounding is 3"):
         Grounding(others=3)
+
+
+class _Leaning:
+    """In the place of a judge's answers: each text's likelihoods, all of them leaning to the first class."""
+
+    def __init__(self, lean: float, reads: bool) -> None:
+        self.lean, self.reads = lean, reads
+
+    def __call__(self, judge, book, texts, videos):
+        rows = []
+        for text in texts:
+            says = [0.0, 0.0]
+            if self.reads and text not in ("", "___", "N/A"):
+                says["fall" in text or "down" in text] = 2.0
+            rows.append([says[0] + self.lean, says[1]])
+        return torch.tensor(rows, dtype=torch.float64)
+
+
+def judged(monkeypatch, loaded: Loaded, answers: _Leaning) -> tuple[Contradiction, list[float | None]]:
+    book = PromptBook(Prompts(), LabelSet(("rest", "fall")))
+    texts = ["a man sits"] * 6 + ["a man goes down"] * 6
+    rows = tuple(
+        Rationale(str(i), 0, str(i), book.labels.names[i // 6], "", "blind", "me", text, None, text, False)
+        for i, text in enumerate(texts)
+    )
+    check = Contradiction()
+    monkeypatch.setattr(check, "_ask", answers)
+    return check, check.scores(Material(rows, book, judge(loaded)))
+
+
+@pytest.mark.parametrize("lean", [0.0, 10.0, -10.0])
+def test_what_a_judge_answers_to_nothing_is_taken_out(monkeypatch, loaded, lean):
+    """Leaning by 10 nats it says the first class of every text; what it reads is worth 2."""
+    check, scores = judged(monkeypatch, loaded, _Leaning(lean, reads=True))
+    assert scores == pytest.approx([1 / (1 + math.exp(-2))] * 12)
+    assert check.doubts == []
+
+
+def test_a_judge_that_reads_nothing_is_told_of(monkeypatch, loaded):
+    check, _ = judged(monkeypatch, loaded, _Leaning(10.0, reads=False))
+    blind, one_sided = check.doubts
+    assert "finds the class in 4 of 8 texts that do nothing but name one, and guessing finds 4" in blind
+    assert "the judge says 'rest' of 100.0% of the texts, and 50.0% are of that class" in one_sided

@@ -43,8 +43,8 @@ class Prediction:
     calibrated: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        numbers = (*self.probabilities, *self.log_likelihoods, *self.calibrated)
-        if not all(map(math.isfinite, chain(numbers, *self.answers.values()))):
+        numbers = chain(self.probabilities, self.log_likelihoods, self.calibrated, *self.answers.values())
+        if any(isinstance(number, float) and not math.isfinite(number) for number in numbers):
             raise DataError(
                 f"{self.video}: its scores are not all finite numbers; score it again (`rbft fit --restart` with the "
                 "test's --stage)."

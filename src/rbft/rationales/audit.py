@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from statistics import fmean
 from typing import Any
 
@@ -60,6 +60,7 @@ class Audit:
         leaks: The commonest phrases that betray a given answer, with how often.
         examples: The worst rationales by each check.
         not_measured: What could not be measured, and why.
+        doubts: Why what a model says of the rationales is not to be trusted.
     """
 
     source: str
@@ -72,6 +73,7 @@ class Audit:
     leaks: list[tuple[str, int]] = field(default_factory=list)
     examples: list[Example] = field(default_factory=list)
     not_measured: dict[str, str] = field(default_factory=dict)
+    doubts: list[str] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -89,7 +91,13 @@ class _Row:
     values: dict[str, float]
 
 
-def audit_stored(source: str, rationales: Sequence[Rationale], book: PromptBook, checks: Sequence[Check]) -> Audit:
+def audit_stored(
+    source: str,
+    rationales: Sequence[Rationale],
+    book: PromptBook,
+    checks: Sequence[Check],
+    doubts: Sequence[str] = (),
+) -> Audit:
     """Audit what a write stage left by the scores that its own checks gave, so that no model is asked again.
 
     Args:
@@ -97,12 +105,13 @@ def audit_stored(source: str, rationales: Sequence[Rationale], book: PromptBook,
         rationales: What was written.
         book: The stage's prompts.
         checks: The stage's checks.
+        doubts: What those said about their own scores.
     """
     # of an unlabelled video a text that states no class is of none
     known = tuple(rationale for rationale in rationales if rationale.label)
     questions = tuple(book.training_prompt(r.label, labelled=r.labelled).question for r in known)
     file = RationaleFile(known, questions, labels_stated_apart=True, book=book)
-    return audit(source, file, stored=checks)
+    return replace(audit(source, file, stored=checks), doubts=list(doubts))
 
 
 def audit(source: str, file: RationaleFile, judge: Judge | None = None, stored: Sequence[Check] | None = None) -> Audit:
@@ -115,6 +124,8 @@ def audit(source: str, file: RationaleFile, judge: Judge | None = None, stored: 
         stored: Without a judge, the checks whose scores stand with the rationales already.
     """
     missing: dict[str, str] = {}
+    doubts: list[str] = []
+    answers: dict[str, float] = {}
     auroc: float | None = None
     filled = tuple(rationale for rationale in file.rationales if rationale.text)
     rows = [_Row(r, statistics.Text.of(r.id, r.label, r.text), {}, {}, {}) for r in filled]
@@ -123,7 +134,7 @@ def audit(source: str, file: RationaleFile, judge: Judge | None = None, stored: 
         _check_texts(rows, material, file, missing)
         auroc = _check_reconstruction(rows, material, missing)
         if stored is None:
-            _check_with_model(rows, material, missing)
+            answers, doubts = _check_with_model(rows, material, missing)
         else:
             _check_as_stored(rows, stored, missing)
     _find_prompt_leaks(rows, file, missing)
@@ -132,10 +143,12 @@ def audit(source: str, file: RationaleFile, judge: Judge | None = None, stored: 
         name: _figures(
             [row for row in rows if row.rationale.label == name], [r for r in file.rationales if r.label == name]
         )
+        | {"answered": answers.get(name)}
         for name in names
     }
     counts = Counter(row.rationale.label for row in rows)
     overall = _figures(rows, file.rationales) | {
+        "answered": None,
         "classes": len(names),
         "majority": max(counts.values()) / len(rows) if rows else None,
         "reconstruction_auroc": auroc,
@@ -158,6 +171,7 @@ def audit(source: str, file: RationaleFile, judge: Judge | None = None, stored: 
         leaks.most_common(5),
         _examples(rows),
         missing,
+        doubts,
     )
 
 
@@ -209,23 +223,27 @@ def _check_reconstruction(rows: Sequence[_Row], material: Material, missing: dic
     return float(roc_auc_score(np.eye(len(names))[own], np.array(guesses), average="macro"))
 
 
-def _check_with_model(rows: Sequence[_Row], material: Material, missing: dict[str, str]) -> None:
+def _check_with_model(
+    rows: Sequence[_Row], material: Material, missing: dict[str, str]
+) -> tuple[dict[str, float], list[str]]:
+    """Notes what the judge says; the share of texts that argue for each class, and why that is not to be trusted."""
     names, judge = material.book.labels.names, material.judge
     if judge is None:
         missing |= {"contradiction": "no model was named (--model)", "grounding": "no model was named (--model)"}
-        return
+        return {}, []
     # torch comes with them; without a model an audit starts at once
     from rbft.rationales.checks.contradiction import Contradiction
     from rbft.rationales.checks.grounding import Grounding
 
     check = Contradiction()
-    argued = check.argued(material)
+    verdicts = check.verdicts(material)
+    argued, found = verdicts.chances, (verdicts.answers, verdicts.doubts())
     _note(rows, check, own_against_best_other(argued, [names.index(row.rationale.label) for row in rows]))
     for row, chances in zip(rows, argued, strict=True):
         row.remarks[check.name], _ = _guess(row, names, chances, "argues for")
     if judge.ask is None:
         missing["grounding"] = "no folder of videos was named (--videos)"
-        return
+        return found
     grounding = Grounding()
     for row, margin in zip(rows, grounding.margins(material), strict=True):
         if margin is not None:
@@ -238,6 +256,7 @@ def _check_with_model(rows: Sequence[_Row], material: Material, missing: dict[st
             row.remarks[grounding.name] = f"{margin.over_others:+.2f} nats a token over other videos"
     if not any("fails_grounding" in row.values for row in rows):
         missing["grounding"] = "there are too few other videos to compare with"
+    return found
 
 
 def _check_as_stored(rows: Sequence[_Row], checks: Sequence[Check], missing: dict[str, str]) -> None:

@@ -18,6 +18,7 @@ FIGURES = {
     "fails_label_parse": ("other label", "state another class than the video's, or none"),
     "no_conclusion": ("no label", "state no class"),
     "fails_contradiction": ("contradict", "argue for another class, as the model reads them"),
+    "answered": ("answers", "of all texts argue for this class, as the model reads them"),
     "fails_leak": ("leak", "betray that the answer was given"),
     "prompt_names_label": ("told", "are trained on under a prompt that names the answer"),
     "reconstructed": ("recovered", "tell their class to a classifier of words, class names hidden"),
@@ -42,7 +43,8 @@ def _shown(key: str, value: float | int | None) -> str:
 
 
 def _measured(audit: Audit) -> list[str]:
-    return [key for key in FIGURES if audit.overall[key] is not None]
+    rows = [audit.overall, *audit.per_class.values()]
+    return [key for key in FIGURES if any(figures.get(key) is not None for figures in rows)]
 
 
 def summary(audit: Audit) -> str:
@@ -62,7 +64,7 @@ def print_audit(audit: Audit, console: Console) -> None:
     console.print(f"[bold]{escape(audit.source)}[/]: {summary(audit)}")
     keys = _measured(audit)
     table = Table(box=None, pad_edge=False, show_header=False)
-    for key in keys:
+    for key in (key for key in keys if audit.overall[key] is not None):
         name, meaning = FIGURES[key]
         table.add_row(name, _shown(key, audit.overall[key]), meaning)
     console.print(table)
@@ -74,6 +76,8 @@ def print_audit(audit: Audit, console: Console) -> None:
     console.print(table)
     if (more := len(audit.per_class) - _CLASSES_SHOWN) > 0:
         console.print(f"... and {more} more classes (--json has them all)")
+    for doubt in audit.doubts:
+        console.print(f"[yellow]contradiction: {escape(doubt)}[/]")
     for what, why in audit.not_measured.items():
         console.print(f"not measured: {escape(what)}: {escape(why)}")
     if not audit.lengths:

@@ -66,7 +66,9 @@ def conclude(experiment: Experiment, prepared: Sequence[Prepared], console: Cons
         rationales = read_rationales(written) if written.is_file() else []
         audit = None
         if writer is not None and rationales:
-            audit = audit_stored(writer.stage.name, rationales, writer.book, writer.module.checks)
+            record = read_record(run_dir / writer.stage.name)
+            doubts = [] if record is None else record.summary.get("doubts", [])
+            audit = audit_stored(writer.stage.name, rationales, writer.book, writer.module.checks, doubts)
         write_page(
             run_dir / "report.html",
             experiment,

@@ -58,10 +58,13 @@ def write(context: StageContext) -> StageResult:
     judged.sort(key=lambda rationale: (place[rationale.id], rationale.sample))
     # each with its reason, for whoever wants to know why a class has none
     store.save(judged)
+    doubts = [doubt for check in module.checks for doubt in check.doubts]
+    for doubt in doubts:
+        context.console.print(f"  [yellow]{escape(doubt)}[/]", soft_wrap=True)
     rationales = module.keep.settle(judged, entry.book)
     store.save(rationales)
     log_rationales(context.folder / "tensorboard", data, rationales)
-    return StageResult(("rationales.jsonl",), _tell(context, rationales))
+    return StageResult(("rationales.jsonl",), _tell(context, rationales) | ({"doubts": doubts} if doubts else {}))
 
 
 def _come_together(

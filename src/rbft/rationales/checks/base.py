@@ -72,6 +72,8 @@ class Check(ABC):
         if not 0 <= threshold <= 1:
             raise ConfigError(f"model.checks: the threshold {threshold} of {type(self).__name__} must lie in [0, 1].")
         self.threshold = threshold
+        self.doubts: list[str] = []
+        """Why the scores that were given last are not to be trusted, in sentences."""
 
     def scores(self, material: Material) -> list[float | None]:
         """One score for each rationale; None where there is nothing to judge, as in an empty text.

@@ -3,12 +3,66 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
+from rbft.data.prompts import PromptBook
 from rbft.rationales.checks.base import Check, Judge, Material, own_against_best_other
-from rbft.rationales.checks.wording import LabelMask
+from rbft.rationales.checks.wording import MASK, LabelMask
 from rbft.vlm.label_scorer import LabelScorer
+
+_CONTENT_FREE = ("", MASK, "N/A")
+_STATED = 16  # classes that are stated to the judge
+_ONE_SIDED, _FEWEST = 0.95, 10
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """What a judge makes of texts.
+
+    Args:
+        chances: for each text the probability of each class, in their order, that it argues for it.
+        names: the classes.
+        labels: the class of each text.
+        stated: how many texts were planted that do nothing but name a class.
+        found: in how many of them the judge found that class.
+    """
+
+    chances: list[list[float]]
+    names: tuple[str, ...]
+    labels: list[str]
+    stated: int
+    found: int
+
+    @property
+    def answers(self) -> dict[str, float]:
+        """The share of the texts that argue for each class."""
+        counts = Counter(self.names[max(range(len(row)), key=row.__getitem__)] for row in self.chances)
+        return {name: counts[name] / max(1, len(self.chances)) for name in self.names}
+
+    def doubts(self) -> list[str]:
+        """Why these verdicts are not to be trusted, in sentences; empty where nothing speaks against them."""
+        from scipy.stats import binomtest
+
+        found, chance = [], 1 / len(self.names)
+        if binomtest(self.found, self.stated, chance, alternative="greater").pvalue > 0.05:
+            found.append(
+                f"the judge finds the class in {self.found} of {self.stated} texts that do nothing but name one, and "
+                f"guessing finds {chance * self.stated:.0f}: it does not read these classes. Name another model, or "
+                "leave the check out."
+            )
+        name, share = max(self.answers.items(), key=lambda answer: answer[1])
+        true_share = self.labels.count(name) / max(1, len(self.labels))
+        if len(self.labels) >= _FEWEST and share >= _ONE_SIDED and true_share <= 0.8:
+            found.append(
+                f"the judge says {name!r} of {share:.1%} of the texts, and {true_share:.1%} are of that class: read "
+                "some of them before you believe it."
+            )
+        return found
 
 
 class Contradiction(Check):
@@ -17,7 +71,8 @@ class Contradiction(Check):
     The model reads `judge_question` with the rationale, without its conclusion and with the words of all classes
     hidden, and its answers are the classes. So what counts is what the text tells, not which class it names: the class
     has to be recovered from the rationale alone (annotation to reasoning to annotation, as in RISE, arXiv 2508.13229).
-    Against the strongest other class the score does not depend on how many there are.
+    What the model answers to texts without content is taken out (contextual calibration, Zhao et al., arXiv
+    2102.09690). Against the strongest other class the score does not depend on how many there are.
 
     Args:
         mask_labels: Whether the words of classes are hidden. Keep them where classes are seen things (horse riding).
@@ -33,28 +88,52 @@ class Contradiction(Check):
 
     def _scores(self, material: Material) -> list[float | None]:
         own = [material.book.labels.index(rationale.label) for rationale in material.rationales]
-        return list(own_against_best_other(self.argued(material), own))
+        verdicts = self.verdicts(material)
+        self.doubts = verdicts.doubts()
+        return list(own_against_best_other(verdicts.chances, own))
 
-    def argued(self, material: Material) -> list[list[float]]:
-        """Probability of each class, in their order, that each rationale argues for it."""
+    def verdicts(self, material: Material) -> Verdicts:
+        """What the judge makes of each rationale, and of texts whose class is known."""
         book, judge = material.book, _judge(material)
         mask = LabelMask(book.texts)
         texts = [mask.hide(r.text) if self.mask_labels else r.text for r in material.rationales]
+        stated = [(name, text) for name in book.labels.names[:_STATED] for text in _statements(book, name)]
+        asked = [*_CONTENT_FREE, *(text for _, text in stated), *texts]
+        videos = ["a text without content"] * len(_CONTENT_FREE) + [f"a text that names {name}" for name, _ in stated]
+        scores = self._ask(judge, book, asked, [*videos, *(r.video for r in material.rationales)])
+        prior = scores[: len(_CONTENT_FREE)].softmax(-1).mean(0).log()
+        chances = (scores[len(_CONTENT_FREE) :] - prior).softmax(-1).tolist()
+        right = [
+            book.labels.names[max(range(len(row)), key=row.__getitem__)] == name
+            for row, (name, _) in zip(chances, stated, strict=False)
+        ]
+        labels = [rationale.label for rationale in material.rationales]
+        return Verdicts(chances[len(stated) :], book.labels.names, labels, len(stated), sum(right))
+
+    def _ask(self, judge: Judge, book: PromptBook, texts: Sequence[str], videos: Sequence[str]) -> Tensor:
+        """Log-likelihood (N, C) of each class behind each text."""
         questions = [book.judge_prompt(text) for text in texts]
         answers = tuple(judge.processor.target_ids(questions[0], text) for text in book.texts)
         inputs = [
-            dataclasses.replace(judge.processor.prompt_inputs(question, None), video=rationale.video)
-            for question, rationale in zip(questions, material.rationales, strict=True)
+            dataclasses.replace(judge.processor.prompt_inputs(question, None), video=video)
+            for question, video in zip(questions, videos, strict=True)
         ]
         # rows are padded to the longest of a batch, so neighbours should be of like length
         order = sorted(range(len(inputs)), key=lambda row: len(inputs[row].ids))
-        scorer, found = LabelScorer(answers), dict[int, list[float]]()
+        scorer = LabelScorer(answers)
+        scores = torch.empty((len(inputs), len(answers)), dtype=torch.float64)
         for start in range(0, len(order), judge.batch_size):
             rows = order[start : start + judge.batch_size]
-            scores: Tensor = scorer(judge.vlm, [inputs[row].to(judge.vlm.device) for row in rows])
-            found |= dict(zip(rows, scores.double().softmax(-1).tolist(), strict=True))
-            judge.told(self.name, len(found), len(inputs))
-        return [found[row] for row in range(len(inputs))]
+            scores[rows] = scorer(judge.vlm, [inputs[row].to(judge.vlm.device) for row in rows]).double().cpu()
+            judge.told(self.name, start + len(rows), len(inputs))
+        return scores
+
+
+def _statements(book: PromptBook, name: str) -> list[str]:
+    """Texts that do nothing but name a class."""
+    text = book.text(name)
+    criteria = [book.prompts.criteria[name]] if name in book.prompts.criteria else []
+    return [text, book.concluded("", name), f"{text} .", f"The video shows {text}.", *criteria]
 
 
 def _judge(material: Material) -> Judge:
