@@ -5,6 +5,9 @@ Inputs were prepared before on both sides, and ours has the visual features of t
 epoch on. Utilisation is the operations that a path needs (two for each weight and token, forward; recomputed nothing)
 over what this GPU does in a large matrix product of the same type, measured here.
 
+Before, every stage runs once on a small model (`benchmarks/gpu_smoke.py`), and the record is written anew behind each
+figure, so that a machine lent for a quarter of an hour leaves what was found until then: `--minutes 13`.
+
 Needs a GPU. `--device cpu --sizes tiny` runs all of it small, to see that it works; its figures mean nothing.
 """
 
@@ -14,7 +17,7 @@ import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,7 +27,8 @@ from transformers import AutoProcessor
 
 # a script knows its own folder only
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from benchmarks.common import Row, describe, make_parser, median_ratio, print_table, time_in_turns, write_record
+from benchmarks.common import Row, describe, make_parser, median_ratio, print_table, say, time_in_turns, write_record
+from benchmarks.gpu_smoke import smoke
 from benchmarks.memory import peak_bytes
 from benchmarks.models import (
     FRAMES,
@@ -41,6 +45,7 @@ from benchmarks.models import (
 from benchmarks.score_labels import generate_answer, naive_scores
 from benchmarks.train_step import QUESTION, our_batch, our_loss, plain_batch, plain_loss, stepper
 
+from rbft.training.memory import is_out_of_memory
 from rbft.video.clip import Clip
 from rbft.vlm.cost import ModelSize, model_size
 from rbft.vlm.feature_cache import FeatureCache
@@ -220,25 +225,45 @@ def score_rows(setting: Setting) -> list[Row]:
     ]
 
 
-def measure(setting: Setting) -> list[Row]:
-    """All rows of one model; what does not fit into the GPU's memory has a row that says so."""
+def measure(setting: Setting, end: float) -> Iterator[Row]:
+    """All rows of one model; what does not fit into the GPU's memory, or the time, has a row that says so.
+
+    Args:
+        setting: The model.
+        end: When nothing more is begun, by `time.perf_counter`.
+    """
     parts: dict[str, Callable[[], list[Row]]] = {
         **{f"training, {name}": partial(train_rows, setting, name) for name in TUNINGS},
         "writing": partial(write_rows, setting),
         "scoring": partial(score_rows, setting),
     }
-    rows: list[Row] = []
     for case, part in parts.items():
+        missing: Row = {"case": f"{case}, {setting.size}", "family": "qwen2_5_vl", "available": False}
+        if time.perf_counter() > end:
+            yield missing | {"reason": "no time was left"}
+            continue
         try:
-            rows += part()
-        except torch.cuda.OutOfMemoryError as error:
-            reason = str(error).split(".")[0]
-            rows.append(
-                {"case": f"{case}, {setting.size}", "family": "qwen2_5_vl", "available": False, "reason": reason}
-            )
+            yield from part()
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            yield missing | {"reason": str(error).split(".")[0]}
         if setting.device == "cuda":
             torch.cuda.empty_cache()
-    return rows
+
+
+def all_rows(flags: argparse.Namespace, dtype: torch.dtype, rate: float, folder: Path) -> Iterator[Row]:
+    """The small runs, then every size."""
+    end = time.perf_counter() + 60 * flags.minutes
+    if flags.smoke_seconds:
+        yield from smoke(flags.device, min(flags.smoke_seconds, 60 * flags.minutes), folder / "smoke")
+    for size in flags.sizes:
+        tiny = size == "tiny"
+        files = build("qwen2_5_vl", "tiny", folder) if tiny else write_published(size, folder)
+        frame = FRAMES["tiny"] if tiny else FRAME
+        clips = tuple(replace(make_clip(n, frame), path=f"clip{n}") for n in range(flags.batch))
+        setting = Setting(size, files, flags.device, dtype, rate, clips, flags.repeats, flags.new_tokens, flags.labels)
+        yield from measure(setting, end)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -250,6 +275,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--batch", type=int, default=4, help="clips of a batch (default: %(default)s)")
     parser.add_argument("--new_tokens", type=int, default=128, help="of a rationale (default: %(default)s)")
     parser.add_argument("--labels", type=int, default=101, help="classes (default: %(default)s)")
+    parser.add_argument(
+        "--smoke_seconds", type=float, default=90, help="for every stage on a small model before; 0: none"
+    )
+    parser.add_argument("--minutes", type=float, default=60, help="nothing is begun later (default: %(default)s)")
     flags: argparse.Namespace = parser.parse_args(arguments)
     if flags.device == "cuda" and not torch.cuda.is_available():
         print(
@@ -260,21 +289,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     dtype, side = (torch.bfloat16, 8192) if flags.device == "cuda" else (torch.float32, 256)
     rate = matrix_rate(flags.device, dtype, side, flags.repeats)
+    environment = describe([], arguments) | {"matrix_teraflops": round(rate / 1e12, 3)}
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:
-        for size in flags.sizes:
-            tiny = size == "tiny"
-            files = build("qwen2_5_vl", "tiny", Path(folder)) if tiny else write_published(size, Path(folder))
-            frame = FRAMES["tiny"] if tiny else FRAME
-            clips = tuple(replace(make_clip(n, frame), path=f"clip{n}") for n in range(flags.batch))
-            setting = Setting(
-                size, files, flags.device, dtype, rate, clips, flags.repeats, flags.new_tokens, flags.labels
-            )
-            rows += measure(setting)
+        for found in all_rows(flags, dtype, rate, Path(folder)):
+            rows.append(found)
+            say(f"{found['case']}: {found.get('reason') or found.get('speedup') or 'ran'}")
+            write_record(flags.json, "gpu", environment, rows)
     columns = (
         "case",
         "baseline",
         "speedup",
+        "seconds",
         "max_abs_diff",
         "samples_per_second",
         "tokens_per_second",
@@ -285,8 +311,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "reason",
     )
     print_table("Full-size models: how many times as fast as plain transformers", columns, rows)
-    environment = describe([], arguments) | {"matrix_teraflops": round(rate / 1e12, 3)}
-    write_record(flags.json, "gpu", environment, rows)
     return 0
 
 

@@ -9,10 +9,11 @@ import pytest
 import torch
 from benchmarks.models import describe_model, random_model, write_published
 
-from benchmarks import gpu
+from benchmarks import gpu, gpu_smoke
 from rbft.vlm.processing import ClipProcessor
 
 SMALL = ["--device", "cpu", "--sizes", "tiny", "--repeats", "1", "--batch", "2", "--new_tokens", "3", "--labels", "3"]
+SMALL += ["--smoke_seconds", "0"]
 
 
 def test_rows(tmp_path: Path) -> None:
@@ -33,6 +34,39 @@ def test_rows(tmp_path: Path) -> None:
     assert rows[writing[0]]["tokens_per_second"] > 0
     assert 0 <= rows[scoring[0]]["max_abs_diff"] < 1e-3
     assert rows[scoring[1]]["videos_per_second"] > 0
+
+
+def test_what_was_found_is_kept_when_something_breaks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "record.json"
+
+    def full(*_: object) -> list[object]:
+        raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+
+    def broken(*_: object) -> list[object]:
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+    monkeypatch.setattr(gpu, "train_rows", full)
+    monkeypatch.setattr(gpu, "write_rows", broken)
+    with pytest.raises(RuntimeError, match="assert"):
+        gpu.main(["--json", str(out), *SMALL])
+    rows = json.loads(out.read_text())["rows"]
+    assert [row["case"] for row in rows] == ["training, LoRA, tiny", "training, full, tiny"]
+    assert all("ALLOC_FAILED" in row["reason"] for row in rows)
+
+
+def test_when_the_time_is_over_nothing_is_begun(tmp_path: Path) -> None:
+    out = tmp_path / "record.json"
+    assert gpu.main(["--json", str(out), *SMALL[:-1], "90", "--minutes", "0"]) == 0
+    rows = json.loads(out.read_text())["rows"]
+    assert len(rows) == len(gpu_smoke.CASES) + 2 + 4
+    assert {row["reason"] for row in rows} == {"no time was left"}
+
+
+@pytest.mark.slow
+def test_every_stage_runs_small(tmp_path: Path) -> None:
+    rows = list(gpu_smoke.smoke("cpu", 600, tmp_path))
+    assert [row["case"] for row in rows if not row["available"]] == []
+    assert rows[-1]["case"] == "smoke: export" and (tmp_path / "export" / "config.json").is_file()
 
 
 def test_without_a_gpu_nothing_is_measured(
