@@ -79,7 +79,7 @@ def encoded_prompt(ours: Ours, folder: Path, size: str) -> PromptInputs:
     encoded = ours.vlm.features.load("clip")
     if encoded is None:
         raise RuntimeError("the features were not stored")
-    return ours.processor.encoded_inputs(Prompt(QUESTION), encoded)
+    return ours.processor.encoded_inputs(Prompt(QUESTION), encoded, "a clip")
 
 
 def stir(vlm: VLM) -> None:

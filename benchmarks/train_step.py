@@ -84,7 +84,7 @@ def our_batch(
     for number, (clip, target, key) in enumerate(zip(clips, targets, keys, strict=True)):
         encoded = cache.load(key) if cache is not None else None
         if encoded is not None:
-            prompt = ours.processor.encoded_inputs(Prompt(QUESTION), encoded)
+            prompt = ours.processor.encoded_inputs(Prompt(QUESTION), encoded, clip.path)
         else:
             prompt = ours.processor.prompt_inputs(Prompt(QUESTION), clip)
             prompt = prompt if cache is None else replace(prompt, key=key)

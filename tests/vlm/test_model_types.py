@@ -109,7 +109,7 @@ def test_kept_features_give_the_same_scores(model, tmp_path, monkeypatch):
         model.loaded.vlm.with_features([replace(model.prompts[0], key=key)])
     kept = cache.load(key)
     assert kept is not None
-    prompt = model.loaded.processor.encoded_inputs(Prompt(QUESTION), kept)
+    prompt = model.loaded.processor.encoded_inputs(Prompt(QUESTION), kept, "clip.mp4")
     assert torch.equal(prompt.ids, model.prompts[0].ids)
     near(model.scores([prompt]), model.naive[:1])
 
