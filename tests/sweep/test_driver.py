@@ -18,8 +18,8 @@ from tests.support.runs import REPOSITORY
 from tests.support.sweeps import drive, write_sweep
 
 from rbft.errors import StageError
+from rbft.runs.lock import RunLock
 from rbft.sweep.grid import read_sweep
-from rbft.sweep.state import RunLock
 
 
 def start(path: Path, *flags: str) -> subprocess.Popen[str]:
@@ -139,14 +139,14 @@ def test_everything_is_killed_at_once(per_process, tmp_path):
     process.kill()
     process.wait()
     plan = read_sweep(str(path), [], {})
-    holders = [holder for run in plan.runs if (holder := RunLock(run).holder()) is not None]
+    holders = [holder for run in plan.runs if (holder := RunLock(run.folder).holder()) is not None]
     assert len(holders) >= 2
     for holder in holders:
         for pid in {holder.worker, holder.pid}:
             # a process that was started by another may have died with it
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: not any(RunLock(run).is_held() for run in plan.runs))
+    wait_until(lambda: not any(RunLock(run.folder).is_held() for run in plan.runs))
     assert journal(tmp_path, "finished") == {}, "a run was over before it was killed"
     assert drive(str(path), []) == 0
     assert journal(tmp_path, "finished") == dict.fromkeys(names(3), 1)
@@ -156,10 +156,14 @@ def test_a_run_without_its_worker_is_waited_for_and_not_started_beside(tmp_path,
     path = write_sweep(tmp_path, {"seconds": 3.0}, **grid(1))
     process = start(path)
     (run,) = read_sweep(str(path), [], {}).runs
-    wait_until(lambda: RunLock(run).is_held() and RunLock(run).holder() is not None and journal(tmp_path, "started"))
+    wait_until(
+        lambda: (
+            RunLock(run.folder).is_held() and RunLock(run.folder).holder() is not None and journal(tmp_path, "started")
+        )
+    )
     process.kill()
     process.wait()
-    holder = RunLock(run).holder()
+    holder = RunLock(run.folder).holder()
     assert holder is not None and holder.worker != holder.pid
     os.kill(holder.worker, signal.SIGKILL)
     assert drive(str(path), []) == 0
@@ -196,7 +200,7 @@ def test_runs_of_a_killed_driver_are_stopped_with_the_next(tmp_path):
     assert "is being run already" in second.stdout.readline()
     second.send_signal(signal.SIGTERM)
     assert second.wait(timeout=15) == signal.SIGTERM
-    assert not any(RunLock(run).is_held() for run in read_sweep(str(path), [], {}).runs)
+    assert not any(RunLock(run.folder).is_held() for run in read_sweep(str(path), [], {}).runs)
     assert [record(tmp_path, seed)["status"] for seed in range(2)] == ["interrupted"] * 2
 
 

@@ -19,7 +19,7 @@ from rbft.sweep.grid import Sweep, read_sweep
 from rbft.sweep.launchers import LocalLauncher, make_launcher
 from rbft.sweep.options import LAUNCHERS
 from rbft.sweep.progress import Progress
-from rbft.sweep.state import RunLock, is_finished, read_record
+from rbft.sweep.state import is_finished, is_running, read_record
 
 _PLAIN_WIDTH = 120
 _LAUNCH_FLAGS = ("launcher", "slots", "gpus", "cores", "per_process", "retries", "ray_address")
@@ -115,7 +115,7 @@ def _dry_run(plan: Sweep, progress: dict[str, Progress], console: Console) -> No
         one.record = read_record(plan.folder, one.run.id)
         if is_finished(one.record, one.run):
             one.state = "finished"
-        elif RunLock(one.run).is_held():
+        elif is_running(one.run):
             one.state = "running"
         console.print(f"{escape(one.run.id):<{width}}  {one.state:<8}  {escape(str(one.run.folder))}")
     # a plan submits nothing and starts no cluster

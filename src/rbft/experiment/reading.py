@@ -31,6 +31,7 @@ class Experiment:
         restart: Whether finished work is done anew.
         dry_run: Whether to stop after the plan.
         profile: Whether to report where each stage's time goes.
+        wait: Whether to wait for another process that has the run folder.
         layers: The `stages` of all files and flags, merged; those of other methods too.
         methods: The `methods` of all files and flags, merged.
     """
@@ -48,6 +49,7 @@ class Experiment:
     profile: bool = False
     layers: Mapping[str, Any] = field(default_factory=dict)
     methods: Mapping[str, Any] = field(default_factory=dict)
+    wait: bool = False
 
     def arguments(self, stage: Stage) -> list[str]:
         """The command line of one stage: files, then its layer, then the flags."""
@@ -97,6 +99,7 @@ def make_parser(prog: str = "rbft fit") -> Parser:
     parser.add_argument("--restart", action="store_true", help="do finished work anew; what was there is archived")
     parser.add_argument("--dry_run", "--dry-run", action="store_true", help="print the plan and stop")
     parser.add_argument("--profile", action="store_true", help="say where the time of each stage goes")
+    parser.add_argument("--wait", action="store_true", help="wait for another process that runs in the same folder")
     return parser
 
 
@@ -170,4 +173,5 @@ def read_experiment(args: Sequence[str]) -> Experiment:
         own.profile,
         layers,
         methods,
+        own.wait,
     )

@@ -19,6 +19,7 @@ from rbft.pipeline.prepare import prepare
 from rbft.pipeline.run import STARTED
 from rbft.rationales.exchange import RationaleFile, read_rationale_file, refuse_untrusted
 from rbft.rationales.store import Rationale, RationaleStore
+from rbft.runs.lock import holding_run
 from rbft.runs.stage_record import read_record
 from rbft.terminal import quieten
 
@@ -55,10 +56,11 @@ def import_into_run(
     most = entry.module.writer.samples * len(entry.module.writer.attempts(entry.book.prompts.hint))
     found = assign(file, train, entry.book, most, str(path))
     folder = experiment.run_dir / stage.name
-    if old := set_aside(folder):
-        console.print(f"{escape(stage.name)}: what was there is now {escape(str(old))}")
-    write_json(folder / STARTED, {"inputs": entry.inputs})
-    RationaleStore(folder).append(found, rank=0)
+    with holding_run(experiment.run_dir, wait=False, say=lambda text: console.print(escape(text))):
+        if old := set_aside(folder):
+            console.print(f"{escape(stage.name)}: what was there is now {escape(str(old))}")
+        write_json(folder / STARTED, {"inputs": entry.inputs})
+        RationaleStore(folder).append(found, rank=0)
     videos = len({rationale.id for rationale in found})
     console.print(
         f"{len(found)} rationales of {videos} of {len(train)} training videos are in {escape(str(folder))}; "

@@ -6,6 +6,7 @@ import gc
 import shlex
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 
 import lightning as L
 import torch
@@ -22,6 +23,7 @@ from rbft.pipeline.reuse import writing_once
 from rbft.pipeline.run_files import write_run_files
 from rbft.pipeline.stage_cli import StageCLI
 from rbft.ranks import first_rank, wait_for_all
+from rbft.runs.lock import holding_run
 from rbft.runs.stage_record import (
     StageRecord,
     changed_keys,
@@ -174,6 +176,17 @@ def run(experiment: Experiment, command: Sequence[str]) -> None:
     """
     console = make_console()
     quieten()
+    # the other processes of a run are in the first one's hands; a plan changes nothing
+    alone = not experiment.dry_run and first_rank()
+
+    def say(text: str) -> None:
+        console.print(escape(text))
+
+    with holding_run(experiment.run_dir, wait=experiment.wait, say=say) if alone else nullcontext():
+        _run(experiment, command, console)
+
+
+def _run(experiment: Experiment, command: Sequence[str], console: Console) -> None:
     prepared = prepare(experiment, console)
     print_plan(experiment, prepared, console)
     if experiment.dry_run:

@@ -19,10 +19,11 @@ from filelock import FileLock, Timeout
 
 from rbft.errors import StageError
 from rbft.files import write_atomic
+from rbft.runs.lock import RunLock, is_alive
 from rbft.sweep.grid import Sweep
 from rbft.sweep.options import Job, Launcher
 from rbft.sweep.progress import Progress, State
-from rbft.sweep.state import Record, RunLock, is_finished, read_record, stop_file
+from rbft.sweep.state import Record, is_finished, is_running, read_record, stop_file
 from rbft.sweep.worker import Plan, write_plan
 
 # -P: a Python file in the current folder, such as a lightning.py, is not imported in the place of the library
@@ -130,14 +131,14 @@ class Driver:
         """Find what earlier drivers finished, and what their workers are still at."""
         for progress in self.progress.values():
             progress.record = read_record(self._folder, progress.run.id)
-            if RunLock(progress.run).is_held():
+            if is_running(progress.run):
                 self._leave_elsewhere(progress)
             elif is_finished(progress.record, progress.run) and not self.verify:
                 progress.state = "finished"
 
     def _leave_elsewhere(self, progress: Progress) -> None:
         progress.state, progress.elsewhere, progress.since = "running", True, time.monotonic()
-        holder = RunLock(progress.run).holder()
+        holder = RunLock(progress.run.folder).holder()
         who = f" (process {holder.pid} on {holder.host})" if holder is not None else ""
         self.board.event(progress, f"is being run already{who}; waiting for it")
 
@@ -145,7 +146,7 @@ class Driver:
         """Slots of this driver's workers, and of this machine's that an earlier one left."""
         busy = {launched.slot for launched in self._launched}
         for progress in self.progress.values():
-            if progress.elsewhere and (holder := RunLock(progress.run).holder()) is not None:
+            if progress.elsewhere and (holder := RunLock(progress.run.folder).holder()) is not None:
                 busy.add(holder.slot)
         return busy
 
@@ -193,7 +194,7 @@ class Driver:
         if time.monotonic() - self._looked >= _LOOK_ELSEWHERE:
             self._looked = time.monotonic()
             for progress in self.progress.values():
-                if progress.elsewhere and not RunLock(progress.run).is_held():
+                if progress.elsewhere and not is_running(progress.run):
                     self._came_back(progress, stopping)
 
     def _read(self, launched: _Launched, progress: Progress, stopping: bool) -> None:
@@ -215,7 +216,7 @@ class Driver:
             progress = self.progress[name]
             progress.record = read_record(self._folder, name)
             begun = progress.record is not None and progress.record.tries > launched.tries[name]
-            if RunLock(progress.run).is_held():
+            if is_running(progress.run):
                 self._leave_elsewhere(progress)
             elif is_finished(progress.record, progress.run):
                 self._settle(progress, stopping)
@@ -269,24 +270,18 @@ class Driver:
         text = " ".join(str(int(number)) for number in numbers)
         write_atomic(stop_file(self._folder, self.session), text)
         for progress in self.progress.values():
-            holder = RunLock(progress.run).holder() if progress.elsewhere else None
+            holder = RunLock(progress.run.folder).holder() if progress.elsewhere else None
             if holder is None:
                 continue
-            if holder.host == socket.gethostname() and not _alive(holder.worker):
+            if not holder.session:
+                # no sweep started it, so none stops it, nor waits for it
+                progress.elsewhere, progress.state = False, "waiting"
+                continue
+            if holder.host == socket.gethostname() and not is_alive(holder.worker):
                 os.kill(holder.pid, numbers[-1])
             else:
                 write_atomic(stop_file(self._folder, holder.session), text)
         self._launched = [launched for launched in self._launched if launched.begun or not launched.job.cancel()]
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 class _Signals:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
-import json
-import os
-import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from rbft.errors import StageError
 from rbft.files import read_json, write_json
+from rbft.runs.lock import RunLock
 from rbft.runs.stage_record import hash_outputs
 from rbft.sweep.grid import Run
 
@@ -92,94 +89,11 @@ def is_finished(record: Record | None, run: Run) -> bool:
     return completion_marks(run.folder) == record.marks
 
 
+def is_running(run: Run) -> bool:
+    """Whether somebody is at a run: a sweep, or `rbft fit` by itself."""
+    return RunLock(run.folder).is_held()
+
+
 def stop_file(folder: Path, session: str) -> Path:
     """By which a driver asks the workers it started to stop: the numbers of the signals to pass on, in order."""
     return folder / "stop" / session
-
-
-@dataclass(frozen=True)
-class Holder:
-    """Who has the lock of a run.
-
-    Args:
-        host: The machine.
-        worker: Process id of the worker.
-        pid: Process id of the run itself.
-        slot: Where it runs.
-        session: Of the driver that asked for it.
-    """
-
-    host: str
-    worker: int
-    pid: int
-    slot: int
-    session: str
-
-
-class RunLock:
-    """Held by the worker of a run and by the run itself, so that nobody else starts it, whichever of them is killed.
-
-    It is an flock(2) on an open file that the run's process inherits: the kernel gives it up when the last of them is
-    gone. That includes other machines where the file system knows such locks (NFS does).
-
-    Args:
-        run: The run.
-    """
-
-    def __init__(self, run: Run) -> None:
-        self.path = run.folder.parent / f".{run.folder.name}.lock"
-        self._file: int | None = None
-
-    def acquire(self, patience: float = 0.0) -> bool:
-        """Take the lock; False if somebody else keeps it for `patience` seconds."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        deadline = time.monotonic() + patience
-        file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
-        while not _try_lock(file):
-            if time.monotonic() >= deadline:
-                os.close(file)
-                return False
-            time.sleep(0.05)
-        os.ftruncate(file, 0)
-        self._file = file
-        return True
-
-    def note(self, holder: Holder) -> None:
-        """Say in the file who has it."""
-        os.pwrite(self.descriptor, json.dumps(asdict(holder)).encode(), 0)
-
-    @property
-    def descriptor(self) -> int:
-        """The open file that a run's process has to inherit."""
-        assert self._file is not None, "the lock is not held"
-        return self._file
-
-    def release(self) -> None:
-        """Give it up; a run that is still going keeps it."""
-        os.close(self.descriptor)
-        self._file = None
-
-    def is_held(self) -> bool:
-        """Whether somebody has it."""
-        if not self.path.is_file():
-            return False
-        file = os.open(self.path, os.O_RDWR)
-        try:
-            return not _try_lock(file)
-        finally:
-            os.close(file)
-
-    def holder(self) -> Holder | None:
-        """Who has it, where they have said so already; only of use while it is held."""
-        try:
-            return Holder(**json.loads(self.path.read_text(encoding="utf-8")))
-        except (OSError, json.JSONDecodeError):
-            return None
-
-
-def _try_lock(file: int) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

@@ -24,12 +24,11 @@ from typing import Any
 
 from rbft.errors import printable
 from rbft.files import read_json, write_json
+from rbft.runs.lock import INHERITED, Holder, RunLock
 from rbft.sweep.grid import Run
 from rbft.sweep.state import (
     Failure,
-    Holder,
     Record,
-    RunLock,
     completion_marks,
     is_finished,
     read_record,
@@ -128,7 +127,7 @@ class Worker:
 
     def _try(self, run: Run, main: Any) -> None:
         """One try, unless the run is finished or somebody else is at it."""
-        lock = RunLock(run)
+        lock = RunLock(run.folder)
         if not lock.acquire(patience=1.0):
             return
         try:
@@ -155,6 +154,7 @@ class Worker:
             stdout=log,
             stderr=log,
             pass_fds=[lock.descriptor],
+            env={**os.environ, INHERITED: str(lock.descriptor)},
         )
         lock.note(Holder(socket.gethostname(), os.getpid(), process.pid, self.slot, self.session))
         sent = 0
@@ -165,7 +165,9 @@ class Worker:
                 sent = self._pass_on(process.pid, sent)
 
     def _fork(self, run: Run, main: Any, lock: RunLock, log: int) -> int:
-        process = multiprocessing.get_context("fork").Process(target=_run_forked, args=(main, run.args, log))
+        process = multiprocessing.get_context("fork").Process(
+            target=_run_forked, args=(main, run.args, log, lock.descriptor)
+        )
         process.start()
         assert process.pid is not None
         lock.note(Holder(socket.gethostname(), os.getpid(), process.pid, self.slot, self.session))
@@ -198,10 +200,11 @@ def _import_entry(entry: str) -> Any:
     return preloaded
 
 
-def _run_forked(main: Any, args: Sequence[str], log: int) -> None:
+def _run_forked(main: Any, args: Sequence[str], log: int, lock: int) -> None:
     """A forked run: as if it had been started by its command."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ[INHERITED] = str(lock)
     os.dup2(log, 1)
     os.dup2(log, 2)
     sys.argv = ["rbft", "fit", *args]
