@@ -173,3 +173,17 @@ def test_workers_give_the_same_batches(root, processor):
     assert one.indices == other.indices
     for mine, its in zip(one.prompts, other.prompts, strict=True):
         assert torch.equal(mine.vision["pixel_values_videos"], its.vision["pixel_values_videos"])
+
+
+def test_videos_elsewhere_are_read_the_same_way_and_nothing_is_taken_along(root, processor, tmp_path):
+    data = connected(root, processor)
+    before = data.clip("archery/0.mp4")
+    (tmp_path / "golf").mkdir()
+    shutil.copy(root / "archery" / "0.mp4", tmp_path / "golf" / "0.mp4")
+    other = data.at(tmp_path)
+    assert torch.equal(other.clip("golf/0.mp4").frames, before.frames)
+    assert [record.path for record in other.records] == ["golf/0.mp4"]
+    with pytest.raises(KeyError):
+        other.dataset("test")
+    # the one that was asked stays where it was
+    assert data.root == root and len(data.records) == 12 and len(data.dataset("test")) > 0

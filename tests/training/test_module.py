@@ -190,6 +190,18 @@ def test_a_stage_starts_from_the_weights_it_is_told(build, tmp_path):
         missing.configure_model()
 
 
+def test_weights_that_are_given_back_are_loaded_again(build):
+    model = build()
+    first = model.load_on(torch.device("cpu"))
+    model.unload()
+    assert model.vlm is None
+    again = model.load_on(torch.device("cpu"))
+    assert again is not first
+    # adapters without a stage before start from random numbers
+    base = {name: value for name, value in first.model.state_dict().items() if "lora_" not in name}
+    assert base and all(torch.equal(value, again.model.state_dict()[name]) for name, value in base.items())
+
+
 def test_activation_checkpointing_gives_the_same_gradients(build, data):
     found = []
     for switch in (False, True):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import lightning as L
 import torch
@@ -142,6 +143,18 @@ class VideoDataModule(L.LightningDataModule):
         self._datasets: dict[Role, ExampleDataset] = {}
         self._train: TrainSampler | None = None
         self._place = (0, 0)
+
+    def at(self, root: Path) -> Self:
+        """The same way to read videos, for those below another folder; nothing is kept of what was read of a data set.
+
+        Args:
+            root: folder of the videos.
+        """
+        other = copy.copy(self)
+        for known in ("records", "unlabelled_videos", "labels", "splits"):
+            vars(other).pop(known, None)
+        other.root, other.unreadable, other.facts, other._datasets = root, (), {}, {}
+        return other
 
     @cached_property
     def records(self) -> list[VideoRecord]:

@@ -53,15 +53,13 @@ def comparison_clips(recorded: Recorded, model: WarmModel, folder: str | None, c
     Raises:
         StageError: There are none.
     """
-    data = model.data
+    data = model.data.at(model.recorded_root if folder is None else Path(folder).expanduser())
     if folder is not None:
-        data.root = Path(folder).expanduser()
         if not data.root.is_dir():
             raise ConfigError(f"--videos {folder}: no such folder.")
         names = [video.path for video in expand(data.root)]
         missing = f"--videos {folder}: no video in it can be read."
     else:
-        data.root = model.recorded_root
         rows = [recorded.folder / name for name in ("predictions.jsonl", VALIDATION)]
         names = [prediction.video for path in rows if path.is_file() for prediction in read_predictions(path)]
         missing = (

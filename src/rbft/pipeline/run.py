@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import shlex
 import time
 from collections.abc import Callable, Sequence
@@ -158,10 +157,7 @@ def _run_stage(
         write_record(folder, record)
     # no rank looks for this stage's output before it is marked
     wait_for_all()
-    entry.module.vlm = None
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    entry.module.unload()
 
 
 def run(experiment: Experiment, command: Sequence[str]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -86,7 +85,7 @@ class WarmModel:
             )
         self.device = self._trainer.strategy.root_device
         module.start_from(recorded.weights, "", keep_base=module.answering.strength != 1)
-        module.strength = choice.strength
+        module.set_strength(choice.strength)
         self._vlm: VLM | None = None
         self._vision: str | None = None
 
@@ -108,10 +107,8 @@ class WarmModel:
 
     def release(self) -> None:
         """Give the memory of the weights back; they are loaded again when they are asked for."""
-        self._vlm = self.module.vlm = self.module._tuning = None
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        self._vlm = None
+        self.module.unload()
 
     @property
     def writes(self) -> bool:
@@ -146,9 +143,9 @@ class WarmModel:
         if not rows:
             return {}, errors
         vlm = self.vlm
-        self.data.root = root
-        self.data.connect(self.seed, 1, test=rows)
-        dataset = self.data.dataset("test")
+        data = self.data.at(root)
+        data.connect(self.seed, 1, test=rows)
+        dataset = data.dataset("test")
         dataset.use_vision(self._vision)
         scoring.start(vlm, None)
         done = 0

@@ -94,9 +94,8 @@ class ServedModel:
             VideoError: It cannot be read.
         """
         model = self._classifier.model
-        model.data.root = video.parent
         try:
-            clip = model.data.clip(video.name)
+            clip = model.data.at(video.parent).clip(video.name)
             # a run whose two questions are one and the same has no second way to ask
             why = rationale and model.book.blind_prompt() != model.book.label_prompt()
             (said,) = self._classifier.predict([VideoInput(video.name, video.name, video.parent)], rationale=why)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from rbft.data.prompts import PromptBook
 from rbft.experiment import Stage
 from rbft.training.callbacks import GracefulStop
 from rbft.training.module import VLMFineTuner
+from rbft.training.profile import profiled
 from rbft.training.rank_watch import RankWatch
 from rbft.training.trainer import stage_trainer
 from rbft.vlm.processing import ClipProcessor
@@ -74,6 +76,12 @@ class StageContext:
     stop: GracefulStop
     ranks: RankWatch
     profile: bool = False
+
+    @contextmanager
+    def loop(self, trainer: L.Trainer) -> Iterator[None]:
+        """Around a trainer's work: signals end it where it can be continued, and its profile is reported."""
+        with self.stop, profiled(trainer, self.entry.stage.name, self.folder, self.console):
+            yield
 
 
 @dataclass(frozen=True)

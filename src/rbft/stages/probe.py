@@ -16,8 +16,6 @@ from rbft.ranks import first_rank
 from rbft.runs.run_folder import VALIDATION
 from rbft.stages.context import StageContext, StageResult, connect, make_trainer, start
 from rbft.stages.score import TESTED, leave_test
-from rbft.training.pooling import FeaturePool
-from rbft.training.profile import profiled
 
 
 def probe(context: StageContext) -> StageResult:
@@ -29,8 +27,8 @@ def probe(context: StageContext) -> StageResult:
     records = list(dict.fromkeys((*splits.train, *splits.val, *splits.test)))
     examples = [Example(record, prompt) for record in records]
     connect(context, trainer, predict=examples)
-    module.pool = pool = FeaturePool()
-    with context.stop, profiled(trainer, context.entry.stage.name, context.folder, context.console):
+    pool = module.pool_features()
+    with context.loop(trainer):
         trainer.predict(module, datamodule=data, return_predictions=False)
     pooled = pool.gather(examples, trainer.world_size)
 

@@ -19,7 +19,6 @@ from rbft.ranks import first_rank
 from rbft.runs.run_folder import VALIDATION
 from rbft.stages.context import StageContext, StageResult, connect, make_trainer, start
 from rbft.training.logging import log_confusion, log_reliability
-from rbft.training.profile import profiled
 from rbft.training.sharding import require_direct
 
 TESTED = ("predictions.jsonl", "metrics.json", "calibration.json")
@@ -39,9 +38,9 @@ def score(context: StageContext) -> StageResult:
     if validates:
         rows["val"] = scoring.examples(data.splits.val, reasoned=settings.writes)
     connect(context, trainer, **rows)
-    with context.stop, profiled(trainer, context.entry.stage.name, context.folder, context.console):
+    with context.loop(trainer):
         choice, validated = _settle(context, trainer)
-        module.strength = choice.strength
+        module.set_strength(choice.strength)
         if validates and not validated:
             trainer.validate(module, datamodule=data, verbose=False)
             validated = module.predictions
@@ -106,7 +105,7 @@ def _settle(context: StageContext, trainer: L.Trainer) -> tuple[Choice, Sequence
         return Choice(*settings.candidates[0], strengths[0]), ()
     found = {}
     for strength in strengths:
-        module.strength = strength
+        module.set_strength(strength)
         trainer.validate(module, datamodule=data, verbose=False)
         found[strength] = module.predictions
     choice = choose(settings, found, data.labels.names)

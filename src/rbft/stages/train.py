@@ -18,7 +18,6 @@ from rbft.stages.context import StageContext, StageResult, connect, make_trainer
 from rbft.training.best import KeepBest
 from rbft.training.callbacks import SaveCheckpoint
 from rbft.training.logging import ConfusionLogger
-from rbft.training.profile import profiled
 from rbft.vlm.tuning import save_trained
 
 
@@ -94,7 +93,7 @@ def train(context: StageContext) -> StageResult:
         module.validate_behind_rationales()
         context.console.print("  the best epoch is the one that is right most often behind the rationales it writes")
     connect(context, trainer, train=rows, val=module.scoring.examples(data.splits.val, reasoned=behind))
-    with context.stop, profiled(trainer, context.entry.stage.name, context.folder, context.console):
+    with context.loop(trainer):
         trainer.fit(module, datamodule=data, ckpt_path=str(manifest) if manifest.is_file() else None, weights_only=True)
     loss = trainer.callback_metrics.get("train/loss")
     summary = {

@@ -19,7 +19,6 @@ from rbft.stages.context import StageContext, StageResult, author_of, connect, m
 from rbft.stages.verification import describe_dropped, describe_rescued, judge_written
 from rbft.stages.vllm_stage import write_elsewhere
 from rbft.training.logging import log_rationales
-from rbft.training.profile import profiled
 from rbft.vlm.sharded import is_spread
 
 
@@ -116,14 +115,14 @@ def _write_what_is_left(
         return
     if module.writer.vllm is not None:
         # what has been read here must not stand in the way of the other program
-        module.vlm = None
+        module.unload()
         if first_rank():
             write_elsewhere(entry, left, attempt, store, author_of(entry), context.folder, context.console)
         wait_for_all()
         return
     connect(context, trainer, predict=left)
     module.write_to(store, attempt)
-    with context.stop, profiled(trainer, context.entry.stage.name, context.folder, context.console):
+    with context.loop(trainer):
         trainer.predict(module, datamodule=data, return_predictions=False)
     trainer.strategy.barrier()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NoReturn
@@ -101,12 +102,12 @@ class VLMFineTuner(Fitting):
         self._validates_behind = False
         self.author = vlm
         self.predictions: list[Prediction] = []
-        self.strength = 1.0
+        self._strength = 1.0
         self._tuning: TuningStrength | None = None
         self._keep_base = False
         self._weights: Path | None = None
         self._store: RationaleStore | None = None
-        self.pool: FeaturePool | None = None  # where predict is to put features of clips instead of writing
+        self._pool: FeaturePool | None = None
 
     @classmethod
     def load_from_checkpoint(cls, *args: Any, **kwargs: Any) -> NoReturn:
@@ -140,13 +141,22 @@ class VLMFineTuner(Fitting):
         Args:
             folder: What the stage left.
             author: Name of the model and of its weights.
-            keep_base: Whether the weights are to be scored at a `strength` between the base model's and these.
+            keep_base: Whether the weights are to be scored at a strength between the base model's and these.
         """
         self._weights, self.author, self._keep_base = folder, author, keep_base
 
     def write_to(self, store: RationaleStore, attempt: Attempt) -> None:
         """Where predict puts the rationales it writes, and which round of writing it is."""
         self._store, self._attempt = store, attempt
+
+    def pool_features(self) -> FeaturePool:
+        """Have predict pool the visual features of clips instead of writing; gives where it puts them."""
+        self._pool = FeaturePool()
+        return self._pool
+
+    def set_strength(self, strength: float) -> None:
+        """Score with weights between the base model's (0) and the tuned ones (1) from the next pass on."""
+        self._strength = strength
 
     # -- model
 
@@ -169,6 +179,13 @@ class VLMFineTuner(Fitting):
         with device:
             self.configure_model()
         return self.ready.to(device)
+
+    def unload(self) -> None:
+        """Give the memory of the weights back; they are loaded again when they are asked for."""
+        self.vlm = self._tuning = None
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
     def _load(self) -> VLM:
         anchored = self.objective is not None and self.objective.anchor > 0
@@ -241,9 +258,9 @@ class VLMFineTuner(Fitting):
         self.predictions = self._gather("test")
 
     def ready_to_score(self) -> VLM:
-        """The loaded model with dropout off, its weights at `strength`."""
+        """The loaded model with dropout off, its weights at the strength that was set."""
         if self._tuning is not None:
-            self._tuning.set(self.strength)
+            self._tuning.set(self._strength)
         return self.ready.eval()
 
     def _start_scoring(self, role: Literal["val", "test"]) -> None:
@@ -269,7 +286,7 @@ class VLMFineTuner(Fitting):
 
     def predict_step(self, batch: Batch, batch_idx: int) -> None:
         """Write the rationales of a batch and store them at once, or pool the features of its clips."""
-        self.in_pieces("predict", self._write if self.pool is None else partial(self.pool.add, self.ready), batch)
+        self.in_pieces("predict", self._write if self._pool is None else partial(self._pool.add, self.ready), batch)
 
     def _write(self, batch: Batch) -> None:
         assert self._store is not None, "write_to has not been called"
