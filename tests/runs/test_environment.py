@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -14,7 +13,6 @@ import pytest
 import rbft
 from rbft.runs import environment
 from rbft.runs.environment import describe_environment
-from rbft.vlm.loading import model_fingerprint
 
 
 def test_versions_and_hardware_are_named():

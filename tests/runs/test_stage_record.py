@@ -7,9 +7,17 @@ import json
 
 import pytest
 
-from rbft.runs import stage_record as lineage
 from rbft.errors import StageError
-from rbft.runs.stage_record import StageRecord, changed_keys, fingerprint, hash_outputs, read_record, verify_outputs, write_record
+from rbft.runs import stage_record as lineage
+from rbft.runs.stage_record import (
+    StageRecord,
+    changed_keys,
+    fingerprint,
+    hash_outputs,
+    read_record,
+    verify_outputs,
+    write_record,
+)
 
 INPUTS = {"kind": "test", "seed": 0, "model": {"vlm": "builtin/tiny", "optim": {"lr": 1e-4}}, "weights": None}
 

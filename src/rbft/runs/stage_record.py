@@ -10,9 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rbft.files import file_digest
 from rbft.errors import StageError
-from rbft.files import read_json, write_json
+from rbft.files import file_digest, read_json, write_json
 
 SCHEMA = 1
 """Raised whenever the meaning of a stage's output changes, so that older outputs are made anew."""
