@@ -51,9 +51,11 @@ ALLOWED = {
     "export": BASE | {"", "terminal", "video", "vlm", "evaluation", "runs", "predict"},
     # the page of a run sees it through the classifier alone
     "serve": BASE | {"", "terminal", "video", "data.formats", "report.templates", "predict"},
+    # a folder of clips to an experiment file
+    "starter": BASE | {"arguments", "experiment", "data.formats", "data.records", "sweep.launchers"},
     "commands": BASE
     | {"", "arguments", "experiment", "terminal", "video.clip_cache", "data", "rationales", "evaluation"}
-    | {"estimate", "pipeline", "predict", "export", "serve", "report", "sweep"},
+    | {"estimate", "pipeline", "predict", "export", "serve", "report", "starter", "sweep"},
     "__main__": {"", "arguments", "commands"},
 }
 # `ranks` and all that is not named here know nothing of Lightning.

@@ -2,6 +2,7 @@
 
 COMMANDS = {
     "fit": "rbft.commands.fit",
+    "init": "rbft.commands.init",
     "check": "rbft.commands.check",
     "predict": "rbft.commands.predict",
     "export": "rbft.commands.export",

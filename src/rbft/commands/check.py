@@ -9,12 +9,14 @@ from rich.markup import escape
 from rbft.arguments import Parser
 from rbft.experiment import make_parser, read_experiment
 from rbft.files import write_json
+from rbft.starter.source import add_arguments, experiment_arguments
 
 
 def parser() -> Parser:
     """The command's own flags; it takes the keys of an experiment file as `rbft fit` does."""
     made = make_parser("rbft check")
     made.description = "Look for damage, copies, leaks and costs before anything runs."
+    add_arguments(made)
     return made
 
 
@@ -27,7 +29,10 @@ def run(args: Sequence[str]) -> int:
     if {"--help", "-h"} & set(args):
         parser().print_help()
         return 0
-    experiment = read_experiment(args)
+    arguments, said = experiment_arguments(args)
+    experiment = read_experiment(arguments)
+    if said:
+        print(said, flush=True)
 
     from rbft.data.check_report import print_report
     from rbft.estimate.report import print_clips, print_estimates, to_json

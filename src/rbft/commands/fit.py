@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from rbft.arguments import Parser, PlainEpilog, exit_code
 from rbft.experiment import make_parser
+from rbft.starter.source import add_arguments, experiment_arguments
 
 KEYS = {
     "method": "list of stages: rbft, sft, zero_shot, joint, probe, or one of the file's own",
@@ -39,6 +40,7 @@ def parser() -> Parser:
     """The command's own flags; every key of an experiment file is one as well."""
     made = make_parser("rbft fit")
     made.description = "Run an experiment: rationales, fine-tuning on them, labels, test."
+    add_arguments(made)
     made.add_argument("--allow-class", metavar="NAME", help="class of another package that the file may name")
     made.add_argument("--help-all", action="store_true", help="every key of an experiment file")
     width = max(map(len, KEYS)) + 2
@@ -47,9 +49,10 @@ def parser() -> Parser:
     made.epilog = (
         f"keys of the file that are set most often, each a flag too:\n{rows}\n\n"
         "examples:\n"
-        "  rbft fit --config experiments/quickstart.yaml\n"
-        "  rbft fit --config falls.yaml --method sft --data.shots 4 --seed_everything 1\n"
-        "  rbft fit --config falls.yaml --stage test --restart\n\n"
+        "  rbft fit builtin:quickstart\n"
+        "  rbft fit clips --vlm Qwen/Qwen2.5-VL-3B-Instruct --about 'home camera, an old person lives alone'\n"
+        "  rbft fit falls.yaml --method sft --data.shots 4 --seed_everything 1\n"
+        "  rbft fit falls.yaml --stage test --restart\n\n"
         "The same command again continues where the last one stopped."
     )
     return made
@@ -66,10 +69,14 @@ def run(args: Sequence[str]) -> int:
         return 0
     from rbft.experiment import read_experiment
 
-    experiment = read_experiment(args)
+    arguments, said = experiment_arguments(args)
+    experiment = read_experiment(arguments)
 
     from rbft.pipeline.run import run as run_experiment
+    from rbft.ranks import first_rank
 
+    if said and first_rank():
+        print(said, flush=True)
     run_experiment(experiment, ["rbft", "fit", *args])
     return 0
 

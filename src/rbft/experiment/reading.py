@@ -111,9 +111,10 @@ def read_experiment(args: Sequence[str]) -> Experiment:
     """
     own, flags = make_parser().parse_known_args(list(args))
     if not own.config:
-        file = next((flag for flag in flags if flag.endswith((".yaml", ".yml")) and not flag.startswith("-")), None)
-        example = file or "experiments/quickstart.yaml"
-        raise ConfigError(f"no experiment given; say which with --config, for example `rbft fit --config {example}`.")
+        raise ConfigError(
+            "no experiment given; name a folder of labelled clips or an experiment file, or try "
+            "`rbft fit builtin:quickstart`."
+        )
     contents = [_read_yaml(path) for path in own.config]
     sections, flags = take_sections(flags)
 

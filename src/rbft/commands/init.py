@@ -1,0 +1,40 @@
+"""`rbft init`: the experiment file of some clips, without running anything."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from rbft.arguments import Parser
+from rbft.errors import ConfigError
+
+
+def parser() -> Parser:
+    """The command's flags."""
+    from rbft.starter.source import add_arguments
+
+    made = Parser(
+        prog="rbft init",
+        allow_abbrev=False,
+        description="Print an experiment file for your clips, to change and to run.",
+        epilog="For example: rbft init clips --about 'home camera, an old person lives alone' > falls.yaml",
+    )
+    made.advice = "Say a folder of clips or a table of them."
+    add_arguments(made)
+    return made
+
+
+def run(args: Sequence[str]) -> int:
+    """Carry out the command: the file goes to the output, what is to be known about it to the errors."""
+    own = parser().parse_args(list(args))
+    if len(own.source) != 1:
+        raise ConfigError("rbft init: say one folder or table of clips, for example `rbft init clips > falls.yaml`.")
+
+    from rbft.starter.source import write_text
+
+    given = {"--vlm": own.vlm, "--about": own.about, "--preset": own.preset}
+    flags = [part for flag, value in given.items() if value is not None for part in (flag, value)]
+    text, _, said = write_text(own.source[0], flags)
+    print(text, end="")
+    print(said, file=sys.stderr)
+    return 0

@@ -1,0 +1,96 @@
+"""What is recognised in a folder, a table or a list of clips, and what is said where it is not enough."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rbft.errors import DataError
+from rbft.starter.layout import recognise
+
+
+def fill(root: Path, *names: str, text: str = "") -> Path:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return root
+
+
+CLIPS = [f"{label}/{number}.mp4" for label in ("fall", "other") for number in range(3)]
+
+
+def test_a_folder_for_each_class(tmp_path: Path):
+    layout = recognise(fill(tmp_path, *CLIPS))
+    assert (layout.format, layout.settings, layout.root) == ("ClassFolders", {}, tmp_path)
+    assert layout.classes == {"fall": 3, "other": 3}
+    assert layout.description == "a folder for each class"
+
+
+@pytest.mark.parametrize("as_file", [True, False])
+@pytest.mark.parametrize(
+    ("name", "header", "settings"),
+    [
+        ("labels.csv", "path,label", {}),
+        ("Mine.CSV", "Video,Class,group", {"file": "Mine.CSV", "path_column": "Video", "label_column": "Class"}),
+        ("clips.tsv", "file\tcategory", {"file": "clips.tsv", "path_column": "file", "label_column": "category"}),
+    ],
+)
+def test_tables_whatever_their_columns_are_called(
+    name: str, header: str, settings: dict, as_file: bool, tmp_path: Path
+):
+    fill(tmp_path, *CLIPS)
+    mark = "\t" if name.endswith("tsv") else ","
+    columns = header.split(mark)
+    rows = [mark.join([clip, clip.split("/")[0], "camera"][: len(columns)]) for clip in CLIPS]
+    (tmp_path / name).write_text("\n".join([header, *rows]))
+    layout = recognise(tmp_path / name if as_file else tmp_path)
+    assert (layout.format, dict(layout.settings)) == ("Table", settings)
+    assert layout.classes == {"fall": 3, "other": 3}
+
+
+def test_metadata_and_lists(tmp_path: Path):
+    fill(tmp_path / "hub", *CLIPS)
+    (tmp_path / "hub" / "metadata.csv").write_text(
+        "file_name,label\n" + "\n".join(f"{clip},{clip.split('/')[0]}" for clip in CLIPS)
+    )
+    assert recognise(tmp_path / "hub").format == "VideoFolder"
+    fill(tmp_path / "list", *CLIPS)
+    (tmp_path / "list" / "classes.txt").write_text("fall\nother\n")
+    (tmp_path / "list" / "all.txt").write_text("\n".join(f"{clip} {int('other' in clip)}" for clip in CLIPS))
+    layout = recognise(tmp_path / "list" / "all.txt")
+    assert (layout.format, layout.settings) == ("MMAction", {"train": "all.txt"})
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ((), r"holds no videos \(found nothing\)"),
+        (("notes.txt",), r"holds no videos \(found notes\.txt\)"),
+        (
+            ("a.mp4", "b.mp4"),
+            r"holds 2 videos and nothing that says their classes\. .*labels\.csv with the columns path,label",
+        ),
+        (("fall/1.mp4", "fall/2.mp4"), r"2 clips of one class \('fall'\)"),
+        (("fall/1.mp4", "fall/2.mp4", "other/1.mp4"), r"too few clips of 'other' 1; each class needs at least 2"),
+    ],
+)
+def test_what_is_not_enough_is_said_with_what_is_missing(names: tuple[str, ...], message: str, tmp_path: Path):
+    with pytest.raises(DataError, match=message):
+        recognise(fill(tmp_path, *names))
+
+
+def test_a_table_of_unknown_columns_lists_them(tmp_path: Path):
+    (tmp_path / "x.csv").write_text("where,what\na.mp4,fall\n")
+    with pytest.raises(DataError, match=r"columns: 'where', 'what'"):
+        recognise(tmp_path / "x.csv")
+    with pytest.raises(DataError, match="no such folder or file"):
+        recognise(tmp_path / "nothing")
+
+
+def test_groups_are_suggested_by_file_names_that_classes_share(tmp_path: Path):
+    names = [f"{label}/p{person}_{number}.mp4" for label in ("a", "b") for person in (1, 2) for number in range(2)]
+    assert recognise(fill(tmp_path / "people", *names)).suggested_groups == {"p1": 4, "p2": 4}
+    assert recognise(fill(tmp_path / "numbers", *CLIPS)).suggested_groups == {}
+    apart = [f"{label}/{label}1_{number}.mp4" for label in ("a", "b") for number in range(3)]
+    assert recognise(fill(tmp_path / "classes", *apart)).suggested_groups == {}, "the word is the class"

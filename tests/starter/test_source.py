@@ -1,0 +1,130 @@
+"""One line from clips to a run: the file that is written for them, and the files of the package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from tests.starter.test_layout import CLIPS, fill
+from tests.support.runs import REPOSITORY, write_clips
+
+from rbft.__main__ import main
+from rbft.errors import ConfigError
+from rbft.experiment import read_experiment
+from rbft.pipeline.stage_cli import StageCLI
+from rbft.starter import source
+from rbft.starter.source import builtin_experiments, experiment_arguments
+
+
+@pytest.fixture
+def clips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("rbft.sweep.launchers.visible_gpus", list)
+    fill(tmp_path / "my clips", *CLIPS)
+    return "my clips"
+
+
+def test_clips_become_an_experiment_file_that_every_flag_changes(clips: str):
+    args, said = experiment_arguments([clips, "--about", "a hall", "--preset=quick", "--data.num_frames", "6"])
+    assert "6 clips of 2 classes, from a folder for each class" in said
+    assert "rehearsal with the built-in model" in said
+    path = Path("runs/my_clips/my_clips.yaml")
+    assert args == ["--config", str(path), "--data.num_frames", "6"]
+    experiment = read_experiment(args)
+    assert experiment.run_dir == Path("runs/my_clips/rbft/seed0")
+    cli = StageCLI(experiment.arguments(experiment.stages[1]))
+    assert cli.datamodule.root == Path.cwd() / "my clips"
+    assert (cli.datamodule.shots, cli.datamodule.spec.sampling.num_frames) == (None, 6)
+    assert cli.model.name == "builtin/tiny"
+
+
+def test_the_same_line_finds_the_same_file_and_another_archives_it(clips: str):
+    experiment_arguments([clips])
+    path = Path("runs/my_clips/my_clips.yaml")
+    before = path.stat().st_mtime_ns
+    experiment_arguments([clips])
+    assert path.stat().st_mtime_ns == before
+    path.write_text(path.read_text() + "# mine\n")
+    _, said = experiment_arguments([clips])
+    assert "what stood" not in said and "is now" in said
+    (old,) = Path("runs/my_clips").glob("my_clips.yaml.old-*")
+    assert old.read_text().endswith("# mine\n")
+
+
+def test_a_real_model_gets_prompts_with_what_the_videos_are(clips: str):
+    args, said = experiment_arguments([clips, "--vlm", "some/model", "--about", "home camera."])
+    assert "rehearsal" not in said
+    experiment = read_experiment(args)
+    cli = StageCLI(experiment.arguments(experiment.stages[0]))
+    assert (cli.model.name, cli.model.tuning.__class__.__name__) == ("some/model", "LoRA")
+    prompts = cli.model.prompts
+    assert prompts.label_question.startswith("About the videos: home camera. Which of these classes")
+    assert "home camera" in prompts.rationale_question and "home camera" in prompts.hinted_question
+    assert experiment_arguments([clips, "--model.vlm", "some/model"])[0][-2:] == ["--model.vlm", "some/model"]
+
+
+def test_on_a_gpu_nothing_is_downloaded_that_nobody_asked_for(clips: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("rbft.sweep.launchers.visible_gpus", lambda: ["0"])
+    monkeypatch.setattr("sys.stdin.isatty", lambda: False)
+    with pytest.raises(ConfigError, match=r"Say --vlm Qwen/.* \(7\.5 GB\).*builtin/tiny"):
+        experiment_arguments([clips])
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    monkeypatch.setattr("builtins.input", lambda question: "y")
+    experiment_arguments([clips])
+    written = yaml.safe_load(Path("runs/my_clips/my_clips.yaml").read_text())
+    assert written["model"]["vlm"] == source._SUGGESTED[0] and written["model"]["dtype"] == "bfloat16"
+    assert written["trainer"]["precision"] == "bf16-mixed"
+
+
+def test_init_prints_the_file_alone(clips: str, capsys: pytest.CaptureFixture[str]):
+    assert main(["init", clips, "--about", "a hall"]) == 0
+    captured = capsys.readouterr()
+    content = yaml.safe_load(captured.out)
+    assert content["data"]["root"] == clips and "# for a real model: a hall" in captured.out
+    assert "6 clips" in captured.err
+    assert main(["init"]) == 2 and main(["init", clips, "--preset", "huge"]) == 2
+
+
+def test_files_and_files_of_the_package(clips: str, tmp_path: Path):
+    known = builtin_experiments()
+    assert {"quickstart", "unions", "rounds", "controls", "map"} == set(known)
+    for name, path in known.items():
+        assert path.read_bytes() == (REPOSITORY / "experiments" / f"{name}.yaml").read_bytes()
+    quickstart = str(known["quickstart"])
+    packaged = ["--config", quickstart]
+    assert experiment_arguments(["builtin:quickstart", "--method", "sft"])[0] == [*packaged, "--method", "sft"]
+    assert experiment_arguments(["--config", "builtin:quickstart"])[0] == packaged
+    both = ["--config", "a.yaml", "--config", "b.yaml", "--model.vlm", "x"]
+    assert experiment_arguments(["a.yaml", "b.yaml", "--vlm", "x"])[0] == both
+    assert read_experiment(["--config", quickstart]).run_dir == Path("runs/quickstart/rbft/seed0")
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["builtin:quickstrt"], r"builtin:quickstrt: no experiment of the package; did you mean 'quickstart'"),
+        (["my clips", "a.yaml"], "not both"),
+        (["my clips", "--config", "a.yaml"], "not both"),
+        (["a.yaml", "--about", "x"], r"--about: it shapes the file that is written for clips"),
+        (["my clips", "--about", "a {b}"], r"--about: braces"),
+        (["my clips", "--preset", "huge"], r"--preset huge: it is one of quick, good, best"),
+    ],
+)
+def test_what_is_unclear_is_refused(args: list[str], message: str, clips: str):
+    with pytest.raises(ConfigError, match=message):
+        experiment_arguments(args)
+
+
+@pytest.mark.slow
+def test_one_line_from_clips_to_a_run_that_predicts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("rbft.sweep.launchers.visible_gpus", list)
+    write_clips(tmp_path / "clips", {"train": (4, 4), "test": (2, 2)})
+    assert main(["fit", "clips", "--preset", "quick"]) == 0
+    run = tmp_path / "runs" / "clips" / "rbft" / "seed0"
+    assert (run / "report.html").is_file()
+    assert main(["predict", "--run", str(run), str(next((tmp_path / "clips").rglob("*.mp4")))]) == 0
+    capfd.readouterr()
+    assert main(["fit", "clips", "--preset", "quick"]) == 0
+    assert "everything was done already" in capfd.readouterr().out
