@@ -333,3 +333,5 @@ def test_other_families_and_half_precision(
         assert export(run, tmp_path / form, "--form", form) == 0
         parity = read(tmp_path / form / "rbft.json")["parity"]
         assert parity["dtype"] == "bfloat16" and parity["measure"] == "probability"
+        card = (tmp_path / form / "README.md").read_text()
+        assert ("a pair of tokens that vLLM" in card) == (family == "qwen3_vl")

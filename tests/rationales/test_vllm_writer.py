@@ -24,7 +24,7 @@ from rbft.vlm.prompt import Prompt
 pytest_plugins = ["tests.support.run_fixtures"]
 
 # What the worker uses of vLLM. It writes the mean of a video's pixels, so that the right frames must have arrived.
-LIBRARY = """
+LIBRARY = '''
 import json, os, types
 
 __version__ = "stand-in"
@@ -54,11 +54,30 @@ class LLM:
             notes.write(json.dumps([prompt["prompt"], prompt["mm_processor_kwargs"], list(frames.shape),
                                     str(frames.dtype), float(frames.mean()), settings.seed,
                                     sorted(settings.logit_bias)]) + "\\n")
+        tokens = prompt["prompt"]
+        if (folder := os.environ.get("READS_WITH")) is not None:
+            tokens = read(folder, prompt["prompt"], frames, video)
         ids = json.loads(os.environ["WRITES"])
         outputs = [types.SimpleNamespace(index=i, token_ids=tuple(ids), finish_reason="length" if i else "stop")
                    for i in reversed(range(settings.n))]
-        return types.SimpleNamespace(outputs=outputs)
-"""
+        return types.SimpleNamespace(outputs=outputs, prompt_token_ids=tokens)
+
+
+def read(folder, text, frames, video):
+    """As vLLM does: frames stand for the place holder of a video; in releases that drop it, with what is around it."""
+    import torch
+    from transformers import AutoProcessor
+
+    processor = AutoProcessor.from_pretrained(folder)
+    start, end, place = processor.vision_start_token, processor.vision_end_token, processor.video_token
+    whole = processor(
+        text=[f"{start}{place}{end}"], videos=[[torch.from_numpy(frames).permute(0, 3, 1, 2)]],
+        video_metadata=[[{k: v for k, v in video.items() if k != "do_sample_frames"}]], do_sample_frames=False,
+    )["input_ids"][0]
+    expanded = processor.tokenizer.decode(whole)[len(start):-len(end)]
+    around = f"{start}{place}{end}" if os.environ["DROPS"] == "1" else place
+    return processor.tokenizer(text.replace(around, expanded))["input_ids"]
+'''
 
 
 @pytest.fixture
@@ -82,7 +101,7 @@ def requests(count: int) -> list[Request]:
 def frames_of(example: Example) -> Frames:
     value = int(example.record.id[1:])
     video = {"fps": 4.0, "duration": 1.0, "total_num_frames": 4, "frames_indices": [0, 2]}
-    return Frames(np.full((2, 8, 6, 3), value, np.uint8), video, {"do_resize": False})
+    return Frames(np.full((2, 8, 6, 3), value, np.uint8), video, {"do_resize": False}, list(f"ask {value}"))
 
 
 SAMPLING = {"n": 2, "temperature": 0.7, "top_p": 0.9, "max_tokens": 3, "stop_token_ids": [2], "banned_token_ids": [3]}
@@ -184,6 +203,36 @@ def test_further_attempts_are_asked_of_it_anew(
     assert len(seen) - len(asked) == 2, "started once for each attempt"
     assert ["why: moves left" in row[0] for row in asked] == [True] * 6 + [False] * 6
     assert len({row[5] for row in asked}) == 12, "each with random numbers of its own"
+
+
+@pytest.mark.parametrize("drops", ["1", "0"], ids=["drops the pair", "keeps the pair"])
+def test_vllm_reads_the_tokens_that_training_reads(
+    drops: str,
+    notes: Path,
+    tmp_path: Path,
+    clips: Path,
+    family_folder: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    recwarn: pytest.WarningsRecorder,
+) -> None:
+    folder = family_folder("qwen3_vl")
+    monkeypatch.setenv("READS_WITH", str(folder))
+    monkeypatch.setenv("DROPS", drops)
+    config = write_experiment(tmp_path / "tiny.yaml", clips, folder, {"model": {"writer": {"vllm": {}}}})
+    monkeypatch.setattr("rbft.training.module.load_model", None)  # no model is loaded
+    run_experiment(config, tmp_path / "runs", "--stage", "write")
+    assert not [str(warning.message) for warning in recwarn if "other tokens" in str(warning.message)]
+    asked = [row for row in map(json.loads, notes.read_text().splitlines()) if isinstance(row, list)]
+    # the last six are about the videos; before them it was found out how this vLLM reads
+    assert {row[0].count("<|vision_start|>") for row in asked[-6:]} == {2 if drops == "1" else 1}
+    assert len(asked) == 6 + (2 if drops == "1" else 1)
+
+
+def test_a_prompt_that_is_read_otherwise_is_told_once(notes: Path, tmp_path: Path) -> None:
+    other = [Request(request.example, f"{request.prompt}!", request.seed) for request in requests(2)]
+    with pytest.warns(UserWarning, match="about 'v0' as other tokens") as told:
+        assert len(list(answers(VLLM(), MODEL, SAMPLING, other, frames_of, tmp_path / "vllm.log"))) == 2
+    assert len(told) == 1
 
 
 def test_weights_of_a_stage_cannot_be_handed_over(

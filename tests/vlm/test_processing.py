@@ -42,6 +42,14 @@ def with_template(folder: Path, tmp_path: Path, change: Callable[[str], str]) ->
     return ClipProcessor(str(copy))
 
 
+def test_frames_with_the_tokens_around_a_video(folder, processor):
+    assert processor.wraps_frames == (folder.name == "qwen3_vl")
+    text = processor.render(PROMPT)
+    twice = processor.wrapped_twice(text)
+    assert (twice is None) != processor.wraps_frames
+    assert twice is None or len(twice) - len(text) == len("<|vision_start|><|vision_end|>")
+
+
 def test_inputs_are_those_of_the_models_processor(folder, processor):
     for seed, frames in ((0, 4), (1, 8), (2, 5)):
         clip = make_clip(seed, frames)

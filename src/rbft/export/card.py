@@ -161,6 +161,7 @@ def card(recorded: Recorded, model: WarmModel, told: dict[str, Any], parity: Par
             mode=told["answering"]["mode"],
             serve=serve_command(model, form, frames, title),
             frames=frames,
+            wraps_frames=model.processor.wraps_frames,
             parity_words=(
                 f"On {parity.clips} clips no {parity.measure} of a class differs from the run's by more than "
                 f"{parity.tolerance:g} in {parity.dtype}: {', '.join(parts)}."

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -70,11 +71,14 @@ class Request:
         example: The question.
         prompt: As the model's chat template renders it, the video's place holder in it.
         seed: Of the sampling.
+        other_prompts: Texts of which some version of vLLM makes the tokens that the model's processor makes of
+            `prompt`.
     """
 
     example: Example
     prompt: str
     seed: int
+    other_prompts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -85,11 +89,13 @@ class Frames:
         pixels: (T, H, W, 3) uint8.
         video: `fps`, `duration`, `total_num_frames` and `frames_indices`, as video processors are told them.
         processor: Settings of the model's processor for these frames.
+        token_ids: What the model's processor makes of the prompt about them.
     """
 
     pixels: np.ndarray
     video: dict[str, Any]
     processor: dict[str, Any]
+    token_ids: list[int]
 
 
 @dataclass(frozen=True)
@@ -158,6 +164,8 @@ def _hand_over(chunk: Sequence[Request], start: int, frames: Callable[[Example],
             {
                 "id": request.example.record.id,
                 "prompt": request.prompt,
+                "other_prompts": list(request.other_prompts),
+                "token_ids": found.token_ids,
                 "frames": str(saved),
                 "video": found.video,
                 "processor": found.processor,
@@ -181,6 +189,14 @@ def _received(
             texts = [Answer(tuple(map(int, row["token_ids"])), row["finish_reason"] == "length") for row in found]
         except (KeyError, TypeError, ValueError) as error:
             raise worker.failed(f"its answer about {request.example.record.id!r} lacks {error}") from error
+        if reply.get("same_prompt") is False and not worker.warned:
+            worker.warned = True
+            warnings.warn(
+                f"vLLM reads the prompt about {request.example.record.id!r} as other tokens than the model's processor "
+                "makes of it, which training and scoring use; texts are written all the same. Another version of vLLM "
+                "may agree, and without model.writer.vllm nothing differs.",
+                stacklevel=2,
+            )
         yield request, texts
     if chunk:
         # its frames are written about
@@ -194,6 +210,7 @@ class _Worker:
     def __init__(self, process: subprocess.Popen[str], log: Path) -> None:
         assert process.stdin is not None and process.stdout is not None
         self._process, self._log = process, log
+        self.warned = False  # of prompts that are read as other tokens
         self._to: IO[str] = process.stdin
         self._from: IO[str] = process.stdout
 

@@ -182,10 +182,11 @@ class RationaleWriter(Sampling):
             "stop_token_ids": list(processor.end_ids),
             "banned_token_ids": sorted(set(processor.special_ids) - set(processor.end_ids)),
         }
-        requests = [
-            Request(example, processor.render(example.prompt), seed_of(seed, example.record.id, attempt.number))
-            for example in examples
-        ]
+        requests = []
+        for example in examples:
+            prompt = processor.render(example.prompt)
+            others = tuple(filter(None, [processor.wrapped_twice(prompt)]))
+            requests.append(Request(example, prompt, seed_of(seed, example.record.id, attempt.number), others))
         for request, found in answers(self.vllm, model, sampling, requests, frames, log):
             texts = [(processor.decode(torch.tensor(answer.ids)), answer.truncated) for answer in found]
             yield [

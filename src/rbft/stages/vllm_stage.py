@@ -42,7 +42,8 @@ def write_elsewhere(
         clip = data.clip(example.record.path)
         sized = {"do_resize": False} if data.spec.sized and processor.whole_cells(clip) else {}
         pixels = clip.frames.permute(0, 2, 3, 1).contiguous().numpy()
-        return Frames(pixels, clip.metadata(), {"do_sample_frames": False, **sized})
+        ids = processor.prompt_inputs(example.prompt, clip, sized=data.spec.sized).ids.tolist()
+        return Frames(pixels, clip.metadata(), {"do_sample_frames": False, **sized}, ids)
 
     model = {"model": model_source(module.name), "revision": module.revision, "dtype": module.dtype_}
     seed, log = int(entry.config["seed_everything"]), folder / "vllm.log"

@@ -7,6 +7,7 @@ import hashlib
 import json
 import unicodedata
 from dataclasses import replace
+from functools import cached_property
 from importlib.metadata import version
 from typing import NamedTuple
 
@@ -264,6 +265,26 @@ class ClipProcessor:
         """Whether frames can be taken as they are; one smaller than a cell is left to the processor to enlarge."""
         height, width = clip.frames.shape[-2:]
         return self.cell is not None and height % self.cell == 0 and width % self.cell == 0
+
+    @cached_property
+    def wraps_frames(self) -> bool:
+        """Whether the tokens that stand around a video in the template are put around each of its frames, too."""
+        start = getattr(self._processor, "vision_start_token", None)
+        frames = torch.zeros((2, 3, 64, 64), dtype=torch.uint8)
+        clip = Clip(frames, (0.5, 1.5), (0, 1), 1.0, 2.0, 2, "a blank clip")
+        return start is not None and start in self.prompt_inputs(_ANY, clip).text
+
+    def wrapped_twice(self, text: str) -> str | None:
+        """A rendered prompt with the tokens around its video doubled, where frames have them as well; else None.
+
+        vLLM (up to 0.23 at least) puts the frames in the place of the video with the tokens around it, where
+        transformers keeps those: it makes of this text what transformers makes of the plain one.
+        """
+        if not self.wraps_frames:
+            return None
+        start, end = self._processor.vision_start_token, self._processor.vision_end_token
+        wrapped = f"{start}{self._processor.video_token}{end}"
+        return text.replace(wrapped, f"{start}{wrapped}{end}")
 
     def count_visual_tokens(self, ids: Tensor) -> int:
         """How many placeholders of visual features stand in `ids`."""
