@@ -21,8 +21,9 @@ from tests.support.family_parts import Size
 from rbft.video.clip import Clip
 from rbft.vlm.loading import load_model
 from rbft.vlm.model import VLM
+from rbft.vlm.parts import parts_of
 from rbft.vlm.processing import ClipProcessor
-from rbft.vlm.tuning import LoRA, Tuning, part_of
+from rbft.vlm.tuning import LoRA, Tuning
 
 FAMILIES = ("qwen2_5_vl", "smolvlm")
 CELL = 28  # pixels, along each side, of a visual token of the published Qwen2.5-VL
@@ -183,10 +184,10 @@ def random_model(folder: Path, device: str, dtype: torch.dtype, config: Any = No
 
 def describe_model(model: Any) -> dict[str, int]:
     """Parameters by part, adapters left out."""
-    found = {"language": 0, "projector": 0, "vision": 0}
+    found, parts = {"language": 0, "projector": 0, "vision": 0}, parts_of(model)
     for name, value in model.named_parameters():
         if "lora_" not in name:
-            found[part_of(f".{name}")] += value.numel()
+            found[parts[name]] += value.numel()
     return found
 
 

@@ -38,8 +38,9 @@ from rbft.training.module import VLMFineTuner
 from rbft.training.sharding import ShardedStrategy, require_direct, shard
 from rbft.vlm.master_weights import hold_in_float32
 from rbft.vlm.model import VLM
+from rbft.vlm.parts import parts_of
 from rbft.vlm.sharded import is_spread
-from rbft.vlm.tuning import FullFineTuning, LoRA, Tuning, load_trained, part_of, save_trained, trained_state
+from rbft.vlm.tuning import FullFineTuning, LoRA, Tuning, load_trained, save_trained, trained_state
 
 pytest_plugins = ["tests.support.run_fixtures"]
 
@@ -64,8 +65,9 @@ def mesh() -> Iterator[DeviceMesh]:
     dist.destroy_process_group()
 
 
-def spread_parts(vlm: torch.nn.Module) -> set[str]:
-    return {part_of(f".{name}") for name, value in vlm.named_parameters() if isinstance(value, DTensor)}
+def spread_parts(vlm: VLM) -> set[str]:
+    parts = parts_of(vlm.model)
+    return {parts[name] for name, value in vlm.model.named_parameters() if isinstance(value, DTensor)}
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from torch import nn
 
 from rbft.errors import ConfigError
 from rbft.training.optim import OptimSettings, configure, parameter_groups, rate_factor
+from rbft.vlm.parts import Part, parts_of
 from rbft.vlm.tuning import FullFineTuning, LoRA
 
 NAMES = {
@@ -24,6 +25,10 @@ NAMES = {
     "lm_head.weight": 2,
 }
 
+PARTS: dict[str, Part] = {
+    name: "language" if "visual" not in name else "projector" if "merger" in name else "vision" for name in NAMES
+}
+
 
 def parameters(frozen: tuple[str, ...] = ()) -> list[tuple[str, nn.Parameter]]:
     return [
@@ -32,9 +37,11 @@ def parameters(frozen: tuple[str, ...] = ()) -> list[tuple[str, nn.Parameter]]:
     ]
 
 
-def by_name(settings: OptimSettings, given: list[tuple[str, nn.Parameter]]) -> dict[str, tuple[float, float]]:
+def by_name(
+    settings: OptimSettings, given: list[tuple[str, nn.Parameter]], parts: dict[str, Part] | None = None
+) -> dict[str, tuple[float, float]]:
     names = {id(parameter): name for name, parameter in given}
-    groups = parameter_groups(settings, given)
+    groups = parameter_groups(settings, given, PARTS if parts is None else parts)
     found = [(names[id(p)], (group["lr"], group["weight_decay"])) for group in groups for p in group["params"]]
     assert len(found) == len(dict(found)), "a parameter stands in two groups"
     return dict(found)
@@ -62,15 +69,15 @@ def test_frozen_parameters_are_left_out():
     frozen = ("lm_head.weight", "model.visual.blocks.0.attn.qkv.weight")
     assert set(by_name(OptimSettings(), parameters(frozen))) == set(NAMES) - set(frozen)
     with pytest.raises(ConfigError, match=r"model\.tuning: nothing is trained"):
-        parameter_groups(OptimSettings(), parameters(tuple(NAMES)))
+        parameter_groups(OptimSettings(), parameters(tuple(NAMES)), PARTS)
 
 
 @pytest.mark.parametrize("tuning", [LoRA(projector="train"), FullFineTuning(projector="train", vision="train")])
 def test_parts_are_told_apart_inside_the_wrapped_model(family_folder: Callable[[str], Path], tuning):
     vlm = load(family_folder("qwen3_vl"), tuning).vlm
     settings = OptimSettings(lr=1.0, projector_lr=2.0, vision_lr=3.0)
-    found = by_name(settings, list(vlm.named_parameters()))
-    assert set(found) == {name for name, p in vlm.named_parameters() if p.requires_grad}
+    found = by_name(settings, list(vlm.model.named_parameters()), parts_of(vlm.model))
+    assert set(found) == {name for name, p in vlm.model.named_parameters() if p.requires_grad}
     for name, (rate, _) in found.items():
         part = 1.0 if "visual" not in name else 2.0 if "merger" in name else 3.0
         assert rate == part, name
@@ -100,7 +107,8 @@ def test_even_one_step_learns():
 def test_configured_optimiser_follows_the_schedule_by_steps():
     model = nn.Linear(2, 2)
     settings = OptimSettings(lr=0.1, warmup=0.5, betas=(0.8, 0.9), eps=1e-3, schedule="constant")
-    configured = configure(settings, model, total_steps=4)
+    groups = parameter_groups(settings, model.named_parameters(), {"weight": "language", "bias": "language"})
+    configured = configure(settings, groups, total_steps=4)
     optimizer, schedule = configured["optimizer"], configured["lr_scheduler"]["scheduler"]
     assert configured["lr_scheduler"]["interval"] == "step"
     assert (optimizer.defaults["betas"], optimizer.defaults["eps"]) == ((0.8, 0.9), 1e-3)

@@ -17,8 +17,13 @@ from rbft.vlm.batch import Item, PromptInputs, collate
 from rbft.vlm.feature_cache import FeatureCache
 from rbft.vlm.generation import generate
 from rbft.vlm.label_scorer import LabelScorer
+from rbft.vlm.loading import bare_model, load_config, load_model
+from rbft.vlm.lora_targets import adapter_targets, language_layers
+from rbft.vlm.model import VLM
+from rbft.vlm.parts import parts_of
 from rbft.vlm.prompt import Prompt
 from rbft.vlm.shared_prefix import answer_logits
+from rbft.vlm.tuning import LoRA, trained_state
 
 QUESTION, OTHER = "Which action does this video show?", "Describe the video."
 LABELS = ("push", "push up", "the person jumps over a wooden door")
@@ -135,3 +140,67 @@ def test_text_alone_scores_what_full_passes_do(model):
         log_probs = logits[len(prompt.ids) - 1 : -1].log_softmax(-1)
         expected.append(log_probs.gather(1, target.unsqueeze(1)).sum())
     near(model.scores([prompt])[0], torch.stack(expected))
+
+
+# layers that get no adapter by default: their names are those of experts to PEFT
+WITHOUT = {"glm4v_moe": {"gate_proj", "up_proj", "down_proj"}}
+
+
+def test_every_linear_layer_of_the_language_model_gets_an_adapter(model):
+    bare = bare_model(load_config(str(model.folder), None))
+    layers = set(language_layers(bare))
+    without = layers - set(adapter_targets(bare, None).layers)
+    name = bare.config.model_type
+    assert {layer.rpartition(".")[2] for layer in without} == WITHOUT.get(name, set())
+
+
+def test_what_is_frozen_is_all_that_makes_features_of_pixels(model):
+    parts = parts_of(model.loaded.vlm.base)
+    assert set(parts.values()) == {"language", "projector", "vision"}
+    # a pass over text reaches the language model alone
+    reached = {name: value for name, value in model.loaded.vlm.base.named_parameters() if parts[name] != "language"}
+    ids = torch.arange(40, 50).unsqueeze(0)
+    model.loaded.vlm.base(input_ids=ids).logits.sum().backward()
+    assert all(value.grad is None for value in reached.values())
+    assert any(value.grad is not None for value in model.loaded.vlm.base.parameters())
+    model.loaded.vlm.base.zero_grad(set_to_none=True)
+
+
+@pytest.mark.slow
+def test_a_step_trains_every_adapter_and_checkpointing_changes_nothing(model):
+    gradients = []
+    question = model.loaded.processor.another(Prompt(OTHER), model.prompts[0])
+    batch = collate([[Item(0, model.prompts[0], model.targets[0]), Item(0, question, model.targets[2])]])
+    for checkpointing in (False, True):
+        plain = load_model(str(model.folder), None, "float32", None)
+        if checkpointing:
+            plain.gradient_checkpointing_enable({"use_reentrant": False})
+        torch.manual_seed(0)
+        tuned = LoRA(rank=2, dropout=0.0).apply(plain)
+        vlm = VLM(tuned.train(), model.loaded.processor.pad_id, model.loaded.processor.end_ids)
+        answer_logits(vlm, batch).log_probs().sum().neg().backward()
+        trained = {name: value for name, value in tuned.named_parameters() if value.requires_grad}
+        assert all("lora_" in name for name in trained)
+        assert all(value.grad is not None and value.grad.any() for name, value in trained.items() if "lora_B" in name)
+        gradients.append({name: value.grad for name, value in trained.items()})
+    largest = max(float(value.abs().max()) for value in gradients[0].values())
+    for name, value in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], value, rtol=1e-3, atol=1e-4 * largest)
+
+
+@pytest.mark.slow
+def test_a_merged_model_scores_the_same_once_it_is_saved_and_loaded(model, tmp_path):
+    tuned = LoRA(rank=2).apply(load_model(str(model.folder), None, "float32", None)).eval()
+    generator = torch.Generator().manual_seed(0)
+    for value in trained_state(tuned).values():
+        value.add_(0.02 * torch.randn(value.shape, generator=generator))
+    processor = model.loaded.processor
+    with torch.no_grad():
+        expected = LabelScorer(model.targets)(VLM(tuned, processor.pad_id, processor.end_ids), model.prompts)
+    assert float((expected - model.naive).abs().max()) > 0.01, "the adapter must matter"
+    tuned.merge_and_unload().save_pretrained(tmp_path)
+    processor.save(str(tmp_path))
+    again = load(tmp_path)
+    with torch.no_grad():
+        found = LabelScorer(model.targets)(again.vlm, [again.inputs(QUESTION, clip) for clip in CLIPS])
+    assert float((found - expected).abs().max()) < 1e-3

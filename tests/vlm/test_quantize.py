@@ -15,9 +15,10 @@ from tests.support.runs import fit, write_experiment
 from rbft.errors import ConfigError
 from rbft.training.module import VLMFineTuner
 from rbft.vlm import quantize
-from rbft.vlm.loading import load_config, load_model
+from rbft.vlm.loading import bare_model, load_config, load_model
 from rbft.vlm.model import VLM
-from rbft.vlm.tuning import FullFineTuning, LoRA, load_trained, part_of, save_trained
+from rbft.vlm.parts import parts_of
+from rbft.vlm.tuning import FullFineTuning, LoRA, load_trained, save_trained
 
 pytest_plugins = ["tests.support.run_fixtures"]
 
@@ -69,12 +70,12 @@ def test_the_language_model_alone(
 ) -> None:
     seen: list[dict[str, Any]] = []
     monkeypatch.setattr("transformers.BitsAndBytesConfig", lambda **settings: seen.append(settings))
-    quantize.quantized(load_config(str(family_folder(family)), None))
+    quantize.quantized(bare_model(load_config(str(family_folder(family)), None)))
     whole = set(seen[0]["llm_int8_skip_modules"])
     model = load(family_folder(family)).vlm.base
     linear = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
     left = [name for name in linear if name not in whole]
-    assert left and {part_of(f".{name}") for name in left} == {"language"}
+    assert left and {parts_of(model)[f"{name}.weight"] for name in left} == {"language"}
     assert all("layers." in name for name in left), "the head stays whole"
     assert seen[0]["bnb_4bit_quant_type"] == "nf4" and seen[0]["bnb_4bit_compute_dtype"] == torch.bfloat16
 
@@ -90,8 +91,8 @@ def test_adapters_over_weights_in_4_bits(family_folder: Callable[[str], Path], t
         return VLM(tuning.apply(model), whole.processor.pad_id, whole.processor.end_ids)
 
     vlm = quantised()
-    small = [name for name, module in vlm.named_modules() if isinstance(module, bitsandbytes.nn.Linear4bit)]
-    assert small and {part_of(f".{name}") for name in small} == {"language"}
+    small = [name for name, module in vlm.model.named_modules() if isinstance(module, bitsandbytes.nn.Linear4bit)]
+    assert small and {parts_of(vlm.model)[f"{name}.weight"] for name in small} == {"language"}
     losses = []
     optimizer = torch.optim.AdamW([value for value in vlm.parameters() if value.requires_grad], lr=1e-2)
     for _ in range(5):

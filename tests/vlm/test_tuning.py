@@ -14,7 +14,8 @@ from torch import nn
 
 from rbft.errors import ConfigError, StageError
 from rbft.vlm.loading import load_model
-from rbft.vlm.tuning import FullFineTuning, LoRA, Tuning, load_trained, part_of, save_trained, trained_state
+from rbft.vlm.parts import parts_of
+from rbft.vlm.tuning import FullFineTuning, LoRA, Tuning, load_trained, save_trained, trained_state
 
 # written out by family, so that a family whose names change shows up
 PROJECTOR = {
@@ -69,8 +70,10 @@ def same(one: nn.Module, other: nn.Module) -> bool:
 
 
 def test_every_parameter_belongs_to_the_right_part(family, source):
-    names = [name for name, _ in load_model(source, None, "float32", None).named_parameters()]
-    assert {name: part_of(f".{name}") for name in names} == {name: part(family, name) for name in names}
+    model = load_model(source, None, "float32", None)
+    names = [name for name, _ in model.named_parameters()]
+    found = parts_of(model)
+    assert {name: found[name] for name in names} == {name: part(family, name) for name in names}
     counts = [sum(part(family, name) == p for name in names) for p in ("language", "projector", "vision")]
     assert all(counts), counts
 
@@ -209,6 +212,83 @@ def test_targets_choose_the_layers(qwen):
     assert len(trained_state(model)) == 2
     assert all(".layers.1.self_attn.q_proj.lora_" in name for name in trained_state(model))
     assert sum(value.numel() for value in trained_state(model).values()) == 2 * 64 + 2 * 64
+
+
+@pytest.mark.parametrize(
+    ("targets", "message"),
+    [
+        (".*", "reaches 'model', a Qwen2_5_VLModel; only linear layers get adapters"),
+        (".*embed_tokens", "reaches 'model.language_model.embed_tokens', a Embedding"),
+        (r".*\.(q_proj|.*norm)", "a Qwen2_5_VLRMSNorm; only linear layers"),
+        (r".*\.patch_embed\.proj", "reaches 'model.visual.patch_embed.proj', a Conv3d"),
+    ],
+)
+def test_what_no_adapter_can_be_added_to_is_refused(qwen, targets, message):
+    with pytest.raises(ConfigError, match=message):
+        tuned(qwen, LoRA(targets=targets))
+
+
+def test_an_adapter_in_a_head_of_its_own_is_saved_loaded_and_merged(qwen, tmp_path):
+    tuning = LoRA(rank=2, targets="lm_head|.*q_proj")
+    model = tuned(qwen, tuning).eval()
+    for value in trained_state(model).values():
+        value.add_(0.02)
+    save_trained(model, tmp_path)
+    fresh = tuned(qwen, tuning)
+    load_trained(fresh, tmp_path)
+    assert same(fresh, model)
+    ids = torch.arange(40, 60).unsqueeze(0)
+    with torch.no_grad():
+        expected = model(input_ids=ids).logits
+        torch.testing.assert_close(model.merge_and_unload()(input_ids=ids).logits, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_an_adapter_in_a_head_that_shares_its_weights_is_refused(qwen):
+    model = load_model(qwen, None, "float32", None)
+    model.lm_head.weight = model.get_input_embeddings().weight
+    with pytest.raises(ConfigError, match="reaches the head, which shares its weights with the token embeddings"):
+        LoRA(targets="lm_head|.*q_proj").apply(model)
+
+
+@pytest.mark.parametrize("part", ["projector", "vision"])
+def test_a_part_is_trained_whole_or_by_adapters(qwen, part):
+    name = {"projector": r".*merger\.mlp\.0", "vision": r".*blocks\.0\.attn\.qkv"}[part]
+    assert len(trained_state(tuned(qwen, LoRA(targets=name)))) == 2
+    with pytest.raises(ConfigError, match=f"trained whole; leave {part} frozen or its layers out"):
+        tuned(qwen, LoRA(targets=name, **{part: "train"}))
+
+
+@pytest.mark.parametrize("family", ["qwen3_5_moe", "ernie4_5_vl_moe"])
+def test_adapters_of_experts_are_saved_loaded_and_merged(family, family_folder, tmp_path):
+    source, tuning = str(family_folder(family)), LoRA(rank=2, dropout=0.0, experts="train")
+    model = tuned(source, tuning).eval()
+    assert any("experts" in name for name in trained_state(model))
+    assert not any("conv1d" in name for name in trained_state(model))
+    for value in trained_state(model).values():
+        value.add_(0.02)
+    save_trained(model, tmp_path)
+    fresh = tuned(source, tuning)
+    load_trained(fresh, tmp_path)
+    assert same(fresh, model)
+    ids = torch.arange(40, 60).unsqueeze(0)
+    with torch.no_grad():
+        expected = model(input_ids=ids).logits
+        torch.testing.assert_close(model.merge_and_unload()(input_ids=ids).logits, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_adapters_of_experts_need_experts_and_no_dropout(qwen, family_folder):
+    with pytest.raises(ConfigError, match=r"model\.tuning\.experts: this model has no stacks of experts"):
+        tuned(qwen, LoRA(dropout=0.0, experts="train"))
+    with pytest.raises(ConfigError, match=r"cannot drop inputs; set model\.tuning\.dropout to 0"):
+        tuned(str(family_folder("qwen3_vl_moe")), LoRA(experts="train"))
+
+
+def test_layers_whose_names_peft_keeps_for_experts_are_left_out_or_refused(family_folder):
+    source = str(family_folder("glm4v_moe"))
+    names = {name.split(".lora_")[0].rpartition(".")[2] for name in trained_state(tuned(source, LoRA()))}
+    assert names == {"q_proj", "k_proj", "v_proj", "o_proj"}
+    with pytest.raises(ConfigError, match="keeps for the experts of this family; leave the layers named down_proj, g"):
+        tuned(source, LoRA(targets=r".*\.(q_proj|gate_proj)"))
 
 
 @pytest.mark.parametrize(("key", "other"), [("lora_alpha", LoRA(rank=4, alpha=8)), ("r", LoRA(rank=2, alpha=32))])

@@ -15,7 +15,7 @@ from rbft.errors import ConfigError, ModelError
 from rbft.files import read_json, write_json
 from rbft.predict.model import WarmModel
 from rbft.video.clip import Clip
-from rbft.vlm.loading import load_config, model_source
+from rbft.vlm.loading import bare_model, load_config, model_source
 from rbft.vlm.model import VLM
 from rbft.vlm.processing import ClipProcessor
 from rbft.vlm.quantize import quantized
@@ -172,7 +172,7 @@ def _reload(model: WarmModel, form: Form, folder: Path, dtype: str) -> VLM:
     if module.attention is not None:
         options["attn_implementation"] = module.attention
     if form == "adapter" and module.quantize != "none":
-        options["quantization_config"] = quantized(config)
+        options["quantization_config"] = quantized(bare_model(config))
     loaded: Any = AutoModelForImageTextToText.from_pretrained(str(folder), **options)
     vlm = VLM(loaded, model.processor.pad_id, model.processor.end_ids).eval()
     # weights in 4 bits are on the device already, and cannot be moved

@@ -16,6 +16,7 @@ from rbft.pipeline.requirements import (
     require_quantize,
     require_scaled_gradients,
     require_selections,
+    require_tuning,
     require_videos,
 )
 from rbft.pipeline.stage_cli import StageCLI
@@ -51,6 +52,7 @@ def prepare(experiment: Experiment, console: Console) -> list[Prepared]:
     loaded = {model: ClipProcessor(*model) for model in dict.fromkeys(models)}
     for stage, cli in zip(experiment.stages, clis, strict=True):
         require_scaled_gradients(stage, cli)
+    require_tuning(clis)
     processors = [loaded[model] for model in models]
     datas: list[VideoDataModule] = [cli.datamodule for cli in clis]
     for data, processor in zip(datas, processors, strict=True):

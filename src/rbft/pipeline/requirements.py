@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from rbft.errors import ConfigError, DataError
-from rbft.vlm.loading import load_config, weights_dtype
+from rbft.vlm.loading import bare_model, load_config, weights_dtype
 from rbft.vlm.quantize import require_quantizable
 
 if TYPE_CHECKING:
@@ -50,6 +50,17 @@ def require_scaled_gradients(stage: Stage, cli: StageCLI) -> None:
                 f"model.dtype: the stage {stage.name!r} would train in float16, in which gradients vanish. Set "
                 "trainer.precision to 16-mixed, which scales them, or model.dtype to bfloat16 or float32."
             )
+
+
+def require_tuning(clis: Sequence[StageCLI]) -> None:
+    """Refuse a tuning that does not go with its model, which is built without its weights to see.
+
+    Raises:
+        ConfigError: Names the key.
+    """
+    for name, revision, tuning in dict.fromkeys((cli.model.name, cli.model.revision, cli.model.tuning) for cli in clis):
+        with torch.device("meta"):
+            tuning.apply(bare_model(load_config(name, revision)))
 
 
 def require_quantize(cli: StageCLI) -> None:

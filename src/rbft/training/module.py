@@ -25,7 +25,7 @@ from rbft.rationales.store import RationaleStore
 from rbft.rationales.writer import Attempt, RationaleWriter
 from rbft.training.best import Selection
 from rbft.training.fitting import Fitting
-from rbft.training.optim import OptimSettings, configure
+from rbft.training.optim import OptimSettings, configure, parameter_groups
 from rbft.training.pooling import FeaturePool
 from rbft.training.sharding import shard
 from rbft.vlm.batch import Batch
@@ -34,6 +34,7 @@ from rbft.vlm.label_scorer import Scoring
 from rbft.vlm.loading import DType, load_model
 from rbft.vlm.master_weights import hold_in_float32
 from rbft.vlm.model import VLM
+from rbft.vlm.parts import parts_of
 from rbft.vlm.processing import ClipProcessor
 from rbft.vlm.quantize import Quantize
 from rbft.vlm.reference import Reference, base_state
@@ -223,7 +224,9 @@ class VLMFineTuner(Fitting):
         # counted here: the trainer's own estimate builds a loader and loses a resumed loader's place
         steps = self.trainer.datamodule.steps_per_epoch(self.trainer.world_size)  # type: ignore[attr-defined]
         total = self.trainer.max_steps if self.trainer.max_steps > 0 else steps * (self.trainer.max_epochs or 1)
-        return configure(self.optim, self.ready, total)
+        model = self.ready.model
+        groups = parameter_groups(self.optim, model.named_parameters(), parts_of(model))
+        return configure(self.optim, groups, total)
 
     # -- scoring the closed set of labels (validation and test)
 

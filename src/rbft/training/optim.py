@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,7 +12,7 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
 from rbft.errors import ConfigError
-from rbft.vlm.tuning import part_of
+from rbft.vlm.parts import Part
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,9 @@ def rate_factor(settings: OptimSettings, total_steps: int) -> Callable[[int], fl
     return factor
 
 
-def parameter_groups(settings: OptimSettings, parameters: Iterable[tuple[str, nn.Parameter]]) -> list[dict[str, Any]]:
+def parameter_groups(
+    settings: OptimSettings, parameters: Iterable[tuple[str, nn.Parameter]], parts: Mapping[str, Part]
+) -> list[dict[str, Any]]:
     """Trained parameters by part of the model and by whether they decay."""
     rates = {
         "language": settings.lr,
@@ -73,7 +75,7 @@ def parameter_groups(settings: OptimSettings, parameters: Iterable[tuple[str, nn
     groups: dict[tuple[str, bool], dict[str, Any]] = {}
     for name, parameter in parameters:
         if parameter.requires_grad:
-            part, decays = part_of(f".{name}"), parameter.ndim > 1
+            part, decays = parts[name], parameter.ndim > 1
             group = groups.setdefault(
                 (part, decays),
                 {"params": [], "lr": rates[part], "weight_decay": settings.weight_decay if decays else 0.0},
@@ -84,8 +86,8 @@ def parameter_groups(settings: OptimSettings, parameters: Iterable[tuple[str, nn
     return [groups[key] for key in sorted(groups)]
 
 
-def configure(settings: OptimSettings, model: nn.Module, total_steps: int) -> dict[str, Any]:
-    """Optimiser and schedule in Lightning's format."""
-    optimizer = AdamW(parameter_groups(settings, model.named_parameters()), betas=settings.betas, eps=settings.eps)
+def configure(settings: OptimSettings, groups: list[dict[str, Any]], total_steps: int) -> dict[str, Any]:
+    """Optimiser and schedule in Lightning's format, for `parameter_groups`."""
+    optimizer = AdamW(groups, betas=settings.betas, eps=settings.eps)
     scheduler = LambdaLR(optimizer, rate_factor(settings, total_steps))
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModelForImageTextToText
+from transformers import PreTrainedModel
 
 from rbft.errors import ModelError
-from rbft.vlm.loading import DType, load_config, weights_dtype
+from rbft.vlm.loading import DType, bare_model, load_config, weights_dtype
 from rbft.vlm.master_weights import hold_in_float32
-from rbft.vlm.tuning import LoRA, Part, Tuning, part_of
+from rbft.vlm.parts import Part, parts_of
+from rbft.vlm.tuning import LoRA, Tuning
 
 
 @dataclass(frozen=True)
@@ -247,17 +250,18 @@ def model_size(
     config: Any = load_config(vlm, revision)
     text = config.get_text_config()
     number = weights_dtype(config, dtype)
+    model: Any = bare_model(config, number)
     with torch.device("meta"):
-        model: Any = AutoModelForImageTextToText.from_config(config, dtype=number)
         linear = _linear_parameters(model)
         tuned: Any = tuning.apply(model)
         loaded_bytes = _bytes(dict(tuned.named_parameters()))
         half = hold_in_float32(tuned) is not None or mixed
     parameters = dict(tuned.named_parameters())
     trained = {name: value for name, value in parameters.items() if value.requires_grad}
-    trained_parts = frozenset(part_of(f".{name}") for name in trained)
+    parts = parts_of(tuned)
+    trained_parts = frozenset(parts[name] for name in trained)
     reached: set[Part] = {"language", *(("vision", "projector") if trained_parts & {"vision", "projector"} else ())}
-    gates = {part_of(f".{name}.") for name, _ in model.named_modules() if name.endswith("gate_proj")}
+    gates = {part for name, part in parts.items() if re.search(r"\.gate_(up_)?proj\.", name)}
     try:
         language = _language(text, linear["language"], "language" in gates)
         vision, patch_values = _vision(config.vision_config, linear["vision"], "vision" in gates)
@@ -274,7 +278,7 @@ def model_size(
         trained_parameters=sum(value.numel() for value in trained.values()),
         trained_bytes=_bytes(trained),
         master_bytes=_bytes(parameters) - loaded_bytes,
-        half_copies=_half_copies(model, reached) if half else 0,
+        half_copies=_half_copies(tuned, parts, reached) if half else 0,
         trained_tensors=len(trained),
         trained_parts=trained_parts,
         element=2 if mixed else number.itemsize,
@@ -309,20 +313,20 @@ def _bytes(parameters: dict[str, nn.Parameter]) -> int:
     return sum(value.numel() * value.element_size() for value in parameters.values())
 
 
-def _half_copies(model: nn.Module, parts: set[Part]) -> int:
+def _half_copies(model: nn.Module, parts: Mapping[str, Part], reached: set[Part]) -> int:
     """Bytes of the copies that autocast keeps for the backward pass: of products' weights that are in float32."""
     return sum(
         2 * module.weight.numel()
         for name, module in model.named_modules()
-        if isinstance(module, _PRODUCTS) and module.weight.dtype == torch.float32 and part_of(f".{name}.") in parts
+        if isinstance(module, _PRODUCTS) and module.weight.dtype == torch.float32 and parts[f"{name}.weight"] in reached
     )
 
 
-def _linear_parameters(model: nn.Module) -> dict[Part, int]:
+def _linear_parameters(model: PreTrainedModel) -> dict[Part, int]:
     """Weights that tokens are multiplied with, by part of the model; the head is counted where it is used."""
     found: dict[Part, int] = {"language": 0, "projector": 0, "vision": 0}
-    head = getattr(model, "lm_head", None)
+    head, parts = model.get_output_embeddings(), parts_of(model)
     for name, module in model.named_modules():
         if isinstance(module, _PRODUCTS) and module is not head:
-            found[part_of(f".{name}.")] += module.weight.numel()
+            found[parts[f"{name}.weight"]] += module.weight.numel()
     return found

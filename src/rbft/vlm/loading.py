@@ -129,6 +129,21 @@ def weights_dtype(config: PretrainedConfig, dtype: DType) -> torch.dtype:
     return torch.float32 if found is None else found
 
 
+def bare_model(config: PretrainedConfig, dtype: torch.dtype | None = None) -> PreTrainedModel:
+    """The model without its weights, which take no memory.
+
+    Args:
+        config: The model's.
+        dtype: Of the weights; None: as the configuration says.
+    """
+    import torch
+    from transformers import AutoModelForImageTextToText
+
+    with torch.device("meta"):
+        model: PreTrainedModel = AutoModelForImageTextToText.from_config(config, dtype=dtype)
+    return model
+
+
 def load_processor(vlm: str, revision: str | None) -> Any:
     """The model's processor, checked to take video; reads no weights.
 
@@ -219,7 +234,7 @@ def load_model(
     if attn_implementation is not None:
         options["attn_implementation"] = attn_implementation
     if quantize != "none":
-        options["quantization_config"] = quantized(options["config"])
+        options["quantization_config"] = quantized(bare_model(options["config"]))
     try:
         loaded: Any = AutoModelForImageTextToText.from_pretrained(
             model_source(vlm), revision=revision, output_loading_info=True, **options

@@ -19,6 +19,7 @@ from rbft.vlm.feature_cache import FeatureCache, weights_digest
 from rbft.vlm.finite import require_finite
 from rbft.vlm.last_layer import read_at
 from rbft.vlm.master_weights import convert_between
+from rbft.vlm.parts import parts_of
 from rbft.vlm.reference import Reference
 from rbft.vlm.tree import TokenTree
 from rbft.vlm.visual_features import POSITION_KEYS, encoded_clip, modality_of, together
@@ -103,11 +104,9 @@ class VLM(nn.Module):
 
     def _vision_state(self) -> dict[str, Tensor]:
         """Parameters and buffers of all that turns pixels into features, by name."""
-        head = self.base.get_output_embeddings()
-        parts = [self.base.get_decoder(), *([] if head is None else [head])]
-        language = {id(value) for part in parts for value in (*part.parameters(), *part.buffers())}
+        parts = parts_of(self.base)
         state = (*self.base.named_parameters(), *self.base.named_buffers())
-        return {name: value for name, value in state if id(value) not in language}
+        return {name: value for name, value in state if parts[name] != "language"}
 
     def vision_digest(self, *computing: object) -> str:
         """A hash of all that decides what features pixels become: weights as they are now, and settings.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from rbft.errors import ConfigError
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig
+    from transformers import PreTrainedModel
 
 Quantize = Literal["none", "4bit"]
 
@@ -35,21 +35,19 @@ def require_quantizable(quantize: Quantize, *, on_gpu: bool) -> None:
         raise ConfigError(f"model.quantize: {quantize} needs an NVIDIA GPU, and this run has none; leave it out.")
 
 
-def quantized(config: PretrainedConfig) -> Any:
+def quantized(bare: PreTrainedModel) -> Any:
     """How `from_pretrained` shall read a model: linear layers of the language model in 4-bit NormalFloat.
 
     Vision tower, projector, embeddings and head stay as they are: they hold few of the weights, and what they compute
     is fed to everything else. Products are computed in bfloat16.
 
     Args:
-        config: The model's.
+        bare: The model, without its weights.
     """
     import torch
     from torch import nn
-    from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
+    from transformers import BitsAndBytesConfig
 
-    with torch.device("meta"):
-        bare: Any = AutoModelForImageTextToText.from_config(config)
     language = set(bare.get_decoder().modules())
     whole = [name for name, module in bare.named_modules() if isinstance(module, nn.Linear) and module not in language]
     return BitsAndBytesConfig(

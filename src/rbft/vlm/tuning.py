@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import Linear
 from peft.utils import get_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -18,22 +20,12 @@ from transformers import PreTrainedModel
 
 from rbft.errors import ConfigError, StageError
 from rbft.files import read_json, replacing
+from rbft.vlm.lora_targets import adapter_targets, expert_stacks
+from rbft.vlm.parts import Part, parts_of
 
-Part = Literal["language", "projector", "vision"]
 Training = Literal["frozen", "train"]
 
-LANGUAGE_LINEAR = r".*\.(language_model|text_model)\..*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
-_PROJECTOR = re.compile(r"\.(merger|deepstack_merger_list|multi_modal_projector|connector)\.|\.image_newline$")
 _TRAINED = "trained.safetensors"
-
-
-def part_of(name: str) -> Part:
-    """The part of the model a parameter belongs to, by its name in any of the supported families."""
-    if _PROJECTOR.search(name):
-        return "projector"
-    if re.search(r"\.(visual|vision_tower|vision_model)\.", name):
-        return "vision"
-    return "language"
 
 
 class Tuning(ABC):
@@ -52,7 +44,10 @@ class LoRA(Tuning):
         rank: Rank of each adapter.
         alpha: Scale; the adapter's output is multiplied by alpha / rank.
         dropout: On the adapter's input.
-        targets: Regular expression over the full module names that get an adapter.
+        targets: Regular expression over the whole names of the linear layers that get an adapter; None: all of the
+            language model.
+        experts: Whether its stacks of experts get adapters, too. In each pass a whole stack is computed anew, which
+            costs memory and time of the size of all experts.
         projector: Whether the projector is trained, in full.
         vision: Whether the vision tower is trained, in full.
     """
@@ -60,13 +55,14 @@ class LoRA(Tuning):
     rank: int = 16
     alpha: int = 32
     dropout: float = 0.05
-    targets: str = LANGUAGE_LINEAR
+    targets: str | None = None
+    experts: Training = "frozen"
     projector: Training = "frozen"
     vision: Training = "frozen"
 
     def __post_init__(self) -> None:
         try:
-            re.compile(self.targets)
+            re.compile(self.targets or "")
         except re.error as error:
             raise ConfigError(f"model.tuning.targets: {self.targets!r} is no regular expression: {error}") from error
         if self.rank < 1 or not 0 <= self.dropout < 1:
@@ -74,25 +70,39 @@ class LoRA(Tuning):
 
     def apply(self, model: PreTrainedModel) -> PeftModel:
         """Freeze the model and add adapters."""
-        names = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-        if not any(re.fullmatch(self.targets, name) for name in names):
+        parts = parts_of(model)
+        trained = _asked_for(parts, {"language": "frozen", "projector": self.projector, "vision": self.vision})
+        chosen = adapter_targets(model, self.targets)
+        if both := [f"{name}.weight" for name in chosen.layers if f"{name}.weight" in trained]:
             raise ConfigError(
-                f"model.tuning.targets: {self.targets!r} matches no linear layer; one is named {names[-1]!r}."
+                f"model.tuning.targets: {self.targets!r} reaches {both[0]!r}, which is trained whole; leave "
+                f"{parts[both[0]]} frozen or its layers out of the expression."
             )
+        experts = expert_stacks(model) if self.experts == "train" else []
+        if self.experts == "train" and not experts:
+            raise ConfigError("model.tuning.experts: this model has no stacks of experts; leave them frozen.")
+        if experts and self.dropout:
+            raise ConfigError("model.tuning.experts: their adapters cannot drop inputs; set model.tuning.dropout to 0.")
         config = LoraConfig(
             r=self.rank,
             lora_alpha=self.alpha,
             lora_dropout=self.dropout,
-            target_modules=self.targets,
+            target_modules=chosen.expression,
+            target_parameters=experts or None,
             bias="none",
         )
         wrapped = get_peft_model(model, config)
+        adapted = {name for name, module in model.named_modules() if isinstance(module, Linear)}
+        if adapted != set(chosen.layers):
+            odd = sorted(adapted ^ set(chosen.layers))[0]
+            raise ConfigError(
+                f"model.tuning.targets: PEFT reads {chosen.expression!r} otherwise for this family and disagrees about "
+                f"{odd!r}; leave it out."
+            )
         for name, parameter in wrapped.named_parameters():
             if "lora_" not in name:
-                part = part_of(name)
-                parameter.requires_grad_(
-                    (part == "projector" and self.projector == "train") or (part == "vision" and self.vision == "train")
-                )
+                bare = name.removeprefix("base_model.model.").replace(".base_layer.", ".")
+                parameter.requires_grad_(bare in trained)
         return wrapped
 
 
@@ -112,10 +122,23 @@ class FullFineTuning(Tuning):
 
     def apply(self, model: PreTrainedModel) -> PreTrainedModel:
         """Freeze and unfreeze the parts."""
-        trained = {"language": self.language, "projector": self.projector, "vision": self.vision}
+        asked: dict[Part, Training] = {"language": self.language, "projector": self.projector, "vision": self.vision}
+        trained = _asked_for(parts_of(model), asked)
         for name, parameter in model.named_parameters():
-            parameter.requires_grad_(trained[part_of(f".{name}")] == "train")
+            parameter.requires_grad_(name in trained)
         return model
+
+
+def _asked_for(parts: Mapping[str, Part], asked: Mapping[Part, Training]) -> set[str]:
+    """Names of the weights in the parts that are to be trained whole.
+
+    Raises:
+        ConfigError: There is no such part in the model.
+    """
+    for part, training in asked.items():
+        if training == "train" and part not in parts.values():
+            raise ConfigError(f"model.tuning.{part}: this model has no weights of its own for it; leave it frozen.")
+    return {name for name, part in parts.items() if asked[part] == "train"}
 
 
 def trained_state(model: nn.Module) -> dict[str, Tensor]:
@@ -138,7 +161,9 @@ def save_trained(model: PreTrainedModel | PeftModel, folder: Path, *, write: boo
             model.peft_config["default"].inference_mode = True
             model.peft_config["default"].save_pretrained(str(folder))
             model.peft_config["default"].inference_mode = False
-        _save(get_peft_model_state_dict(model), folder / "adapter_model.safetensors", write)
+        # a head with an adapter would bring its own weights along
+        state = get_peft_model_state_dict(model, save_embedding_layers=False)
+        _save(state, folder / "adapter_model.safetensors", write)
     whole = {name: value for name, value in trained_state(model).items() if "lora_" not in name}
     if whole:
         _save(whole, folder / _TRAINED, write)

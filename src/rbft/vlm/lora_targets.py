@@ -1,0 +1,99 @@
+"""Which layers of a model get a LoRA adapter: all linear ones of its language model, or those that are named."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from peft import LoraConfig
+from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers, get_model_conversion_mapping
+from torch import nn
+from transformers import PreTrainedModel
+
+from rbft.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What gets an adapter, as PEFT is told.
+
+    Args:
+        expression: Regular expression over the names of linear layers.
+        layers: Names of those layers.
+    """
+
+    expression: str
+    layers: tuple[str, ...]
+
+
+def adapter_targets(model: PreTrainedModel, expression: str | None) -> Targets:
+    """The layers that a setting means in a model.
+
+    Args:
+        model: May be on the meta device.
+        expression: As `LoRA.targets`.
+
+    Raises:
+        ConfigError: It names nothing, or something that an adapter cannot be added to, trained and merged into.
+    """
+    linear = {name for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    taken = _taken_for_experts(model)
+    if expression is None:
+        leaves = sorted({name.rpartition(".")[2] for name in language_layers(model)} - taken)
+        decoder = next(name for name, module in model.named_modules() if module is model.get_decoder())
+        expression = rf"{re.escape(decoder)}\.(.*\.)?({'|'.join(map(re.escape, leaves))})"
+    key = f"model.tuning.targets: {expression!r}"
+    matched = {name for name, _ in model.named_modules() if name and re.fullmatch(expression, name)}
+    if other := sorted(matched - linear):
+        raise ConfigError(
+            f"{key} reaches {other[0]!r}, a {type(model.get_submodule(other[0])).__name__}; only linear layers get "
+            "adapters."
+        )
+    if lost := sorted(name for name in matched if name.rpartition(".")[2] in taken):
+        raise ConfigError(
+            f"{key} reaches {lost[0]!r}, whose name PEFT keeps for the experts of this family; leave the layers named "
+            f"{', '.join(sorted(taken))} out."
+        )
+    head = model.get_output_embeddings()
+    tied = head is not None and head.weight is model.get_input_embeddings().weight
+    if tied and any(model.get_submodule(name) is head for name in matched):
+        raise ConfigError(
+            f"{key} reaches the head, which shares its weights with the token embeddings of this model: an adapter "
+            "in it could not be merged. Leave it out."
+        )
+    if not matched:
+        raise ConfigError(f"{key} matches no linear layer; one is named {sorted(language_layers(model))[-1]!r}.")
+    return Targets(expression, tuple(sorted(matched)))
+
+
+def language_layers(model: PreTrainedModel) -> list[str]:
+    """Names of all linear layers of the language model, without its head."""
+    inside = {id(module) for module in model.get_decoder().modules()}
+    return [n for n, module in model.named_modules() if isinstance(module, nn.Linear) and id(module) in inside]
+
+
+def expert_stacks(model: PreTrainedModel) -> list[str]:
+    """Names of the weights that hold all experts of a layer of the language model, as one tensor."""
+    inside = {id(module) for module in model.get_decoder().modules()}
+    return [
+        f"{name}.{weight}"
+        for name, module in model.named_modules()
+        if id(module) in inside and not isinstance(module, nn.Conv1d)
+        for weight, value in module.named_parameters(recurse=False)
+        if value.ndim == 3
+    ]
+
+
+def _taken_for_experts(model: PreTrainedModel) -> set[str]:
+    """Last names of linear layers that PEFT takes for experts of this family, which it adapts by other means."""
+    conversions = get_model_conversion_mapping(model)
+    taken = set()
+    for leaf in {name.rpartition(".")[2] for name in language_layers(model)}:
+        config = LoraConfig(target_modules=[leaf])
+        try:
+            convert_peft_config_for_transformers(config, model=model, conversions=conversions)
+        except ValueError:
+            taken.add(leaf)  # one of several that it takes together
+        else:
+            taken |= {leaf} if config.target_parameters else set()
+    return taken
