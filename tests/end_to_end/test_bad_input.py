@@ -122,6 +122,14 @@ def test_model_folder_that_is_not_there(attempt: Try, tmp_path: Path) -> None:
     assert_says(attempt("--model.vlm", tmp_path / "absent"), FAILED, "model.vlm", tmp_path / "absent")
 
 
+def test_adapters_that_could_not_be_saved_or_merged(attempt: Try, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rbft.pipeline.prepare.inspect_videos", lambda *_: pytest.fail("no video is looked at"))
+    tuning = '{"class_path": "LoRA", "init_args": {"targets": ".*embed_tokens"}}'
+    assert_says(
+        attempt("--model.tuning", tuning), MISUSED, "model.tuning.targets", "embed_tokens", "only linear layers"
+    )
+
+
 # -- stages
 
 
