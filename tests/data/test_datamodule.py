@@ -13,7 +13,7 @@ from tests.support.videos import write_video
 
 from rbft.data.datamodule import VideoDataModule
 from rbft.data.dataset import Example
-from rbft.errors import ConfigError, DataError
+from rbft.errors import ConfigError, DataError, VideoError
 from rbft.vlm.processing import ClipProcessor
 from rbft.vlm.prompt import Prompt
 
@@ -187,3 +187,14 @@ def test_videos_elsewhere_are_read_the_same_way_and_nothing_is_taken_along(root,
         other.dataset("test")
     # the one that was asked stays where it was
     assert data.root == root and len(data.records) == 12 and len(data.dataset("test")) > 0
+
+
+def test_how_long_a_video_may_be_is_a_setting(root, processor):
+    video = next(record.path for record in VideoDataModule(str(root), num_frames=4).records)
+    short = connected(root, processor, max_seconds=0.05)
+    with pytest.raises(VideoError, match=r"over the limit of 0\.05 s; .* or raise data\.max_seconds"):
+        short.clip(video)
+    assert connected(root, processor, max_seconds=60).clip(video).total_num_frames > 2
+    for wrong in (0, -1, float("nan"), float("inf")):
+        with pytest.raises(ConfigError, match=r"data\.max_seconds"):
+            VideoDataModule(str(root), num_frames=4, max_seconds=wrong)

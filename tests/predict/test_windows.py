@@ -119,6 +119,22 @@ def test_the_command_writes_a_timeline_and_does_the_rest_where_a_window_is_bad(
     assert "from 0 s: " in capsys.readouterr().out
 
 
+def test_a_recording_of_hours_is_looked_at_in_windows(
+    finished: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Twelve pictures in two hours, as a camera that waits for motion stores them."""
+    video = write_video(tmp_path / "night.mp4", num_frames=12, size=(48, 64), times=[600 * i for i in range(12)])
+    ask = ["predict", "--run", str(finished.folder), str(video)]
+    assert main(ask) == 1
+    said = " ".join(capsys.readouterr().out.split())
+    assert "over the limit of 3600 s; look at it with `rbft predict --window SECONDS`" in said
+    assert main([*ask, "--window", "300", "--to", str(tmp_path / "a.jsonl")]) == 0
+    (row,) = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
+    assert [moment["start"] for moment in row["timeline"]][:3] == [0, 300, 600] and len(row["timeline"]) == 23
+    assert row["timeline"][0]["top"] == row["timeline"][1]["top"], "the picture stands still for ten minutes"
+    assert main([*ask, "--data.max_seconds", "8000"]) == 0, "as advised"
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

@@ -74,7 +74,7 @@ def test_whoever_writes_to_the_frames_writes_to_a_copy(videos, tmp_path):
         {"spec": ClipSpec(FrameSampling(num_frames=5))},
         {"spec": ClipSpec(FrameSampling(fps=2.0))},
         {"spec": ClipSpec(FOUR.sampling, max_pixels=1000)},
-        {"limits": Limits(max_frames=500)},
+        {"spec": replace(FOUR, limits=Limits(max_frames=500))},
         {"path": "1.mp4"},
     ],
     ids=str,
@@ -109,8 +109,8 @@ def test_another_version_is_another_entry(videos, tmp_path, monkeypatch, module,
 def test_a_limit_refuses_a_cached_video_too(videos, tmp_path):
     cache = make(tmp_path)
     cache.read("0.mp4", FOUR, root=videos)
-    with pytest.raises(VideoError, match="20 frames, over the limit of 5"):
-        cache.read("0.mp4", FOUR, root=videos, limits=Limits(max_frames=5))
+    with pytest.raises(VideoError, match="20 frames or more, over the limit of 5"):
+        cache.read("0.mp4", replace(FOUR, limits=Limits(max_frames=5)), root=videos)
 
 
 def test_a_changed_video_is_never_answered_with_old_frames(tmp_path):

@@ -73,6 +73,7 @@ def test_the_index_of_a_long_video_is_built_once(video: Path, monkeypatch: pytes
     built = []
     monkeypatch.setattr(reader, "build_index", lambda opened: built.append(1) or build_index(opened))
     reader._INDICES.clear()
+    reader._OPEN.clear()
     for start in range(4):
         read_clip(video, part(start, start + 2))
     assert len(built) == 1
@@ -82,7 +83,7 @@ def test_the_index_of_a_long_video_is_built_once(video: Path, monkeypatch: pytes
     assert len(built) == 2
     for number in range(6):
         read_clip(write_video(video.with_name(f"{number}.mp4"), num_frames=20), part(0, 1))
-    assert len(reader._INDICES) == 4
+    assert len(reader._INDICES) == 4 and len(reader._OPEN) == 2
     write_video(video, num_frames=60, fps=10)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -24,11 +26,12 @@ from rbft.data.splits import Splits, make_splits
 from rbft.data.unlabelled import read_unlabelled, without_labels
 from rbft.data.video_facts import VideoFacts
 from rbft.data.worker_errors import Carried, collate_carried, unpack
-from rbft.errors import DataError
+from rbft.errors import ConfigError, DataError
 from rbft.files import file_digest
 from rbft.video.clip import Clip, read_clip
 from rbft.video.clip_cache import ClipCache, default_folder
 from rbft.video.clip_spec import ClipControl, ClipSpec
+from rbft.video.container import DEFAULT_LIMITS
 from rbft.video.sampling import FrameSampling
 from rbft.vlm.feature_cache import FeatureCache
 from rbft.vlm.processing import ClipProcessor
@@ -79,6 +82,8 @@ class VideoDataModule(L.LightningDataModule):
             trained, and on training clips with random frames.
         feature_cache_gb: Most gigabytes of kept features; a clip takes visual tokens x width of the language model x
             bytes of a number, in Qwen3-VL four times that.
+        max_seconds: most seconds that a video may last which is read as one clip; it may have 60 frames for each. Parts
+            of longer ones are looked at by `rbft predict --window`.
         unlabelled: Videos without labels, of which stage 1 alone learns, under the class that the model's own words
             state: a folder, or a table with a column `path` (and `group`), relative to `root`; or `unused` for the
             training videos that `shots` leaves over, without their labels. Validation and test may know none of them.
@@ -111,6 +116,7 @@ class VideoDataModule(L.LightningDataModule):
         cache_features: bool = True,
         feature_cache_gb: float = 20.0,
         unlabelled: str | None = None,
+        max_seconds: float = DEFAULT_LIMITS.max_seconds,
     ) -> None:
         super().__init__()
         require_counts(
@@ -127,7 +133,10 @@ class VideoDataModule(L.LightningDataModule):
         sampling = FrameSampling(num_frames=num_frames, fps=fps, max_frames=max_frames)
         self.frames: Literal["uniform", "random"] = frames
         self.max_pixels, self.max_visual_tokens = max_pixels, max_visual_tokens
-        self.spec = ClipSpec(sampling, max_pixels, control=clip_control)
+        if not 0 < max_seconds < math.inf:
+            raise ConfigError(f"data.max_seconds: must be a number of seconds above 0, not {max_seconds}.")
+        limits = replace(DEFAULT_LIMITS, max_seconds=max_seconds, max_frames=math.ceil(60 * max_seconds))
+        self.spec = ClipSpec(sampling, max_pixels, control=clip_control, limits=limits)
         self._processor: ClipProcessor | None = None
         self.batch_size, self.eval_batch_size, self.num_workers = batch_size, eval_batch_size, num_workers
         self.on_bad_video: Policy = on_bad_video
@@ -235,8 +244,8 @@ class VideoDataModule(L.LightningDataModule):
             ConfigError: Not even a clip of one frame keeps to `max_visual_tokens`.
         """
         self._processor = processor
-        spec = self.spec
-        self.spec = processor.clip_spec(spec.sampling, self.max_pixels, self.max_visual_tokens, spec.control)
+        spec = processor.clip_spec(self.spec.sampling, self.max_pixels, self.max_visual_tokens, self.spec.control)
+        self.spec = replace(spec, limits=self.spec.limits)
 
     def clip(self, path: str) -> Clip:
         """The clip of a video as scoring reads it; before `use_processor` bound by `max_pixels` alone."""

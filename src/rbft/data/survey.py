@@ -24,7 +24,7 @@ from rbft.data.video_facts import VideoFacts, inspect_video, time_up
 from rbft.errors import ConfigError, DataError, VideoError
 from rbft.files import append_jsonl, file_digest, read_jsonl
 from rbft.video.clip_prefetch import ClipRequest
-from rbft.video.container import resolve_inside
+from rbft.video.container import DEFAULT_LIMITS, Limits, resolve_inside
 
 CACHE_FILE = "video_facts.jsonl"
 #: Of the facts: raise it with any change to what they say of the same file. Another media library may decode otherwise.
@@ -48,6 +48,7 @@ def survey(
     workers: int | None = None,
     time_limit: float = 300.0,
     requests: Sequence[ClipRequest] = (),
+    limits: Limits = DEFAULT_LIMITS,
 ) -> dict[str, VideoFacts]:
     """What is true of every video; only files that no earlier survey saw are decoded.
 
@@ -64,6 +65,8 @@ def survey(
         time_limit: Seconds a video may take.
         requests: Clips that will be read from every video; those that are decoded now leave them in the clip cache.
 
+        limits: what a video may cost.
+
     Returns:
         The facts by path, in the order of `paths`.
 
@@ -74,7 +77,7 @@ def survey(
     if workers is not None and workers < 1:
         raise ConfigError(f"workers: {workers} must be at least 1; leave it out for one a core.")
     wanted = list(dict.fromkeys(paths))
-    remembered = _Memory(cache / CACHE_FILE)
+    remembered = _Memory(cache / CACHE_FILE, limits)
     facts: dict[str, VideoFacts] = {}
     jobs: list[_Job] = []
     for path in wanted:
@@ -84,7 +87,7 @@ def survey(
         else:
             jobs.append((path, known))
     processes = min(_cores() if workers is None else workers, -(-len(jobs) // _FILES_A_WORKER))
-    task: Task = partial(inspect_video, requests=tuple(requests)) if requests else inspect_video
+    task: Task = partial(inspect_video, requests=tuple(requests), limits=limits)
     if processes > 1:
         found = decode_in_processes(root, jobs, processes, time_limit, task)
     else:
@@ -199,10 +202,12 @@ class _Memory:
 
     Args:
         file: JSON Lines, appended to under a lock; a later row replaces an earlier one.
+        limits: what a video may cost; facts found under others are not of these.
     """
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, limits: Limits) -> None:
         self._file = file
+        self._schema = SCHEMA if limits == DEFAULT_LIMITS else f"{SCHEMA}, {limits}"
         self._lock = FileLock(file.with_name(f"{file.name}.lock"))
         self._by_content: dict[str, dict[str, Any]] = {}
         self._by_status: dict[str, tuple[list[int], str]] = {}
@@ -215,7 +220,7 @@ class _Memory:
         with self._lock:
             rows = list(read_jsonl(file))
         for number, row in rows:
-            if row.get("schema") != SCHEMA:
+            if row.get("schema") != self._schema:
                 continue
             try:
                 VideoFacts(path=row["file"], **row["facts"])
@@ -253,7 +258,7 @@ class _Memory:
         file, status = self._looked_up[root, facts.path]
         known = facts.to_json()
         del known["path"]
-        row = {"schema": SCHEMA, "file": file, "status": status, "facts": known}
+        row = {"schema": self._schema, "file": file, "status": status, "facts": known}
         self._learn(row)
         self._unsaved.append(row)
         if time.monotonic() - self._saved > _SAVE_SECONDS:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +16,7 @@ from rbft.data.perceptual_hash import NUM_PICTURES, PICTURE_SIZE, signature
 from rbft.errors import VideoError
 from rbft.files import file_digest
 from rbft.video.clip_prefetch import ClipPrefetch, ClipRequest
-from rbft.video.container import open_video
+from rbft.video.container import DEFAULT_LIMITS, Limits, OpenVideo, open_video
 from rbft.video.convert import RGBConverter
 from rbft.video.decoding import DecodingRun, decode_all
 from rbft.video.frame_index import FrameIndex, build_index
@@ -95,7 +97,12 @@ class VideoFacts:
 
 
 def inspect_video(
-    path: str, root: Path, digest: str, time_limit: float, requests: Sequence[ClipRequest] = ()
+    path: str,
+    root: Path,
+    digest: str,
+    time_limit: float,
+    requests: Sequence[ClipRequest] = (),
+    limits: Limits = DEFAULT_LIMITS,
 ) -> VideoFacts:
     """Decode a whole video and say what it is.
 
@@ -107,17 +114,18 @@ def inspect_video(
         digest: Of its content.
         time_limit: Seconds it may take; looked at between frames.
         requests: Clips that will be read from it; they are stored if nothing is wrong with the video.
+        limits: what it may cost beside.
     """
     deadline = time.monotonic() + time_limit
     size = (root / path).stat().st_size
     if not size:
         return VideoFacts(path, "empty", "is empty (0 bytes)", 0, digest)
     try:
-        with open_video(path, root) as video:
+        with open_video(path, root, limits) as video:
             codec = video.stream.codec_context.name
             index = build_index(video)
         prefetches = [ClipPrefetch(request, path, index) for request in requests]
-        decoded = _decode(path, root, index, deadline, prefetches)
+        decoded = _decode(partial(open_video, path, root, limits), index, deadline, prefetches)
     except _TimeUpError:
         return VideoFacts(path, "gave_up", time_up(time_limit), size, digest)
     except VideoError as error:
@@ -171,7 +179,10 @@ class _Decoded:
 
 
 def _decode(
-    path: str, root: Path, index: FrameIndex, deadline: float, prefetches: Sequence[ClipPrefetch] = ()
+    reopen: Callable[[], AbstractContextManager[OpenVideo]],
+    index: FrameIndex,
+    deadline: float,
+    prefetches: Sequence[ClipPrefetch] = (),
 ) -> _Decoded:
     """Decodes every frame and keeps the few sampled ones, small; hands each to the clips that are gathered.
 
@@ -181,11 +192,11 @@ def _decode(
     """
     wanted = _SAMPLING.indices(index.timeline(0, index.num_frames))
     small: dict[int, np.ndarray] = {}
-    convert = RGBConverter(path, PICTURE_SIZE)
     places: list[tuple[int, int]] = []
     height = width = 0
     orientation = Orientation()
-    with open_video(path, root) as video:
+    with reopen() as video:
+        convert = RGBConverter(video.path, PICTURE_SIZE)
         run = DecodingRun(video.stream.codec_context, skip=False)
         for frame, order, position in decode_all(video, run):
             if time.monotonic() > deadline:
@@ -201,7 +212,7 @@ def _decode(
     first = run.first_damage()
     if not small:  # not even the first of the sampled frames was reached
         why = f" ({first})" if first else ""
-        raise VideoError(path, f"only {len(places)} of {index.num_frames} frames decode{why}")
+        raise VideoError(video.path, f"only {len(places)} of {index.num_frames} frames decode{why}")
     undamaged, harm = len(places), None
     if first:
         for order, position in places:

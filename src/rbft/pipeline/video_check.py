@@ -35,7 +35,16 @@ def _survey(
     data: VideoDataModule, records: Sequence[VideoRecord], console: Console, requests: Sequence[ClipRequest] = ()
 ) -> dict[str, VideoFacts]:
     paths = [record.path for record in records]
-    return survey(data.root, paths, cache=data.cache_folder / "survey", console=console, requests=requests)
+    limits = data.spec.limits
+    return survey(
+        data.root,
+        paths,
+        cache=data.cache_folder / "survey",
+        console=console,
+        time_limit=max(300.0, limits.max_seconds / 12),
+        requests=requests,
+        limits=limits,
+    )
 
 
 def _requests(datas: Sequence[VideoDataModule]) -> dict[Path, list[ClipRequest]]:

@@ -19,6 +19,7 @@ from rbft.predict.model import Told, WarmModel
 from rbft.predict.run_settings import read_run
 from rbft.predict.windows import Windows, alarm, log_probabilities, merge
 from rbft.terminal import steps_shown
+from rbft.video.container import PART_LIMITS
 from rbft.video.reader import open_reader
 
 _FREE = (
@@ -26,6 +27,7 @@ _FREE = (
     "data.num_workers",
     "data.cache_",
     "data.feature_cache_gb",
+    "data.max_seconds",
     "trainer.accelerator",
     "trainer.devices",
 )
@@ -153,7 +155,7 @@ class Classifier:
         spans: dict[str, list[VideoRecord]] = {}
         for name in names:
             try:
-                with open_reader(name, root, often=True) as reader:
+                with open_reader(name, root, PART_LIMITS, often=True) as reader:
                     duration = reader.index.duration
                 if not duration:
                     raise VideoError(name, "does not say how long it is, which windows need")
@@ -161,10 +163,13 @@ class Classifier:
                 found[name] = Answer(name, None, None, error=str(error))
                 continue
             spans[name] = [
-                VideoRecord(f"{name}#{start:g}-{end:g}", name, self.labels.names[0], part=(start, end))
+                VideoRecord(f"{name}#{start}-{end}", name, self.labels.names[0], part=(start, end))
                 for start, end in windows.spans(duration)
             ]
-        records = [record for parts in spans.values() for record in parts]
+        # windows that do not overlap one after the other: where a video can be decoded from its start alone, they cost
+        # one pass together
+        turns = windows.overlapping
+        records = [record for parts in spans.values() for turn in range(turns) for record in parts[turn::turns]]
         told_windows = _counting(told, "windows answered")
         predictions, errors = self.model.ask(records, root, told=told_windows)
         said = {record: self.answered(prediction) for record, prediction in predictions.items()}

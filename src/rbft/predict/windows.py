@@ -37,6 +37,11 @@ class Windows:
         """Seconds from one start to the next."""
         return self.seconds if self.stride is None else self.stride
 
+    @property
+    def overlapping(self) -> int:
+        """How many windows look at one moment."""
+        return math.ceil(self.seconds / self.step - 1e-9)
+
     def spans(self, duration: float) -> list[tuple[float, float]]:
         """Start and end of each window in seconds: all as long as each other, the last one ending with the video.
 

@@ -12,7 +12,6 @@ from torch import Tensor
 from rbft.errors import VideoError
 from rbft.video.clip_control import controlled_frames
 from rbft.video.clip_spec import ClipControl, ClipSpec
-from rbft.video.container import DEFAULT_LIMITS, Limits
 from rbft.video.frame_index import FrameIndex
 from rbft.video.reader import FrameMissingError, open_reader
 from rbft.video.sampling import FrameSampling
@@ -75,23 +74,21 @@ def read_clip(
     spec: ClipSpec,
     root: Path | None = None,
     rng: np.random.Generator | None = None,
-    limits: Limits = DEFAULT_LIMITS,
 ) -> Clip:
     """Reads a clip from a video that is there as a whole.
 
     Args:
         path: the video, absolute or relative to `root`.
-        spec: which frames, how large, and what is taken from them.
+        spec: which frames, how large, what is taken from them, and what the file may cost.
         root: the folder the file has to lie in; None for no such bound.
         rng: source of chance for random sampling.
-        limits: what the file may cost.
 
     Raises:
         VideoError: The file is refused, is cut short, or a sampled frame is damaged or cannot be converted.
         ValueError: The budget has no room for so many frames.
     """
     sampling = spec.sampling
-    with open_reader(path, root, limits, often=sampling.part is not None) as reader:
+    with open_reader(path, root, spec.limits, often=sampling.part is not None) as reader:
         index = reader.index
         if index.loss:
             raise VideoError(path, index.loss)

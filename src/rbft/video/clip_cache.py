@@ -20,7 +20,7 @@ from rbft.errors import ConfigError
 from rbft.video.clip import Clip, read_clip
 from rbft.video.clip_entry import HEAD, MAGIC, aligned, clip_folder, clip_key, hashed, pack_entry
 from rbft.video.clip_spec import ClipSpec
-from rbft.video.container import DEFAULT_LIMITS, Limits, resolve_inside
+from rbft.video.container import resolve_inside
 
 
 class ClipCache:
@@ -52,7 +52,6 @@ class ClipCache:
         spec: ClipSpec,
         root: Path | None = None,
         rng: np.random.Generator | None = None,
-        limits: Limits = DEFAULT_LIMITS,
     ) -> Clip:
         """Reads a clip from the cache, or from the video if it is not there.
 
@@ -60,25 +59,24 @@ class ClipCache:
 
         Args:
             path: the video, absolute or relative to `root`.
-            spec: which frames, how large, and what is taken from them.
+            spec: which frames, how large, what is taken from them, and what the file may cost.
             root: the folder the file has to lie in; None for no such bound.
             rng: source of chance for random sampling.
-            limits: what the file may cost.
 
         Raises:
             VideoError: As :func:`rbft.video.clip.read_clip`.
             ValueError: As :func:`rbft.video.clip.read_clip`.
         """
         if spec.sampling.mode == "random":
-            return read_clip(path, spec, root, rng, limits)
+            return read_clip(path, spec, root, rng)
         resolve_inside(root, path)  # a cached video is refused for the same reasons as one to decode
         # not what it resolves to: digests are remembered by name, and others ask for the file by this one
         file = Path(root or "") / path
         content = self._digest(file)
-        key = clip_key(content, spec, limits)
+        key = clip_key(content, spec)
         clip = self._entries.load(key, partial(_read_entry, key=key, path=path))
         if clip is None:
-            clip = read_clip(path, replace(spec, control="none"), root, rng, limits)
+            clip = read_clip(path, replace(spec, control="none"), root, rng)
             if self._digest(file) == content:  # not replaced while it was decoded
                 self._entries.store(key, partial(_pack, key, clip))
         return clip.under(spec.control)

@@ -15,7 +15,6 @@ import numpy as np
 
 from rbft.disk_cache import BoundedFolder, Wording
 from rbft.video.clip_spec import ClipSpec
-from rbft.video.container import DEFAULT_LIMITS, Limits
 
 CLIP_FIELDS = ("frames", "timestamps", "indices", "fps", "duration", "total_num_frames", "path", "steady")
 """What `rbft.video.clip.Clip` is made of."""
@@ -34,16 +33,15 @@ def clip_folder(folder: Path, max_bytes: int) -> BoundedFolder:
     return BoundedFolder(folder, ".clip", max_bytes, _WORDING)
 
 
-def clip_key(content: str, spec: ClipSpec, limits: Limits = DEFAULT_LIMITS) -> str:
+def clip_key(content: str, spec: ClipSpec) -> str:
     """A hash of everything that a clip without random frames depends on, the version of the decoder included.
 
     Args:
         content: hash of the video's content.
         spec: how the clip is read; its control is not part of the key, as clips are kept as they were before it.
-        limits: what the file may cost.
     """
     reading = {name: value for name, value in asdict(spec).items() if name != "control"}
-    request = [_SCHEMA, CLIP_FIELDS, av.__version__, content, reading, asdict(limits)]
+    request = [_SCHEMA, CLIP_FIELDS, av.__version__, content, reading]
     return hashed(json.dumps(request).encode()).hex()
 
 

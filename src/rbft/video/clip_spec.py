@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 from rbft.video.budget import CellBudget, fit_size
+from rbft.video.container import DEFAULT_LIMITS, PART_LIMITS, Limits
 from rbft.video.sampling import FrameSampling, Timeline
 
 ClipControl = Literal["none", "blank", "reversed", "shuffled"]
@@ -29,6 +30,7 @@ class ClipSpec:
         multiple: what both sides of a frame scaled by `max_pixels` are multiples of.
         budget: bound on all frames together, beside `max_pixels`; its cells take the place of `multiple`.
         control: what is taken from the clip once it is read.
+        limits: what a video may cost.
     """
 
     sampling: FrameSampling
@@ -36,6 +38,7 @@ class ClipSpec:
     multiple: int = 2
     budget: CellBudget | None = None
     control: ClipControl = "none"
+    limits: Limits = DEFAULT_LIMITS
 
     @property
     def sized(self) -> bool:
@@ -64,8 +67,10 @@ class ClipSpec:
         return ClipShape(frames, *self.frame_size(frames, height, width))
 
     def of_part(self, part: tuple[float, float] | None) -> ClipSpec:
-        """The same for a part of a video, start and end in seconds; None for all of it."""
-        return self if part is None else replace(self, sampling=replace(self.sampling, part=part))
+        """The same for a part of a video, which may be long: start and end in seconds; None for all of it."""
+        if part is None:
+            return self
+        return replace(self, sampling=replace(self.sampling, part=part), limits=PART_LIMITS)
 
     def with_mode(self, mode: Literal["uniform", "random"]) -> ClipSpec:
         """The same with frames chosen in another way, see `FrameSampling`."""

@@ -47,8 +47,29 @@ class Limits:
     max_seconds: float = 3600.0
     max_frames: int = 216_000
 
+    def check_seconds(self, path: object, seconds: float) -> None:
+        """Refuse a video that lasts too long.
 
+        Raises:
+            VideoError: Says by how much, and what to do.
+        """
+        if seconds > self.max_seconds:
+            raise VideoError(path, f"lasts {seconds:.0f} s, over the limit of {self.max_seconds:g} s; {_TOO_LONG}")
+
+    def check_frames(self, path: object, frames: int) -> None:
+        """Refuse a video of too many frames.
+
+        Raises:
+            VideoError: Says so, and what to do.
+        """
+        if frames > self.max_frames:
+            raise VideoError(path, f"has {frames} frames or more, over the limit of {self.max_frames}; {_TOO_LONG}")
+
+
+_TOO_LONG = "look at it with `rbft predict --window SECONDS`, cut it into clips, or raise data.max_seconds"
 DEFAULT_LIMITS = Limits()
+PART_LIMITS = Limits(max_seconds=7 * 86_400.0, max_frames=20_000_000)
+"""Of a video of which parts are read: a week. What grows with its length is its index, 16 bytes a frame."""
 
 
 @dataclass(frozen=True)
@@ -257,11 +278,8 @@ def _within(limits: Limits, path: str | Path, container: InputContainer, stream:
     width, height = stream.codec_context.width, stream.codec_context.height
     if width * height > limits.max_pixels:
         raise VideoError(path, f"has frames of {width}x{height}, over the limit of {limits.max_pixels} pixels")
-    seconds = header_seconds(container, stream)
-    if seconds > limits.max_seconds:
-        raise VideoError(path, f"lasts {seconds:.0f} s, over the limit of {limits.max_seconds:g} s; cut it into clips")
-    if stream.frames > limits.max_frames:
-        raise VideoError(path, f"has {stream.frames} frames, over the limit of {limits.max_frames}; cut it into clips")
+    limits.check_seconds(path, header_seconds(container, stream))
+    limits.check_frames(path, stream.frames)
 
 
 def _is_mp4(head: bytes) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -15,6 +16,8 @@ from rbft.video.container import MEDIA_ERRORS, OpenVideo, brief
 # Their decoders drop pictures that no other picture refers to without a trace in the rest. (Those of VP8 and VP9
 # carry state from picture to picture that is not pixels.)
 _SKIPPING_IS_EXACT = frozenset({"h264", "mpeg4", "mpeg2video"})
+
+_REORDERED = 17  # frames displayed between one and any that was decoded before it; H.264 and HEVC keep 16 back
 
 
 class Shown(NamedTuple):
@@ -96,6 +99,11 @@ class DecodingRun:
         healed = max((key for key_order, key in self._keys if key <= position and key_order <= order), default=0)
         return next((what for source, what in self._damage if healed <= source <= position), None)
 
+    @property
+    def displayed(self) -> int:
+        """How many frames came out."""
+        return self._shown
+
     def first_damage(self) -> str | None:
         """The first error of the run, or None."""
         return self._damage[0][1] if self._damage else None
@@ -117,6 +125,40 @@ class DecodingRun:
             results.append(Shown(frame, self._shown, position))
             self._shown += 1
         return results
+
+
+class ForwardPass:
+    """Decodes a video from its start, and goes on where it stopped: parts one after the other cost one pass.
+
+    Args:
+        video: the video, freshly opened.
+        timed: whether frames are named by their time stamps; else by their places in the order of display.
+    """
+
+    def __init__(self, video: OpenVideo, timed: bool) -> None:
+        self.run = DecodingRun(video.stream.codec_context, skip=False)
+        self._frames, self._timed = decode_all(video, self.run), timed
+        self._ahead: deque[Shown] = deque()
+        self._passed: int | None = None
+
+    def __iter__(self) -> Iterator[tuple[int | None, Shown]]:
+        """The frames that are left, each with its name."""
+        while True:
+            shown = self._ahead.popleft() if self._ahead else next(self._frames, None)
+            if shown is None:
+                return
+            name = shown.frame.pts if self._timed else shown.order
+            self._passed = self._passed if name is None else name
+            yield name, shown
+
+    def is_before(self, name: int) -> bool:
+        """Whether the frame of this name is still to come."""
+        return self._passed is None or self._passed < name
+
+    def look_ahead(self) -> None:
+        """Decode as far as errors can be that harm a frame that was given out; the frames come out all the same."""
+        while len(self._ahead) < _REORDERED and (shown := next(self._frames, None)) is not None:
+            self._ahead.append(shown)
 
 
 def _can_skip(decoder: VideoCodecContext) -> bool:

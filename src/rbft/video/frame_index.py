@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from array import array
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import NamedTuple
@@ -25,6 +26,7 @@ _UNKNOWN_OR_PROGRESSIVE = (0, 1)  # AVFieldOrder
 _TOLERATED_FRAMES = 1
 _TOLERATED_SECONDS = 0.2
 _TOLERATED_SHARE = 0.01  # of the seconds
+_NO_TIME = int(np.iinfo(np.int64).min)
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,15 +108,31 @@ class FrameIndex:
         return begin, behind
 
 
-class _Entry(NamedTuple):
-    """What matters of one packet of the video stream."""
+class _Packets(NamedTuple):
+    """What matters of the packets of the video stream; a day of them must not fill the memory.
 
-    pts: int | None
-    dts: int | None
-    duration: int
-    size: int
-    key: bool
-    shown: bool
+    Args:
+        total: how many there are.
+        first_key: whether the first is a key frame with a time.
+        first_shown: whether the first is displayed.
+        pts: presentation time stamps of those that are displayed, in order of decoding; `_NO_TIME` where there is none.
+        sizes: their bytes.
+        keyframes: (presentation time stamp, decoding time stamp or `_NO_TIME`, bytes) of those that decoding can
+            start at.
+        last: (presentation time stamp, duration) of the displayed one that comes last.
+        end: the latest end in seconds of any packet of the file that was seen.
+        stopped: the error that ended the walk through the file; empty at its end.
+    """
+
+    total: int
+    first_key: bool
+    first_shown: bool
+    pts: np.ndarray
+    sizes: np.ndarray
+    keyframes: list[tuple[int, int, int]]
+    last: tuple[int, int]
+    end: float
+    stopped: str
 
 
 def build_index(video: OpenVideo) -> FrameIndex:
@@ -128,33 +146,29 @@ def build_index(video: OpenVideo) -> FrameIndex:
     """
     stream, limits = video.stream, video.limits
     promise = _promise(video)
-    entries, end, stopped = _demux(video)
-    shown = [entry for entry in entries if entry.shown]
-    if not shown:
+    packets = _demux(video)
+    count, stopped = len(packets.pts), packets.stopped
+    if not count:
         raise VideoError(video.path, f"holds no frame{stopped and f' ({stopped})'}")
-    loss = f"cannot be read past frame {len(entries)} ({stopped})" if stopped else None
-    loss = loss or promise.broken_by(len(entries), end)
+    loss = f"cannot be read past frame {packets.total} ({stopped})" if stopped else None
+    loss = loss or promise.broken_by(packets.total, packets.end)
 
     rate = float(stream.average_rate or stream.guessed_rate or 0)
     time_base = stream.time_base or Fraction(1)
-    timed = _timed(video, entries, shown)
+    timed = _timed(video, packets)
     if timed:
-        by_time = sorted(shown)
-        pts = np.array([entry.pts for entry in by_time], dtype=np.int64)
-        sizes = np.array([entry.size for entry in by_time], dtype=np.int64)
+        by_time = np.argsort(packets.pts)
+        pts, sizes = packets.pts[by_time], packets.sizes[by_time]
         span = float(int(pts[-1] - pts[0]) * time_base)
-        rate = (len(pts) - 1) / span if span else rate
-        duration = span + (float(by_time[-1].duration * time_base) or (1 / rate if rate else 0.0))
-        keyframes = _keyframes(video, entries)
+        rate = (count - 1) / span if span else rate
+        duration = span + (float(packets.last[1] * time_base) or (1 / rate if rate else 0.0))
+        keyframes = _keyframes(video, packets)
     else:
         pts = sizes = np.empty(0, np.int64)
         keyframes = np.empty((0, 3), np.int64)
-        duration = len(shown) / rate if rate else 0.0
-    if duration > limits.max_seconds:
-        raise VideoError(video.path, f"lasts {duration:.0f} s, over the limit of {limits.max_seconds:g} s")
-    return FrameIndex(
-        len(shown), stream.frames, timed, pts, sizes, keyframes, time_base, rate, duration, _steady(pts), loss
-    )
+        duration = count / rate if rate else 0.0
+    limits.check_seconds(video.path, duration)
+    return FrameIndex(count, stream.frames, timed, pts, sizes, keyframes, time_base, rate, duration, _steady(pts), loss)
 
 
 def _steady(pts: np.ndarray) -> bool:
@@ -165,18 +179,15 @@ def _steady(pts: np.ndarray) -> bool:
     return bool(np.abs(pts - grid).max() <= (grid[1] - grid[0]) / 2)
 
 
-def _demux(video: OpenVideo) -> tuple[list[_Entry], float, str]:
-    """Walks through the file.
-
-    Returns:
-        The packets of the video stream in order of decoding, the latest end in seconds of any packet seen, and the
-        error that ended the walk ("" at the end of the file).
-    """
-    video_stream, most = video.stream.index, video.limits.max_frames
+def _demux(video: OpenVideo) -> _Packets:
+    """Walks through the file."""
+    video_stream = video.stream.index
     hides_frames = video.stream.codec_context.name == "vp8"
     seconds = [float(stream.time_base or 0) for stream in video.container.streams]
-    entries: list[_Entry] = []
-    end = 0.0
+    times, sizes, keyframes = array("q"), array("q"), list[tuple[int, int, int]]()
+    count, end, stopped = 0, 0.0, ""
+    first_key = first_shown = False
+    last = (_NO_TIME, 0)
     try:
         for packet in video.packets(*_streams_to_time(video)):
             pts, duration, stream = packet.pts, packet.duration or 0, packet.stream_index
@@ -189,39 +200,42 @@ def _demux(video: OpenVideo) -> tuple[list[_Entry], float, str]:
             shown = not packet.is_discard and packet.size > 0
             if hides_frames and shown:
                 shown = bool(memoryview(packet)[0] & 0x10)
-            entries.append(_Entry(pts, packet.dts, duration, packet.size, packet.is_keyframe, shown))
-            if len(entries) > most:
-                raise VideoError(video.path, f"has more than {most} frames; cut it into clips")
+            if not count:
+                first_key, first_shown = packet.is_keyframe and pts is not None, shown
+            count += 1
+            if shown:
+                times.append(_NO_TIME if pts is None else pts)
+                sizes.append(packet.size)
+                last = max(last, (times[-1], duration))
+            if packet.is_keyframe and pts is not None:
+                keyframes.append((pts, _NO_TIME if packet.dts is None else packet.dts, packet.size))
+            video.limits.check_frames(video.path, count)
     except MEDIA_ERRORS as error:
-        return entries, end, brief(error)
-    return entries, end, ""
+        stopped = brief(error)
+    pts_shown, sizes_shown = (np.frombuffer(numbers, np.int64) for numbers in (times, sizes))
+    return _Packets(count, first_key, first_shown, pts_shown, sizes_shown, keyframes, last, end, stopped)
 
 
-def _timed(video: OpenVideo, entries: list[_Entry], shown: list[_Entry]) -> bool:
+def _timed(video: OpenVideo, packets: _Packets) -> bool:
     """Whether time stamps name the displayed frames one by one."""
-    codec = video.stream.codec_context
-    times = [entry.pts for entry in shown if entry.pts is not None]
-    if len(set(times)) != len(shown):  # some are missing (raw streams have none) or repeated
+    codec, times = video.stream.codec_context, packets.pts
+    # some are missing (raw streams have none) or repeated
+    if times.min() == _NO_TIME or len(np.unique(times)) != len(times):
         return False
     if video.container.format.name == "avi" and (codec.name not in _AVI_IN_ORDER or codec.has_b_frames):
         return False
     if codec.name in _FIELD_CODED and codec.field_order not in _UNKNOWN_OR_PROGRESSIVE:
         return False
-    if codec.name == "mpeg4" and min(entry.size for entry in shown) <= _EMPTY_VOP_BYTES:
+    if codec.name == "mpeg4" and packets.sizes.min() <= _EMPTY_VOP_BYTES:
         return False
     # A video cut in the middle of a group starts with frames that refer to what is gone; decoders drop some of them.
-    first = entries[0]
-    return first.key and first.pts is not None and (not first.shown or first.pts == min(times))
+    return packets.first_key and (not packets.first_shown or bool(times[0] == times.min()))
 
 
-def _keyframes(video: OpenVideo, entries: list[_Entry]) -> np.ndarray:
+def _keyframes(video: OpenVideo, packets: _Packets) -> np.ndarray:
     """Rows (presentation time stamp, time stamp to seek to, bytes) of the packets that decoding can start at."""
     seeks_by_pts = "matroska" in video.container.format.name
-    rows = [
-        (entry.pts, entry.pts if seeks_by_pts or entry.dts is None else entry.dts, entry.size)
-        for entry in entries
-        if entry.key and entry.pts is not None
-    ]
+    rows = [(pts, pts if seeks_by_pts or dts == _NO_TIME else dts, size) for pts, dts, size in packets.keyframes]
     return np.array(sorted(rows), dtype=np.int64)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,9 +15,9 @@ from av.packet import Packet
 from torch import Tensor
 
 from rbft.errors import VideoError
-from rbft.video.container import DEFAULT_LIMITS, MEDIA_ERRORS, Limits, OpenVideo, open_video
+from rbft.video.container import DEFAULT_LIMITS, MEDIA_ERRORS, Limits, OpenVideo, open_video, resolve_inside
 from rbft.video.convert import FrameTarget, RGBConverter, SizeRule
-from rbft.video.decoding import DecodingRun, Shown, decode_all
+from rbft.video.decoding import DecodingRun, ForwardPass, Shown, decode_all
 from rbft.video.frame_index import FrameIndex, build_index
 
 
@@ -59,6 +60,8 @@ class VideoReader:
         video: The video, freshly opened.
         reopen: Opens the same video again, for decoding from its start.
         index: Of its frames, if it is known.
+        often: whether parts are read one after the other: decoding from the start then goes on where it stopped, in
+            a video that stays open until `close`.
     """
 
     def __init__(
@@ -66,10 +69,19 @@ class VideoReader:
         video: OpenVideo,
         reopen: Callable[[], AbstractContextManager[OpenVideo]],
         index: FrameIndex | None = None,
+        often: bool = False,
     ) -> None:
         self._video = video
         self._reopen = reopen
+        self._passes = ExitStack() if often else None
+        self._forward: ForwardPass | None = None
         self.index: FrameIndex = build_index(video) if index is None else index
+
+    def close(self) -> None:
+        """Close what was opened beside the video."""
+        if self._passes is not None:
+            self._passes.close()
+            self._forward = None
 
     def read(self, indices: Sequence[int], size: tuple[int, int] | SizeRule | None = None) -> DecodedFrames:
         """Decodes the wanted frames and as little else as the coding allows.
@@ -147,26 +159,35 @@ class VideoReader:
         timed = self.index.timed
         names = {int(self.index.pts[i]) if timed else i: i for i in wanted}
         places: dict[int, tuple[int, int]] = {}
-        displayed = 0
-        with self._reopen() as video:
-            run = DecodingRun(video.stream.codec_context, skip=False)
-            for frame, order, position in decode_all(video, run):
-                displayed += 1
-                name = frame.pts if timed else order
+        with self._forward_to(min(names)) as forward:
+            for name, (frame, order, position) in forward:
                 if name in names:
                     index = names[name]
                     target.put(index, frame)
                     places[index] = (order, position)
                     if len(places) == len(names):
-                        run.finish()
+                        forward.look_ahead()
                         break
+        run = forward.run
         for index in wanted:
             what = run.damage_to(*places[index]) if index in places else run.first_damage()
             if what:
                 seconds = self.index.timestamp(index)
                 raise VideoError(self._video.path, f"frame {index} (at {seconds:.2f} s) is damaged: {what}")
             if index not in places:
-                raise self._missing(index, displayed)
+                raise self._missing(index, run.displayed)
+
+    @contextmanager
+    def _forward_to(self, name: int) -> Iterator[ForwardPass]:
+        """A pass over the video that has the frame of this name before it: the one under way, or one from the start."""
+        if self._passes is None:
+            with self._reopen() as video:
+                yield ForwardPass(video, self.index.timed)
+            return
+        if self._forward is None or not self._forward.is_before(name):
+            self._passes.close()
+            self._forward = ForwardPass(self._passes.enter_context(self._reopen()), self.index.timed)
+        yield self._forward
 
     def _missing(self, index: int, available: int) -> FrameMissingError:
         declared = self.index.declared_frames
@@ -185,29 +206,56 @@ def open_reader(
         path: The video, absolute or relative to `root`.
         root: The folder the file has to lie in; None for no such bound.
         limits: What the file may cost.
-        often: Whether parts of the video are read one after the other, so that its index is worth remembering; it is
-            built anew when the file's size or times change.
+        often: Whether parts of the video are read one after the other, so that its index is worth remembering and the
+            file is left open; both are made anew when the file's size or times change.
 
     Raises:
         VideoError: As :func:`rbft.video.container.open_video`, or the file holds no frame.
     """
     reopen = partial(open_video, path, root, limits)
-    with reopen() as video:
-        if not often:
+    if not often:
+        with reopen() as video:
             yield VideoReader(video, reopen)
-            return
-        file = Path(root or "") / path
-        status = file.stat()
-        key = (file.absolute(), status.st_size, status.st_mtime_ns, status.st_ctime_ns, limits)
-        reader = VideoReader(video, reopen, _INDICES.pop(key, None))
-        _INDICES[key] = reader.index
-        for oldest in list(_INDICES)[:-_REMEMBERED]:
-            del _INDICES[oldest]
+        return
+    file = resolve_inside(root, path)
+    status = file.stat()
+    key = (file, root, status.st_size, status.st_mtime_ns, status.st_ctime_ns, limits)
+    place = (os.getpid(), *key)
+    reader, opened = _OPEN.pop(place) if place in _OPEN else _open_often(reopen, _INDICES.pop(key, None))
+    _INDICES[key] = reader.index
+    for oldest in list(_INDICES)[:-_REMEMBERED]:
+        del _INDICES[oldest]
+    sound = False
+    try:
         yield reader
+        sound = True
+    except VideoError:
+        sound = True
+        raise
+    finally:
+        if sound:
+            _OPEN[place] = reader, opened
+        else:
+            opened.close()
+    for other in list(_OPEN)[:-_KEPT_OPEN]:
+        _, old = _OPEN.pop(other)
+        if other[0] == os.getpid():  # what another process opened before a fork is its own
+            old.close()
 
 
-_REMEMBERED = 4
+def _open_often(
+    reopen: Callable[[], AbstractContextManager[OpenVideo]], index: FrameIndex | None
+) -> tuple[VideoReader, ExitStack]:
+    """A reader that stays open, and what closes it. Some demuxers find places in a file only if they saw it before."""
+    with ExitStack() as opened:
+        reader = VideoReader(opened.enter_context(reopen()), reopen, index, often=True)
+        opened.callback(reader.close)
+        return reader, opened.pop_all()
+
+
+_REMEMBERED, _KEPT_OPEN = 4, 2
 _INDICES: dict[tuple[object, ...], FrameIndex] = {}  # of this process, the last used at the end
+_OPEN: dict[tuple[object, ...], tuple[VideoReader, ExitStack]] = {}  # likewise, with the number of the process
 
 
 def read_frames(
