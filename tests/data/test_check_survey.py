@@ -41,9 +41,9 @@ def decoded(monkeypatch):
     """The paths that are decoded in this process, in order."""
     paths = []
 
-    def count(path, root, digest, time_limit):
+    def count(path, root, digest, time_limit, **settings):
         paths.append(path)
-        return inspect_video(path, root, digest, time_limit)
+        return inspect_video(path, root, digest, time_limit, **settings)
 
     monkeypatch.setattr(module, "inspect_video", count)
     return paths
@@ -171,10 +171,10 @@ def test_torn_line_of_a_killed_writer(root, decoded):
 
 
 def test_interrupted_survey_keeps_what_it_found(root, decoded, monkeypatch):
-    def interrupt(path, *rest):
+    def interrupt(path, *rest, **settings):
         if path == "v2.mp4":
             raise KeyboardInterrupt
-        return inspect_video(path, *rest)
+        return inspect_video(path, *rest, **settings)
 
     with monkeypatch.context() as patch:
         patch.setattr(module, "inspect_video", interrupt)
