@@ -11,7 +11,9 @@ export TOKENIZERS_PARALLELISM ?= false
 .DEFAULT_GOAL := help
 
 help: ## Show this help
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-24s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^##@ / {printf "\n%s\n", substr($$0, 5)} /^[a-z0-9-]+:.*## / {printf "  make %-24s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+##@ Start
 
 $(VENV)/installed: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "rbft needs Python 3.11 or newer; set PYTHON=")'
@@ -30,6 +32,7 @@ install-dev: $(VENV)/installed-dev ## The same with what tests and linters need
 quickstart: $(VENV)/installed ## Run RB-FT from end to end on the built-in model and videos
 	$(BIN)/rbft fit --config experiments/quickstart.yaml $(ARGS)
 
+##@ Work on rbft
 test: $(VENV)/installed-dev ## Run the tests, all but the slow ones
 	$(BIN)/pytest $(PARALLEL) -m 'not slow' $(ARGS)
 
@@ -49,6 +52,7 @@ tiny-vlm: $(VENV)/installed ## Pre-train the built-in model again into build/tin
 	$(BIN)/python -m tools.tiny_vlm.pretrain --out build/tiny-vlm $(ARGS)
 	$(BIN)/python -m tools.tiny_vlm.evaluate --model build/tiny-vlm
 
+##@ Reproduce
 # DATA names the folder of the data set; each target says what it needs, and stops if that is not there
 REPRODUCE = $(BIN)/python experiments/reproduce.py $(@:reproduce-%=%) $(if $(DATA),--data.root $(DATA)) $(ARGS)
 
@@ -70,6 +74,7 @@ reproduce-smarthome: $(VENV)/installed ## SmartHome-Bench, the paper's own; DATA
 reproduce-multihateclip: $(VENV)/installed ## MultiHateClip with few labels; DATA=FOLDER, a GPU
 	$(REPRODUCE)
 
+##@ Look and clean up
 tensorboard: $(VENV)/installed ## Look at all runs, on 127.0.0.1 only
 	$(BIN)/tensorboard --logdir runs --host 127.0.0.1 $(ARGS)
 

@@ -7,12 +7,14 @@ import shlex
 from pathlib import Path
 
 import pytest
+from tests.starter.test_layout import fill
 from tests.support.documents import adapted, blocks, write_experiments
 from tests.support.runs import REPOSITORY
 
 from rbft import commands
 from rbft.__main__ import main
 from rbft.experiment import METHODS, read_experiment
+from rbft.starter.source import experiment_arguments
 
 README = (REPOSITORY / "README.md").read_text()
 COMMANDS = [
@@ -39,7 +41,8 @@ def test_command_is_understood(command: str, excused: bool, tmp_path: Path, monk
     monkeypatch.chdir(tmp_path)
     write_experiments(tmp_path)
     if excused:
-        assert words[1] not in ("fit", "check") or read_experiment(words[2:]).stages
+        fill(tmp_path / "clips", "fall/1.mp4", "fall/2.mp4", "other/1.mp4", "other/2.mp4")
+        assert words[1] not in ("fit", "check") or read_experiment(experiment_arguments(words[2:])[0]).stages
     elif words[1] in ("fit", "check", "sweep"):
         assert main(adapted(words)[1:]) == 0
     else:
