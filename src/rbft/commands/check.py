@@ -9,6 +9,7 @@ from rich.markup import escape
 from rbft.arguments import Parser
 from rbft.experiment import make_parser, read_experiment
 from rbft.files import write_json
+from rbft.runs.names import CHECK
 from rbft.starter.source import add_arguments, experiment_arguments
 
 
@@ -46,7 +47,7 @@ def run(args: Sequence[str]) -> int:
     if model is not None and model.clips is not None:
         print_clips(model.clips, console)
         print_estimates(model.estimates, model.device, console)
-    path = experiment.run_dir / "check.json"
+    path = experiment.run_dir / CHECK
     cost = None if model is None else to_json(model.clips, model.estimates, model.device)
     write_json(path, report.to_json() | {"estimate": cost})
     console.print(f"written to {escape(str(path))}")

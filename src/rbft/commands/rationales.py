@@ -13,12 +13,12 @@ from rich.markup import escape
 from rbft.arguments import Parser
 from rbft.errors import ConfigError, DataError
 from rbft.files import read_yaml, write_json
+from rbft.runs.names import CONFIG, RATIONALES
 
 if TYPE_CHECKING:
     from rbft.data.prompts import Prompts
     from rbft.rationales.exchange import RationaleFile
 
-_OWN_NAME = "rationales.jsonl"
 FORMATS = ("llava", "sharegpt", "messages")
 """Those that `rbft.rationales.exchange` writes; said here, as the shell and `--help` wait for them."""
 
@@ -71,9 +71,9 @@ def run(args: Sequence[str]) -> int:
 
 def _config(args: argparse.Namespace) -> dict[str, Any] | None:
     """The configuration that was named, or that a write stage left beside its rationales."""
-    beside = args.file.parent / "config.yaml"
+    beside = args.file.parent / CONFIG
     path: Path | None = args.config
-    if path is None and args.file.name == _OWN_NAME and beside.is_file():
+    if path is None and args.file.name == RATIONALES and beside.is_file():
         path = beside
     if path is None:
         return None

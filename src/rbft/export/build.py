@@ -20,7 +20,7 @@ from rbft.files import write_atomic, write_json
 from rbft.predict.inputs import expand
 from rbft.predict.model import WarmModel
 from rbft.predict.run_settings import Recorded
-from rbft.runs.run_folder import VALIDATION
+from rbft.runs.names import PREDICTIONS, VALIDATION
 from rbft.terminal import steps_shown
 from rbft.video.clip import Clip
 from rbft.vlm.loading import model_source
@@ -60,7 +60,7 @@ def comparison_clips(recorded: Recorded, model: WarmModel, folder: str | None, c
         names = [video.path for video in expand(data.root)]
         missing = f"--videos {folder}: no video in it can be read."
     else:
-        rows = [recorded.folder / name for name in ("predictions.jsonl", VALIDATION)]
+        rows = [recorded.folder / name for name in (PREDICTIONS, VALIDATION)]
         names = [prediction.video for path in rows if path.is_file() for prediction in read_predictions(path)]
         missing = (
             f"the videos of the run are gone (data.root: {data.root}), and without any the exported weights "

@@ -17,6 +17,7 @@ from rbft.export.weights import Form, Parity
 from rbft.files import read_json
 from rbft.predict.model import WarmModel
 from rbft.predict.run_settings import Recorded
+from rbft.runs.names import METRICS, SPLITS
 from rbft.vlm.loading import BUILTIN, model_source
 
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # that vLLM takes for --max-lora-rank
@@ -117,8 +118,8 @@ def card(recorded: Recorded, model: WarmModel, told: dict[str, Any], parity: Par
         code: Of the program that scores a video.
     """
     run, form = recorded.run, told["form"]
-    metrics = read_json(run / "metrics.json" if (run / "metrics.json").is_file() else recorded.folder / "metrics.json")
-    splits = read_json(run / "splits.json") if (run / "splits.json").is_file() else {}
+    metrics = read_json(run / METRICS if (run / METRICS).is_file() else recorded.folder / METRICS)
+    splits = read_json(run / SPLITS) if (run / SPLITS).is_file() else {}
     counts = {side: len(splits[side]) if side in splits else "not recorded" for side in ("train", "val")}
     name, revision, frames = model.module.name, model.module.revision, told["frames"]
     local = Path(model_source(name)).is_dir()

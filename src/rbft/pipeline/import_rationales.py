@@ -16,10 +16,10 @@ from rbft.errors import ConfigError, DataError, StageError
 from rbft.experiment import Experiment, Stage, read_experiment
 from rbft.files import set_aside, write_json
 from rbft.pipeline.prepare import prepare
-from rbft.pipeline.run import STARTED
 from rbft.rationales.exchange import RationaleFile, read_rationale_file, refuse_untrusted
 from rbft.rationales.store import Rationale, RationaleStore
 from rbft.runs.lock import holding_run
+from rbft.runs.names import EXPERIMENT, STARTED
 from rbft.runs.stage_record import read_record
 from rbft.terminal import quieten
 
@@ -71,7 +71,7 @@ def import_into_run(
 def _experiment(to: Path, flags: Sequence[str]) -> Experiment:
     if not to.is_dir():
         return read_experiment(["--config", str(to), *flags])
-    config, folder = to / "experiment.yaml", to.resolve()
+    config, folder = to / EXPERIMENT, to.resolve()
     if not config.is_file() or len(folder.parents) < 3:
         raise ConfigError(f"--to {to}: it holds no experiment.yaml, so it is no run folder.")
     experiment = read_experiment(["--config", str(config), "--run_root", str(folder.parents[2])])

@@ -18,6 +18,7 @@ from rbft.experiment import Experiment
 from rbft.files import write_atomic
 from rbft.ranks import can_agree, first_rank, grouped
 from rbft.rationales.store import read_rationales
+from rbft.runs.names import CONFIG, RATIONALES, TENSORBOARD
 from rbft.runs.stage_record import StageRecord, hash_outputs, read_record, write_record
 from rbft.stages.context import Prepared
 
@@ -67,7 +68,7 @@ def _take(experiment: Experiment, entry: Prepared, author: str, console: Console
             record = read_record(source)
             if record is None or record.kind != "write" or record.fingerprint != entry.fingerprint:
                 continue
-            authors = {rationale.model for rationale in read_rationales(source / "rationales.jsonl")}
+            authors = {rationale.model for rationale in read_rationales(source / RATIONALES)}
         except RBFTError as error:
             # another run's trouble; this one can write its own
             console.print(f"{escape(entry.stage.name)}: not taken from {escape(str(source))}: {escape(str(error))}")
@@ -92,9 +93,9 @@ def _copy(source: Path, record: StageRecord, folder: Path, entry: Prepared) -> b
         shutil.copy2(source / name, part / name)
     else:
         if hash_outputs(part, list(record.outputs)) == record.outputs:
-            if (source / "tensorboard").is_dir():
-                shutil.copytree(source / "tensorboard", part / "tensorboard")
-            write_atomic(part / "config.yaml", yaml.safe_dump(entry.config, sort_keys=False, allow_unicode=True))
+            if (source / TENSORBOARD).is_dir():
+                shutil.copytree(source / TENSORBOARD, part / TENSORBOARD)
+            write_atomic(part / CONFIG, yaml.safe_dump(entry.config, sort_keys=False, allow_unicode=True))
             summary = record.summary | {"taken_from": str(source)}
             write_record(part, dataclasses.replace(record, stage=entry.stage.name, seconds=0.0, summary=summary))
             part.rename(folder)

@@ -23,6 +23,7 @@ from rbft.pipeline.run_files import write_run_files
 from rbft.pipeline.stage_cli import StageCLI
 from rbft.ranks import first_rank, wait_for_all
 from rbft.runs.lock import holding_run
+from rbft.runs.names import CHECKPOINTS, CONFIG, PUBLISHED, STARTED
 from rbft.runs.stage_record import (
     StageRecord,
     changed_keys,
@@ -34,7 +35,7 @@ from rbft.runs.stage_record import (
 )
 from rbft.stages.context import Prepared, StageContext, StageResult, author_of
 from rbft.stages.probe import probe
-from rbft.stages.publish import PUBLISHED, conclude
+from rbft.stages.publish import conclude
 from rbft.stages.score import score
 from rbft.stages.train import train
 from rbft.stages.write import write
@@ -42,8 +43,6 @@ from rbft.terminal import make_console, quieten
 from rbft.training.callbacks import GracefulStop
 from rbft.training.checkpoint import MANIFEST
 from rbft.training.rank_watch import RankWatch
-
-STARTED = "started.json"
 
 _RUNS: dict[str, Callable[[StageContext], StageResult]] = {
     "write": write,
@@ -124,7 +123,7 @@ def _run_stage(
             remove_unfinished(killed)
         write_json(folder / STARTED, {"inputs": entry.inputs})
         # resolved: what this stage ran with, whatever the files say later
-        write_atomic(folder / "config.yaml", yaml.safe_dump(entry.config, sort_keys=False, allow_unicode=True))
+        write_atomic(folder / CONFIG, yaml.safe_dump(entry.config, sort_keys=False, allow_unicode=True))
     L.seed_everything(int(entry.config["seed_everything"]), workers=True, verbose=False)
     start = time.monotonic()
     context = StageContext(
@@ -135,7 +134,7 @@ def _run_stage(
         profile=experiment.profile,
         ranks=ranks,
         stop=GracefulStop(
-            folder / "checkpoints" / MANIFEST, again=shlex.join(part for part in command if part != "--restart")
+            folder / CHECKPOINTS / MANIFEST, again=shlex.join(part for part in command if part != "--restart")
         ),
     )
     on_gpu = torch.cuda.is_available()

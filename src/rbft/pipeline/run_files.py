@@ -13,8 +13,8 @@ from rbft.experiment.layers import without
 from rbft.files import set_aside, write_atomic, write_json
 from rbft.pipeline.stage_cli import StageCLI
 from rbft.runs.environment import describe_environment
+from rbft.runs.names import ENVIRONMENT, EXPERIMENT, LABELS, PUBLISHED, SPLITS
 from rbft.stages.context import Prepared
-from rbft.stages.publish import LABELS, PUBLISHED
 
 _SHAPED = ("model", "data", "trainer")
 
@@ -32,13 +32,13 @@ def write_run_files(experiment: Experiment, prepared: Sequence[Prepared]) -> Non
     for name in PUBLISHED:
         set_aside(root / name)
     content = merged_experiment(experiment, {entry.stage.name: entry.config for entry in prepared})
-    write_atomic(root / "experiment.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+    write_atomic(root / EXPERIMENT, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
     data = prepared[0].datamodule
     write_json(
-        root / "environment.json",
+        root / ENVIRONMENT,
         describe_environment() | {"data_fingerprint": data.fingerprint("train", "val", "test")},
     )
-    write_json(root / "splits.json", data.splits.to_json())
+    write_json(root / SPLITS, data.splits.to_json())
     write_json(root / LABELS, list(data.labels.names))
 
 

@@ -14,12 +14,12 @@ from rbft.evaluation.calibration import Calibration, read_calibration
 from rbft.evaluation.predictions import Prediction, read_predictions
 from rbft.experiment import Experiment, Stage, read_experiment
 from rbft.files import read_json
-from rbft.runs.run_folder import VALIDATION, RunFolder
+from rbft.runs.names import ADAPTER, ANSWERING, CALIBRATION, EXPERIMENT, LABELS, VALIDATION
+from rbft.runs.run_folder import RunFolder
 from rbft.runs.stage_record import read_record, verify_outputs
 from rbft.stages.cautions import built_in_cautions, run_cautions
-from rbft.stages.publish import LABELS
 
-_READ = ("answering.json", "calibration.json", VALIDATION)
+_READ = (ANSWERING, CALIBRATION, VALIDATION)
 
 
 @dataclass(frozen=True)
@@ -95,10 +95,10 @@ def read_run(run: str | Path) -> Recorded:
         StageError: It is no finished run with a test, or what it left was changed afterwards.
     """
     run = Path(run)
-    if not (run / "experiment.yaml").is_file() or not (run / LABELS).is_file():
+    if not (run / EXPERIMENT).is_file() or not (run / LABELS).is_file():
         raise StageError(f"--run {run}: no run folder; name the folder that holds experiment.yaml and {LABELS}.")
     root = run.resolve().parents[2]
-    experiment = read_experiment(["--config", str(run / "experiment.yaml"), "--run_root", str(root)])
+    experiment = read_experiment(["--config", str(run / EXPERIMENT), "--run_root", str(root)])
     tests = [stage for stage in experiment.stages if stage.kind == "test"]
     record = read_record(run / tests[-1].name) if tests else None
     if not tests and any(stage.kind == "probe" for stage in experiment.stages):
@@ -118,10 +118,10 @@ def read_run(run: str | Path) -> Recorded:
         if trained is None:
             raise StageError(f"{source} holds no finished stage, so there are no weights to predict with.")
         verify_outputs(source, trained)
-        weights = source / "adapter"
-    told = _json(run / stage.name / "answering.json") or {"mode": "direct", "mixture_weight": 0.0, "strength": 1.0}
+        weights = source / ADAPTER
+    told = _json(run / stage.name / ANSWERING) or {"mode": "direct", "mixture_weight": 0.0, "strength": 1.0}
     prior = told.get("label_prior")
-    calibration = run / stage.name / "calibration.json"
+    calibration = run / stage.name / CALIBRATION
     return Recorded(
         run=run,
         experiment=experiment,

@@ -13,6 +13,7 @@ from typing import Any
 from rbft.data.records import VideoRecord
 from rbft.errors import DataError, StageError
 from rbft.files import append_jsonl, read_json, read_jsonl, write_json, write_jsonl
+from rbft.runs.names import RATIONALES
 from rbft.vlm.prompt import Prompt
 
 
@@ -134,7 +135,7 @@ class RationaleStore:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.parts = folder / "parts"
-        self.path = folder / "rationales.jsonl"
+        self.path = folder / RATIONALES
 
     def written(self) -> dict[tuple[str, int], Rationale]:
         """Everything written so far, whichever rank wrote it."""

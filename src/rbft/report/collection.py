@@ -13,6 +13,7 @@ from rbft.evaluation.comparison import Member, Point, key_of
 from rbft.evaluation.model_selection import choose_runs, without
 from rbft.experiment import nearest
 from rbft.files import read_json
+from rbft.runs.names import EXPERIMENT
 from rbft.runs.run_folder import REPLICATES, RunFolder, find_runs
 
 # decide where and how fast a run computes, or are in the point already
@@ -195,7 +196,7 @@ def _of_sweep(folder: Path) -> list[_Found]:
         planned = {where / row["folder"]: dict(row["point"]) for row in plan["runs"].values()}
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise DataError(f"{path}: not the plan of a sweep ({error!r}).") from error
-    begun = {path: RunFolder(path) for path in planned if (path / "experiment.yaml").is_file()}
+    begun = {path: RunFolder(path) for path in planned if (path / EXPERIMENT).is_file()}
     if not begun:
         return []
 

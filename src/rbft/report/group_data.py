@@ -21,6 +21,7 @@ from rbft.experiment import TEST_KINDS
 from rbft.files import read_json
 from rbft.rationales.store import read_rationales
 from rbft.report.collection import Entry
+from rbft.runs.names import ANSWERING, PREDICTIONS, RATIONALES
 from rbft.runs.run_folder import RunFolder
 
 
@@ -194,7 +195,7 @@ def _joined(parts: Sequence[Bin]) -> Bin:
 def _earlier_rationales(run: RunFolder, labels: Sequence[str]) -> dict[str, str]:
     """Rationales of the run's first test stage, where it is not its last."""
     tests = run.stages_of(*TEST_KINDS)
-    path = tests[0][0] / "predictions.jsonl" if len(tests) > 1 else None
+    path = tests[0][0] / PREDICTIONS if len(tests) > 1 else None
     if path is None or not path.is_file():
         return {}
     return {prediction.id: prediction.rationale for prediction in read_checked(path, labels) if prediction.rationale}
@@ -202,7 +203,7 @@ def _earlier_rationales(run: RunFolder, labels: Sequence[str]) -> dict[str, str]
 
 def _rationale_figures(run: RunFolder) -> dict[str, float]:
     """Of the rationales of the run's last write stage: shares kept and agreeing, and mean scores of its checks."""
-    written = [folder / "rationales.jsonl" for folder, _ in run.stages_of("write")]
+    written = [folder / RATIONALES for folder, _ in run.stages_of("write")]
     if not written or not written[-1].is_file():
         return {}
     found = read_rationales(written[-1])
@@ -222,6 +223,6 @@ def _rationale_figures(run: RunFolder) -> dict[str, float]:
 def answering_cost(run: RunFolder) -> dict[str, Any]:
     """What the run's last test recorded of the tokens it wrote; empty where it answers directly."""
     tests = run.stages_of(*TEST_KINDS)
-    path = tests[-1][0] / "answering.json" if tests else None
+    path = tests[-1][0] / ANSWERING if tests else None
     content = read_json(path) if path is not None and path.is_file() else {}
     return content if isinstance(content, dict) else {}

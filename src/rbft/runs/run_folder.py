@@ -12,15 +12,11 @@ from typing import Any
 from rbft.errors import DataError
 from rbft.experiment import METHODS
 from rbft.files import read_json, read_yaml
+from rbft.runs.names import EXPERIMENT, LABELS, METRICS, PREDICTIONS, VALIDATION
 from rbft.runs.stage_record import StageRecord, read_record
 
 REPLICATES = ("seed_everything", "data.draw")
 """Keys that repeat a run rather than change its method."""
-
-VALIDATION = "validation.jsonl"
-"""In a test's folder, predictions of the validation videos where they were scored: what can be chosen by."""
-
-_EXPERIMENT, _METRICS = "experiment.yaml", "metrics.json"
 
 
 def find_runs(folder: Path) -> list[Path]:
@@ -28,7 +24,7 @@ def find_runs(folder: Path) -> list[Path]:
     found = []
     for path, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if ".old-" not in name and not name.startswith("."))
-        if _EXPERIMENT in files:
+        if EXPERIMENT in files:
             found.append(Path(path))
             folders.clear()
     return found
@@ -51,7 +47,7 @@ def read_accuracy(folder: Path) -> float | None:
     Raises:
         DataError: Its metrics.json holds none that could be one.
     """
-    path = folder / _METRICS
+    path = folder / METRICS
     if not path.is_file():
         return None
     metrics = read_json(path)
@@ -80,7 +76,7 @@ class RunFolder:
         Raises:
             DataError: It is not one.
         """
-        path = self.path / _EXPERIMENT
+        path = self.path / EXPERIMENT
         content = read_yaml(path)
         if not isinstance(content, dict) or not isinstance(content.get("data"), dict):
             raise DataError(f"{path}: no experiment of a run: it has no keys and values under `data`.")
@@ -117,7 +113,7 @@ class RunFolder:
     @cached_property
     def metrics(self) -> dict[str, Any]:
         """All its figures; empty while it is not finished."""
-        return {} if self.accuracy is None else dict(read_json(self.path / _METRICS))
+        return {} if self.accuracy is None else dict(read_json(self.path / METRICS))
 
     @property
     def floors(self) -> tuple[float | None, float | None]:
@@ -129,7 +125,7 @@ class RunFolder:
     @property
     def predictions(self) -> Path:
         """Its predictions, once it is finished."""
-        return self.path / "predictions.jsonl"
+        return self.path / PREDICTIONS
 
     @property
     def validation(self) -> Path | None:
@@ -144,7 +140,7 @@ class RunFolder:
         Raises:
             DataError: There is no list of names.
         """
-        path = self.path / "labels.json"
+        path = self.path / LABELS
         names = read_json(path) if path.is_file() else None
         if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
             raise DataError(f"{path}: expected the list of the run's classes; a run leaves it before its first stage.")

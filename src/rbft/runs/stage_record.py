@@ -12,11 +12,10 @@ from typing import Any
 
 from rbft.errors import StageError
 from rbft.files import file_digest, read_json, write_json
+from rbft.runs.names import STAGE
 
 SCHEMA = 1
 """Raised whenever the meaning of a stage's output changes, so that older outputs are made anew."""
-
-_MARKER = "stage.json"
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "
 
 def write_record(folder: Path, record: StageRecord) -> None:
     """Mark the stage in `folder` as finished."""
-    write_json(folder / _MARKER, asdict(record))
+    write_json(folder / STAGE, asdict(record))
 
 
 def read_record(folder: Path) -> StageRecord | None:
@@ -71,7 +70,7 @@ def read_record(folder: Path) -> StageRecord | None:
     Raises:
         StageError: The marker is there but not one this version understands.
     """
-    path = folder / _MARKER
+    path = folder / STAGE
     if not path.is_file():
         return None
     content = read_json(path)

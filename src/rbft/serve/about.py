@@ -9,8 +9,7 @@ from typing import Any
 
 from rbft import __version__
 from rbft.files import read_json
-
-METRICS = "metrics.json"
+from rbft.runs.names import METRICS
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from rbft.data.datamodule import VideoDataModule
 from rbft.data.dataset import Example
 from rbft.data.prompts import PromptBook
 from rbft.experiment import Stage
+from rbft.runs.names import ADAPTER
 from rbft.training.callbacks import GracefulStop
 from rbft.training.module import VLMFineTuner
 from rbft.training.profile import profiled
@@ -117,7 +118,7 @@ def author_of(entry: Prepared) -> str:
 def start(context: StageContext, *, keep_base: bool = False) -> None:
     """Say which weights the stage starts from."""
     source = context.entry.stage.weights_from
-    folder = None if source is None else context.run_dir / source / "adapter"
+    folder = None if source is None else context.run_dir / source / ADAPTER
     context.entry.module.start_from(folder, author_of(context.entry), keep_base=keep_base)
 
 

@@ -13,7 +13,7 @@ from rbft.evaluation.calibration import fit_temperature
 from rbft.evaluation.predictions import Prediction, probabilities, write_predictions
 from rbft.evaluation.probe import choose_strength, fit_probe
 from rbft.ranks import first_rank
-from rbft.runs.run_folder import VALIDATION
+from rbft.runs.names import VALIDATION
 from rbft.stages.context import StageContext, StageResult, connect, make_trainer, start
 from rbft.stages.score import TESTED, leave_test
 

@@ -14,6 +14,7 @@ from rbft.files import read_json, write_json
 from rbft.rationales.audit import audit_stored
 from rbft.rationales.store import read_rationales
 from rbft.report.page import write_page
+from rbft.runs.names import CALIBRATION, METRICS, PREDICTIONS, RATIONALES, REPORT
 from rbft.runs.run_folder import RunFolder
 from rbft.runs.stage_record import read_record
 from rbft.stages.cautions import run_cautions
@@ -22,12 +23,6 @@ from rbft.stages.rounds import read_rounds, round_metrics, tell_rounds
 if TYPE_CHECKING:
     from rbft.experiment import Experiment
     from rbft.stages.context import Prepared
-
-LABELS = "labels.json"
-"""The classes of a run, in their order, at the top of its folder."""
-
-PUBLISHED = ("metrics.json", "predictions.jsonl", "calibration.json", "report.html")
-"""What a run leaves at the top of its folder when its last test is done."""
 
 
 def conclude(experiment: Experiment, prepared: Sequence[Prepared], console: Console, *, publish: bool) -> None:
@@ -43,10 +38,10 @@ def conclude(experiment: Experiment, prepared: Sequence[Prepared], console: Cons
     if not tests or not _is_current(experiment, tests[-1]):
         return
     last, run_dir = tests[-1], experiment.run_dir
-    metrics = read_json(run_dir / last.stage.name / "metrics.json")
+    metrics = read_json(run_dir / last.stage.name / METRICS)
     for entry in tests[:-1]:
         if _is_current(experiment, entry):
-            earlier = read_json(run_dir / entry.stage.name / "metrics.json")
+            earlier = read_json(run_dir / entry.stage.name / METRICS)
             metrics |= {
                 f"{entry.stage.name}/{key.removeprefix('test/')}": value
                 for key, value in earlier.items()
@@ -54,15 +49,15 @@ def conclude(experiment: Experiment, prepared: Sequence[Prepared], console: Cons
             }
     rounds = read_rounds(run_dir, prepared)
     metrics |= round_metrics(rounds)
-    found = run_dir / last.stage.name / "calibration.json"
+    found = run_dir / last.stage.name / CALIBRATION
     calibration = Calibration.from_json(read_json(found), found)
     if publish:
-        write_json(run_dir / "metrics.json", metrics)
-        write_json(run_dir / "calibration.json", calibration.to_json())
-        predictions = read_predictions(run_dir / last.stage.name / "predictions.jsonl")
-        write_predictions(run_dir / "predictions.jsonl", predictions)
+        write_json(run_dir / METRICS, metrics)
+        write_json(run_dir / CALIBRATION, calibration.to_json())
+        predictions = read_predictions(run_dir / last.stage.name / PREDICTIONS)
+        write_predictions(run_dir / PREDICTIONS, predictions)
         writer = next((entry for entry in reversed(prepared) if entry.stage.kind == "write"), None)
-        written = run_dir / (writer.stage.name if writer is not None else "") / "rationales.jsonl"
+        written = run_dir / (writer.stage.name if writer is not None else "") / RATIONALES
         rationales = read_rationales(written) if written.is_file() else []
         audit = None
         if writer is not None and rationales:
@@ -70,7 +65,7 @@ def conclude(experiment: Experiment, prepared: Sequence[Prepared], console: Cons
             doubts = [] if record is None else record.summary.get("doubts", [])
             audit = audit_stored(writer.stage.name, rationales, writer.book, writer.module.checks, doubts)
         write_page(
-            run_dir / "report.html",
+            run_dir / REPORT,
             experiment,
             last.datamodule,
             metrics,

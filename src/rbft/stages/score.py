@@ -16,12 +16,12 @@ from rbft.evaluation.metrics import Metrics, test_metrics
 from rbft.evaluation.predictions import Prediction, write_predictions
 from rbft.files import write_json
 from rbft.ranks import first_rank
-from rbft.runs.run_folder import VALIDATION
+from rbft.runs.names import ANSWERING, CALIBRATION, METRICS, PREDICTIONS, TENSORBOARD, VALIDATION
 from rbft.stages.context import StageContext, StageResult, connect, make_trainer, start
 from rbft.training.logging import log_confusion, log_reliability
 from rbft.training.sharding import require_direct
 
-TESTED = ("predictions.jsonl", "metrics.json", "calibration.json")
+TESTED = (PREDICTIONS, METRICS, CALIBRATION)
 """What every test leaves in its folder."""
 UNCALIBRATED = Calibration(absent="this kind of classifier is not calibrated")
 
@@ -80,11 +80,11 @@ def leave_test(
     predictions = calibration.apply([*answered, *(_wrong(record) for record in data.unreadable)])
     metrics = test_metrics(predictions, data.labels, [record.label for record in data.splits.train])
     if first_rank():
-        write_predictions(context.folder / "predictions.jsonl", predictions)
-        write_json(context.folder / "metrics.json", metrics)
-        write_json(context.folder / "calibration.json", calibration.to_json())
-        log_reliability(context.folder / "tensorboard", predictions, data.labels)
-        log_confusion(context.folder / "tensorboard", answered, data.labels)
+        write_predictions(context.folder / PREDICTIONS, predictions)
+        write_json(context.folder / METRICS, metrics)
+        write_json(context.folder / CALIBRATION, calibration.to_json())
+        log_reliability(context.folder / TENSORBOARD, predictions, data.labels)
+        log_confusion(context.folder / TENSORBOARD, answered, data.labels)
         numbers: dict[str, Any] = {key: value for key, value in metrics.items() if _number(value)}
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
@@ -121,7 +121,7 @@ def _tell_answering(context: StageContext, choice: Choice, metrics: Metrics) -> 
     if first_rank():
         # what a blank clip scores, so that videos can be answered without the test's
         prior = None if scoring.scorer.prior is None else scoring.scorer.prior.tolist()
-        write_json(context.folder / "answering.json", asdict(choice) | cost | shown | {"label_prior": prior})
+        write_json(context.folder / ANSWERING, asdict(choice) | cost | shown | {"label_prior": prior})
         how = choice.mode + (f" (rationale {choice.mixture_weight:g})" if choice.mode == "mixture" else "")
         why = "" if choice.validation_accuracy is None else f", {choice.validation_accuracy:.1%} right on validation"
         each = "".join(f", {key.removeprefix('test/accuracy_')} {value:.1%}" for key, value in shown.items())

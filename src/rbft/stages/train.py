@@ -14,6 +14,7 @@ from rbft.errors import StageError
 from rbft.objectives.rationale import RationaleObjective
 from rbft.ranks import first_rank
 from rbft.rationales.store import Rationale, read_rationales
+from rbft.runs.names import ADAPTER, RATIONALES
 from rbft.stages.context import StageContext, StageResult, connect, make_trainer, start
 from rbft.training.best import KeepBest
 from rbft.training.callbacks import SaveCheckpoint
@@ -70,7 +71,7 @@ def train(context: StageContext) -> StageResult:
     """Fine-tune on what the stage's objective asks for."""
     entry, module, data = context.entry, context.entry.module, context.entry.datamodule
     source = entry.stage.rationales_from
-    rationales = [] if source is None else read_rationales(context.run_dir / source / "rationales.jsonl")
+    rationales = [] if source is None else read_rationales(context.run_dir / source / RATIONALES)
     if module.control is not None and rationales:
         rationales = module.control.apply([r for r in rationales if r.kept], module.seed, data.splits.train)
         context.console.print(f"  trained on a control: {type(module.control).__name__}")
@@ -107,12 +108,12 @@ def train(context: StageContext) -> StageResult:
     if choosing:
         summary["best_epoch"] = best.epoch + 1
     else:
-        save_trained(module.ready.model, context.folder / "adapter", write=first_rank())
+        save_trained(module.ready.model, context.folder / ADAPTER, write=first_rank())
     if first_rank():
         if choosing:
-            shutil.copytree(best.folder, context.folder / "adapter", dirs_exist_ok=True)
+            shutil.copytree(best.folder, context.folder / ADAPTER, dirs_exist_ok=True)
         # the checkpoint is of no use once the stage is done, and with full fine-tuning it is the largest file
         shutil.rmtree(manifest.parent, ignore_errors=True)
         figures = "".join(f", {key} {value:.3f}" for key, value in summary.items() if isinstance(value, float))
         context.console.print(f"  {summary['rows']} rows, {summary['steps']} steps{figures}")
-    return StageResult(("adapter",), summary)
+    return StageResult((ADAPTER,), summary)

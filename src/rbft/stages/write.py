@@ -14,6 +14,7 @@ from rbft.data.records import VideoRecord
 from rbft.ranks import can_agree, first_rank, grouped, wait_for_all
 from rbft.rationales.store import Rationale, RationaleStore
 from rbft.rationales.writer import Attempt
+from rbft.runs.names import RATIONALES, TENSORBOARD
 from rbft.stages.cautions import rationale_cautions
 from rbft.stages.context import StageContext, StageResult, author_of, connect, make_trainer, start
 from rbft.stages.verification import describe_dropped, describe_rescued, judge_written
@@ -62,8 +63,8 @@ def write(context: StageContext) -> StageResult:
         context.console.print(f"  [yellow]{escape(doubt)}[/]", soft_wrap=True)
     rationales = module.keep.settle(judged, entry.book)
     store.save(rationales)
-    log_rationales(context.folder / "tensorboard", data, rationales)
-    return StageResult(("rationales.jsonl",), _tell(context, rationales) | ({"doubts": doubts} if doubts else {}))
+    log_rationales(context.folder / TENSORBOARD, data, rationales)
+    return StageResult((RATIONALES,), _tell(context, rationales) | ({"doubts": doubts} if doubts else {}))
 
 
 def _come_together(

@@ -9,6 +9,7 @@ from typing import Literal
 from rbft.errors import StageError
 from rbft.files import read_json, write_json
 from rbft.runs.lock import RunLock
+from rbft.runs.names import METRICS
 from rbft.runs.stage_record import hash_outputs
 from rbft.sweep.grid import Run
 
@@ -79,7 +80,7 @@ def completion_marks(folder: Path) -> dict[str, str]:
         for path in sorted(folder.glob("*/stage.json"))
         if ".old-" not in path.parent.name
     ]
-    return hash_outputs(folder, [*names, *(["metrics.json"] if (folder / "metrics.json").is_file() else [])])
+    return hash_outputs(folder, [*names, *([METRICS] if (folder / METRICS).is_file() else [])])
 
 
 def is_finished(record: Record | None, run: Run) -> bool:

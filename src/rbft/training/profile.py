@@ -19,6 +19,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from rbft.errors import ConfigError
 from rbft.files import write_json
+from rbft.runs.names import TENSORBOARD
 from rbft.training.module import VLMFineTuner
 from rbft.vlm.model import VLM
 from rbft.vlm.processing import ClipProcessor
@@ -261,7 +262,7 @@ def profiled(trainer: L.Trainer, stage: str, folder: Path, console: Console) -> 
         }
         write_json(folder / "profile.json", {**about, "parts": parts})
         console.print(_table(stage, parts, profile.batches))
-        with SummaryWriter(str(folder / "tensorboard")) as writer:
+        with SummaryWriter(str(folder / TENSORBOARD)) as writer:
             writer.add_figure("profile", _figure(stage, parts))
 
 

@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
 
+from rbft.runs.names import TENSORBOARD
 from rbft.training.callbacks import PlainProgress
 from rbft.training.checkpoint import AtomicCheckpointIO
 from rbft.training.profile import StageProfile, require_no_other_profiler
@@ -47,7 +48,7 @@ def stage_trainer(
         settings, callbacks = {"profiler": profiler}, [profiler.callback, *callbacks]
     return make(
         callbacks=[progress, *callbacks],
-        logger=TensorBoardLogger(save_dir=folder, name="", version="tensorboard", default_hp_metric=False),
+        logger=TensorBoardLogger(save_dir=folder, name="", version=TENSORBOARD, default_hp_metric=False),
         default_root_dir=str(folder),
         plugins=[AtomicCheckpointIO()],
         enable_checkpointing=False,
