@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -161,6 +163,34 @@ def test_what_is_no_form_is_refused(client: TestClient) -> None:
     assert client.post("/api/predict", json={"path": "/etc/passwd"}).status_code == 415
     assert client.get("/api/predict").status_code == 405
     assert client.post("/api/predict", content=b"", headers={"content-type": "multipart/form-data"}).status_code == 415
+
+
+def dripping(seconds: float) -> Iterator[bytes]:
+    """A form of bytes that come now and then."""
+    yield b'--B\r\nContent-Disposition: form-data; name="video"; filename="x.mp4"\r\n\r\n'
+    for _ in range(100):
+        time.sleep(seconds)
+        yield b"x"
+
+
+def test_a_slow_sender_is_let_go(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rbft.serve.upload._PATIENCE", 0.2)
+    headers = {"content-type": "multipart/form-data; boundary=B"}
+    answer = client.post("/api/predict", content=dripping(0.02), headers=headers)
+    assert (answer.status_code, "comes too slowly" in answer.json()["detail"]) == (408, True)
+    assert send(client, b"good").status_code == 200
+
+
+def test_an_upload_has_a_deadline(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def never(*_: object) -> None:
+        await asyncio.sleep(60)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("rbft.serve.app.UPLOAD_SECONDS", 0.1)
+        patch.setattr("rbft.serve.app.receive", never)
+        answer = send(client, b"good")
+    assert (answer.status_code, answer.json()["detail"]) == (408, "the video was not here after 0.1 s.")
+    assert send(client, b"good").status_code == 200
 
 
 def test_a_full_line_is_503_with_a_time(client: TestClient, turns: Turns, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import signal
 import socket
 import threading
@@ -49,6 +50,26 @@ def test_a_stop_finishes_the_video_in_work_and_no_other(
         assert list(server.temporary.iterdir()) == [], "its folder is gone"
 
 
+def test_slow_senders_hold_nobody_up_and_no_stop(finished: Run, clip: bytes) -> None:
+    """Whoever sends a byte now and then takes no place in the line, and is told when the server stops."""
+    head = (
+        "POST /api/predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100000\r\n"
+        "Content-Type: multipart/form-data; boundary=B\r\n\r\n--B\r\n"
+    )
+    with serving(finished.folder, "--queue", "1") as server:
+        port = int(server.url.rsplit(":", 1)[1])
+        slow = [socket.create_connection(("127.0.0.1", port)) for _ in range(4)]
+        for connection in slow:
+            connection.sendall(head.encode())
+        answer = server.predict(clip)
+        assert answer.status_code == 200, answer.text
+        start = time.monotonic()
+        code, said = server.stop()
+        assert (code, time.monotonic() - start < 25) == (143, True)
+        assert [connection.recv(100).startswith(b"HTTP/1.1 503") for connection in slow] == [True] * 4
+        assert said.endswith("rbft: stopped.\n"), "no video was in work"
+
+
 @pytest.mark.slow
 def test_it_answers_and_warns_when_others_can_reach_it(finished: Run, clip: bytes) -> None:
     with serving(finished.folder, "--host", "0.0.0.0") as server:
@@ -88,6 +109,19 @@ def test_wrong_use_is_one_line(finished: Run, tmp_path: Path, capsys: pytest.Cap
             assert main(args) == code, args
             err = capsys.readouterr().err
             assert message in err and err.count("\n") == 1, err
+
+    real = importlib.import_module
+
+    def half(name: str, *args: object) -> object:
+        if name == "fastapi":
+            raise ImportError("No module named 'starlette'")
+        return real(name, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("rbft.commands.serve.importlib.import_module", half)
+        assert main(run) == 2
+    err = capsys.readouterr().err
+    assert "fastapi is installed, but not whole (No module named 'starlette'" in err and err.count("\n") == 1
     find = "rbft.commands.serve.importlib.util.find_spec"
     monkeypatch.setattr(find, lambda name: None if name == "uvicorn" else True)
     assert main(run) == 2

@@ -93,10 +93,64 @@ def test_closing_lets_the_one_in_work_finish_and_refuses_the_rest() -> None:
         turns.close()
         with pytest.raises(BusyError, match="stopping"):
             await ask()
+        with pytest.raises(BusyError, match="stopping"):
+            await asyncio.wait_for(second, 2)  # told at once, not after the one in work
+        assert turns.in_work
         gate.set()
         assert await first == "answered"
-        with pytest.raises(BusyError, match="stopping"):
-            await second
+        assert not turns.in_work
+
+    run(body)
+
+
+def test_who_is_being_received_holds_no_place_and_is_told_of_a_stop() -> None:
+    async def body() -> None:
+        turns, forever = Turns(0), asyncio.Event()
+
+        async def send() -> None:
+            async with turns.receiving(60):
+                await forever.wait()
+
+        sending = [asyncio.create_task(send()) for _ in range(4)]
+        await asyncio.sleep(0.05)
+        async with turns.place():
+            assert await turns.use(lambda: 7) == 7
+        with pytest.raises(BusyError, match="4 videos are being sent"):
+            await send()
+        turns.close()
+        for task in sending:
+            with pytest.raises(BusyError, match="stopping"):
+                await asyncio.wait_for(task, 2)
+
+    run(body)
+
+
+def test_an_upload_has_a_deadline() -> None:
+    async def body() -> None:
+        with pytest.raises(TimeoutError):
+            async with Turns(0).receiving(0.05):
+                await asyncio.sleep(10)
+
+    run(body)
+
+
+def test_a_request_that_is_torn_down_as_its_turn_comes_gives_it_on() -> None:
+    async def body() -> None:
+        turns, gate = Turns(5), threading.Event()
+
+        async def ask(job: Callable[[], object]) -> object:
+            async with turns.place():
+                return await turns.use(job)
+
+        first = asyncio.create_task(ask(lambda: gate.wait(10)))
+        await asyncio.sleep(0.05)
+        second, third = asyncio.create_task(ask(lambda: 2)), asyncio.create_task(ask(lambda: 3))
+        await asyncio.sleep(0.05)
+        gate.set()
+        await first
+        second.cancel()  # it was woken, and has not run yet
+        assert await third == 3
+        assert await ask(lambda: 4) == 4
 
     run(body)
 

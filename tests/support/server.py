@@ -73,7 +73,8 @@ def serving(run: Path, *flags: str, driver: str | None = None) -> Iterator[Serve
     """A server of a run on a free port; `driver` is a program to start it with."""
     start = [str(Path(sys.executable).with_name("rbft"))] if driver is None else [sys.executable, "-c", driver]
     with tempfile.TemporaryDirectory(prefix="rbft-test-") as temporary:
-        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "TMPDIR": temporary, "PYTHONUNBUFFERED": "1"}
+        path = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
+        environment = {**os.environ, "PYTHONPATH": path, "TMPDIR": temporary, "PYTHONUNBUFFERED": "1"}
         process = subprocess.Popen(
             [*start, "serve", "--run", str(run), "--port", "0", *flags],
             stdout=subprocess.PIPE,

@@ -46,6 +46,13 @@ def parser() -> Parser:
         metavar="CLASS=P",
         help="say the class only where validation bounds its precision by P",
     )
+    parser.add_argument(
+        "--time-limit",
+        type=float,
+        default=600.0,
+        metavar="SECONDS",
+        help="most time to read a video, or a window of it (default %(default)g)",
+    )
     parser.add_argument("videos", nargs="+", help="videos, folders of videos, or a .csv or .jsonl with a column path")
     return parser
 
@@ -80,7 +87,7 @@ def run(args: Sequence[str]) -> int:
     for name in own.videos:
         if Path(name).is_dir() and (rest := left_out(Path(name))):
             console.print(escape(f"{name}: left out are {rest}"))
-    classifier = Classifier(own.run, flags)
+    classifier = Classifier(own.run, flags, own.time_limit)
     root = classifier.recorded.data_root
     elsewhere = any(not Path(video.root or ".", video.path).resolve().is_relative_to(root) for video in videos)
     for caution in classifier.recorded.cautions(own_videos=elsewhere):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,6 +32,13 @@ def parser() -> Parser:
     )
     parser.add_argument("--max-mb", type=float, default=200.0, help="most megabytes of a video (default %(default)g)")
     parser.add_argument("--queue", type=int, default=8, help="videos that may wait (default %(default)s)")
+    parser.add_argument(
+        "--time-limit",
+        type=float,
+        default=120.0,
+        metavar="SECONDS",
+        help="most time to read a video (default %(default)g)",
+    )
     return parser
 
 
@@ -49,6 +57,14 @@ def run(args: Sequence[str]) -> int:
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise ConfigError(f"rbft serve needs {' and '.join(missing)}; install it with pip install 'rbft[serve]'.")
+    for name in _NEEDED:
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise ConfigError(
+                f"rbft serve: {name} is installed, but not whole ({error}); repair it with "
+                "pip install --force-reinstall 'rbft[serve]'."
+            ) from error
     if not 0 < own.max_mb < float("inf"):
         raise ConfigError(f"--max-mb {own.max_mb:g}: must be above 0.")
     if own.queue < 0 or not 0 <= own.port < 65536:
@@ -56,5 +72,13 @@ def run(args: Sequence[str]) -> int:
 
     from rbft.serve.server import serve
 
-    serve(own.run, flags, host=own.host, port=own.port, max_megabytes=own.max_mb, places=own.queue)
+    serve(
+        own.run,
+        flags,
+        host=own.host,
+        port=own.port,
+        max_megabytes=own.max_mb,
+        places=own.queue,
+        time_limit=own.time_limit,
+    )
     return 0

@@ -19,7 +19,7 @@ from rbft.predict.model import Told, WarmModel
 from rbft.predict.run_settings import read_run
 from rbft.predict.windows import Windows, alarm, log_probabilities, merge
 from rbft.terminal import steps_shown
-from rbft.video.container import PART_LIMITS
+from rbft.video.container import PART_LIMITS, reading_within
 from rbft.video.reader import open_reader
 
 _FREE = (
@@ -32,6 +32,8 @@ _FREE = (
     "trainer.devices",
 )
 _EVERYTHING = Rule()
+TIME_LIMIT = 600.0
+"""Seconds to read a video, unless something else is said: hours of decoding are not started unawares."""
 
 
 class Classifier:
@@ -43,14 +45,19 @@ class Classifier:
         run: The run's folder.
         flags: Settings that decide how fast and where it computes: `data.eval_batch_size`, `data.num_workers`,
             `data.cache_*`, `trainer.accelerator` and `trainer.devices`. What shapes an answer cannot be changed.
+        time_limit: Seconds that reading one video, or one window of it, may take; one that takes longer cannot be read.
 
     Raises:
+        ConfigError: A flag is none of these, or the time is not above 0.
         StageError: The folder is no finished run with a test stage, or its weights were changed.
     """
 
-    def __init__(self, run: str | Path, flags: Sequence[str] = ()) -> None:
+    def __init__(self, run: str | Path, flags: Sequence[str] = (), time_limit: float = TIME_LIMIT) -> None:
         self.run = Path(run)
         check_flags(flags)
+        if not time_limit > 0:
+            raise ConfigError(f"--time-limit {time_limit:g}: must be above 0.")
+        self.time_limit = time_limit
         self.recorded = read_run(self.run)
         self.labels = self.recorded.labels
         self._flags = tuple(flags)
@@ -95,7 +102,8 @@ class Classifier:
             raise ConfigError(f"--alarm {alarm}: {what}.")
         inputs = [video if isinstance(video, VideoInput) else named(video) for video in videos]
         files, refused = _resolve(inputs)
-        answers = self._answers(files, console or Console(quiet=True), rationale, windows, alarm)
+        with reading_within(self.time_limit):
+            answers = self._answers(files, console or Console(quiet=True), rationale, windows, alarm)
         refusals = {number: Answer("", None, None, error=error) for number, error in refused.items()}
         return [
             self._decided(replace(refusals.get(number) or answers[files[number]], video=video.name), rule)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from rbft.evaluation.predictions import Prediction
 from rbft.pipeline.stage_cli import StageCLI
 from rbft.predict.run_settings import Recorded
 from rbft.training.module import VLMFineTuner
+from rbft.video.container import limit_reading, reading_limit
 from rbft.vlm.batch import Batch, Item, collate
 from rbft.vlm.feature_cache import hardware
 from rbft.vlm.model import VLM
@@ -166,7 +168,7 @@ class WarmModel:
             batch_sampler=sampler,
             collate_fn=_together,
             num_workers=min(self.data.num_workers, len(sampler)),
-            worker_init_fn=_one_thread,
+            worker_init_fn=partial(_start_worker, seconds=reading_limit()),
             pin_memory=self.device.type == "cuda",
         )
 
@@ -198,6 +200,7 @@ def _together(clips: Sequence[_Read]) -> tuple[Batch | None, dict[int, str]]:
     return collate(read) if read else None, {entry.clip: entry.error for entry in clips if entry.error is not None}
 
 
-def _one_thread(_: int) -> None:
-    """A worker decodes with one thread; more only compete with the other workers."""
+def _start_worker(_: int, seconds: float) -> None:
+    """A worker decodes with one thread, as more only compete with the other workers, and within the same limit."""
     torch.set_num_threads(1)
+    limit_reading(seconds)

@@ -26,7 +26,7 @@ from rbft.serve.about import About
 from rbft.serve.host_check import Guard
 from rbft.serve.model import Answered
 from rbft.serve.request_queue import BusyError, Turns
-from rbft.serve.upload import Upload, UploadError, discard, receive
+from rbft.serve.upload import DISCARD_SECONDS, UPLOAD_SECONDS, Upload, UploadError, discard, receive
 
 Predict = Callable[..., Answered]
 _FRAME_WIDTH = 320
@@ -75,10 +75,9 @@ def make_app(
     @app.post("/api/predict")
     async def classify(request: Request) -> JSONResponse:
         try:
-            async with turns.place():
-                return await _answer(request, predict, folder, max_mb, turns)
+            return await _answer(request, predict, folder, max_mb, turns)
         except BusyError as error:
-            await discard(request, int(max_mb * 1e6))
+            await discard(request, int(max_mb * 1e6), 1.0 if turns.closed else DISCARD_SECONDS)
             return _busy(error)
         except UploadError as error:
             return _refused(error.status, str(error), {"connection": "close"})
@@ -89,7 +88,11 @@ def make_app(
 async def _answer(request: Request, predict: Predict, folder: Path, max_mb: float, turns: Turns) -> JSONResponse:
     """Receive a video, wait for the model, answer; whatever happens, the video is removed."""
     with tempfile.TemporaryDirectory(dir=folder) as own:
-        upload = await receive(request, Path(own), int(max_mb * 1e6))
+        try:
+            async with turns.receiving(UPLOAD_SECONDS):
+                upload = await receive(request, Path(own), int(max_mb * 1e6))
+        except TimeoutError as error:
+            raise UploadError(408, f"the video was not here after {UPLOAD_SECONDS:g} s.") from error
         assert upload.path is not None, "receive brings a file or raises"
         video = upload.path
         wanted = {key: upload.fields.get(key, "") in _TRUE for key in ("rationale", "frames")}
@@ -100,7 +103,8 @@ async def _answer(request: Request, predict: Predict, folder: Path, max_mb: floa
             return _told(upload, answered, time.perf_counter() - start, frames=wanted["frames"])
 
         try:
-            return JSONResponse(await turns.use(work))
+            async with turns.place():
+                return JSONResponse(await turns.use(work))
         except VideoError as error:
             return _refused(422, f"{upload.name}: {printable(error.reason)}")
         except BusyError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from rbft.predict import Classifier, VideoInput
 from rbft.video.clip import Clip, read_clip
 from rbft.video.clip_cache import ClipCache
 from rbft.video.clip_spec import ClipSpec
+from rbft.video.container import reading_within
 
 
 @dataclass(frozen=True)
@@ -63,15 +65,16 @@ class ServedModel:
     Args:
         run: The run's folder.
         flags: As of `rbft.predict.Classifier`.
+        time_limit: Seconds that reading one video may take.
 
     Raises:
         RBFTError: The folder is no finished run with a test stage, its weights were changed or cannot be loaded.
     """
 
-    def __init__(self, run: Path, flags: Sequence[str] = ()) -> None:
+    def __init__(self, run: Path, flags: Sequence[str] = (), time_limit: float = math.inf) -> None:
         # what strangers send is kept nowhere
         private = ["--data.cache_clips", "false", "--data.cache_features", "false", "--data.num_workers", "0"]
-        self._classifier = Classifier(run, [*flags, *private])
+        self._classifier = Classifier(run, [*flags, *private], time_limit)
         self.labels = self._classifier.labels.names
         # whatever is sent here is nothing that the built-in model was made for
         self.cautions = self._classifier.recorded.cautions(own_videos=True)
@@ -95,7 +98,8 @@ class ServedModel:
         """
         model = self._classifier.model
         try:
-            clip = model.data.at(video.parent).clip(video.name)
+            with reading_within(self._classifier.time_limit):
+                clip = model.data.at(video.parent).clip(video.name)
             # a run whose two questions are one and the same has no second way to ask
             why = rationale and model.book.blind_prompt() != model.book.label_prompt()
             (said,) = self._classifier.predict([VideoInput(video.name, video.name, video.parent)], rationale=why)

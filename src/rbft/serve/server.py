@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import math
 import signal
 import socket
 import tempfile
@@ -15,8 +16,12 @@ from rich.markup import escape
 
 from rbft.errors import Interrupted, StageError
 
+_LAST_SECONDS = 30  # beside its reading, for what the model does with the video in work, and for its answer
 
-def serve(run: Path, flags: Sequence[str], *, host: str, port: int, max_megabytes: float, places: int) -> None:
+
+def serve(
+    run: Path, flags: Sequence[str], *, host: str, port: int, max_megabytes: float, places: int, time_limit: float
+) -> None:
     """Answer videos with a finished run until asked to stop.
 
     Args:
@@ -26,8 +31,10 @@ def serve(run: Path, flags: Sequence[str], *, host: str, port: int, max_megabyte
         port: Port to listen on; 0 for any free one.
         max_megabytes: Most megabytes of a video.
         places: Videos that may wait.
+        time_limit: Seconds that reading one video may take.
 
     Raises:
+        ConfigError: The time is not above 0.
         StageError: The folder is no finished run, or the port is taken.
         Interrupted: It was asked to stop, and has.
     """
@@ -35,7 +42,7 @@ def serve(run: Path, flags: Sequence[str], *, host: str, port: int, max_megabyte
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with listening, tempfile.TemporaryDirectory(prefix="rbft-serve-") as folder:
-            _run(run, flags, listening, Path(folder).resolve(), host, max_megabytes, places)
+            _run(run, flags, listening, Path(folder).resolve(), host, max_megabytes, places, time_limit)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -62,6 +69,7 @@ def _run(
     host: str,
     max_megabytes: float,
     places: int,
+    time_limit: float,
 ) -> None:
     import uvicorn
 
@@ -74,22 +82,24 @@ def _run(
 
     console = make_console()
     quieten()
+    turns = Turns(places)
     stopped: list[int] = []
+    in_work: list[bool] = []
     # the server restores these when it has stopped, and then repeats the signal
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _: stopped.append(number))
-    model = ServedModel(run, flags)
+    model = ServedModel(run, flags, time_limit)
     console.print(f"loading {escape(str(run))}")
     told = about(run, model.load(), model.labels, model.cautions)
     for caution in told.cautions:
         console.print(f"[bold]warning:[/] {escape(caution)}")
-    turns = Turns(places)
     app = make_app(model.predict, told, folder, max_megabytes, turns, own_names(host))
 
     class Server(uvicorn.Server):
         """Lets the video in work finish, and those that wait know at once."""
 
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            in_work.append(turns.in_work)
             turns.close()
             super().handle_exit(sig, frame)
 
@@ -104,11 +114,19 @@ def _run(
         console.print(f"open http://{escape(shown)}:{port}  (Ctrl-C stops)")
         logging.getLogger("rbft.serve").setLevel(logging.INFO)
         config = uvicorn.Config(
-            app, log_level="warning", access_log=False, server_header=False, lifespan="off", timeout_keep_alive=5
+            app,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            lifespan="off",
+            timeout_keep_alive=5,
+            timeout_graceful_shutdown=None if math.isinf(time_limit) else math.ceil(time_limit) + _LAST_SECONDS,
         )
         Server(config).run(sockets=[listening])
     if stopped:
-        raise Interrupted(stopped[0], "stopped; the video in work was answered.")
+        # asked a second time, it waits for nobody
+        said = "not answered" if turns.in_work else "answered"
+        raise Interrupted(stopped[0], f"stopped; the video in work was {said}." if any(in_work) else "stopped.")
 
 
 def _loopback(host: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -17,7 +18,12 @@ from rbft.errors import printable
 
 _OVERHEAD = 64 * 1024  # bytes of a form beside its file: boundaries, headers, other fields
 _FIELD_BYTES = 1024
+UPLOAD_SECONDS = 900.0
+"""Most time that an upload may take as a whole."""
 _SILENT_SECONDS = 30.0
+# who sends a byte now and then is let go long before: that much a second is expected, but for the first seconds
+_SLOWEST, _PATIENCE = 25_000, 30.0
+DISCARD_SECONDS = 10.0
 _LONGEST_NAME = 200
 
 
@@ -69,11 +75,13 @@ async def receive(request: Request, folder: Path, max_bytes: int) -> Upload:
     form = _Form(folder, max_bytes)
     try:
         parser = MultipartParser(options[b"boundary"], form.callbacks())  # type: ignore[arg-type]
-        taken = 0
+        taken, start = 0, time.monotonic()
         async for chunk in _chunks(request):
             taken += len(chunk)
             if taken > max_bytes + _OVERHEAD:
                 raise _too_large(max_bytes)
+            if taken < _SLOWEST * (time.monotonic() - start - _PATIENCE):
+                raise UploadError(408, f"the video comes too slowly, with less than {_SLOWEST / 1000:g} kB a second.")
             parser.write(chunk)
         parser.finalize()
     except (FormParserError, UnicodeDecodeError) as error:
@@ -87,15 +95,16 @@ async def receive(request: Request, folder: Path, max_bytes: int) -> Upload:
     return form.upload
 
 
-async def discard(request: Request, max_bytes: int) -> None:
-    """Read what still comes, up to a limit: a sender that is cut off in the middle never sees the answer."""
+async def discard(request: Request, max_bytes: int, seconds: float) -> None:
+    """Read what still comes, for some seconds and up to a limit: a sender that is cut off never sees the answer."""
     taken = 0
     try:
-        async for chunk in _chunks(request):
-            taken += len(chunk)
-            if taken > max_bytes + _OVERHEAD:
-                return
-    except (ClientDisconnect, UploadError):
+        async with asyncio.timeout(seconds):
+            async for chunk in _chunks(request):
+                taken += len(chunk)
+                if taken > max_bytes + _OVERHEAD:
+                    return
+    except (ClientDisconnect, UploadError, TimeoutError):
         return
 
 
@@ -103,7 +112,9 @@ async def _chunks(request: Request) -> AsyncIterator[bytes]:
     stream = request.stream()
     while True:
         try:
-            chunk = await asyncio.wait_for(anext(stream), _SILENT_SECONDS)
+            # not wait_for, which before Python 3.12 can lose the end of the time for the whole
+            async with asyncio.timeout(_SILENT_SECONDS):
+                chunk = await anext(stream)
         except StopAsyncIteration:
             return
         except TimeoutError as error:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -72,6 +75,44 @@ PART_LIMITS = Limits(max_seconds=7 * 86_400.0, max_frames=20_000_000)
 """Of a video of which parts are read: a week. What grows with its length is its index, 16 bytes a frame."""
 
 
+class SlowVideoError(VideoError):
+    """A video, or a part of it, takes longer to read than is allowed here."""
+
+
+_seconds: ContextVar[float] = ContextVar("seconds", default=math.inf)
+_deadline: ContextVar[float] = ContextVar("deadline", default=math.inf)
+
+
+@contextmanager
+def reading_within(seconds: float) -> Iterator[None]:
+    """Refuse, inside of the block, videos that take longer than so many seconds to read."""
+    token = _seconds.set(seconds)
+    try:
+        yield
+    finally:
+        _seconds.reset(token)
+
+
+def limit_reading(seconds: float) -> None:
+    """As `reading_within`, for a process that decodes."""
+    _seconds.set(seconds)
+
+
+def reading_limit() -> float:
+    """Seconds that a video may take to read here; infinite without a limit."""
+    return _seconds.get()
+
+
+@contextmanager
+def one_video() -> Iterator[None]:
+    """Inside of the block one video, or a part of it, is read, however often it is opened: its time begins now."""
+    token = _deadline.set(time.monotonic() + _seconds.get())
+    try:
+        yield
+    finally:
+        _deadline.reset(token)
+
+
 @dataclass(frozen=True)
 class VideoInfo:
     """What the header and the first frame say about a video.
@@ -122,9 +163,16 @@ class OpenVideo:
 
         Raises:
             MEDIA_ERRORS: The file cannot be read on.
+            SlowVideoError: Its time is over.
         """
         packets = self.container.demux(streams or self.stream)
         while True:
+            if time.monotonic() > _deadline.get():
+                raise SlowVideoError(
+                    self.path,
+                    f"takes longer than {_seconds.get():g} s to read; cut it into clips, or allow more time "
+                    "(--time-limit)",
+                )
             try:
                 packet = next(packets)
             except (StopIteration, IndexError):

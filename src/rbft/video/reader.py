@@ -15,7 +15,16 @@ from av.packet import Packet
 from torch import Tensor
 
 from rbft.errors import VideoError
-from rbft.video.container import DEFAULT_LIMITS, MEDIA_ERRORS, Limits, OpenVideo, open_video, resolve_inside
+from rbft.video.container import (
+    DEFAULT_LIMITS,
+    MEDIA_ERRORS,
+    Limits,
+    OpenVideo,
+    SlowVideoError,
+    one_video,
+    open_video,
+    resolve_inside,
+)
 from rbft.video.convert import FrameTarget, RGBConverter, SizeRule
 from rbft.video.decoding import DecodingRun, ForwardPass, Shown, decode_all
 from rbft.video.frame_index import FrameIndex, build_index
@@ -212,6 +221,12 @@ def open_reader(
     Raises:
         VideoError: As :func:`rbft.video.container.open_video`, or the file holds no frame.
     """
+    with one_video(), _reader(path, root, limits, often=often) as reader:
+        yield reader
+
+
+@contextmanager
+def _reader(path: str | Path, root: Path | None, limits: Limits, *, often: bool) -> Iterator[VideoReader]:
     reopen = partial(open_video, path, root, limits)
     if not often:
         with reopen() as video:
@@ -229,8 +244,9 @@ def open_reader(
     try:
         yield reader
         sound = True
-    except VideoError:
-        sound = True
+    except VideoError as error:
+        # one that was left in the middle of its packets cannot go on from there
+        sound = not isinstance(error, SlowVideoError)
         raise
     finally:
         if sound:
@@ -292,7 +308,7 @@ def count_frames(path: str | Path, root: Path | None = None, limits: Limits = DE
     Raises:
         VideoError: The file is refused by :func:`rbft.video.container.open_video`.
     """
-    with open_video(path, root, limits) as video:
+    with one_video(), open_video(path, root, limits) as video:
         run = DecodingRun(video.stream.codec_context, skip=False)
         places = [(order, position) for _, order, position in decode_all(video, run)]
         return sum(run.damage_to(*place) is None for place in places)
