@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
+from tests.support.runs import REPOSITORY
 from tests.support.videos import write_video
 
 from rbft.data.formats import ClassFolders
@@ -54,6 +56,13 @@ def test_a_folder_without_videos_says_what_would_be_one(put):
     for find in (lambda: expand(root), lambda: ClassFolders().read(root)):
         with pytest.raises(DataError, match=r"holds no video \(found c\.xyz; videos end in \.mp4, .*\.mts, .*\.wmv"):
             find()
+
+
+def test_the_documents_name_every_suffix():
+    row = next(
+        line for line in (REPOSITORY / "docs" / "videos.md").read_text().splitlines() if line.startswith("| suff")
+    )
+    assert tuple(re.findall(r"`(\.[a-z0-9]+)`", row.partition(". Hidden")[0])) == VIDEO_SUFFIXES
 
 
 @pytest.mark.parametrize(
