@@ -307,3 +307,8 @@ def test_unknown_commands_are_answered(capsys):
     assert "unknown command 'fitt'" in capsys.readouterr().err
     assert main([]) == 0
     assert "usage: rbft COMMAND" in capsys.readouterr().out
+
+
+def test_a_name_that_the_system_cannot_write_is_refused(read):
+    with pytest.raises(ConfigError, match=r"experiment: .* PYTHONUTF8=1"):
+        read("stages: {test: {}}\nmethod: zero_shot", flags=("--experiment", "f\udcc3\udca4lle"))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import re
 import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from rbft.errors import ConfigError, Interrupted, RBFTError
+from rbft.errors import ConfigError, Interrupted, PassingError, RBFTError
 
 
 class Parser(argparse.ArgumentParser):
@@ -58,14 +60,56 @@ def exit_code(command: Callable[[], int]) -> int:
         print(f"rbft: {error}", file=sys.stderr)
         return error.exit_code
     except OSError as error:
-        from rbft.files import NO_ROOM
-
-        # other disks' troubles are bugs or told where they happen; a full one can strike whatever is written
-        if error.errno not in NO_ROOM:
+        # other disks' troubles are bugs or told where they happen; these can strike whatever is opened
+        if (told := _system_trouble(error)) is None:
             raise
-        where = error.filename or "what the run leaves"
-        print(f"rbft: {where}: {NO_ROOM[error.errno]}. Make room and give the same command again.", file=sys.stderr)
+        print(f"rbft: {told}", file=sys.stderr)
         return 1
+    except UnicodeEncodeError as error:
+        # standard error writes out what its encoding lacks
+        print(
+            f"rbft: {error.object[error.start : error.end]!r} cannot be written in the encoding of this system "
+            f"({error.encoding}). Set the environment variable PYTHONUTF8=1, or a UTF-8 locale, and give the same "
+            "command again.",
+            file=sys.stderr,
+        )
+        return 1
+    except RuntimeError as error:
+        if (killed := _explain_killed(error)) is None:
+            raise
+        print(f"rbft: {killed}", file=sys.stderr)
+        return killed.exit_code
     except KeyboardInterrupt:
         print("rbft: interrupted; finished stages are kept. The same command continues.", file=sys.stderr)
         return 130
+
+
+def _system_trouble(error: OSError) -> str | None:
+    """What is wrong with this machine and what to do; None where it may be anything."""
+    from rbft.files import NO_ROOM
+
+    where = error.filename or "what the run leaves"
+    if error.errno in NO_ROOM:
+        return f"{where}: {NO_ROOM[error.errno]}. Make room and give the same command again."
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return (
+            f"{where}: {error.strerror}. Allow it, or name another place: --run_root for what runs leave, "
+            "--data.cache_dir for kept clips."
+        )
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return (
+            f"{where}: {error.strerror}. Allow more (`ulimit -n 4096`) or lower data.num_workers, and give the same "
+            "command again."
+        )
+    return None
+
+
+def _explain_killed(error: RuntimeError) -> PassingError | None:
+    """What torch says when a decoding process ended, in words; None for any other error."""
+    found = re.match(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (.*?)(?:\.|$)", str(error))
+    if found is None:
+        return None
+    return PassingError(
+        f"a decoding process ({found[1]}) {found[2]}: out of memory, mostly. Lower data.num_workers or "
+        "data.batch_size; where /dev/shm is small, as in containers, make it larger. The same command continues."
+    )

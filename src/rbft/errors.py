@@ -64,6 +64,12 @@ class StageError(RBFTError):
     """A stage cannot start from what the run folder holds."""
 
 
+class PassingError(RBFTError):
+    """A failure that may not come again, such as a process that was killed (exit code 75, as of sysexits.h)."""
+
+    exit_code = 75
+
+
 class StorageError(RBFTError, OSError):
     """A disk has no room left for what is to be written; what was there before is whole.
 

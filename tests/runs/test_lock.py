@@ -107,6 +107,13 @@ def test_of_another_machine_it_is_said_what_to_remove(tmp_path, start):
         take(folder)
 
 
+def test_a_folder_that_may_not_be_written_to_is_refused_before_work(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(PermissionError, match=str(tmp_path)):
+        take(tmp_path)
+    assert take(tmp_path / "new") == [], "what is not there yet is made"
+
+
 def test_a_file_system_without_locks_goes_by_the_process_that_is_named(tmp_path, monkeypatch):
     def flock(*_: object) -> None:
         raise OSError(errno.ENOLCK, "no locks available")

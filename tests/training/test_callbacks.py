@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pty
 import signal
 from pathlib import Path
 from types import SimpleNamespace
@@ -120,7 +121,39 @@ def test_scoring_and_writing_stop_between_batches(stop, hook):
     assert made.saved == []
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_terminal_that_is_gone_stops_it_and_nothing_is_said_to_it_any_more(stop):
+    """In a process of its own, with a terminal of its own."""
+    made, main, terminal = trainer(), *pty.openpty()
+    pid = os.fork()
+    if not pid:
+        os.dup2(terminal, 1)
+        code = 1
+        try:
+            with stop:
+                os.kill(os.getpid(), signal.SIGHUP)
+                code = 2 if os.isatty(1) else 3
+                end_of_batch(stop, made, 1)
+        except Interrupted as error:
+            code = error.exit_code if made.saved == [PLACE] and code == 3 else code
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 129
+    os.close(main)
+    os.close(terminal)
+
+
+def test_a_run_under_nohup_outlives_its_terminal(stop):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            end_of_batch(stop, trainer(), 1)
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_rank_without_signal_stops_with_the_others_and_like_them(stop, number, code):
     with pytest.raises(Interrupted) as caught:
         end_of_batch(stop, trainer(of_other_ranks=number), 1)

@@ -21,7 +21,7 @@ from rbft.data.formats import ClassFolders, DatasetFormat
 from rbft.data.labels import LabelSet
 from rbft.data.records import VideoRecord
 from rbft.data.sampler import EvaluationSampler, TrainSampler
-from rbft.data.setting_checks import require_counts, require_room
+from rbft.data.setting_checks import require_counts, require_open_files, require_room
 from rbft.data.splits import Splits, make_splits
 from rbft.data.unlabelled import read_unlabelled, without_labels
 from rbft.data.video_facts import VideoFacts
@@ -125,6 +125,7 @@ class VideoDataModule(L.LightningDataModule):
             num_workers=num_workers,
             max_visual_tokens=max_visual_tokens,
         )
+        require_open_files(num_workers)
         require_room(cache_gb, feature_cache_gb)
         self.root = Path(root).expanduser()
         self.format = format if format is not None else ClassFolders()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+
 from rbft.errors import ConfigError
 
 
@@ -18,6 +20,25 @@ def require_counts(*, batch_size: int, eval_batch_size: int, num_workers: int, m
         raise ConfigError(f"data.max_visual_tokens: {max_visual_tokens} must be at least 1.")
     if num_workers < 0:
         raise ConfigError(f"data.num_workers: {num_workers} must not be negative.")
+
+
+def require_open_files(num_workers: int) -> None:
+    """Have the system allow as many open files as decoding processes need: with too few, they wait for ever.
+
+    Raises:
+        ConfigError: It does not allow so many.
+    """
+    # pipes and semaphores of each process, and a file for each tensor on its way here
+    need = 128 + 64 * num_workers
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if num_workers == 0 or soft == resource.RLIM_INFINITY or soft >= need:
+        return
+    if hard != resource.RLIM_INFINITY and hard < need:
+        raise ConfigError(
+            f"data.num_workers: {num_workers} decoding processes need up to {need} open files, and the system allows "
+            f"{hard}. Allow more (`ulimit -n {need}`), or lower data.num_workers; 0 decodes in the run's own process."
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (need, hard))
 
 
 def require_room(cache_gb: float, feature_cache_gb: float) -> None:

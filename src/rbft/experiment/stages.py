@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -79,6 +80,14 @@ def check_folder_name(what: str, value: str) -> None:
     """Refuse a name that would not be a folder of its own."""
     if value in ("", ".", "..") or "/" in value or "\\" in value or "\0" in value:
         raise ConfigError(f"{what}: {value!r} becomes a folder name and may not be a path.")
+    try:
+        value.encode()
+        os.fsencode(value)
+    except UnicodeEncodeError as error:
+        raise ConfigError(
+            f"{what}: {value!r} becomes a folder name, and this system's encoding has no such letters. Set the "
+            "environment variable PYTHONUTF8=1, or a UTF-8 locale."
+        ) from error
 
 
 def stages_of_method(where: str, methods: Mapping[str, Any], method: str) -> list[str]:

@@ -9,6 +9,7 @@ from rbft.data.prompts import PromptBook
 from rbft.experiment import Experiment
 from rbft.pipeline.requirements import (
     require_attempts,
+    require_callbacks,
     require_elsewhere,
     require_epochs,
     require_orders,
@@ -43,6 +44,7 @@ def prepare(experiment: Experiment, console: Console) -> list[Prepared]:
         require_quantize(cli)
         require_elsewhere(stage, cli.model.writer)
         books.append(PromptBook(cli.model.prompts, data.labels))
+        require_callbacks(cli)
         require_videos(stage, cli)
     require_orders(experiment.stages, clis)
     require_selections(experiment.stages, clis)

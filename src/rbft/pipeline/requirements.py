@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
+from lightning.pytorch.callbacks import Checkpoint, ModelSummary, ProgressBar
 
 from rbft.errors import ConfigError, DataError
 from rbft.vlm.loading import bare_model, load_config, weights_dtype
@@ -122,6 +123,23 @@ def require_elsewhere(stage: Stage, writer: RationaleWriter) -> None:
             f"model.writer.vllm writes with the model as it is published, and the stage {stage.name!r} "
             f"starts from the weights of {stage.weights_from!r}; leave it out there."
         )
+
+
+def require_callbacks(cli: StageCLI) -> None:
+    """Refuse callbacks that would do what a run does by itself.
+
+    Raises:
+        ConfigError: Names the callback and what there is instead.
+    """
+    instead = (
+        (Checkpoint, "a run saves by itself; save_every says how often, model.selection which weights are kept"),
+        (ProgressBar, "a run shows its progress by itself"),
+        (ModelSummary, "`rbft fit --dry_run` says what a run costs"),
+    )
+    for callback in cli.callbacks:
+        for kind, why in instead:
+            if isinstance(callback, kind):
+                raise ConfigError(f"trainer.callbacks: take {type(callback).__name__} out; {why}.")
 
 
 def require_orders(stages: Sequence[Stage], clis: Sequence[StageCLI]) -> None:

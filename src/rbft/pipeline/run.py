@@ -6,6 +6,7 @@ import shlex
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from pathlib import Path
 
 import lightning as L
 import torch
@@ -141,6 +142,8 @@ def _run_stage(
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
     outcome = _RUNS[entry.stage.kind](context)
+    if first_rank() and not (folder / STARTED).is_file():
+        raise StageError(_removed(folder))
     # of the first process; the others do the same
     memory = {"gpu_memory_bytes": torch.cuda.max_memory_allocated()} if on_gpu else {}
     if first_rank():
@@ -186,6 +189,22 @@ def _run(experiment: Experiment, command: Sequence[str], console: Console) -> No
     print_plan(experiment, prepared, console)
     if experiment.dry_run:
         return
+    try:
+        ran = _carry_out(experiment, prepared, command, console)
+    except FileNotFoundError as error:
+        if (experiment.run_dir / "experiment.yaml").is_file():
+            raise
+        raise StageError(_removed(experiment.run_dir)) from error
+    if ran == 0 and first_rank():
+        console.print("everything was done already; --restart does it anew")
+
+
+def _removed(folder: Path) -> str:
+    return f"{folder} was removed while the run was going; the same command begins anew what is missing there."
+
+
+def _carry_out(experiment: Experiment, prepared: Sequence[Prepared], command: Sequence[str], console: Console) -> int:
+    """Run the stages and publish what they found; returns how many were run."""
     with RankWatch() as ranks, ranks.named():
         ran = _run_stages(experiment, prepared, command, console, ranks)
     if first_rank():
@@ -193,8 +212,7 @@ def _run(experiment: Experiment, command: Sequence[str], console: Console) -> No
         if publish and ran == 0:
             write_run_files(experiment, prepared)
         conclude(experiment, prepared, console, publish=publish)
-        if ran == 0:
-            console.print("everything was done already; --restart does it anew")
+    return ran
 
 
 def _run_stages(

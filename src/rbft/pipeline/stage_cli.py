@@ -121,6 +121,11 @@ class StageCLI(LightningCLI):
         config: dict[str, Any] = json.loads(text)
         return config
 
+    @property
+    def callbacks(self) -> list[L.Callback]:
+        """Those of the configuration."""
+        return _listed(self._get(self.config_init, "trainer", default={}).get("callbacks"))
+
     def make_trainer(self, callbacks: Sequence[L.Callback], **settings: Any) -> L.Trainer:
         """The trainer of the configuration with what a stage adds to it.
 
@@ -131,7 +136,7 @@ class StageCLI(LightningCLI):
         configured = self._get(self.config_init, "trainer", default={})
         if isinstance(logger := settings.get("logger"), Logger):
             settings["logger"] = [logger, *_listed(configured.get("logger"))]
-        return self.instantiate_trainer(callbacks=[*_listed(configured.get("callbacks")), *callbacks], **settings)
+        return self.instantiate_trainer(callbacks=[*self.callbacks, *callbacks], **settings)
 
 
 def _listed(value: Any) -> list[Any]:

@@ -154,7 +154,10 @@ def holding_run(folder: Path, *, wait: bool, say: Callable[[str], None]) -> Iter
 
     Raises:
         StageError: Somebody else has it; names the machine and the process.
+        OSError: Nothing may be written there.
     """
+    if folder.exists() and not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
     lock = RunLock(folder)
     if lock.inherit():
         # the worker says who has it, and gives it up

@@ -233,7 +233,7 @@ def conclude(record: Record, run: Run, code: int, log: Path, begin: int, seconds
         if marks := completion_marks(run.folder):
             return replace(ended, status="finished", marks=marks)
         return replace(ended, status="failed", failure="explained", reason=f"it left nothing in {run.folder}")
-    if code in (130, 143, -signal.SIGINT, -signal.SIGTERM):
+    if code in (129, 130, 143, -signal.SIGHUP, -signal.SIGINT, -signal.SIGTERM):
         return replace(ended, status="interrupted", failure="crashed", reason=said or "stopped by a signal")
     failure: Failure = "configuration" if code == 2 else "explained" if code == 1 and said else "crashed"
     if code < 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Callable
@@ -92,8 +93,9 @@ class SaveCheckpoint(L.Callback):
         trainer.save_checkpoint(self.path)
 
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-"""Ctrl-C; what schedulers send; what Slurm is often told to send before the time is up (`--signal=USR1@120`)."""
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+"""Ctrl-C; what schedulers send; what Slurm is often told to send before the time is up (`--signal=USR1@120`); what a
+terminal sends that is closed."""
 
 
 class GracefulStop(L.Callback):
@@ -110,9 +112,13 @@ class GracefulStop(L.Callback):
         self.path, self.again = path, again
         self._signal: int | None = None
         self._before: dict[int, Any] = {}
+        self._terminals: list[int] = []
 
     def __enter__(self) -> Self:
-        self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+        # nohup has a run go on without its terminal
+        taken = [n for n in SIGNALS if n != signal.SIGHUP or signal.getsignal(n) != signal.SIG_IGN]
+        self._before = {number: signal.signal(number, self._note) for number in taken}
+        self._terminals = [number for number in (1, 2) if os.isatty(number)]
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -122,7 +128,7 @@ class GracefulStop(L.Callback):
     def _listen_alone(self) -> None:
         # Lightning puts handlers of its own before these: one starts a collective in the middle of another, and under
         # Slurm one saves and queues a job again that this command would not go on with
-        for number in SIGNALS:
+        for number in self._before:
             signal.signal(number, self._note)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -141,6 +147,12 @@ class GracefulStop(L.Callback):
         if self._signal is not None:
             raise SystemExit(128 + number)
         self._signal = number
+        if number == signal.SIGHUP:
+            # what is said to a terminal that is gone would fail before everything is saved
+            silent = os.open(os.devnull, os.O_WRONLY)
+            for terminal in self._terminals:
+                os.dup2(silent, terminal)
+            os.close(silent)
 
     def _stop(self, trainer: L.Trainer, save: Callable[[], None] | None = None) -> None:
         # every rank must take the same decision at the same step, or the others wait for ever

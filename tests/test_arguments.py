@@ -1,0 +1,59 @@
+"""What a machine refuses is one line with the place and what to do, and an exit code that says whether to try again."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+import pytest
+
+from rbft.arguments import exit_code
+from rbft.errors import StorageError
+
+
+def raising(error: BaseException):
+    def command() -> int:
+        raise error
+
+    return command
+
+
+def denied(number: int, path: str | None = "runs/x") -> OSError:
+    return OSError(number, os.strerror(number), path)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (denied(errno.EACCES), 1, "rbft: runs/x: Permission denied. Allow it, or name another place: --run_root"),
+        (denied(errno.EPERM), 1, "--data.cache_dir"),
+        (denied(errno.EROFS), 1, "rbft: runs/x: Read-only file system."),
+        (denied(errno.EMFILE), 1, "rbft: runs/x: Too many open files. Allow more (`ulimit -n 4096`)"),
+        (denied(errno.EMFILE, None), 1, "Too many open files"),
+        (denied(errno.ENOSPC), 1, "rbft: runs/x: no space left on the disk"),
+        (StorageError("full", errno.ENOSPC), 1, "rbft: full"),
+        (UnicodeEncodeError("ascii", "fälle", 1, 2, "no"), 1, "rbft: 'ä' cannot be written in the encoding"),
+        (
+            RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "),
+            75,
+            "process (7) is killed by signal",
+        ),
+        (RuntimeError("DataLoader worker (pid(s) 7, 8) exited unexpectedly"), 75, "(7, 8) exited unexpectedly: out of"),
+        (
+            RuntimeError("DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that"),
+            75,
+            "/dev/shm is small",
+        ),
+    ],
+)
+def test_the_machine_s_troubles_are_a_line(error, code, words, capsys):
+    assert exit_code(raising(error)) == code
+    said = capsys.readouterr().err
+    assert words in said
+    assert len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOENT, "no such file", "x"), RuntimeError("a fault"), ValueError()])
+def test_what_may_be_a_fault_of_ours_is_not_put_into_words(error):
+    with pytest.raises(type(error)):
+        exit_code(raising(error))
