@@ -68,3 +68,31 @@ def test_a_decoding_process_that_is_killed(command, monkeypatch):
     assert "a decoding process (" in result.err
     assert "Lower data.num_workers" in result.err
     assert len(result.err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_a_clip_that_is_replaced_meanwhile(command, tmp_path, monkeypatch, workers):
+    first, second = sorted((tmp_path / "clips").rglob("*.mp4"))
+    test = pipeline._RUNS["test"]
+
+    def replacing(context):
+        shutil.copy(first, second)
+        return test(context)
+
+    assert command("--data.num_workers", workers).code == 0, "now its features are kept, and no video is opened"
+    monkeypatch.setitem(pipeline._RUNS, "test", replacing)
+    result = command("--data.num_workers", workers, "--restart")
+    assert result.code == 1
+    assert f"{second} was replaced while the run was going" in result.err
+
+
+def test_a_clip_that_is_only_touched_is_the_same(command, tmp_path, monkeypatch):
+    test = pipeline._RUNS["test"]
+
+    def touching(context):
+        for path in (tmp_path / "clips").rglob("*.mp4"):
+            os.utime(path, (1, 1))
+        return test(context)
+
+    monkeypatch.setitem(pipeline._RUNS, "test", touching)
+    assert command().code == 0

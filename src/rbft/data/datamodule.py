@@ -271,6 +271,7 @@ class VideoDataModule(L.LightningDataModule):
                 self._processor,
                 self.cache,
                 self.features,
+                {path: fact.digest for path, fact in self.facts.items()},
             )
             for role, examples in rows.items()
         }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 
 from rbft.data.records import VideoRecord
 from rbft.data.sampler import Draw
+from rbft.errors import DataError
 from rbft.files import file_digest
 from rbft.video.clip import Clip, read_clip
 from rbft.video.clip_cache import ClipCache
@@ -53,6 +54,8 @@ class ExampleDataset(Dataset[list[Item]]):
         processor: processor of the model.
         cache: where decoded clips are kept; None decodes every time.
         features: where encoded clips are kept; None encodes every time.
+        digests: hash of each video's content by its path, as the run knows it; a video that is another one meanwhile is
+            refused.
     """
 
     def __init__(
@@ -63,11 +66,13 @@ class ExampleDataset(Dataset[list[Item]]):
         processor: ClipProcessor,
         cache: ClipCache | None = None,
         features: FeatureCache | None = None,
+        digests: Mapping[str, str] | None = None,
     ) -> None:
         self.examples = tuple(examples)
         self.root, self.spec, self.processor = root, spec, processor
         self._read = read_clip if cache is None else cache.read
         self._features = features
+        self._digests = digests or {}
         self._pixels = processor.fingerprint()
         self._vision: str | None = None
         self.targets = [
@@ -132,6 +137,17 @@ class ExampleDataset(Dataset[list[Item]]):
         return items
 
     def _first(self, example: Example, seed: tuple[int, ...]) -> PromptInputs:
+        inputs = self._inputs(example, seed)
+        # behind the read: what was read before the file was replaced is as good, and the same again would not be
+        known = self._digests.get(example.record.path, "") if example.prompt.video else ""
+        if known and file_digest(self.root / example.record.path) != known:
+            raise DataError(
+                f"{self.root / example.record.path} was replaced while the run was going, so that its stages would not "
+                "be of the same videos. Give the same command again: what was made from the old file is made anew."
+            )
+        return inputs
+
+    def _inputs(self, example: Example, seed: tuple[int, ...]) -> PromptInputs:
         key = self._feature_key(example)
         if key is not None and self._features is not None:
             encoded = self._features.load(key)
