@@ -51,7 +51,7 @@ from benchmarks.readers import NAIVE, OURS, PEER_PACKAGES, Reader, first_line, l
 from rbft.errors import VideoError
 from rbft.video.budget import fit_size
 from rbft.video.container import MEDIA_ERRORS
-from rbft.video.sampling import FrameSampling
+from rbft.video.sampling import FrameSampling, Timeline
 
 _COUNTS = (8, 16, 32)
 _EXACT_COUNT = _FLOOR_COUNT = 16
@@ -146,7 +146,7 @@ def _exactness(case: str, path: Path, readers: Mapping[str, Reader], gaps: Mappi
     except MEDIA_ERRORS as error:
         return [make_row(case, "exactness", "reference") | {"available": False, "reason": _reason(error, path)}]
     count = min(_EXACT_COUNT, reference.num_frames)
-    indices = FrameSampling(num_frames=count).indices(reference.num_frames, 0.0)
+    indices = FrameSampling(num_frames=count).indices(Timeline(reference.num_frames, 0.0))
     rows = []
     for name, reader in readers.items():
         if name != NAIVE:
@@ -164,7 +164,7 @@ def _speed(
     size = fit_size(coding.height, coding.width, _MAX_PIXELS, _CELL)
     rows: list[Row] = []
     for count in _COUNTS:
-        indices = FrameSampling(num_frames=count).indices(reference.num_frames, 0.0)
+        indices = FrameSampling(num_frames=count).indices(Timeline(reference.num_frames, 0.0))
         calls = {
             name: partial(reader, path, indices, size) for name, reader in readers.items() if name not in _NOT_TIMED
         }

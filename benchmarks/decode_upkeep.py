@@ -107,7 +107,7 @@ def _leaks(folder: Path, repeats: int) -> dict[str, Any]:
     indices = []
     for path in paths:
         with open_reader(path) as reader:
-            indices.append(_SAMPLING.indices(reader.index.num_frames, reader.index.fps))
+            indices.append(_SAMPLING.indices(reader.index.timeline(0, reader.index.num_frames)))
     settled = held()
     for number in range(_READS):
         if number == _SETTLED:
