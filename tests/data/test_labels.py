@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from rbft.data.labels import MAX_LENGTH, LabelSet, spoken
+from rbft.data.labels import MAX_LENGTH, LabelSet, odd_names, require_apart, spoken
+from rbft.data.prompts import PromptBook, Prompts
 from rbft.data.records import VideoRecord
 from rbft.errors import DataError
 
@@ -50,13 +51,48 @@ def test_needs_two_classes(names):
     ],
 )
 def test_labels_that_read_the_same_are_refused(one, other):
-    with pytest.raises(DataError, match=r"reads the same as|stands twice"):
-        LabelSet((one, other))
+    with pytest.raises(DataError, match=r"reads the same as .*model\.prompts\.label_texts|stands twice"):
+        require_apart(LabelSet((one, other)).names, {})
 
 
-@pytest.mark.parametrize("pair", [("1-2", "12"), ("C", "C++"), ("level 1-1", "level 11")])
-def test_labels_that_read_differently_are_kept(pair):
-    assert LabelSet(pair).names == pair
+def test_what_is_written_apart_is_apart():
+    require_apart(("A", "a"), {"a": "lower case a"})
+    with pytest.raises(DataError, match="'fall' reads the same as 'drop'"):
+        require_apart(("drop", "fall"), {"drop": "Fall"})
+
+
+APART = [
+    ("1-2", "12"),
+    ("C", "C++"),
+    ("level 1-1", "level 11"),
+    ("-1", "1"),
+    ("-1", "+1"),
+    ("A", "A-"),
+    ("A+", "A-"),
+    ("-", "+"),
+    ("_", "-"),
+    ("turn -90", "turn 90"),
+    ("-.5", ".5"),
+    ("x2", "x²"),
+    ("< 5", "> 5"),
+    ("a+b", "a*b"),
+    ("90°", "90"),
+    ("-5 °C", "5 °C"),
+    ("± 1", "1"),
+    ("−1", "1"),
+    ("Rh-", "Rh+"),
+    ("50 kHz", "50 Hz"),
+]
+
+
+@pytest.mark.parametrize("pair", APART, ids=str)
+def test_labels_that_read_differently_are_kept_and_written_differently(pair):
+    require_apart(LabelSet(pair).names, {})
+    book = PromptBook(Prompts(), LabelSet(pair))
+    assert len(set(book.texts)) == 2 and all(book.texts)
+    for name in pair:
+        assert book.parse(book.concluded("because", name)).stated == name
+        assert book.parse(f"because\nClassification: **{book.text(name)}**.").stated == name
 
 
 @pytest.mark.parametrize(
@@ -126,7 +162,35 @@ def test_long_and_unusual_names_are_fine():
         ("ÄrgerÜber", "ärger über"),
         ("打架", "打架"),
         ("back, 1.5 somersaults", "back, 1.5 somersaults"),
+        ("-5", "-5"),
+        ("+1", "+1"),
+        ("-", "-"),
+        ("_", "_"),
+        ("A-", "A-"),
+        ("turn_-90", "turn -90"),
+        ("1-2", "1-2"),
+        ("10-20 m", "10-20 m"),
+        ("-Fall", "-fall"),
+        ("walk - run", "walk run"),
+        ("level-2", "level 2"),
+        ("UCF101-24", "ucf101 24"),
+        ("30°", "30°"),
+        ("25℃", "25°C"),
+        ("10 m²", "10 m²"),
+        ("½ turn", "½ turn"),
+        ("50kHz", "50kHz"),
+        ("50 kHz", "50 kHz"),
+        ("-5mA", "-5mA"),
+        ("Pa", "pa"),
+        ("a > b", "a > b"),
     ],
 )
 def test_spoken(name, text):
     assert spoken(name) == text
+
+
+def test_names_that_may_be_no_class_are_asked_about():
+    odd = ("nan", "NaN", "None", "N/A", "training_set", "Testing-Set", "val", "validation videos", "test")
+    assert [question.split("'")[1] for question in odd_names(odd)] == list(odd)
+    plain = ("trains", "train station", "testify", "valley", "nothing", "nano", "not applicable", "no")
+    assert odd_names(plain) == []

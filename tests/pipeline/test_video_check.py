@@ -149,8 +149,30 @@ def test_labels_that_are_the_same_for_the_model_are_a_finding(command, dataset, 
 
 def test_labels_of_one_text_are_a_finding(command, tmp_path):
     assert command("check", "--model.prompts.label_texts", '{"run": "go", "walk": "Go"}') == 1
-    ((kind, _, message),) = unscorable(tmp_path)
-    assert kind == "unscorable" and "model.prompts.label_texts" in message
+    found = unscorable(tmp_path)
+    assert [kind for kind, *_ in found] == ["label", "unscorable"]
+    assert all("model.prompts.label_texts" in message for *_, message in found)
+
+
+def test_odd_names_are_asked_about_and_names_that_read_alike_may_be_written_apart(command, dataset, tmp_path):
+    for split in ("train", "val", "test"):
+        (dataset / split / "run").rename(dataset / split / "none")
+        (dataset / split / "walk").rename(dataset / split / "None")
+    assert command("check") == 1
+    (path,) = tmp_path.rglob("check.json")
+    messages = [finding["message"] for finding in json.loads(path.read_text())["findings"]]
+    assert any("'none' reads the same as 'None'" in message for message in messages)
+    assert sum("a class? Tables hold it where a label is missing" in message for message in messages) == 2
+    assert command("check", "--model.prompts.label_texts", '{"none": "nothing", "None": "nobody"}') == 0
+
+
+def test_folders_of_splits_are_no_classes(command, dataset, capsys):
+    (dataset / "train").rename(dataset / "training_set")
+    (dataset / "test").rename(dataset / "testing_set")
+    (dataset / "val").rename(dataset / "val_set")
+    assert command("check") == 1
+    said = capsys.readouterr().err
+    assert "testing_set, training_set, val_set classes or splits? Rename splits to train, val and test" in said
 
 
 def test_a_model_that_cannot_be_had_is_a_finding_beside_the_others(command, dataset, tmp_path):

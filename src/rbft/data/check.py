@@ -11,7 +11,7 @@ from typing import get_args
 
 from rbft.data.check_report import CheckReport
 from rbft.data.findings import SIDES, Finding, Kind, Sides, some_of
-from rbft.data.labels import LabelSet, folded
+from rbft.data.labels import LabelSet, folded, odd_names, require_apart
 from rbft.data.leaks import copies, crossing_groups, near_duplicates
 from rbft.data.records import VideoRecord
 from rbft.data.splits import Splits
@@ -31,6 +31,7 @@ def check_dataset(
     sampling: FrameSampling | None = None,
     near_duplicate: float = 0.85,
     imbalance: float = 3.0,
+    label_texts: Mapping[str, str] | None = None,
 ) -> CheckReport:
     """Find everything that is wrong at once.
 
@@ -48,6 +49,7 @@ def check_dataset(
         sampling: Which frames will be taken; None leaves out what depends on it.
         near_duplicate: Likeness from which clips of two splits are reported.
         imbalance: Ratio of the largest to the smallest class of a split from which it is reported.
+        label_texts: how classes are written in prompts, where their names are not what is read.
 
     Raises:
         ValueError: Facts of a video of train, val or test are missing.
@@ -71,9 +73,12 @@ def check_dataset(
         *_blank(used, facts),
         *([] if sampling is None else _frames(sides, facts, sampling)),
     ]
-    if isinstance(labels, DataError):
+    found += [Finding("odd_label", question, ()) for question in odd_names(names)]
+    texts = label_texts or {}
+    refusal = _refusal(labels, texts)
+    if refusal is not None:
         meant: dict[str, str] = {}
-        found += _labels(records, labels, meant)
+        found += _labels(records, refusal, meant, texts)
         # counted as what they will be once they are corrected; a label that stands for no other class is left out
         names = tuple(dict.fromkeys(meant[name] for name in names if name in meant))
         records = _as_meant(records, meant)
@@ -161,7 +166,20 @@ def _as_meant(records: Iterable[VideoRecord], meant: Mapping[str, str]) -> list[
     return [replace(record, label=meant[record.label]) for record in records if record.label in meant]
 
 
-def _labels(records: Sequence[VideoRecord], refusal: DataError, meant: dict[str, str]) -> Iterator[Finding]:
+def _refusal(labels: LabelSet | DataError, texts: Mapping[str, str]) -> DataError | None:
+    """Why there are no classes that can be told apart."""
+    if isinstance(labels, DataError):
+        return labels
+    try:
+        require_apart(labels.names, texts)
+    except DataError as error:
+        return error
+    return None
+
+
+def _labels(
+    records: Sequence[VideoRecord], refusal: DataError, meant: dict[str, str], texts: Mapping[str, str]
+) -> Iterator[Finding]:
     """Every label that is refused, not only the first one; `meant` takes the class that each label stands for."""
     videos: dict[str, list[str]] = defaultdict(list)
     for record in records:
@@ -173,12 +191,13 @@ def _labels(records: Sequence[VideoRecord], refusal: DataError, meant: dict[str,
     for name in sorted(videos, key=lambda name: (-len(videos[name]), name)):
         try:
             LabelSet((*accepted, name))
+            require_apart((*accepted, name), texts)
             accepted.append(name)
-            spellings[folded(name)] = meant[name] = name
+            spellings[folded(texts.get(name, name))] = meant[name] = name
         except DataError as error:
             found = True
-            if folded(name) in spellings:
-                meant[name] = spellings[folded(name)]
+            if (key := folded(texts.get(name, name))) in spellings:
+                meant[name] = spellings[key]
             yield Finding("label", str(error), tuple(videos[name]))
     if not found:
         yield Finding("label", str(refusal), ())

@@ -19,6 +19,7 @@ Kind = Literal[
     "conflicting_labels",
     "group_across_splits",
     "label",
+    "odd_label",
     "unscorable",
     "listed_twice",
     "too_few",
@@ -34,7 +35,7 @@ Kind = Literal[
 Severity = Literal["error", "warning"]
 
 SIDES = ("train", "val", "test")
-_WARNINGS = frozenset({"near_duplicate", "duplicate", "imbalance", "blank", "short"})
+_WARNINGS = frozenset({"odd_label", "near_duplicate", "duplicate", "imbalance", "blank", "short"})
 _NAMED = 3
 
 Sides = Mapping[str, Sequence[VideoRecord]]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
@@ -33,7 +34,7 @@ class LabelSet:
         names: The class names: in the data set's official order if it states one, else sorted.
 
     Raises:
-        DataError: Fewer than two classes, two names that read the same, or a name that must not reach a prompt.
+        DataError: Fewer than two classes, a name that stands twice, or one that must not reach a prompt.
     """
 
     names: tuple[str, ...]
@@ -42,12 +43,8 @@ class LabelSet:
         for name in self.names:
             if trouble := _trouble(name):
                 raise DataError(f"the label {name!r} {trouble}. Rename the class in the data set.")
-        seen: dict[str, str] = {}
-        for name in self.names:
-            if other := seen.get(folded(name)):
-                how = "stands twice" if other == name else f"reads the same as {other!r}"
-                raise DataError(f"the label {name!r} {how}; give one class one spelling.")
-            seen[folded(name)] = name
+        if twice := [name for name, count in Counter(self.names).items() if count > 1]:
+            raise DataError(f"the label {twice[0]!r} stands twice; name each class once.")
         if len(self.names) < 2:
             raise DataError(f"a classification needs at least two classes, the data set has {list(self.names)}.")
 
@@ -112,23 +109,106 @@ def _trouble(name: str) -> str | None:
     return None
 
 
+def require_apart(names: Sequence[str], texts: Mapping[str, str]) -> None:
+    """Refuse classes that a reader would take for one.
+
+    Args:
+        names: the classes.
+        texts: how a class is written in prompts, where its name is not what is read.
+
+    Raises:
+        DataError: names two of them.
+    """
+    seen: dict[str, str] = {}
+    for name in names:
+        other = seen.setdefault(folded(texts.get(name, name)), name)
+        if other != name:
+            raise DataError(
+                f"the label {name!r} reads the same as {other!r}; give one class one spelling, or, if these are two "
+                "classes, say how they are written in model.prompts.label_texts."
+            )
+
+
+def odd_names(names: Iterable[str]) -> list[str]:
+    """What may be no class: what tables hold where a label is missing, and names of splits; a question for each."""
+    found = []
+    for name in names:
+        if name.casefold() in _MISSING:
+            found.append(
+                f"is {name!r} a class? Tables hold it where a label is missing; take such rows out if it is not."
+            )
+        elif names_split(name):
+            found.append(
+                f"is {name!r} a class? It reads like a split; if it is one, name the folders train, val and test, or "
+                "say in the table which videos are for what."
+            )
+    return found
+
+
+def names_split(name: str) -> bool:
+    """Whether a name is that of a split: 'training_set', 'Test', 'val-videos'."""
+    return _SPLIT.fullmatch(name) is not None
+
+
+_MISSING = frozenset({"nan", "none", "null", "na", "n/a", "#n/a", "nil", "undefined", "unlabelled", "unlabeled"})
+_SPLIT = re.compile(
+    r"(?:train|test|val|valid|dev|eval)(?:ing|idation)?(?:[\s_-]*(?:set|split|data|videos|clips))?", re.IGNORECASE
+)
+
+
 def folded(name: str) -> str:
     """What is left of a name when case and word separators are taken away; '1-2' stays apart from '12'."""
-    text = re.sub(f"[{_JOINERS}]", "", unicodedata.normalize("NFKC", name)).casefold()
-    return re.sub(r"(?<!\d)[\s_-]+|[\s_-]+(?!\d)", "", re.sub(r"[\s_-]+", "-", text))
+    text = re.sub(f"[{_JOINERS}]", "", _with_signs(name)).casefold()
+    text = re.sub(r"(?<!\d)[\s_-]+|[\s_-]+(?!\d)", "", re.sub(r"[\s_-]+", "-", text))
+    return text.replace(_SIGN, "-") or _normal(name)
 
 
 def spoken(name: str) -> str:
     """How a class name is written in a prompt: 'ApplyEyeMakeup' becomes 'apply eye makeup', 'pull_up' 'pull up'.
 
     Words keep their digits ('UCF101'). Words in capitals are acronyms and stay ('TVShow' becomes 'TV show'), unless the
-    whole name is in capitals and more than a short acronym ('NO_FIGHT' becomes 'no fight').
+    whole name is in capitals and more than a short acronym ('NO_FIGHT' becomes 'no fight'). Signs stay ('-5', 'A-',
+    '1-2'), and so do units behind a number ('50 kHz') and a name that is nothing but signs.
     """
-    pieces = re.split(r"[\s_-]+", unicodedata.normalize("NFKC", name).strip(" _-\t"))
-    words = [word for piece in pieces for word in _camel_words(piece)]
+    pieces = [piece.replace(_SIGN, "-") for piece in re.split(r"[\s_-]+", _with_signs(name)) if piece]
+    words: list[str] = []
+    measures: set[str] = set()
+    for before, piece in zip(["", *pieces], pieces, strict=False):
+        measured = _MEASURE.fullmatch(piece) or (piece in _UNITS and re.fullmatch(r"\W*\d+([.,]\d+)?", before))
+        if measured:
+            measures.add(piece)
+        words += [piece] if measured else _camel_words(piece)
     letters = sum(char.isalpha() for char in name)
     shouted = name.isupper() and (len(words) > 1 or (letters > 3 and not any(char.isdigit() for char in name)))
-    return " ".join(word if _is_acronym(word) and not shouted else word.lower() for word in words)
+    kept = (word in measures or (_is_acronym(word) and not shouted) for word in words)
+    return " ".join(word if keep else word.lower() for word, keep in zip(words, kept, strict=True)) or _normal(name)
+
+
+_SIGN = "\ue000"
+"""Stands for a hyphen that separates no words; no label may hold it."""
+_UNITS = ("Hz", "kHz", "MHz", "GHz", "mA", "mV", "kV", "mW", "kW", "kWh", "dB", "Pa", "hPa", "kPa", "MPa", "kJ", "mL")
+_MEASURE = re.compile(rf"\W*\d+(?:[.,]\d+)?(?:{'|'.join(_UNITS)})")
+_SIGNS = re.compile(
+    r"^-(?=[^\W_]|\.\d)"  # before the whole name
+    r"|(?<=[\s_])-(?=\.?\d)"  # before a number
+    r"|(?<=[^\W_])-$"  # behind the whole name, as in grades
+    r"|(?:(?<![\w.])|(?<=_))(?P<low>\d+(?:\.\d+)?)-(?=\d+(?:\.\d+)?(?![^\W_]))"  # between two numbers
+)
+
+
+def _with_signs(name: str) -> str:
+    """A name with `_SIGN` for each hyphen that is a sign."""
+    return _SIGNS.sub(lambda found: (found["low"] or "") + _SIGN, _normal(name).strip(" _\t"))
+
+
+def _normal(name: str) -> str:
+    """Compatibility forms in their plain ones; superscripts, subscripts and fractions mean something and stay."""
+    kept = ("<super>", "<sub>", "<fraction>")
+    composed = unicodedata.normalize("NFC", name)
+    return "".join(
+        char if unicodedata.decomposition(char).startswith(kept) else unicodedata.normalize("NFKC", char)
+        for char in composed
+    )
 
 
 def _is_acronym(word: str) -> bool:

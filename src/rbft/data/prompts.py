@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Literal
 
-from rbft.data.labels import LabelSet, spoken
+from rbft.data.labels import LabelSet, require_apart, spoken
 from rbft.errors import ConfigError, DataError
 from rbft.vlm.prompt import Prompt, check_template, fill
 
@@ -104,15 +104,8 @@ class PromptBook:
                     f"model.prompts.{key} names {unknown[0]!r}, which is no class of the data set "
                     f"(classes: {', '.join(labels.names[:10])}{', ...' if len(labels.names) > 10 else ''})."
                 )
+        require_apart(labels.names, prompts.label_texts)
         self.texts: tuple[str, ...] = tuple(prompts.label_texts.get(name, spoken(name)) for name in labels.names)
-        seen: dict[str, str] = {}
-        for name, text in zip(labels.names, self.texts, strict=True):
-            other = seen.setdefault(text.casefold(), name)
-            if other != name:
-                raise DataError(
-                    f"the classes {other!r} and {name!r} would both be written {text!r} in prompts; "
-                    "set model.prompts.label_texts for one of them."
-                )
         self._shared = {
             "labels": ", ".join(self.texts),
             "criteria": "\n".join(
@@ -205,11 +198,11 @@ class PromptBook:
 
     def _match(self, tail: str) -> str | None:
         """The class whose text opens `tail`; the longest wins where one is a prefix of another."""
-        plain = re.sub(r"^[\W_]+", "", tail.casefold())
         fits = [
             (len(text), name)
             for name, text in zip(self.labels.names, self.texts, strict=True)
-            if re.match(rf"{re.escape(text.casefold())}(?!\w)", plain)
+            # decoration may stand before it, and a sign that is its own
+            if re.match(rf"[\W_]*?{re.escape(text.casefold())}(?!\w)", tail.casefold())
         ]
         return max(fits)[1] if fits else None
 

@@ -59,7 +59,7 @@ def prepare(experiment: Experiment, console: Console) -> list[Prepared]:
     datas: list[VideoDataModule] = [cli.datamodule for cli in clis]
     for data, processor in zip(datas, processors, strict=True):
         data.use_processor(processor)
-    inspect_videos(datas, console)
+    inspect_videos(datas, console, [book.prompts.label_texts for book in books])
     done: dict[str, str] = {}
     samples: dict[str, int] = {}
     unlabelled: dict[str, int] = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -74,12 +74,16 @@ def _left_out(data: VideoDataModule, unlabelled: Sequence[VideoRecord], *, texts
     return [f"{data.root}: left out are {rest}"] if rest else []
 
 
-def inspect_videos(datas: Sequence[VideoDataModule], console: Console) -> None:
+def inspect_videos(
+    datas: Sequence[VideoDataModule], console: Console, label_texts: Sequence[Mapping[str, str]] = ()
+) -> None:
     """Decode every video once, refuse what would spoil a result, and take bad videos out as configured.
 
     Args:
         datas: data modules of the stages, which know the clips they will read: the clip cache gets them now.
         console: where warnings and progress are shown.
+        label_texts: for each of them how classes are written in prompts, where their names are not what is read; none:
+            all are written as they are named.
 
     Raises:
         DataError: Names the first few things that are wrong and what to do.
@@ -88,7 +92,7 @@ def inspect_videos(datas: Sequence[VideoDataModule], console: Console) -> None:
     facts: dict[tuple[Path, str], VideoFacts] = {}
     told: set[str] = set()
     checked: dict[tuple[object, ...], CheckReport] = {}
-    for data in datas:
+    for data, texts in zip(datas, label_texts or [{}] * len(datas), strict=True):
         every = _every(data)
         new = [record for record in every if (data.root, record.path) not in facts]
         found = _survey(data, new, console, requests.get(data.root, ()))
@@ -98,7 +102,9 @@ def inspect_videos(datas: Sequence[VideoDataModule], console: Console) -> None:
         sides = [tuple((r.id, r.path, r.label) for r in part) for part in (splits.train, splits.val, splits.test)]
         same = (data.root, data.shots, *sides, tuple(mine))
         if same not in checked:  # stages mostly share their videos
-            checked[same] = check_dataset(data.root, data.records, splits, data.labels, mine, shots=data.shots)
+            checked[same] = check_dataset(
+                data.root, data.records, splits, data.labels, mine, shots=data.shots, label_texts=texts
+            )
         report = checked[same]
         # bad files are the policy's to judge, and so is what a class is short of because of them
         errors = [finding for finding in report.errors if finding.kind not in (*_BAD_FILES, "too_few")]
@@ -176,7 +182,17 @@ def check_experiment(experiment: Experiment, console: Console) -> tuple[CheckRep
         # known without a look at the videos, which may take long
         console.print(f"[red]error[/] {escape(str(splits))}\nLooking at the videos all the same; Ctrl-C stops.")
     facts = _survey(data, records, console)
-    report = check_dataset(data.root, records, splits, labels, facts, shots=data.shots, sampling=data.spec.sampling)
+    texts = clis[-1].model.prompts.label_texts
+    report = check_dataset(
+        data.root,
+        records,
+        splits,
+        labels,
+        facts,
+        shots=data.shots,
+        sampling=data.spec.sampling,
+        label_texts=texts,
+    )
     unlabelled = data.unlabelled_videos if isinstance(splits, Splits) else ()
     report = report.with_more((), _left_out(data, unlabelled, texts=True))
     if isinstance(splits, Splits):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rbft.data.formats.base import DatasetFormat
 from rbft.data.formats.on_disk import is_video, listing, no_video, require_folder, visible, walk
+from rbft.data.labels import names_split
 from rbft.data.records import SPLIT_NAMES, Split, VideoRecord, relative_path
 from rbft.errors import DataError
 
@@ -38,6 +39,12 @@ class ClassFolders(DatasetFormat):
             raise DataError(
                 f"{root} mixes split folders ({splits[0].name}) and others ({other.name}); move the classes into the "
                 "split folders, or name what is no class in data.format.skip."
+            )
+        if not splits and len(folders) > 1 and all(names_split(folder.name) for folder in folders):
+            names = listing([folder.name for folder in folders])
+            raise DataError(
+                f"{root}: are {names} classes or splits? Rename splits to train, val and test; give "
+                "classes other names, or list them in a table (data.format Table)."
             )
         if len(splits) < len(folders):
             return list(_read_classes(root, folders, None))

@@ -62,7 +62,9 @@ class LabelMask:
     """
 
     def __init__(self, texts: Iterable[str]) -> None:
-        pieces = [r"[\s_-]+".join(re.escape(word) for word in re.split(r"[\s_-]+", text)) for text in texts]
+        pieces = [
+            r"[\s_-]+".join(re.escape(word) for word in re.split(r"(?<=\w)[\s_-]+(?=\w)", text)) for text in texts
+        ]
         choice = "|".join(sorted(pieces, key=len, reverse=True))
         self._pattern = re.compile(rf"(?<!\w)(?:{choice}){_ENDINGS}(?!\w)", re.IGNORECASE)
 
