@@ -47,6 +47,17 @@ def media_root() -> Path:
 
 
 @pytest.fixture(scope="session")
+def tokenizers_root() -> Path:
+    """The folder of published tokenizers named by RBFT_TOKENIZERS; tests that need it are skipped without."""
+    named = os.environ.get("RBFT_TOKENIZERS")
+    if not named:
+        pytest.skip("published tokenizers: set RBFT_TOKENIZERS to their folder")
+    root = Path(named)
+    assert root.is_dir(), f"RBFT_TOKENIZERS={named} is no folder"
+    return root
+
+
+@pytest.fixture(scope="session")
 def family_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Tiny random models of the six families, each built once a session."""
     from tests.support.families import build_family

@@ -10,6 +10,8 @@ import pytest
 import torch
 from tests.support.families import FAMILIES
 from tests.support.models import Plain, make_clip
+from tokenizers.processors import TemplateProcessing
+from transformers import AutoTokenizer
 
 from rbft.errors import ConfigError, ModelError
 from rbft.vlm.processing import ClipProcessor
@@ -100,18 +102,63 @@ def test_targets_do_not_depend_on_the_white_space_a_template_puts_before_an_answ
         assert published.target_ids(prompt, answer).tolist() == original.target_ids(prompt, answer).tolist()
 
 
-def test_a_template_that_drops_or_never_ends_answers_is_refused(family_folder, tmp_path):
+def test_answers_end_with_the_tokenizers_end_where_the_template_has_none(family_folder, tmp_path):
     folder = family_folder("qwen2_vl")
-    endless = with_template(folder, tmp_path / "a", lambda text: text.replace("<|im_end|>\n{% endfor", "\n{% endfor"))
-    with pytest.raises(ModelError, match=r"does not end an answer with a stop token \(ids \[6\]\)"):
-        endless.target_ids(PROMPT, "archery")
+    endless = with_template(folder, tmp_path, lambda text: text.replace("<|im_end|>\n{% endfor", " \n{% endfor"))
+    for answer in ANSWERS:
+        expected = [*tokenizer_of(endless)(answer)["input_ids"], tokenizer_of(endless).eos_token_id]
+        assert endless.target_ids(PROMPT, answer).tolist() == expected
+
+
+def test_a_template_that_drops_answers_is_refused(family_folder, tmp_path):
+    folder = family_folder("qwen2_vl")
     silent = with_template(
         folder,
         tmp_path / "b",
         lambda text: text.replace("in messages %}", "in messages if message['role'] != 'assistant' %}"),
     )
-    with pytest.raises(ModelError, match="does not end an answer"):
+    with pytest.raises(ModelError, match="leaves answers out of a conversation"):
         silent.target_ids(PROMPT, "archery")
+
+
+THOUGHT = "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% if quiet %}\n</think>\n\n{% endif %}"
+
+
+def test_a_prompt_that_ends_inside_a_thought_is_refused(family_folder, tmp_path):
+    thinking = with_template(
+        family_folder("qwen2_vl"),
+        tmp_path,
+        lambda text: text.replace("{% if add_generation_prompt %}<|im_start|>assistant\n", THOUGHT),
+    )
+    with pytest.raises(ModelError, match=r"opens a thought \(<think>\).*model\.template_arguments.*enable_thinking"):
+        thinking.render(PROMPT)
+    quiet = ClipProcessor(str(tmp_path / "model"), None, (("quiet", True),))
+    assert quiet.render(PROMPT).endswith("</think>\n\n")
+    # the answer stands behind the thought, not in it, and is what a model of such prompts writes
+    assert quiet.decode(quiet.target_ids(PROMPT, "archery")) == "archery"
+    assert quiet.target_ids(PROMPT, "archery").tolist() == tokenizer_of(quiet)("archery<|im_end|>")["input_ids"]
+
+
+@pytest.mark.parametrize("written", ["by the template", "by the tokenizer", "by both"])
+def test_a_text_begins_once(family_folder, tmp_path, written):
+    folder = Path(shutil.copytree(family_folder("qwen2_vl"), tmp_path / "model"))
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_special_tokens({"bos_token": "<|endoftext|>"})
+    if written != "by the template":
+        begin = ("<|endoftext|>", tokenizer.bos_token_id)
+        tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+            single="<|endoftext|> $A", special_tokens=[begin]
+        )
+    tokenizer.save_pretrained(folder)
+    if written != "by the tokenizer":
+        path = folder / "chat_template.jinja"
+        path.write_text("{{ bos_token }}" + path.read_text())
+    processor = ClipProcessor(str(folder))
+    about = processor.prompt_inputs(PROMPT, make_clip(0))
+    kept = processor.another(Prompt("What else?"), about)
+    alone = processor.prompt_inputs(Prompt("Which label?", video=False), None)
+    for ids in (about.ids, kept.ids, alone.ids):
+        assert (ids == tokenizer.bos_token_id).nonzero().flatten().tolist() == [0]
 
 
 def test_a_template_without_a_place_for_video_is_refused(family_folder, tmp_path):

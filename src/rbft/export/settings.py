@@ -69,6 +69,7 @@ def describe_run(recorded: Recorded, model: WarmModel, form: str) -> dict[str, A
             "rationale_question": book.blind_prompt().question,
             "conclusion": prompts.conclusion,
             "separator": prompts.separator,
+            "template_arguments": dict(module.processor_key[2]),
         },
         "frames": frame_policy(model),
         "answering": {

@@ -17,7 +17,7 @@ from rbft.estimate.report import memory_findings
 from rbft.experiment import Experiment
 from rbft.pipeline.stage_cli import StageCLI
 from rbft.vlm.cost import UnknownCostError
-from rbft.vlm.processing import ClipProcessor
+from rbft.vlm.processing import ClipProcessor, ProcessorKey
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,12 @@ def check_models(experiment: Experiment, clis: Sequence[StageCLI]) -> ModelCheck
         clis: Module and data of each stage, the data with labels, splits and facts.
     """
     device = device_of(clis[-1].resolved()["trainer"])
-    processors: dict[tuple[str, str | None], ClipProcessor] = {}
+    processors: dict[ProcessorKey, ClipProcessor] = {}
     parts: list[StageParts] = []
     found: dict[Finding, None] = {}  # stages mostly share their model
     for stage, cli in zip(experiment.stages, clis, strict=True):
         module, data, config = cli.model, cli.datamodule, cli.resolved()
-        key = (module.name, module.revision)
+        key = module.processor_key
         try:
             book = PromptBook(module.prompts, data.labels)
             if key not in processors:

@@ -50,7 +50,7 @@ def prepare(experiment: Experiment, console: Console) -> list[Prepared]:
     require_selections(experiment.stages, clis)
     require_attempts(experiment.stages, clis)
     require_epochs(experiment.stages, clis)
-    models = [(cli.model.name, cli.model.revision) for cli in clis]
+    models = [cli.model.processor_key for cli in clis]
     loaded = {model: ClipProcessor(*model) for model in dict.fromkeys(models)}
     for stage, cli in zip(experiment.stages, clis, strict=True):
         require_scaled_gradients(stage, cli)

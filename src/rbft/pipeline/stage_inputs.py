@@ -62,7 +62,9 @@ def stage_inputs(stage: Stage, cli: StageCLI, config: dict[str, Any], done: dict
     return {
         "kind": stage.kind,
         "seed": config["seed_everything"],
-        "model": {key: model[key] for key in keys["model"]} | {"files": model_fingerprint(model["vlm"])},
+        "model": {key: model[key] for key in keys["model"]}
+        | ({"template_arguments": model["template_arguments"]} if model["template_arguments"] else {})
+        | {"files": model_fingerprint(model["vlm"])},
         "data": {key: config["data"][key] for key in keys["data"]} | {"videos": videos},
         "trainer": {key: trainer[key] for key in keys["trainer"]},
         **({"rationale_epochs": stage.rationale_epochs} if stage.rationale_epochs else {}),

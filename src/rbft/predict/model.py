@@ -65,7 +65,7 @@ class WarmModel:
                 f"`rbft fit --stage {recorded.stage.name} --restart`."
             )
         self.seed = int(cli.resolved()["seed_everything"])
-        self.processor = ClipProcessor(module.name, module.revision)
+        self.processor = ClipProcessor(*module.processor_key)
         self.data.use_processor(self.processor)
         self.trained = recorded.weights is not None
         self.book = PromptBook(module.prompts, recorded.labels)

@@ -35,7 +35,8 @@ from rbft.vlm.loading import DType, load_model
 from rbft.vlm.master_weights import hold_in_float32
 from rbft.vlm.model import VLM
 from rbft.vlm.parts import parts_of
-from rbft.vlm.processing import ClipProcessor
+from rbft.vlm.processing import ClipProcessor, ProcessorKey
+from rbft.vlm.prompt import Plain
 from rbft.vlm.quantize import Quantize
 from rbft.vlm.reference import Reference, base_state
 from rbft.vlm.strength import TuningStrength
@@ -53,6 +54,7 @@ class VLMFineTuner(Fitting):
         quantize: `4bit` keeps the language model's linear layers in 4 bits, to train adapters in little memory; needs
             an NVIDIA GPU and the extra `quantize`.
         attn_implementation: Of transformers (sdpa, eager, flash_attention_2); None lets it choose.
+        template_arguments: Of the model's chat template, for example `{enable_thinking: false}`; None: none.
         activation_checkpointing: Recompute activations in the backward pass: less memory, about a third more time.
         tuning: What is trained; None: LoRA with its defaults.
         prompts: The wording of questions and answers.
@@ -74,6 +76,7 @@ class VLMFineTuner(Fitting):
         dtype: DType = "auto",
         quantize: Quantize = "none",
         attn_implementation: str | None = None,
+        template_arguments: dict[str, Plain] | None = None,
         activation_checkpointing: bool = False,
         tuning: Tuning | None = None,
         prompts: Prompts = Prompts(),  # noqa: B008 - frozen
@@ -88,6 +91,7 @@ class VLMFineTuner(Fitting):
         selection: Selection = Selection(),  # noqa: B008 - frozen
     ) -> None:
         super().__init__(objective)
+        self.processor_key: ProcessorKey = (vlm, revision, tuple(sorted((template_arguments or {}).items())))
         self.name, self.revision, self.dtype_, self.attention = vlm, revision, dtype, attn_implementation
         self.activation_checkpointing = activation_checkpointing
         self.tuning = tuning if tuning is not None else LoRA()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import unicodedata
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from importlib.metadata import version
@@ -21,14 +21,18 @@ from rbft.video.clip import Clip
 from rbft.video.clip_spec import ClipControl, ClipSpec
 from rbft.video.sampling import FrameSampling
 from rbft.vlm.batch import EncodedClip, PromptInputs
+from rbft.vlm.chat import Chat
 from rbft.vlm.loading import load_config, load_end_ids, load_processor
-from rbft.vlm.prompt import Prompt
+from rbft.vlm.prompt import Plain, Prompt
 from rbft.vlm.tokens import TokenMaker
 
 _NO_VIDEO = (
     "the model's processor put no visual token into the prompt, so it would see no video; its chat template has no "
     "place for one. Choose a video model."
 )
+ProcessorKey = tuple[str, str | None, tuple[tuple[str, Plain], ...]]
+"""What a `ClipProcessor` is made of."""
+
 _ANY = Prompt("?")
 
 
@@ -46,7 +50,7 @@ class ClipCost(NamedTuple):
     pixel_values: int
 
 
-class ClipProcessor:
+class ClipProcessor(Chat):
     """A model's processor behind one call for every family.
 
     Each clip is processed alone, because some families refuse clips of different lengths in one call; rows are put
@@ -55,25 +59,19 @@ class ClipProcessor:
     Args:
         vlm: Built-in name, local folder or hub id.
         revision: Of a hub id.
+        template: Arguments of its chat template, by name.
 
     Raises:
         ModelError: The model takes no video or its files cannot be had.
     """
 
-    def __init__(self, vlm: str, revision: str | None = None) -> None:
-        self._processor = load_processor(vlm, revision)
-        self._tokens = TokenMaker(self._processor)
-        config = load_config(vlm, revision)
-        tokenizer = self._processor.tokenizer
+    def __init__(self, vlm: str, revision: str | None = None, template: Sequence[tuple[str, Plain]] = ()) -> None:
+        processor, config = load_processor(vlm, revision), load_config(vlm, revision)
+        super().__init__(processor, load_end_ids(vlm, revision, config, processor.tokenizer), dict(template))
         placeholders = [getattr(config, f"{kind}_token_id", None) for kind in ("video", "image")]
         self.visual_ids: tuple[int, ...] = tuple(int(i) for i in placeholders if i is not None)
-        special = dict(zip(tokenizer.all_special_ids, map(str, tokenizer.all_special_tokens), strict=True))
-        # tokens that are special without a role of their own stand only here
-        special |= {number: str(token) for number, token in tokenizer.added_tokens_decoder.items() if token.special}
-        # what a processor puts pictures in the place of need be no token at all (SmolVLM's <video>)
-        places = {getattr(self._processor, f"{kind}_token", None) for kind in ("video", "image")} - {None}
-        self.special_tokens: tuple[str, ...] = tuple(sorted({*special.values(), *map(str, places)}))
-        self.special_ids: tuple[int, ...] = tuple(sorted({*special, *self.visual_ids}))
+        self.special_ids = tuple(sorted({*self.special_ids, *self.visual_ids}))
+        self._tokens = TokenMaker(processor)
         video = self._processor.video_processor
         if getattr(video, "cap_pixels_per_frame", False) is None:
             # undecided in the checkpoint: transformers keeps its own rule and warns; data.max_pixels is the bound here
@@ -83,8 +81,6 @@ class ClipProcessor:
         self.cell: int | None = patch * merge if isinstance(patch, int) and isinstance(merge, int) else None
         size = getattr(video, "size", None)
         self._largest = getattr(size, "longest_edge", None) if self.cell is not None else None
-        self.end_ids: tuple[int, ...] = load_end_ids(vlm, revision, config, tokenizer)
-        self.pad_id: int = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
 
     def clip_spec(
         self,
@@ -177,35 +173,6 @@ class ClipProcessor:
         pixels = [value.numel() for key, value in inputs.vision.items() if key.startswith("pixel_values")]
         return ClipCost(visual, len(inputs.ids) - visual, sum(pixels))
 
-    def check_plain(self, text: str, what: str) -> None:
-        """Refuse text from data or configuration that would be read as a special token.
-
-        Raises:
-            ConfigError: Names the text and the token.
-        """
-        for token in self.special_tokens:
-            if token in text:
-                raise ConfigError(f"{what}: {text[:80]!r} contains {token!r}, a special token of the model; reword it.")
-
-    def render(self, prompt: Prompt, answer: str | None = None) -> str:
-        """The conversation as one string; without an answer it ends where the model starts to write."""
-        self.check_plain(prompt.question, "prompt")
-        if prompt.system is not None:
-            self.check_plain(prompt.system, "system")
-        if answer is not None:
-            self.check_plain(answer, "answer")
-        # the template is passed by name because SmolVLM's processor otherwise swaps in another one for video
-        try:
-            text: str = self._processor.apply_chat_template(
-                prompt.messages(answer),
-                tokenize=False,
-                add_generation_prompt=answer is None,
-                chat_template=self._processor.chat_template,
-            )
-        except Exception as error:  # a template is code of the model's authors, and fails as any code does
-            raise ModelError(f"the model's chat template cannot render a conversation: {error}") from error
-        return text
-
     def prompt_inputs(self, prompt: Prompt, clip: Clip | None, *, sized: bool = False) -> PromptInputs:
         """Tokens and visual inputs of a prompt about a clip.
 
@@ -289,35 +256,6 @@ class ClipProcessor:
     def count_visual_tokens(self, ids: Tensor) -> int:
         """How many placeholders of visual features stand in `ids`."""
         return int(torch.isin(ids, torch.tensor(self.visual_ids)).sum())
-
-    def target_ids(self, prompt: Prompt, answer: str) -> Tensor:
-        """Token ids of an answer, up to and with its first end-of-turn token (T,).
-
-        The template's text behind the prompt is tokenised alone, so that a trained answer has the very tokens
-        that generation would have to produce.
-
-        Args:
-            prompt: The question answered.
-            answer: The answer.
-
-        Raises:
-            ModelError: The chat template leaves the answer out, or never ends it.
-        """
-        start, whole = self.render(prompt), self.render(prompt, answer)
-        # some published templates (LLaVA-OneVision) put other white space before an answer than before a generated one
-        begin = len(start) if whole.startswith(start) else whole.rfind(answer)
-        ids = self._processor.tokenizer(whole[begin:], add_special_tokens=False)["input_ids"] if begin >= 0 else []
-        end = next((position for position, token in enumerate(ids) if token in self.end_ids), None)
-        if end is None:
-            raise ModelError(
-                f"the model's chat template does not end an answer with a stop token (ids {list(self.end_ids)})."
-            )
-        return torch.tensor(ids[: end + 1], dtype=torch.long)
-
-    def decode(self, ids: Tensor) -> str:
-        """Text of generated ids; special tokens and control characters, which could drive a terminal, are left out."""
-        text: str = self._processor.tokenizer.decode(ids, skip_special_tokens=True)
-        return "".join(c for c in text if c == "\n" or unicodedata.category(c)[0] != "C").strip()
 
     def save(self, folder: str) -> None:
         """Write processor, tokenizer and chat template."""

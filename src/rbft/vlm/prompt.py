@@ -9,6 +9,9 @@ from typing import Any
 
 from rbft.errors import ConfigError
 
+Plain = bool | int | float | str
+"""Of an argument of a chat template."""
+
 _PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
 
 
