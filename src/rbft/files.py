@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import hashlib
+import io
 import json
 import math
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
-from rbft.errors import DataError, StorageError
+from rbft.errors import ConfigError, DataError, StorageError
 
 NOT_JSON = (ValueError, RecursionError)
 """What `json` raises on text that it cannot read: bytes that are no text and endless numbers are ValueErrors too."""
@@ -151,10 +154,56 @@ def _encoded(text: str) -> bytes:
     return text.encode(errors="backslashreplace")
 
 
-def remove_unfinished(folder: Path) -> None:
-    """Remove temporary files that a killed process left in `folder`; nobody else may be writing there."""
+def remove_unfinished(folder: Path, seconds: float = 0.0) -> None:
+    """Remove temporary files that a killed process left in `folder`.
+
+    Args:
+        folder: Where they lie.
+        seconds: Only those that are older; needed where somebody else may be writing there.
+    """
     for path in folder.glob(".*.tmp"):
-        path.unlink(missing_ok=True)
+        if time.time() - path.stat().st_mtime >= seconds:
+            path.unlink(missing_ok=True)
+
+
+def require_writable(path: Path, flag: str) -> None:
+    """Refuse a place for a result that cannot be written, before the work is done.
+
+    Args:
+        path: The file, or the folder, to be made; folders above it may be made, too.
+        flag: By which the person named it, for the message.
+
+    Raises:
+        ConfigError: Nothing can be made there.
+    """
+    above = next(parent for parent in path.absolute().parents if os.path.lexists(parent))
+    try:
+        with tempfile.TemporaryFile(dir=above):
+            pass
+    except OSError as error:
+        raise ConfigError(f"{flag} {path}: cannot be written ({error.strerror}); name another place.") from error
+
+
+_FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
+
+
+def write_csv(path: Path, rows: Iterable[Sequence[str]]) -> None:
+    """Write rows of text, whole or not at all, as a table whose cells no spreadsheet takes for formulas.
+
+    A cell that begins with one of `= + - @`, a tab or the end of a line gets an apostrophe in front, as spreadsheets
+    understand it; `plain_cell` takes it off again.
+    """
+    text = io.StringIO()
+    quoted = [[f"'{cell}" if _FORMULA.match(cell) else cell for cell in row] for row in rows]
+    # the writer leaves a carriage return bare, which ends a row for whoever reads
+    returns = any("\r" in cell for row in quoted for cell in row)
+    csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL if returns else csv.QUOTE_MINIMAL).writerows(quoted)
+    write_atomic(path, text.getvalue())
+
+
+def plain_cell(cell: str) -> str:
+    """A cell of a table without the apostrophe that keeps spreadsheets from taking it for a formula."""
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
 
 
 def _json(path: Path, value: object, indent: int | None = None) -> str:

@@ -9,6 +9,7 @@ from rich.markup import escape
 
 from rbft.arguments import Parser
 from rbft.errors import ConfigError
+from rbft.files import require_writable
 
 
 def parser() -> Parser:
@@ -54,6 +55,7 @@ def run(args: Sequence[str]) -> int:
         raise ConfigError(
             f"--to {target}: there is something already, and nothing is overwritten; name another folder."
         )
+    require_writable(target, "--to")
     token = None if own.push is None else require_pushable(own.push)
     console = make_console()
     quieten()

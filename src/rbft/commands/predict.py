@@ -11,6 +11,7 @@ from rich.markup import escape
 
 from rbft.arguments import Parser
 from rbft.errors import ConfigError
+from rbft.files import require_writable
 
 if TYPE_CHECKING:
     from rbft.evaluation.thresholds import Threshold
@@ -66,6 +67,8 @@ def run(args: Sequence[str]) -> int:
     own, flags = parser().parse_known_args(list(args))
     if own.to is not None and Path(own.to).suffix not in (".jsonl", ".csv"):
         raise ConfigError(f"--to {own.to}: name a .jsonl or a .csv file.")
+    if own.to is not None:
+        require_writable(Path(own.to), "--to")
     if own.window is None and own.stride is not None:
         raise ConfigError("--stride: needs --window, the length of what is looked at.")
     from rbft.data.formats.on_disk import left_out
@@ -100,7 +103,13 @@ def run(args: Sequence[str]) -> int:
         console.print(escape(calibration.describe()))
     answers = classifier.predict(videos, console, rationale=own.rationale, windows=windows, alarm=own.alarm, rule=rule)
     if own.to is not None:
-        write_answers(Path(own.to), answers)
+        try:
+            write_answers(Path(own.to), answers)
+        except OSError:
+            # nothing of the work is lost, whatever became of the place meanwhile
+            for found in answers:
+                _show(console, found)
+            raise
         console.print(f"{len(answers)} answers written to {escape(own.to)}")
     else:
         for found in answers:

@@ -12,7 +12,7 @@ from rich.markup import escape
 
 from rbft.arguments import Parser
 from rbft.errors import ConfigError, DataError
-from rbft.files import read_yaml, write_json
+from rbft.files import read_yaml, require_writable, write_json
 from rbft.runs.names import CONFIG, RATIONALES
 
 if TYPE_CHECKING:
@@ -110,6 +110,9 @@ def _audit(args: argparse.Namespace, _: Sequence[str]) -> None:
     from rbft.report.audit import print_audit, write_audit_page
     from rbft.terminal import make_console, quieten, steps_shown
 
+    for flag, path in (("--json", args.json), ("--html", args.html)):
+        if path is not None:
+            require_writable(path, flag)
     config = _config(args)
     file = _read(args, config)
     if args.videos is not None and args.model is None:
@@ -145,6 +148,7 @@ def _import(args: argparse.Namespace, flags: Sequence[str]) -> None:
         return
     if args.to.suffix != ".jsonl":
         raise ConfigError(f"--to {args.to}: name a .jsonl file, a run folder or an experiment file.")
+    require_writable(args.to, "--to")
     file = _read(args, _config(args))
     refuse_untrusted(file.rationales, str(args.file))
     old = write_rationale_file(args.to, file.rationales)
@@ -158,6 +162,7 @@ def _export(args: argparse.Namespace, _: Sequence[str]) -> None:
 
     if args.to.suffix not in (".json", ".jsonl"):
         raise ConfigError(f"--to {args.to}: name a .json or .jsonl file.")
+    require_writable(args.to, "--to")
     config = _config(args)
     if config is None:
         raise ConfigError("the questions of the conversations are not known; name the experiment file with --config.")

@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from rbft.arguments import Parser
 from rbft.errors import ConfigError
-from rbft.files import set_aside, write_atomic
+from rbft.files import require_writable, set_aside, write_atomic
 from rbft.terminal import make_console
 
 _OWN = '<meta name="generator" content="rbft report">'
@@ -65,6 +65,9 @@ def run(args: Sequence[str]) -> int:
             f"--tensorboard {own.tensorboard}: it is not empty, and older event files would be mixed "
             "with these; name a new folder."
         )
+    for flag, path in (("--to", own.to), ("--markdown", own.markdown), ("--tensorboard", own.tensorboard)):
+        if path is not None:
+            require_writable(path, flag)
     # scipy takes a second, which an error above need not wait for
     from rbft.report.collection import choose_baseline, collect, planned_choice
     from rbft.report.exports import markdown, write_tensorboard

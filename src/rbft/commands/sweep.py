@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from rbft.arguments import Parser
 from rbft.errors import ConfigError, RBFTError
-from rbft.files import write_json
+from rbft.files import require_writable, write_json
 from rbft.sweep.cost import duration, remaining_seconds
 from rbft.sweep.display import SweepBoard, headline
 from rbft.sweep.driver import Driver
@@ -70,6 +70,7 @@ def run(args: Sequence[str]) -> int:
     if own.dry_run:
         _dry_run(plan, progress, console)
         return 0
+    require_writable(plan.folder / "summary.json", "run_root")
     launcher = make_launcher(plan.launch, plan.folder.absolute(), len(plan.runs))
     console.print(
         f"[bold]{escape(plan.name)}[/]: {len(plan.runs)} runs on {escape(launcher.describe())}\n"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,6 +27,8 @@ from rbft.terminal import steps_shown
 from rbft.video.clip import Clip
 from rbft.vlm.loading import model_source
 
+_UNFINISHED = ".unfinished"
+_YOUNG_SECONDS = 60.0
 CLIPS = 32
 """Videos that the exported weights are compared with the run's on, at most."""
 
@@ -84,14 +88,42 @@ def comparison_clips(recorded: Recorded, model: WarmModel, folder: str | None, c
     return clips
 
 
+def _hold(folder: int) -> bool:
+    """Lock an open folder for as long as this process lives; whether nobody else has it."""
+    import fcntl
+
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _remove_abandoned(target: Path) -> None:
+    """Remove what exports to the same place left beside it that were killed; those that are at work hold a lock."""
+    for folder in target.parent.glob(f".{glob.escape(target.name)}.*{_UNFINISHED}"):
+        # one that was made this moment may not hold its lock yet
+        if time.time() - folder.stat().st_mtime < _YOUNG_SECONDS:
+            continue
+        held = os.open(folder, os.O_RDONLY)
+        try:
+            if _hold(held):
+                shutil.rmtree(folder)
+        finally:
+            os.close(held)
+
+
 def build(
     recorded: Recorded, model: WarmModel, form: Form, clips: Sequence[Clip], target: Path, console: Console
 ) -> None:
     """Make the folder beside its target, and name it so when all of it is there and right."""
     told = describe_run(recorded, model, form)
     target.parent.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    _remove_abandoned(target)
+    made = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=_UNFINISHED))
+    held = os.open(made, os.O_RDONLY)
     try:
+        _hold(held)
         parity = write_weights(model, form, clips, made)
         told["parity"] = parity.to_json()
         told["base_model"]["dtype"] = parity.dtype
@@ -108,6 +140,8 @@ def build(
     except BaseException:
         shutil.rmtree(made, ignore_errors=True)
         raise
+    finally:
+        os.close(held)
     size = sum(path.stat().st_size for path in target.rglob("*")) / 1e6
     console.print(f"{form} of {escape(str(recorded.run))}, {size:.1f} MB: {escape(str(target))}")
     console.print(f"  compared on {parity.clips} clips: largest difference of a {parity.measure} {parity.reloaded:.2g}")

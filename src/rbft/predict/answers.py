@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +9,7 @@ from typing import Any
 
 from rbft.errors import ConfigError
 from rbft.evaluation.thresholds import Threshold
-from rbft.files import set_aside, write_atomic, write_jsonl
+from rbft.files import set_aside, write_csv, write_jsonl
 
 _TOP = 5
 
@@ -132,8 +130,8 @@ def write_answers(path: Path, answers: Sequence[Answer]) -> None:
     if path.suffix == ".jsonl":
         write_jsonl(path, [found.to_json() for found in answers])
         return
-    lines = [["video", "predicted", "probability", "abstained", "rationale", "error"]]
-    lines += [
+    rows = [["video", "predicted", "probability", "abstained", "rationale", "error"]]
+    rows += [
         [
             a.video,
             a.predicted or "",
@@ -144,6 +142,4 @@ def write_answers(path: Path, answers: Sequence[Answer]) -> None:
         ]
         for a in answers
     ]
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(lines)
-    write_atomic(path, text.getvalue())
+    write_csv(path, rows)

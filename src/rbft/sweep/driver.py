@@ -18,7 +18,7 @@ from typing import Any, Protocol, Self
 from filelock import FileLock, Timeout
 
 from rbft.errors import StageError
-from rbft.files import write_atomic
+from rbft.files import remove_unfinished, write_atomic
 from rbft.runs.lock import RunLock, is_alive
 from rbft.sweep.grid import Sweep
 from rbft.sweep.options import Job, Launcher
@@ -31,6 +31,7 @@ PYTHON = (sys.executable, "-P", "-m")
 FIT = (*PYTHON, "rbft", "fit")
 PRELOADED_FIT = "rbft.commands.fit:preload"
 _LOOK_ELSEWHERE = 1.0
+_LONG_AGO = 3600.0
 
 
 class Board(Protocol):
@@ -100,6 +101,9 @@ class Driver:
         except Timeout as error:
             raise StageError(f"another `rbft sweep` is at {self.sweep.folder}; wait for it or stop it.") from error
         with alone, _Signals() as signals:
+            # of drivers and workers that were killed; others may be writing right now
+            for folder in (self._folder, *filter(Path.is_dir, self._folder.iterdir())):
+                remove_unfinished(folder, _LONG_AGO)
             runs = {run.id: run for run in self.sweep.runs}
             write_plan(Plan(self._folder, Path.cwd(), self.command, self.entry, runs, self.sweep.choose))
             self._look_around()

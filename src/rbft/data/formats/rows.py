@@ -12,7 +12,7 @@ from typing import Any
 
 from rbft.data.records import relative_path
 from rbft.errors import DataError
-from rbft.files import NOT_JSON
+from rbft.files import NOT_JSON, plain_cell
 
 
 @dataclass(frozen=True)
@@ -205,7 +205,9 @@ def _csv_rows(path: Path, delimiter: str) -> Iterator[Row]:
                     "put text that holds the separator in double quotes."
                 )
             else:
-                yield Row(where, {name: cell for name, cell in zip(header, cells, strict=True) if name}, named)
+                yield Row(
+                    where, {name: plain_cell(cell) for name, cell in zip(header, cells, strict=True) if name}, named
+                )
     except csv.Error as error:
         raise DataError(f"{path}, row {start}: {error}; check the double quotes there.") from error
 
