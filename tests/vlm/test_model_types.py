@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,9 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 from tests.support.families import RECIPES
+from tests.support.model_table import PAGE, REFUSED, TYPES, UNTRIED, WITHOUT, check, does_not, works
 from tests.support.models import Loaded, Plain, load, make_clip
 from torch import Tensor
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
+from rbft.errors import ModelError
 from rbft.video.clip import Clip
 from rbft.vlm.batch import Item, PromptInputs, collate
 from rbft.vlm.feature_cache import FeatureCache
@@ -21,6 +25,7 @@ from rbft.vlm.loading import bare_model, load_config, load_model
 from rbft.vlm.lora_targets import adapter_targets, language_layers
 from rbft.vlm.model import VLM
 from rbft.vlm.parts import parts_of
+from rbft.vlm.processing import ClipProcessor
 from rbft.vlm.prompt import Prompt
 from rbft.vlm.shared_prefix import answer_logits
 from rbft.vlm.tuning import LoRA, trained_state
@@ -142,16 +147,25 @@ def test_text_alone_scores_what_full_passes_do(model):
     near(model.scores([prompt])[0], torch.stack(expected))
 
 
-# layers that get no adapter by default: their names are those of experts to PEFT
-WITHOUT = {"glm4v_moe": {"gate_proj", "up_proj", "down_proj"}}
-
-
-def test_every_linear_layer_of_the_language_model_gets_an_adapter(model):
+def test_every_linear_layer_of_the_language_model_gets_an_adapter_and_the_page_says_what_is_so(model):
     bare = bare_model(load_config(str(model.folder), None))
-    layers = set(language_layers(bare))
-    without = layers - set(adapter_targets(bare, None).layers)
-    name = bare.config.model_type
-    assert {layer.rpartition(".")[2] for layer in without} == WITHOUT.get(name, set())
+    name, layers, adapted = bare.config.model_type, language_layers(bare), adapter_targets(bare, None).layers
+    assert {layer.rpartition(".")[2] for layer in set(layers) - set(adapted)} == WITHOUT.get(name, set())
+    check(name, works(name, model.loaded.vlm, len(adapted), len(layers)))
+
+
+def test_every_type_of_transformers_that_takes_video_has_a_line():
+    lines = re.findall(r"^\| `(\w+)` \|", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    assert lines == TYPES
+    for name in (*REFUSED, *UNTRIED):
+        check(name, does_not(name))
+
+
+@pytest.mark.parametrize("name", sorted(REFUSED))
+def test_a_type_that_cannot_work_is_refused_by_its_configuration(name, tmp_path):
+    CONFIG_MAPPING[name]().save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match=f"is a '{name}' model, which {REFUSED[name]}"):
+        ClipProcessor(str(tmp_path))
 
 
 def test_what_is_frozen_is_all_that_makes_features_of_pixels(model):

@@ -1,0 +1,79 @@
+"""The table of docs/models.md, one line a model type; tests prove each line and compare it with the page."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from tests.support.families import RECIPES
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+from transformers.models.auto.video_processing_auto import VIDEO_PROCESSOR_MAPPING_NAMES
+
+from rbft.vlm.model import VLM
+
+PAGE = Path(__file__).parents[2] / "docs" / "models.md"
+
+# takes video by its processor, which transformers does not list
+UNLISTED = {"glm4v_moe"}
+TYPES = sorted({*MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES} & {*VIDEO_PROCESSOR_MAPPING_NAMES} | UNLISTED)
+
+KNOWN_AS = {
+    "ernie4_5_vl_moe": "ERNIE 4.5 VL",
+    "exaone4_5": "EXAONE 4.5",
+    "gemma4": "Gemma 4",
+    "glm46v": "GLM-4.6V",
+    "glm4v": "GLM-4.1V",
+    "glm4v_moe": "GLM-4.5V",
+    "internvl": "InternVL 2.5, 3, 3.5",
+    "llava_next_video": "LLaVA-NeXT-Video",
+    "llava_onevision": "LLaVA-OneVision",
+    "minicpmv4_6": "MiniCPM-V 4.6",
+    "molmo2": "Molmo2",
+    "perception_lm": "PerceptionLM (needs timm)",
+    "qwen2_5_vl": "Qwen2.5-VL",
+    "qwen2_vl": "Qwen2-VL",
+    "qwen3_5": "Qwen3.5",
+    "qwen3_5_moe": "Qwen3.5 with experts",
+    "qwen3_vl": "Qwen3-VL",
+    "qwen3_vl_moe": "Qwen3-VL with experts",
+    "smolvlm": "SmolVLM2",
+    "video_llama_3": "VideoLLaMA3",
+    "video_llava": "Video-LLaVA",
+}
+
+# refused by the configuration alone, with these words
+REFUSED = {"instructblip": "takes no video: its processor has no part for it"}
+
+# layers that get no adapter by default: their names are those of experts to PEFT
+WITHOUT = {"glm4v_moe": {"gate_proj", "up_proj", "down_proj"}}
+
+UNTRIED = sorted(set(TYPES) - set(RECIPES) - set(REFUSED))
+
+
+def works(name: str, vlm: VLM, adapted: int, layers: int) -> str:
+    """The line of a type that works, from its tiny model."""
+    together = "any" if vlm.sees_every_token else "one at a time"
+    labels = "one row" if vlm.takes_tree_masks else "a row each"
+    answers = "one row" if vlm.takes_packed_rows else "a row each"
+    share = "all" if adapted == layers else f"{adapted} of {layers}: none named {', '.join(sorted(WITHOUT[name]))}"
+    return f"| `{name}` | {KNOWN_AS.get(name, '')} | works | {together} | {labels} | {answers} | {share} |"
+
+
+def does_not(name: str) -> str:
+    """The line of a type that is refused or was not tried."""
+    state = f"refused: {REFUSED[name]}" if name in REFUSED else "not tried"
+    return f"| `{name}` | {KNOWN_AS.get(name, '')} | {state} | | | | |"
+
+
+def line_of(name: str) -> str:
+    """What the page says of a type."""
+    (line,) = re.findall(rf"^\| `{name}` \|.*$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    return str(line)
+
+
+def check(name: str, line: str) -> None:
+    """Compare a line with the page, or write it there where RBFT_WRITE_TABLE is set."""
+    if os.environ.get("RBFT_WRITE_TABLE"):
+        PAGE.write_text(PAGE.read_text(encoding="utf-8").replace(line_of(name), line), encoding="utf-8")
+    assert line_of(name) == line, "run this test with RBFT_WRITE_TABLE=1 to have the page say so"
