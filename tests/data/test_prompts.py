@@ -151,8 +151,13 @@ def test_parse_reads_the_class_a_text_begins_with(written, body, stated):
     assert book(target_order="label_then_rationale").parse(written) == ParsedRationale(body, stated)
 
 
-def test_elsewhere_nothing_stands_before_a_leading_class():
-    assert book().parse("Classification: push\nHe pushes.") == ParsedRationale("", "Push")
+def test_a_text_that_begins_with_its_class_keeps_its_reasons():
+    assert book().parse("Classification: push\nHe pushes.") == ParsedRationale("He pushes.", "Push")
+    assert book().parse("**Classification:** push\n\nHe pushes.\nClassification: push up") == ParsedRationale(
+        "He pushes.", "PushUp"
+    )
+    assert book().parse("Classification: push") == ParsedRationale("", "Push")
+    assert book().parse("classification: push, because he pushes") == ParsedRationale("because he pushes", "Push")
 
 
 def test_letters_that_change_length_in_small_print_do_not_shift_the_cut():

@@ -20,7 +20,7 @@ from rbft.data.labels import LabelSet
 from rbft.data.prompts import PromptBook, Prompts
 from rbft.rationales import statistics
 from rbft.rationales.audit import audit
-from rbft.rationales.exchange import RationaleFile, write_rationale_file
+from rbft.rationales.exchange import RationaleFile, read_rationale_file, write_rationale_file
 from rbft.rationales.statistics import Text
 from rbft.rationales.store import Rationale
 from rbft.report.audit import write_audit_page
@@ -179,3 +179,22 @@ def test_wrong_use_is_told(tmp_path):
     (tmp_path / "config.yaml").write_text("model: {prompts: {sytem: x}}")
     code, _, err = run("audit", tmp_path / "rationales.jsonl")
     assert (code, "model.prompts: expected the keys" in err) == (2, True)
+
+
+def test_a_body_that_names_its_own_class_is_counted(tmp_path: Path) -> None:
+    talk = {"from": "human", "value": "<video>\nWhich?"}
+    bodies = {"fall": ["This is a fall.", "He goes down."], "rest": ["He sits, no fall.", "He rests."]}
+    rows = [
+        {
+            "id": f"{label}{i}",
+            "video": "x.mp4",
+            "conversations": [talk, {"from": "gpt", "value": f"{body}\nClassification: {label}"}],
+        }
+        for label, found in bodies.items()
+        for i, body in enumerate(found)
+    ]
+    path = tmp_path / "stage1.json"
+    path.write_text(json.dumps(rows))
+    found = audit("stage1", read_rationale_file(path))
+    assert found.overall["names_label"] == 0.5
+    assert {name: figures["names_label"] for name, figures in found.per_class.items()} == {"fall": 0.5, "rest": 0.5}

@@ -121,6 +121,9 @@ def test_cuts_are_found():
     assert score(check, rationale("He walks to the", stated=None)) == [0.0]
     # whoever states the class came to an end
     assert score(check, rationale("- walks\n- falls")) == [1.0]
+    torsos = ["A white pickup truck stops, then a white pick", "He walks,", "- walks\n-", "He walks to the"]
+    assert score(check, *(rationale(text) for text in torsos)) == [0.0] * len(torsos)
+    assert score(check, rationale("two dogs play and he pets a dog"), rationale("He sits down")) == [1.0, 1.0]
     ends = ["He falls.", 'She says "no!"', "他跌倒了。", "What now?", "(He falls.)", "He falls ."]
     assert score(check, *(rationale(text, stated=None) for text in ends)) == [1.0] * len(ends)
 

@@ -167,7 +167,7 @@ class PromptBook:
     def parse(self, written: str) -> ParsedRationale:
         """Split a written text: what stands before its first conclusion, and the last class that one names.
 
-        Where stage 1 learns the class first, a text that begins with its conclusion has its body behind it.
+        A text that begins with its conclusion has its body behind it.
         """
         places = list(self._leads.finditer(written))
         if not places:
@@ -180,8 +180,8 @@ class PromptBook:
         return ParsedRationale(self._behind_class(written[places[0].end() : end]), stated)
 
     def begins_with_class(self, written: str) -> bool:
-        """Whether a text states its class first, as stage 1 learns it under `label_then_rationale`."""
-        place = self._leads.search(written) if self.prompts.target_order == "label_then_rationale" else None
+        """Whether a text states its class before its reasons."""
+        place = self._leads.search(written)
         # a heading or bold type may stand before it
         return place is not None and re.search(r"[^\W_]", written[: place.start()]) is None
 

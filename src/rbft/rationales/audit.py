@@ -190,8 +190,10 @@ def _check_texts(rows: Sequence[_Row], material: Material, file: RationaleFile, 
     for row, quotes in zip(rows, leak.found(material), strict=True):
         if quotes:
             row.remarks["leak"] = " | ".join(quotes)
+    own = {name: LabelMask([file.book.text(name)]) for name in file.book.labels.names}
     for row in rows:
         row.values["no_conclusion"] = float(row.rationale.stated is None)
+        row.values["names_label"] = float(bool(own[row.rationale.label].found(row.rationale.text)))
         if row.rationale.stated is not None:
             row.remarks["label_parse"] = f"states {row.rationale.stated}"
     if file.labels_stated_apart:
@@ -291,6 +293,7 @@ _SHARES = (
     "no_conclusion",
     "fails_contradiction",
     "fails_leak",
+    "names_label",
     "prompt_names_label",
     "reconstructed",
     "fails_reconstruction",

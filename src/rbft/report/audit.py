@@ -20,6 +20,7 @@ FIGURES = {
     "fails_contradiction": ("contradict", "argue for another class, as the model reads them"),
     "answered": ("answers", "of all texts argue for this class, as the model reads them"),
     "fails_leak": ("leak", "betray that the answer was given"),
+    "names_label": ("named", "name their own class before they conclude"),
     "prompt_names_label": ("told", "are trained on under a prompt that names the answer"),
     "reconstructed": ("recovered", "tell their class to a classifier of words, class names hidden"),
     "fails_reconstruction": ("misread", "read clearly like another class to that classifier"),

@@ -9,6 +9,8 @@ from rbft.rationales.checks.wording import ngrams, words
 
 _SENTENCE_ENDS = tuple(".!?…。！？؟।")
 _CLOSING = "\"'”’»)]*_` "
+_NEEDS_MORE = ("a", "an", "the", "and", "or", "but", "of", "at", "to", "with", "by", "for", "from", "is", "are", "was")
+_ENDINGS = ("s", "es", "d", "ed", "ing", "ly", "er", "'s", "’s")
 # zlib's own header, checksum and smallest code
 _ZLIB_OVERHEAD = 11
 # plain prose of any length a model writes is compressed to more than this share of its bytes
@@ -55,6 +57,9 @@ class Repetition(Check):
 class Truncation(Check):
     """Whether the text came to its end: 0 where it ran into the length limit or breaks off inside a sentence.
 
+    Before a conclusion a text may lack its full stop, but not end in a comma, in a word that needs another, or in a
+    piece of a word that it has written out elsewhere, as texts do that go in circles until they are cut.
+
     Args:
         threshold: Lowest score that passes.
     """
@@ -65,16 +70,24 @@ class Truncation(Check):
         super().__init__(threshold)
 
     def _scores(self, material: Material) -> list[float | None]:
-        # behind a conclusion the text was complete, with a full stop or without
+        # behind a conclusion the text was complete, with a full stop or without, unless others appended it to a torso
         closed = [r.stated is not None and not material.book.begins_with_class(r.written) for r in material.rationales]
         return [
-            float(not r.truncated and (done or _ends(r.text)))
+            float(not r.truncated and (_ends(r.text) or (done and not _breaks_off(r.text))))
             for r, done in zip(material.rationales, closed, strict=True)
         ]
 
 
 def _ends(text: str) -> bool:
     return text.rstrip(_CLOSING).endswith(_SENTENCE_ENDS)
+
+
+def _breaks_off(text: str) -> bool:
+    found = words(text)
+    last = found[-1] if found else ""
+    longer = (word.removeprefix(last) for word in found[:-1] if word.startswith(last))
+    torso = len(last) > 1 and found.count(last) == 1 and any(rest not in _ENDINGS for rest in longer)
+    return text.rstrip().endswith((",", ";", ":", "-", "–", "—")) or last in _NEEDS_MORE or torso
 
 
 def _novelty(text: str) -> float:
