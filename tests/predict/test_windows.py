@@ -119,6 +119,17 @@ def test_the_command_writes_a_timeline_and_does_the_rest_where_a_window_is_bad(
     assert "from 0 s: " in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("name", ["a.mp4", "a.h264"])
+def test_processes_that_decode_change_no_window(
+    name: str, classifier: Classifier, finished: Run, tmp_path: Path
+) -> None:
+    video = write_video(tmp_path / name, num_frames=150, size=(48, 64), bframes=2)
+    ways = (classifier, Classifier(finished.folder, ["--data.num_workers", "2", "--data.cache_clips", "false"]))
+    (alone,), (together,) = (way.predict([video], windows=Windows(2, 1)) for way in ways)
+    assert len(alone.timeline) == 5 and alone.error is None
+    assert [moment.top for moment in together.timeline] == [moment.top for moment in alone.timeline]
+
+
 def test_a_recording_of_hours_is_looked_at_in_windows(
     finished: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

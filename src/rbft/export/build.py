@@ -13,6 +13,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
+from rbft.data.formats.on_disk import left_out
 from rbft.errors import ConfigError, StageError, VideoError
 from rbft.evaluation.predictions import read_predictions
 from rbft.export.card import card, script
@@ -62,6 +63,8 @@ def comparison_clips(recorded: Recorded, model: WarmModel, folder: str | None, c
         if not data.root.is_dir():
             raise ConfigError(f"--videos {folder}: no such folder.")
         names = [video.path for video in expand(data.root)]
+        if rest := left_out(data.root):
+            console.print(escape(f"--videos {folder}: left out are {rest}"))
         missing = f"--videos {folder}: no video in it can be read."
     else:
         rows = [recorded.folder / name for name in (PREDICTIONS, VALIDATION)]
