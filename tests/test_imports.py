@@ -48,7 +48,7 @@ ALLOWED = {
     "predict": BASE
     | {"experiment", "terminal", "video", "data", "vlm", "evaluation", "answering", "training", "runs"}
     | {"stages", "pipeline.stage_cli"},
-    "export": BASE | {"", "terminal", "video", "vlm", "evaluation", "runs", "predict"},
+    "export": BASE | {"", "terminal", "data.formats", "video", "vlm", "evaluation", "runs", "predict"},
     # the page of a run sees it through the classifier alone
     "serve": BASE | {"", "terminal", "video", "data.formats", "report.templates", "predict"},
     # a folder of clips to an experiment file
