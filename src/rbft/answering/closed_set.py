@@ -148,13 +148,13 @@ class ClosedSetScoring:
         reasoned = next((answer for answer in answers if answer.rationales is not None), None)
         chances, names = probabilities(direct.scores), self._book.labels.names
         predicted = names[chances.index(max(chances))]
-        bare = Prediction(record.id, record.path, record.label, predicted, chances, tuple(direct.scores))
+        bare = Prediction(record.id, record.video, record.label, predicted, chances, tuple(direct.scores))
         if reasoned is None:
             return bare
         text = "\n\n".join(reasoned.rationales or ())
         return Prediction(
             record.id,
-            record.path,
+            record.video,
             record.label,
             predicted,
             chances,

@@ -12,7 +12,7 @@ from typing import get_args
 from rbft.data.check_report import CheckReport
 from rbft.data.findings import SIDES, Finding, Kind, Sides, some_of
 from rbft.data.labels import LabelSet, folded, odd_names, require_apart
-from rbft.data.leaks import copies, crossing_groups, near_duplicates
+from rbft.data.leaks import copies, crossing_groups, near_duplicates, parts_of_one
 from rbft.data.records import VideoRecord
 from rbft.data.splits import Splits
 from rbft.data.video_facts import VideoFacts
@@ -71,6 +71,8 @@ def check_dataset(
         *crossing_groups(sides),
         *near_duplicates(sides, facts, near_duplicate, notes),
         *_blank(used, facts),
+        *_outside(used, facts),
+        *parts_of_one(sides),
         *([] if sampling is None else _frames(sides, facts, sampling)),
     ]
     found += [Finding("odd_label", question, ()) for question in odd_names(names)]
@@ -148,7 +150,7 @@ def _listed_twice(records: Sequence[VideoRecord]) -> Iterator[Finding]:
     by_path: dict[str, list[VideoRecord]] = defaultdict(list)
     by_id: dict[str, set[str]] = defaultdict(set)
     for record in records:
-        by_path[record.path].append(record)
+        by_path[record.video].append(record)
         by_id[record.id].add(record.path)
     for path, rows in by_path.items():
         if len(rows) > 1:
@@ -256,6 +258,19 @@ def _blank(records: Iterable[VideoRecord], facts: Mapping[str, VideoFacts]) -> I
             )
 
 
+def _outside(records: Iterable[VideoRecord], facts: Mapping[str, VideoFacts]) -> Iterator[Finding]:
+    """Parts that begin where their video has ended, or that end far behind it."""
+    for record in records:
+        seconds = facts[record.path].timeline.seconds
+        # a time stamp may be off by a frame
+        if record.part is not None and seconds and record.part[1] > seconds + 1.0:
+            yield Finding(
+                "outside",
+                f"{record.video}: the video ends at {seconds:.2f} s. Correct start and end of this row.",
+                (record.id,),
+            )
+
+
 def _frames(sides: Sides, facts: Mapping[str, VideoFacts], sampling: FrameSampling) -> Iterator[Finding]:
     """Videos that the wanted frames cannot be had from as they are meant."""
     for side, records in sides.items():
@@ -271,12 +286,13 @@ def _frames(sides: Sides, facts: Mapping[str, VideoFacts], sampling: FrameSampli
                     )
             continue
         assert sampling.num_frames is not None
-        short = [record for record in readable if facts[record.path].decoded_frames < sampling.num_frames]
+        counts = {r.id: facts[r.path].timeline_of(r.part).num_frames for r in readable}
+        short = [record for record in readable if counts[record.id] < sampling.num_frames]
         if short:
             yield Finding(
                 "short",
                 f"{len(short)} videos of {side} have fewer than data.num_frames ({sampling.num_frames}) frames and "
-                f"repeat some: {some_of(f'{r.path} ({facts[r.path].decoded_frames})' for r in short)}. Lower "
+                f"repeat some: {some_of(f'{r.video} ({counts[r.id]})' for r in short)}. Lower "
                 "data.num_frames if that is not wanted.",
                 tuple(record.id for record in short),
             )

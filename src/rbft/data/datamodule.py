@@ -19,7 +19,7 @@ from rbft.data.dataset import Example, ExampleDataset
 from rbft.data.fingerprint import records_fingerprint
 from rbft.data.formats import ClassFolders, DatasetFormat
 from rbft.data.labels import LabelSet
-from rbft.data.records import VideoRecord
+from rbft.data.records import VideoRecord, split_part
 from rbft.data.sampler import EvaluationSampler, TrainSampler
 from rbft.data.setting_checks import require_counts, require_open_files, require_room
 from rbft.data.splits import Splits, make_splits
@@ -249,9 +249,17 @@ class VideoDataModule(L.LightningDataModule):
         self.spec = replace(spec, limits=self.spec.limits)
 
     def clip(self, path: str) -> Clip:
-        """The clip of a video as scoring reads it; before `use_processor` bound by `max_pixels` alone."""
+        """The clip of a video, or of a part (`part_name`), as scoring reads it.
+
+        Before `use_processor` it is bound by `max_pixels` alone.
+        """
         read = read_clip if self.cache is None else self.cache.read
-        return read(path, self.spec, self.root)
+        file, part = split_part(path)
+        return read(file, self.spec.of_part(part), self.root)
+
+    def is_there(self, name: str) -> bool:
+        """Whether the file of a video, or of a part, lies in the data root."""
+        return (self.root / split_part(name)[0]).is_file()
 
     def connect(self, seed: int, accumulate: int, **rows: Sequence[Example]) -> None:
         """Say what the loaders yield, after `use_processor`.

@@ -22,6 +22,7 @@ Kind = Literal[
     "odd_label",
     "unscorable",
     "listed_twice",
+    "outside",
     "too_few",
     "splits",
     "model",

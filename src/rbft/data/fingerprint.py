@@ -24,6 +24,7 @@ def records_fingerprint(root: Path, records: Iterable[VideoRecord]) -> str:
             digest = file_digest(root / record.path)
         except FileNotFoundError as error:
             raise DataError(f"{root / record.path} is missing; restore it or take it off the data set.") from error
-        row = [record.id, record.label, record.split, record.group, digest]
+        row: list[object] = [record.id, record.label, record.split, record.group, digest]
+        row += [] if record.part is None else [record.part]
         total.update(json.dumps(row).encode() + b"\n")
     return total.hexdigest()

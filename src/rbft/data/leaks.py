@@ -72,6 +72,24 @@ def crossing_groups(sides: Sides) -> Iterator[Finding]:
             )
 
 
+def parts_of_one(sides: Sides) -> Iterator[Finding]:
+    """Recordings of which some parts train and others validate or test; the same seconds are refused before."""
+    places: dict[str, dict[str, list[VideoRecord]]] = defaultdict(lambda: defaultdict(list))
+    for side, records in sides.items():
+        for record in records:
+            if record.part is not None:
+                places[record.path][side].append(record)
+    for path, by_side in places.items():
+        if len(by_side) > 1:
+            where = "; ".join(f"{some_of(r.video for r in part)} in {side}" for side, part in by_side.items())
+            yield Finding(
+                "near_duplicate",
+                f"parts of the recording {path} are on {len(by_side)} sides, and neighbours look alike: {where}. "
+                "Give each recording one side, or the parts that belong together one group.",
+                tuple(record.id for part in by_side.values() for record in part),
+            )
+
+
 def near_duplicates(
     sides: Sides, facts: Mapping[str, VideoFacts], threshold: float, notes: list[str]
 ) -> Iterator[Finding]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
@@ -28,6 +29,7 @@ SPLIT_NAMES: dict[str, Split] = {
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://|(file|concat|data|pipe):", re.IGNORECASE)
 _LONGEST_NAME, _LONGEST_PATH = 255, 4096  # bytes; what file systems take
+_PART = re.compile(r"#t=(\d+(?:\.\d+)?),(\d+(?:\.\d+)?)$")
 _DRIVE = re.compile(r"[A-Za-z]:")
 
 
@@ -54,6 +56,30 @@ class VideoRecord:
     group: str | None = None
     text: Mapping[str, str] = field(default_factory=dict, hash=False)
     part: tuple[float, float] | None = None
+
+    @property
+    def video(self) -> str:
+        """The path, with the part behind it where there is one; see `part_name`."""
+        return part_name(self.path, self.part)
+
+
+def part_name(path: str, part: tuple[float, float] | None) -> str:
+    """A video or a part of it in one text: `a.mp4#t=10,20.5` is from 10 to 20.5 s (W3C, Media Fragments URI 1.0)."""
+    return path if part is None else f"{path}#t={part[0]:.10g},{part[1]:.10g}"
+
+
+def split_part(name: str) -> tuple[str, tuple[float, float] | None]:
+    """The path and the part that `part_name` put together."""
+    found = _PART.search(name)
+    return (name, None) if found is None else (name[: found.start()], (float(found[1]), float(found[2])))
+
+
+def overlap(one: VideoRecord, other: VideoRecord) -> bool:
+    """Whether two records show some of the same seconds of one file."""
+    if one.path != other.path:
+        return False
+    (start, end), (begin, stop) = (record.part or (0.0, math.inf) for record in (one, other))
+    return start < stop and begin < end
 
 
 def relative_path(text: str, where: str, root: str = "the data root") -> str:
@@ -112,19 +138,25 @@ def parse_split(text: str, where: str) -> Split | None:
 
 
 def check_unique(records: Iterable[VideoRecord]) -> None:
-    """Refuse records that share an id or a file.
+    """Refuse records that share an id, or a file of which they are not different parts.
 
     Raises:
         DataError: Names the id or path and both records.
     """
     ids: dict[str, VideoRecord] = {}
     paths: dict[str, VideoRecord] = {}
+    files: dict[str, VideoRecord] = {}
+    wholes: dict[str, VideoRecord] = {}
     for record in records:
         if other := ids.get(record.id):
             raise DataError(f"the id {record.id!r} stands for both {other.path} and {record.path}; ids must be unique.")
-        if other := paths.get(record.path):
+        other = paths.get(record.video) or wholes.get(record.path)
+        if other or (record.part is None and record.path in files):
+            other = other or files[record.path]
             raise DataError(
-                f"{record.path} is listed twice, as {other.id!r} ({other.label}) and {record.id!r} ({record.label}); "
+                f"{record.video} is listed twice, as {other.id!r} ({other.label}) and {record.id!r} ({record.label}); "
                 "keep one of them."
             )
-        ids[record.id] = paths[record.path] = record
+        ids[record.id] = paths[record.video] = files[record.path] = record
+        if record.part is None:
+            wholes[record.path] = record

@@ -13,8 +13,10 @@ from rbft.data.records import VideoRecord
 
 
 def group_of(record: VideoRecord) -> tuple[str, str]:
-    """What must stay on one side; a video without a group is one by itself, whatever groups are named."""
-    return ("id", record.id) if record.group is None else ("group", record.group)
+    """What must stay on one side: a video without a group is one by itself, and parts of one file are together."""
+    if record.group is not None:
+        return "group", record.group
+    return ("id", record.id) if record.part is None else ("file", record.path)
 
 
 def _rank(*parts: str | int) -> bytes:

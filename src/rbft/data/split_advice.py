@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from rbft.data.records import VideoRecord
+from rbft.data.shot_sampling import group_of
 from rbft.errors import DataError
 
 _SHOWN = 4
@@ -58,20 +59,21 @@ def advise(
 
 
 def _grouped(label: str, pool: Sequence[VideoRecord]) -> bool:
-    return any(record.group is not None for record in pool if record.label == label)
+    return any(group_of(record)[0] != "id" for record in pool if record.label == label)
 
 
 def _cause(label: str, pool: Sequence[VideoRecord]) -> list[str]:
     """How few the groups are, if there are some."""
-    sizes = Counter(record.group for record in pool if record.label == label)
-    alone = sizes.pop(None, 0)
+    groups = Counter(group_of(record) for record in pool if record.label == label)
+    sizes = Counter({name: size for (kind, name), size in groups.items() if kind != "id"})
+    alone = sum(groups.values()) - sum(sizes.values())
     if not sizes:
         return []
     shown = ", ".join(f"{name!r} ({size})" for name, size in sizes.most_common(_SHOWN))
     more = f" and {len(sizes) - _SHOWN} more" if len(sizes) > _SHOWN else ""
-    groups = "1 group" if len(sizes) == 1 else f"{len(sizes)} groups"
+    number = "1 group" if len(sizes) == 1 else f"{len(sizes)} groups"
     apart = f", {alone} of none" if alone else ""
-    return [f"Of its videos {sum(sizes.values())} are of {groups}, {shown}{more}{apart}; a group stays on one side."]
+    return [f"Of its videos {sum(sizes.values())} are of {number}, {shown}{more}{apart}; a group stays on one side."]
 
 
 def _ways(settings: Settings, works: Callable[[Settings], bool]) -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rbft.data.labels import LabelSet
-from rbft.data.records import VideoRecord, check_unique
+from rbft.data.records import VideoRecord, check_unique, overlap
 from rbft.data.shot_sampling import cut_off, group_of, take, take_keeping_back
 from rbft.data.split_advice import Settings, Shortage, advise
 from rbft.errors import ConfigError, DataError
@@ -183,6 +183,7 @@ def _cut(sides: Mapping[str, list[VideoRecord]], labels: LabelSet, settings: Set
             test = rest
 
     splits = _splits(train, val, test, unused, sort=made)
+    _refuse_overlaps({side: getattr(splits, side) for side in _SIDES})
     _require_classes(splits, labels, pool, "test" not in made)
     return splits
 
@@ -253,16 +254,34 @@ def _refuse_leaks(sides: Mapping[str, Sequence[VideoRecord]]) -> None:
     leaks: dict[tuple[str, str], str] = {}
     for side, records in sides.items():
         for record in records:
-            group = group_of(record)
-            other, path = first.setdefault(group, (side, record.path))
+            # what people have put on two sides of a recording is theirs to say, but for the same seconds
+            group = ("id", record.id) if record.group is None else group_of(record)
+            other, path = first.setdefault(group, (side, record.video))
             if other != side:
-                leaks.setdefault(group, f"{group[1]!r} ({path} in {other}, {record.path} in {side})")
+                leaks.setdefault(group, f"{group[1]!r} ({path} in {other}, {record.video} in {side})")
     if leaks:
         shown = "; ".join(list(leaks.values())[:_SHOWN]) + ("; ..." if len(leaks) > _SHOWN else "")
         raise DataError(
             f"{len(leaks)} groups are on two sides of the stated splits, which tests on known scenes: {shown}. "
             "Move each group to one side, or correct the groups."
         )
+    _refuse_overlaps(sides)
+
+
+def _refuse_overlaps(sides: Mapping[str, Sequence[VideoRecord]]) -> None:
+    """Refuse the same seconds of a recording on two sides."""
+    parts = [(record, side) for side, records in sides.items() for record in records if record.part is not None]
+    parts.sort(key=lambda entry: (entry[0].path, entry[0].part))
+    for place, (one, side) in enumerate(parts):
+        for other, beside in parts[place + 1 :]:
+            # behind the first one that begins later, all do
+            if not overlap(one, other):
+                break
+            if side != beside:
+                raise DataError(
+                    f"{one.video} ({side}) and {other.video} ({beside}) show the same seconds, which tests on what was "
+                    "trained on. Move them to one side, correct start and end, or give both one group."
+                )
 
 
 def _scarce(records: Sequence[VideoRecord], labels: LabelSet, need: int) -> str | None:

@@ -43,6 +43,8 @@ def read_unlabelled(root: Path, where: str, records: Sequence[VideoRecord], spli
         DataError: There is no such folder or file, it names no video, one twice or one that is not there, or one that
             trains, validates or is tested on.
     """
+    if any(record.part is not None for record in records):
+        raise DataError(f"{_KEY}: with parts of videos (columns start and end) there is no such thing; leave it out.")
     if where == UNUSED:
         held_out = {record.group for record in (*splits.val, *splits.test)} - {None}
         found = [r for r in splits.unused if r.split in (None, "train") and r.group not in held_out]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -90,6 +91,15 @@ class VideoFacts:
         """How many frames there are, and how long they last; not when each of them appears."""
         at_one_rate = self.decoded_frames / self.fps if self.fps else 0.0
         return Timeline(self.decoded_frames, at_one_rate if self.steady else self.duration)
+
+    def timeline_of(self, part: tuple[float, float] | None) -> Timeline:
+        """The same of a part, start and end in seconds; None for all of it. Of a changing rate it is about right."""
+        whole = self.timeline
+        if part is None or not whole.seconds:
+            return whole
+        rate = whole.num_frames / whole.seconds
+        first, end = (math.ceil(min(second, whole.seconds) * rate - 1e-6) for second in part)
+        return Timeline(max(1, end - first), max(1, end - first) / rate)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values by name."""

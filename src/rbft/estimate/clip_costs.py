@@ -88,7 +88,7 @@ class ClipCosts:
     def shape(self, record: VideoRecord) -> ClipShape:
         """Frames and their size."""
         facts = self._data.facts[record.path]
-        return self._data.spec.shape(facts.timeline, facts.height, facts.width)
+        return self._data.spec.shape(facts.timeline_of(record.part), facts.height, facts.width)
 
     def cost(self, record: VideoRecord) -> ClipCost:
         """Tokens with the question about the class."""
@@ -98,7 +98,7 @@ class ClipCosts:
         sized = self._data.spec.sized
         key = (self._processor, self._prompt, sized, shape)
         if key not in self._known:
-            seconds = self._data.facts[record.path].duration or None
+            seconds = self._data.facts[record.path].timeline_of(record.part).seconds or None
             self._known[key] = self._processor.clip_cost(*shape, prompt=self._prompt, seconds=seconds, sized=sized)
         cost, most = self._known[key], self._data.max_visual_tokens
         if most is not None and cost.visual_tokens > most:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rbft.data.dataset import Example
 from rbft.data.prompts import PromptBook
-from rbft.data.records import VideoRecord
+from rbft.data.records import VideoRecord, split_part
 from rbft.errors import StageError
 from rbft.objectives.base import ClassWeights, Objective, check_anchor, class_weights
 from rbft.rationales.store import Rationale
@@ -55,4 +55,5 @@ class RationaleObjective(Objective):
 
 def _unlabelled(rationale: Rationale) -> VideoRecord:
     """The video of a rationale whose class is what the text says."""
-    return VideoRecord(rationale.id, rationale.video, rationale.label)
+    path, part = split_part(rationale.video)
+    return VideoRecord(rationale.id, path, rationale.label, part=part)

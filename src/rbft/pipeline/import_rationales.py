@@ -106,7 +106,7 @@ def assign(
     """
     stems = Counter(PurePosixPath(record.path).stem for record in train)
     known = {PurePosixPath(r.path).stem: r for r in train if stems[PurePosixPath(r.path).stem] == 1}
-    known |= {record.path: record for record in train} | {record.id: record for record in train}
+    known |= {record.video: record for record in train} | {record.id: record for record in train}
     spelled = {
         word.casefold(): name for name, text in zip(book.labels.names, book.texts, strict=True) for word in (name, text)
     }
@@ -133,7 +133,7 @@ def assign(
                 rationale,
                 id=record.id,
                 sample=seen[record.id],
-                video=record.path,
+                video=record.video,
                 label=record.label,
                 stated=stated,
                 scores={},

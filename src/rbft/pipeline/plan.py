@@ -58,7 +58,7 @@ def print_plan(experiment: Experiment, prepared: Sequence[Prepared], console: Co
     if len(labels) > _CLASSES_SHOWN:
         table.add_row(f"... {len(labels) - _CLASSES_SHOWN} more classes", *("" for _ in splits))
     table.add_row("all", *(str(len(records)) for records in splits.values()), style="bold")
-    if any(record.group is not None for records in splits.values() for record in records):
+    if any(group_of(record)[0] != "id" for records in splits.values() for record in records):
         table.add_row("groups", *(str(len({group_of(record) for record in part})) for part in splits.values()))
     console.print(table)
     for note in data.split_notes:

@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from rbft.answering.settings import answer
-from rbft.data.records import VideoRecord
+from rbft.data.records import VideoRecord, part_name, split_part
 from rbft.errors import ConfigError, VideoError
 from rbft.evaluation.predictions import Prediction, probabilities
 from rbft.predict.answers import Answer, Moment, Rule, likeliest
@@ -32,6 +32,7 @@ _FREE = (
     "trainer.devices",
 )
 _EVERYTHING = Rule()
+_Asked = tuple[Path, tuple[float, float] | None]
 TIME_LIMIT = 600.0
 """Seconds to read a video, unless something else is said: hours of decoding are not started unawares."""
 
@@ -101,6 +102,8 @@ class Classifier:
             what = "needs --window" if windows is None else f"no class of the run: {', '.join(self.labels.names[:10])}"
             raise ConfigError(f"--alarm {alarm}: {what}.")
         inputs = [video if isinstance(video, VideoInput) else named(video) for video in videos]
+        if windows is not None and any(video.part is not None for video in inputs):
+            raise ConfigError("--window: the table names parts of videos by start and end; leave one of the two out.")
         files, refused = _resolve(inputs)
         with reading_within(self.time_limit):
             answers = self._answers(files, console or Console(quiet=True), rationale, windows, alarm)
@@ -111,20 +114,20 @@ class Classifier:
         ]
 
     def _answers(
-        self, files: Mapping[int, Path], console: Console, rationale: bool, windows: Windows | None, alarm: str | None
-    ) -> dict[Path, Answer]:
-        """The answer about each file; links have been followed."""
+        self, files: Mapping[int, _Asked], console: Console, rationale: bool, windows: Windows | None, alarm: str | None
+    ) -> dict[_Asked, Answer]:
+        """The answer about each file, or part of one; links have been followed."""
         if not files:
             return {}
-        root = Path(os.path.commonpath([file.parent for file in files.values()]))
-        names = {file: file.relative_to(root).as_posix() for file in files.values()}
+        root = Path(os.path.commonpath([file.parent for file, _ in files.values()]))
+        names = {asked: part_name(asked[0].relative_to(root).as_posix(), asked[1]) for asked in files.values()}
         with steps_shown(console) as told:
             found = (
                 self._whole(list(names.values()), root, rationale, told)
                 if windows is None
                 else self._in_windows(list(names.values()), root, windows, alarm, rationale, told)
             )
-        return {file: found[name] for file, name in names.items()}
+        return {asked: found[name] for asked, name in names.items()}
 
     def _decided(self, said: Answer, rule: Rule) -> Answer:
         if not said.raw:
@@ -140,7 +143,8 @@ class Classifier:
         return self.recorded.calibration.apply([said])[0]
 
     def _whole(self, names: Sequence[str], root: Path, rationale: bool, told: Told) -> dict[str, Answer]:
-        records = [VideoRecord(name, name, self.labels.names[0]) for name in names]
+        parts = [(name, *split_part(name)) for name in names]
+        records = [VideoRecord(name, path, self.labels.names[0], part=part) for name, path, part in parts]
         predictions, errors = self.model.ask(records, root, told=told, rationale=rationale)
         found = {name: Answer(name, None, None, error=error) for name, error in errors.items()}
         for name, prediction in predictions.items():
@@ -246,13 +250,13 @@ class Classifier:
         return Moment(*record.part, *top[0], top, said.rationale)
 
 
-def _resolve(inputs: Sequence[VideoInput]) -> tuple[dict[int, Path], dict[int, str]]:
+def _resolve(inputs: Sequence[VideoInput]) -> tuple[dict[int, _Asked], dict[int, str]]:
     """The files that may be opened, and why the others may not, by place."""
-    files: dict[int, Path] = {}
+    files: dict[int, _Asked] = {}
     refused: dict[int, str] = {}
     for number, video in enumerate(inputs):
         try:
-            files[number] = video.resolve()
+            files[number] = (video.resolve(), video.part)
         except VideoError as error:
             refused[number] = str(error)
     return files, refused

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from rbft.data.formats.columns import part_columns, row_part
 from rbft.data.formats.on_disk import is_video, no_video, walk
 from rbft.data.formats.rows import read_table
-from rbft.data.records import relative_path
+from rbft.data.records import part_name, relative_path
 from rbft.errors import DataError, VideoError
 from rbft.video.container import resolve_inside
 
@@ -23,12 +24,14 @@ class VideoInput:
         path: The file, absolute or relative to `root`.
         root: The folder the file has to lie in, links followed; None: the person named this very file.
         problem: Why it must not be opened, as a clause; empty where nothing speaks against it.
+        part: start and end, in seconds, of the part that is asked about; None for all of it.
     """
 
     name: str
     path: str
     root: Path | None = None
     problem: str = ""
+    part: tuple[float, float] | None = None
 
     def resolve(self) -> Path:
         """The file, with links followed.
@@ -67,11 +70,15 @@ def expand(path: Path) -> list[VideoInput]:
     if path.suffix.lower() not in TABLE_SUFFIXES:
         return [named(path)]
     inputs = []
-    for row in read_table(path):
-        stated, problem = row.text("path"), ""
+    rows = read_table(path)
+    times = part_columns(rows)
+    for row in rows:
+        stated, problem, part = row.text("path"), "", None
         try:
             relative_path(stated, row.where, "the table's folder")
+            part = row_part(row, times)
         except DataError as error:
             problem = str(error)
-        inputs.append(VideoInput(str(path.parent / stated), stated, path.parent, problem))
+        name = part_name(str(path.parent / stated), part)
+        inputs.append(VideoInput(name, stated, path.parent, problem, part))
     return inputs

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from rbft.data.records import split_part
 from rbft.errors import DataError
 from rbft.rationales.checks.base import Judge
 from rbft.video.clip import read_clip
@@ -47,6 +48,7 @@ def load_judge(
     spec = processor.clip_spec(sampling, data.get("max_pixels"), data.get("max_visual_tokens"))
 
     def ask(video: str, prompt: Prompt) -> PromptInputs:
-        return processor.prompt_inputs(prompt, read_clip(video, spec, videos), sized=spec.sized)
+        path, part = split_part(video)
+        return processor.prompt_inputs(prompt, read_clip(path, spec.of_part(part), videos), sized=spec.sized)
 
     return Judge(vlm, processor, ask)

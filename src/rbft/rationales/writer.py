@@ -212,7 +212,7 @@ def _rationale(
     return Rationale(
         id=record.id,
         sample=number,
-        video=record.path,
+        video=record.video,
         label=record.label or parsed.stated or "",
         prompt_hash=prompt_hash(example.prompt),
         hint="blind" if blind else book.hinted_as,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rbft.data.records import split_part
 from rbft.errors import RBFTError
 from rbft.report.collection import Entry
 from rbft.report.group_data import Answer, Digest
@@ -116,7 +117,8 @@ def _laid_out(card: Card, digests: Sequence[Digest]) -> Card:
 def _frames(entry: Entry, video: str) -> tuple[str | None, str]:
     """A clip's frames as a picture, or why there is none; read as the run read them, through the one safe door."""
     root = entry.where / Path(str(entry.run.data.get("root"))).expanduser()
-    if not (root / video).is_file():
+    path, part = split_part(video)
+    if not (root / path).is_file():
         return None, "the video is not there any more"
     # torch takes seconds to import, and no table needs it
     from rbft.evaluation.figures import frames_jpeg
@@ -127,7 +129,7 @@ def _frames(entry: Entry, video: str) -> tuple[str | None, str]:
     settings: dict[str, Any] = entry.run.data
     try:
         sampling = FrameSampling(num_frames=min(_FRAMES, settings.get("num_frames") or _FRAMES))
-        clip = read_clip(video, ClipSpec(sampling, _PIXELS), root)
+        clip = read_clip(path, ClipSpec(sampling, _PIXELS).of_part(part), root)
     except (RBFTError, TypeError) as error:
         return None, f"the video cannot be shown: {error}"
     return "data:image/jpeg;base64," + base64.b64encode(frames_jpeg(clip.frames)).decode(), ""

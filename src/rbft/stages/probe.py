@@ -70,4 +70,4 @@ def probe(context: StageContext) -> StageResult:
 def _prediction(record: VideoRecord, scores: Sequence[float], names: Sequence[str]) -> Prediction:
     chances = probabilities(scores)
     predicted = names[chances.index(max(chances))]
-    return Prediction(record.id, record.path, record.label, predicted, chances, tuple(scores))
+    return Prediction(record.id, record.video, record.label, predicted, chances, tuple(scores))

@@ -130,7 +130,7 @@ def _tell_answering(context: StageContext, choice: Choice, metrics: Metrics) -> 
 
 def _wrong(record: VideoRecord) -> Prediction:
     """The prediction for a test video that cannot be read."""
-    return Prediction(record.id, record.path, record.label, None, (), ())
+    return Prediction(record.id, record.video, record.label, None, (), ())
 
 
 def _number(value: object) -> bool:

@@ -28,7 +28,7 @@ def refuse_held_out(rationales: Sequence[Rationale], splits: Splits) -> None:
     Raises:
         StageError: Names the first such video.
     """
-    held_out = {name: side for side in ("val", "test") for r in getattr(splits, side) for name in (r.id, r.path)}
+    held_out = {name: side for side in ("val", "test") for r in getattr(splits, side) for name in (r.id, r.video)}
     for rationale in rationales:
         if side := held_out.get(rationale.id) or held_out.get(rationale.video):
             raise StageError(

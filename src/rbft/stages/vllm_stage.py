@@ -39,7 +39,7 @@ def write_elsewhere(
     module, data, processor = entry.module, entry.datamodule, entry.processor
 
     def frames(example: Example) -> Frames:
-        clip = data.clip(example.record.path)
+        clip = data.clip(example.record.video)
         sized = {"do_resize": False} if data.spec.sized and processor.whole_cells(clip) else {}
         pixels = clip.frames.permute(0, 2, 3, 1).contiguous().numpy()
         ids = processor.prompt_inputs(example.prompt, clip, sized=data.spec.sized).ids.tolist()

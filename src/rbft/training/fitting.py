@@ -135,7 +135,7 @@ class Fitting(L.LightningModule):
         """How batches of a role are cut; processes that hold parts of one model take the same number of passes."""
         if role not in self._cuts:
             whole = alone and self.device_mesh is None
-            self._cuts[role] = Pieces(lambda index: self._examples(role)[index].record.path, alone=whole)
+            self._cuts[role] = Pieces(lambda index: self._examples(role)[index].record.video, alone=whole)
         return self._cuts[role]
 
     def _examples(self, role: str) -> Sequence[Example]:

@@ -42,7 +42,7 @@ class StayFinite(L.Callback):
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         examples = data.dataset("train").examples
         rows = zip(batch.indices, batch.weights.tolist(), strict=True)
-        self._videos.append(list(dict.fromkeys(examples[i].record.path for i, weight in rows if weight > 0)))
+        self._videos.append(list(dict.fromkeys(examples[i].record.video for i, weight in rows if weight > 0)))
 
     def on_before_backward(self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor) -> None:
         """Note the loss; looking at it here would make the device wait once more."""

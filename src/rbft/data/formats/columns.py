@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from rbft.data.formats.base import DatasetFormat
 from rbft.data.formats.rows import Row, find_column, require_column
-from rbft.data.records import Split, VideoRecord, parse_split, relative_path
+from rbft.data.records import Split, VideoRecord, parse_split, part_name, relative_path
+from rbft.errors import DataError
 
 
 class ColumnFormat(DatasetFormat):
-    """A format of tables with one row a video.
+    """A format of tables with one row a video, or a part of one: seconds in the columns `start` and `end`.
 
     Args:
         path_column: column with the path of the video.
@@ -54,20 +56,53 @@ class ColumnFormat(DatasetFormat):
         label_column = find_column(self.label_column, columns, header, "label_column")
         split_column = optional_column(self.split_column, "split", rows) if split is None else None
         group_column = optional_column(self.group_column, "group", rows)
+        times = part_columns(rows)
         found = []
         for row in rows:
             stated = relative_path(row.filled(path_column), row.where)
             path = f"{folder}/{stated}" if folder else stated
+            part = row_part(row, times)
             record = VideoRecord(
-                id=path,
+                id=part_name(path, part),
                 path=path,
                 label=row.filled(label_column),
                 split=parse_split(row.text(split_column), row.where) if split_column else split,
                 group=(row.text(group_column) or None) if group_column else None,
                 text={column: row.text(column) for column in self.text_columns},
+                part=part,
             )
             found.append((row, record))
         return found
+
+
+def part_columns(rows: Sequence[Row]) -> tuple[str, str] | None:
+    """The columns `start` and `end`, where the table has both; None where it has not."""
+    start, end = (optional_column("auto", name, rows) for name in ("start", "end"))
+    return None if start is None or end is None else (start, end)
+
+
+def row_part(row: Row, columns: tuple[str, str] | None) -> tuple[float, float] | None:
+    """Start and end, in seconds, of the part of a video that a row is about; None for all of it, where both are empty.
+
+    Raises:
+        DataError: They are no numbers, or the end is not behind the start.
+    """
+    if columns is None:
+        return None
+    cells = [row.cells.get(column) for column in columns]
+    if all(cell is None or str(cell).strip() == "" for cell in cells):
+        return None
+    try:
+        start, end = (float(str(cell)) for cell in cells)
+    except ValueError:
+        start, end = 0.0, 0.0
+    if not 0 <= start < end < math.inf:
+        raise DataError(
+            f"{row.where}: {columns[0]!r} and {columns[1]!r} must be seconds of the video, the end behind the start, "
+            f"such as 10 and 12.5; found {cells[0]!r} and {cells[1]!r}. Both empty means the whole video; "
+            "rename the columns if they mean something else."
+        )
+    return start, end
 
 
 def optional_column(setting: str | None, usual: str, rows: Sequence[Row]) -> str | None:

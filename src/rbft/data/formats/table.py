@@ -14,6 +14,8 @@ from rbft.errors import DataError
 class Table(ColumnFormat):
     """A .csv, .tsv or .jsonl file in UTF-8, with a header (or keys) that names the columns.
 
+    With the columns `start` and `end` a row is about these seconds of its video, and a video may have several rows.
+
     Args:
         file: Relative to the data root.
         path_column: Path of the video, relative to the data root.
@@ -47,8 +49,8 @@ class Table(ColumnFormat):
         records: list[VideoRecord] = []
         seen: dict[str, str] = {}
         for row, record in self.records(read_table(table)):
-            if (other := seen.setdefault(record.path, row.where)) != row.where:
-                raise DataError(f"{row.where}: {record.path} is already listed in {other}; keep one of the rows.")
+            if (other := seen.setdefault(record.video, row.where)) != row.where:
+                raise DataError(f"{row.where}: {record.video} is already listed in {other}; keep one of the rows.")
             records.append(record)
         require_on_disk(root, records, str(table))
         return records
