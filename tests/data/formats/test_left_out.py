@@ -51,6 +51,14 @@ def test_predict_takes_what_fit_takes(put):
     assert len(taken) == len(VIDEO_SUFFIXES) + 2
 
 
+def test_predict_follows_linked_folders_as_fit_does(put):
+    root = put("class/below/1.mp4")
+    (root / "class" / "linked").symlink_to("below", target_is_directory=True)
+    (root / "class" / "below" / "round").symlink_to("..", target_is_directory=True)
+    taken = [record.path for record in ClassFolders().read(root)]
+    assert sorted(video.path for video in expand(root)) == sorted(taken) and len(taken) == 1
+
+
 def test_a_folder_without_videos_says_what_would_be_one(put):
     root = put("a/c.xyz")
     for find in (lambda: expand(root), lambda: ClassFolders().read(root)):
