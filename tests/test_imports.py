@@ -54,7 +54,7 @@ ALLOWED = {
     # a folder of clips to an experiment file
     "starter": BASE | {"arguments", "experiment", "data.formats", "data.records", "sweep.launchers"},
     "commands": BASE
-    | {"", "arguments", "experiment", "terminal", "video.clip_cache", "data", "rationales", "evaluation"}
+    | {"", "arguments", "experiment", "terminal", "video.clip_cache", "data", "rationales", "evaluation", "runs.lock"}
     | {"estimate", "pipeline", "predict", "export", "serve", "report", "starter", "sweep"},
     "__main__": {"", "arguments", "commands"},
 }

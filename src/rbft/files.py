@@ -91,6 +91,9 @@ def _digest(path: Path, size: int, modified: int, changed: int) -> str:
 
 def sync_folder(folder: Path) -> None:
     """Make a rename inside `folder` durable (POSIX: the directory entry is data of its own)."""
+    if os.name == "nt":
+        # folders cannot be opened there, and the file system journals its entries itself
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -95,6 +95,14 @@ def test_gpus_are_told_with_what_they_can_do(tmp_path: Path, monkeypatch: pytest
     assert gpus["cuda:1"].state == "note" and "16-mixed" in gpus["cuda:1"].advice
 
 
+def test_an_apple_gpu_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    (mps,) = found(tmp_path, "GPU").values()
+    assert (mps.name, mps.state) == ("MPS", "note") and "trainer.accelerator cpu" in mps.advice
+
+
 def test_a_broken_torch_does_not_break_the_doctor(tmp_path: Path) -> None:
     """A package that is there and cannot be imported, as after a half-finished upgrade."""
     for name in ("torch", "av", "huggingface_hub"):

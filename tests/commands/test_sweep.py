@@ -14,6 +14,7 @@ from tests.support.runs import REPOSITORY, fit, write_experiment
 from tests.support.sweeps import STAND_IN, drive, write_sweep
 
 from rbft.__main__ import main
+from rbft.commands import sweep as command
 from rbft.runs.stage_record import StageRecord, write_record
 from rbft.sweep import driver
 from rbft.sweep.display import SweepBoard
@@ -65,6 +66,14 @@ def test_help_and_wrong_usage(capsys, tmp_path):
     assert "launch.slots: 0" in capsys.readouterr().err
     assert sweep(path, "--per_process", "2", "--trainer.devices", "2") == 2
     assert "launch.per_process: runs that start several processes" in capsys.readouterr().err
+
+
+def test_without_locks_of_the_kernel_a_sweep_is_planned_and_not_started(tmp_path, monkeypatch, capsys):
+    path = write_sweep(tmp_path, grid={"seed_everything": [0, 1]})
+    monkeypatch.setattr(command, "KERNEL_LOCKS", False)
+    assert sweep(path, "--dry_run") == 0
+    assert sweep(path) == 2
+    assert "locks that this system has not (fcntl: Linux, macOS, WSL)" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("stand_ins")

@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from rbft.data.setting_checks import require_open_files
+
 ASK = """
 import resource, sys
 soft, hard, workers = map(int, sys.argv[1:])
@@ -35,3 +37,8 @@ def test_open_files(soft, hard, workers, said):
     command = [sys.executable, "-c", ASK, str(soft), str(hard), str(workers)]
     out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert out.startswith(said)
+
+
+def test_a_system_without_such_a_limit_is_asked_nothing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "resource", None)
+    require_open_files(10**6)

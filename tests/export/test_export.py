@@ -22,8 +22,10 @@ from tests.support.videos import UNEVEN, numbered_frames, write_video
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from rbft.__main__ import main
+from rbft.errors import StageError
 from rbft.export import build, weights
 from rbft.export.card import licence_of
+from rbft.export.push import push
 from rbft.predict import Classifier
 
 pytest_plugins = ["tests.support.run_fixtures"]
@@ -309,6 +311,9 @@ def test_pushed_only_when_asked_and_private_unless_said(
         assert export(built_in, tmp_path / "third", "--push", "me/mine", "--public") == 1
     said = capsys.readouterr()
     assert "the hub did not take it" in said.err and str(tmp_path / "third") in said.err
+    # nobody listens there any more
+    with pytest.raises(StageError, match="--push me/mine: the hub did not take it"):
+        push(tmp_path / "third", "me/mine", "hf_secret", public=False)
     assert "hf_secret" not in said.err + said.out
     assert (tmp_path / "third" / "README.md").is_file(), "what was made is kept"
 

@@ -71,6 +71,14 @@ def test_a_processor_without_video_or_template_is_refused(folder, monkeypatch):
         load_processor(str(folder), None)
 
 
+def test_a_package_that_one_model_needs_is_named(family_folder, monkeypatch):
+    from transformers.models.smolvlm import processing_smolvlm
+
+    monkeypatch.setattr(processing_smolvlm, "num2words", None)
+    with pytest.raises(ModelError, match=r"loaded: Package `num2words` is required.*`pip install num2words`\.$"):
+        load_processor(str(family_folder("smolvlm")), None)
+
+
 @pytest.mark.parametrize("text", ["{", "{}", '{"model_type": "unheard_of"}'])
 def test_a_configuration_that_cannot_be_read_is_explained(folder, text):
     (folder / "config.json").write_text(text)

@@ -100,7 +100,7 @@ class ClosedSetScoring:
         found: dict[int, _Answered] = {}
         start = time.perf_counter()
         if direct:
-            scores = self.scorer(vlm, [prompts[row] for row in direct]).double().cpu().tolist()
+            scores = self.scorer(vlm, [prompts[row] for row in direct]).cpu().double().tolist()
             found |= {row: _Answered(values, None) for row, values in zip(direct, scores, strict=True)}
         middle = time.perf_counter()
         if reasoned:

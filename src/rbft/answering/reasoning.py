@@ -80,7 +80,7 @@ class Reasoner:
         for rows in groups.values():
             scorer = replace(self.scorer, label_ids=tuple(behind[rows[0]][1]), prior=None)
             scores = scorer(vlm, [behind[row][0] for row in rows])
-            chances[rows] = scores.double().cpu().softmax(-1)
+            chances[rows] = scores.cpu().double().softmax(-1)
         means = chances.reshape(len(prompts), self.sampling.samples, -1).mean(1).tolist()
         return [
             Reasoned(tuple(rows), tuple(mean), sum(len(ids) for ids in answers))

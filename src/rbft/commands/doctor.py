@@ -23,6 +23,7 @@ from rbft.errors import ConfigError
 
 State = Literal["ok", "note", "missing"]
 EXTRAS = {
+    "smolvlm": "SmolVLM and SmolVLM2 as models (model.vlm)",
     "quantize": "base weights in 4 bits (model.quantize); needs an NVIDIA GPU",
     "slurm": "sweeps as Slurm jobs (rbft sweep --launcher slurm)",
     "ray": "sweeps on a Ray cluster (rbft sweep --launcher ray)",
@@ -188,6 +189,15 @@ def _gpus() -> Iterator[Finding]:
         import torch
     except (ImportError, OSError) as error:
         yield Finding("GPU", "torch", "missing", f"cannot be imported: {error}", "pip install --force-reinstall torch")
+        return
+    if torch.backends.mps.is_available():
+        yield Finding(
+            "GPU",
+            "MPS",
+            "note",
+            "an Apple GPU, which trainer.accelerator auto takes",
+            "rbft is not tested on it; set trainer.accelerator cpu where an operation is missing",
+        )
         return
     if not torch.cuda.is_available():
         built = "" if torch.version.cuda is not None else "; this torch is built without CUDA"

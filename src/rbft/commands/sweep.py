@@ -12,6 +12,7 @@ from rich.markup import escape
 from rbft.arguments import Parser
 from rbft.errors import ConfigError, RBFTError
 from rbft.files import require_writable, write_json
+from rbft.runs.lock import KERNEL_LOCKS
 from rbft.sweep.cost import duration, remaining_seconds
 from rbft.sweep.display import SweepBoard, headline
 from rbft.sweep.driver import Driver
@@ -70,6 +71,11 @@ def run(args: Sequence[str]) -> int:
     if own.dry_run:
         _dry_run(plan, progress, console)
         return 0
+    if not KERNEL_LOCKS:
+        raise ConfigError(
+            "rbft sweep keeps runs apart by locks that this system has not (fcntl: Linux, macOS, WSL). Run each "
+            "setting by `rbft fit` (--dry_run lists them), or start the sweep there."
+        )
     require_writable(plan.folder / "summary.json", "run_root")
     launcher = make_launcher(plan.launch, plan.folder.absolute(), len(plan.runs))
     console.print(

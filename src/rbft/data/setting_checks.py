@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-
 from rbft.errors import ConfigError
 
 
@@ -28,6 +26,10 @@ def require_open_files(num_workers: int) -> None:
     Raises:
         ConfigError: It does not allow so many.
     """
+    try:
+        import resource
+    except ImportError:  # Windows, which has no such limit
+        return
     # pipes and semaphores of each process, and a file for each tensor on its way here
     need = 128 + 64 * num_workers
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

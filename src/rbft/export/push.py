@@ -44,9 +44,9 @@ def push(folder: Path, repo: str, token: str, *, public: bool) -> str:
     Raises:
         StageError: The hub refused or could not be reached.
     """
-    import httpx
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.utils import httpx  # the client it was built on, which differs by version
 
     api = HfApi(token=token)
     try:

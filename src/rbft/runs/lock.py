@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import socket
@@ -13,7 +12,17 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import psutil
+
 from rbft.errors import StageError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+KERNEL_LOCKS = fcntl is not None
+"""Whether this system has flock(2), which processes can hold together and lose when they are killed."""
 
 INHERITED = "RBFT_RUN_LOCK"
 """Environment variable with the number of the open lock file that the process of a sweep's run inherits."""
@@ -48,21 +57,15 @@ class Holder:
 
 def is_alive(pid: int) -> bool:
     """Whether there is a process of this number on this machine."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+    return psutil.pid_exists(pid)
 
 
 class RunLock:
     """Held by the process of a run, and by a sweep's worker: nobody else starts it, whichever of them is killed.
 
     It is an flock(2) on an open file that the run's process inherits from a worker: the kernel gives it up when the
-    last of them is gone. That includes other machines where the file system knows such locks (NFS does). Where it knows
-    none, the process named in the file has it as long as it lives.
+    last of them is gone. That includes other machines where the file system knows such locks (NFS does). Where it, or
+    the system, knows none, the process named in the file has it as long as it lives.
 
     Args:
         folder: of the run.
@@ -100,7 +103,8 @@ class RunLock:
 
     def note(self, holder: Holder) -> None:
         """Say in the file who has it."""
-        os.pwrite(self.descriptor, json.dumps(asdict(holder)).encode(), 0)
+        os.lseek(self.descriptor, 0, os.SEEK_SET)
+        os.write(self.descriptor, json.dumps(asdict(holder)).encode())
 
     @property
     def descriptor(self) -> int:
@@ -131,6 +135,8 @@ class RunLock:
             return None
 
     def _try(self, file: int) -> bool:
+        if fcntl is None:
+            return self._left()
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -138,9 +144,13 @@ class RunLock:
         except OSError as error:
             if error.errno not in _NO_LOCKS:
                 raise
-            holder = self.holder()
-            return holder is None or holder.gone
+            return self._left()
         return True
+
+    def _left(self) -> bool:
+        """Whether nobody has it by what stands in the file."""
+        holder = self.holder()
+        return holder is None or holder.gone
 
 
 @contextmanager

@@ -93,7 +93,9 @@ class SaveCheckpoint(L.Callback):
         trainer.save_checkpoint(self.path)
 
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+_HANGUP = getattr(signal, "SIGHUP", None)
+_STOPS = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP")
+SIGNALS = tuple(getattr(signal, name) for name in _STOPS if hasattr(signal, name))  # some systems lack the last two
 """Ctrl-C; what schedulers send; what Slurm is often told to send before the time is up (`--signal=USR1@120`); what a
 terminal sends that is closed."""
 
@@ -116,7 +118,7 @@ class GracefulStop(L.Callback):
 
     def __enter__(self) -> Self:
         # nohup has a run go on without its terminal
-        taken = [n for n in SIGNALS if n != signal.SIGHUP or signal.getsignal(n) != signal.SIG_IGN]
+        taken = [n for n in SIGNALS if n != _HANGUP or signal.getsignal(n) != signal.SIG_IGN]
         self._before = {number: signal.signal(number, self._note) for number in taken}
         self._terminals = [number for number in (1, 2) if os.isatty(number)]
         return self
@@ -147,7 +149,7 @@ class GracefulStop(L.Callback):
         if self._signal is not None:
             raise SystemExit(128 + number)
         self._signal = number
-        if number == signal.SIGHUP:
+        if number == _HANGUP:
             # what is said to a terminal that is gone would fail before everything is saved
             silent = os.open(os.devnull, os.O_WRONLY)
             for terminal in self._terminals:

@@ -61,6 +61,8 @@ def model_fingerprint(vlm: str) -> str:
 
 def _explain(vlm: str, error: Exception) -> ModelError:
     first = str(error).strip().split("\n")[0]
+    if isinstance(error, ImportError):  # a package that this model alone needs; transformers names it
+        return ModelError(f"model.vlm: {vlm!r} cannot be loaded: {first}")
     return ModelError(
         f"model.vlm: {vlm!r} cannot be loaded: {first} Give a local folder, `builtin/tiny`, or a hub id that this "
         "machine can reach or has in its cache."
