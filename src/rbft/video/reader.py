@@ -236,7 +236,8 @@ def _reader(path: str | Path, root: Path | None, limits: Limits, *, often: bool)
     status = file.stat()
     key = (file, root, status.st_size, status.st_mtime_ns, status.st_ctime_ns, limits)
     place = (os.getpid(), *key)
-    reader, opened = _OPEN.pop(place) if place in _OPEN else _open_often(reopen, _INDICES.pop(key, None))
+    known = _INDICES.pop(key, None)
+    reader, opened = _OPEN.pop(place) if place in _OPEN else _open_often(reopen, known)
     _INDICES[key] = reader.index
     for oldest in list(_INDICES)[:-_REMEMBERED]:
         del _INDICES[oldest]
@@ -251,12 +252,16 @@ def _reader(path: str | Path, root: Path | None, limits: Limits, *, often: bool)
     finally:
         if sound:
             _OPEN[place] = reader, opened
+            _close_oldest()
         else:
             opened.close()
-    for other in list(_OPEN)[:-_KEPT_OPEN]:
-        _, old = _OPEN.pop(other)
-        if other[0] == os.getpid():  # what another process opened before a fork is its own
-            old.close()
+
+
+def _close_oldest() -> None:
+    for place in list(_OPEN)[:-_KEPT_OPEN]:
+        _, opened = _OPEN.pop(place)
+        if place[0] == os.getpid():  # what another process opened before a fork is its own
+            opened.close()
 
 
 def _open_often(
