@@ -176,7 +176,7 @@ def _steady(pts: np.ndarray) -> bool:
     if len(pts) < 3:
         return True
     grid = np.linspace(pts[0], pts[-1], len(pts))
-    return bool(np.abs(pts - grid).max() <= (grid[1] - grid[0]) / 2)
+    return bool(np.abs(pts - grid).max() <= 0.500001 * (grid[1] - grid[0]))
 
 
 def _demux(video: OpenVideo) -> _Packets:
