@@ -114,6 +114,29 @@ def test_a_folder_that_may_not_be_written_to_is_refused_before_work(tmp_path, mo
     assert take(tmp_path / "new") == [], "what is not there yet is made"
 
 
+def test_what_never_began_leaves_nothing(tmp_path):
+    (tmp_path / "mine").mkdir()
+    for folder in (tmp_path / "runs/a/b/seed0", tmp_path / "mine/b/seed0"):
+        assert take(folder) == []
+    assert list(tmp_path.rglob("*")) == [tmp_path / "mine"]
+    with holding_run(tmp_path / "runs/seed0", wait=False, say=print):
+        (tmp_path / "runs/seed0").mkdir()
+    assert (tmp_path / "runs/.seed0.lock").is_file(), "a file that others may wait for stays"
+
+
+def test_a_lock_that_was_removed_is_nobody_s(tmp_path):
+    folder = tmp_path / "seed0"
+    first, second = RunLock(folder), RunLock(folder)
+    assert first.acquire()
+    first.remove()
+    assert not first.is_held()
+    assert second.acquire(), "in a file of its own"
+    assert not RunLock(folder).acquire()
+    first.release()
+    assert second.is_held()
+    second.release()
+
+
 def test_a_file_system_without_locks_goes_by_the_process_that_is_named(tmp_path, monkeypatch):
     def flock(*_: object) -> None:
         raise OSError(errno.ENOLCK, "no locks available")

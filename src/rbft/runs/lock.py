@@ -8,7 +8,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -74,29 +74,36 @@ class RunLock:
     def __init__(self, folder: Path) -> None:
         self.path = folder.parent / f".{folder.name}.lock"
         self._file: int | None = None
+        self._made: list[Path] = []
 
     def acquire(self, patience: float = 0.0) -> bool:
         """Take the lock; False if somebody else keeps it for `patience` seconds."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         deadline = time.monotonic() + patience
-        file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
-        while not self._try(file):
+        while True:
+            self._made += [parent for parent in self.path.parents if not parent.exists()]
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+            if self._try(file) and self._is_the_file(file):
+                os.ftruncate(file, 0)
+                self._file = file
+                return True
+            os.close(file)
             if time.monotonic() >= deadline:
-                os.close(file)
                 return False
             time.sleep(0.05)
-        os.ftruncate(file, 0)
-        self._file = file
-        return True
+
+    def _is_the_file(self, file: int) -> bool:
+        """Whether an open file still lies there: whoever had it may have removed it."""
+        try:
+            theirs, here = os.fstat(file), self.path.stat()
+        except OSError:
+            return False
+        return (theirs.st_dev, theirs.st_ino) == (here.st_dev, here.st_ino)
 
     def inherit(self) -> bool:
         """Take over the open file of the worker that started this process; False where there is none of this run."""
         number = os.environ.get(INHERITED, "")
-        try:
-            theirs, here = os.fstat(int(number)), self.path.stat()
-        except (ValueError, OSError):
-            return False
-        if (theirs.st_dev, theirs.st_ino) != (here.st_dev, here.st_ino):
+        if not number.isdecimal() or not self._is_the_file(int(number)):
             return False
         self._file = int(number)
         return True
@@ -117,11 +124,19 @@ class RunLock:
         os.close(self.descriptor)
         self._file = None
 
+    def remove(self) -> None:
+        """Remove the file while it is held, and the folders that were made for it, as far as they are empty."""
+        self.path.unlink(missing_ok=True)
+        with suppress(OSError):
+            for folder in self._made:
+                folder.rmdir()
+
     def is_held(self) -> bool:
         """Whether somebody has it."""
-        if not self.path.is_file():
+        try:
+            file = os.open(self.path, os.O_RDWR)
+        except FileNotFoundError:
             return False
-        file = os.open(self.path, os.O_RDWR)
         try:
             return not self._try(file)
         finally:
@@ -180,6 +195,9 @@ def holding_run(folder: Path, *, wait: bool, say: Callable[[str], None]) -> Iter
         yield
     finally:
         os.ftruncate(lock.descriptor, 0)
+        if not folder.exists():
+            # what is refused before it has begun leaves nothing
+            lock.remove()
         lock.release()
 
 
