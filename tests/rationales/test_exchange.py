@@ -161,7 +161,7 @@ def test_a_key_can_name_the_class(tmp_path):
         ({"conversations": None}, "expected turns"),
         ({"conversations": ["a"]}, "expected turns"),
         ({"conversations": [{"from": "gpt", "value": "x"}]}, "must end in a question and its answer"),
-        ({"conversations": [{"from": "human", "value": 3}, {"from": "gpt", "value": "x"}]}, "each turn must be text"),
+        ({"conversations": [{"from": "human", "value": 3}, {"from": "gpt", "value": "x"}]}, "each turn must be a text"),
         ({"video": ["a", "b"]}, "expected one path"),
     ],
 )
@@ -237,3 +237,69 @@ def test_what_is_imported_is_of_labelled_videos_whatever_it_says(tmp_path):
     book = PromptBook(Prompts(), LabelSet(names))
     found = assign(read_rationale_file(tmp_path / "r.jsonl"), train, book, 1, "r.jsonl")
     assert [(r.labelled, r.sample) for r in found] == [(True, 0)] * 2
+
+
+def talk(*turns: Any, **more: Any) -> dict[str, Any]:
+    """A row of messages: question, answer, question, answer, ..."""
+    said = [{"role": ("user", "assistant")[i % 2], "content": turn} for i, turn in enumerate(turns)]
+    return {"messages": said, **more}
+
+
+ASKED = [{"type": "video", "video": "x.mp4"}, {"type": "text", "text": "Which class?"}]
+SHAPES = {
+    "think and answer": (["Why?", "<think>{body}</think>\n<answer>{label}</answer>"], {}),
+    "think, then a conclusion": (["Why?", "<think>\n{body}\n</think>\nClassification: {label}"], {}),
+    "only the answer tagged": (["Why?", "{body}\n<answer>{label}</answer>"], {}),
+    "lists of parts": ([ASKED, [{"type": "text", "text": "{body}\nClassification: {label}"}]], {}),
+    "a key ground_truth": (["Why?", "{body}"], {"ground_truth": "{label}"}),
+    "a key answer with tags": (["Why?", "{body}"], {"answer": "<answer>{label}</answer>"}),
+    "the class in a second turn": (["Why?", "{body}", "So which class?", "{label}"], {}),
+    "its reason behind the class": (["Why?", "{body}\nClassification: {label} because of that."], {}),
+    "the class first": (["Why?", "Classification: {label}\n{body}"], {}),
+}
+
+
+@pytest.mark.parametrize("wrapped", [False, True], ids=["list", "in an object"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_reasoning_data_of_other_tools_is_read(tmp_path, shape, wrapped):
+    turns, more = SHAPES[shape]
+
+    def filled(value: Any, body: str, label: str) -> Any:
+        text = json.dumps(value).replace("{body}", body).replace("{label}", label)
+        return json.loads(text)
+
+    bodies = {"a.mp4": ("He slips and lies there.", "fall"), "b.mp4": ("He sits.", "no fall")}
+    rows = [filled(talk(*turns, videos=[video], **more), *texts) for video, texts in bodies.items()]
+    path = tmp_path / "other.json"
+    path.write_text(json.dumps({"version": 1, "data": rows} if wrapped else rows))
+    file = read_rationale_file(path)
+    assert [(r.video, r.text, r.label) for r in file.rationales] == [
+        (video, body, label) for video, (body, label) in bodies.items()
+    ]
+    assert all(r.kept and r.stated in (r.label, None) for r in file.rationales)
+    refuse_untrusted(file.rationales, "other.json")
+
+
+def test_empty_texts_are_never_kept(tmp_path):
+    path = tmp_path / "other.json"
+    rows = [talk("Why?", f"Classification: {label}", videos=[f"{label}.mp4"]) for label in ("fall", "rest")]
+    path.write_text(json.dumps(rows))
+    assert [(r.text, r.kept, r.reason) for r in read_rationale_file(path).rationales] == [("", False, "empty")] * 2
+
+
+def test_a_row_without_a_class_names_the_keys_that_there_are(tmp_path):
+    path = tmp_path / "other.json"
+    path.write_text(json.dumps([talk("Why?", "He falls.", videos=["a.mp4"], verdict="fall", id="1")]))
+    with pytest.raises(DataError, match=r"--label_key to the key that names it \(messages, videos, verdict, id\)"):
+        read_rationale_file(path)
+
+
+def test_texts_of_clips_that_are_not_trained_on_are_left_out_on_request(tmp_path):
+    path = tmp_path / "other.json"
+    rows = [talk("Why?", f"{name}.\nClassification: {name}", videos=[f"{name}.mp4"]) for name in ("fall", "rest")]
+    path.write_text(json.dumps(rows))
+    file, train = read_rationale_file(path), [VideoRecord("fall", "fall.mp4", "fall")]
+    book = PromptBook(Prompts(), LabelSet(("fall", "rest")))
+    with pytest.raises(DataError, match=r"'rest\.mp4' .* is no training video of this run.*--skip"):
+        assign(file, train, book, 1, "other.json")
+    assert [r.id for r in assign(file, train, book, 1, "other.json", skip=True)] == ["fall"]

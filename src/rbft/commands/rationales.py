@@ -46,6 +46,7 @@ def parser() -> Parser:
     look.add_argument("--num_frames", type=int, help="frames of a clip; as the config says, else 8")
     bring = commands.add_parser("import", parents=[shared], help="take rationales from elsewhere")
     bring.add_argument("--to", type=Path, required=True, help="a .jsonl file, a run folder, or an experiment file")
+    bring.add_argument("--skip", action="store_true", help="leave out texts of clips that the run does not train on")
     give = commands.add_parser("export", parents=[shared], help="write conversations for other tools")
     give.add_argument("--format", choices=FORMATS, required=True, help="of LLaVA, LLaMA-Factory or ms-swift")
     give.add_argument("--to", type=Path, required=True, help="a .json or .jsonl file")
@@ -144,8 +145,10 @@ def _import(args: argparse.Namespace, flags: Sequence[str]) -> None:
     if args.to.is_dir() or args.to.suffix in (".yaml", ".yml"):
         from rbft.pipeline.import_rationales import import_into_run
 
-        import_into_run(args.file, args.to, flags, args.label_key, args.conclusion, console)
+        import_into_run(args.file, args.to, flags, args.label_key, args.conclusion, console, skip=args.skip)
         return
+    if args.skip:
+        raise ConfigError("--skip: which clips are trained on is known of a run only; name one with --to.")
     if args.to.suffix != ".jsonl":
         raise ConfigError(f"--to {args.to}: name a .jsonl file, a run folder or an experiment file.")
     require_writable(args.to, "--to")
@@ -153,6 +156,8 @@ def _import(args: argparse.Namespace, flags: Sequence[str]) -> None:
     refuse_untrusted(file.rationales, str(args.file))
     old = write_rationale_file(args.to, file.rationales)
     told = f"; what was there is now {escape(str(old))}" if old is not None else ""
+    empty = sum(not rationale.text for rationale in file.rationales)
+    told += f"; {empty} are empty and not kept" if empty else ""
     console.print(f"{len(file.rationales)} rationales of {len(file.book.labels)} classes: {escape(str(args.to))}{told}")
 
 

@@ -25,7 +25,14 @@ from rbft.terminal import quieten
 
 
 def import_into_run(
-    path: Path, to: Path, flags: Sequence[str], label_key: str | None, conclusion: str, console: Console
+    path: Path,
+    to: Path,
+    flags: Sequence[str],
+    label_key: str | None,
+    conclusion: str,
+    console: Console,
+    *,
+    skip: bool = False,
 ) -> None:
     """Put rationales into a run's write stage; the run then checks them, and writes those that are missing.
 
@@ -36,6 +43,7 @@ def import_into_run(
         label_key: As of `read_rationale_file`.
         conclusion: The same.
         console: Where to speak.
+        skip: whether texts of videos that are not trained on are left out instead of refused.
 
     Raises:
         ConfigError: The experiment writes no rationales.
@@ -54,13 +62,17 @@ def import_into_run(
     file = read_rationale_file(path, label_key=label_key, conclusion=conclusion)
     train = entry.datamodule.splits.train
     most = entry.module.writer.samples * len(entry.module.writer.attempts(entry.book.prompts.hint))
-    found = assign(file, train, entry.book, most, str(path))
+    found = assign(file, train, entry.book, most, str(path), skip=skip)
+    if not found:
+        raise DataError(f"{path}: no rationale is of one of the {len(train)} training videos of this run.")
     folder = experiment.run_dir / stage.name
     with holding_run(experiment.run_dir, wait=False, say=lambda text: console.print(escape(text))):
         if old := set_aside(folder):
             console.print(f"{escape(stage.name)}: what was there is now {escape(str(old))}")
         write_json(folder / STARTED, {"inputs": entry.inputs})
         RationaleStore(folder).append(found, rank=0)
+    if left := len(file.rationales) - len(found):
+        console.print(f"{left} rationales are of videos that this run does not train on, and are left out.")
     videos = len({rationale.id for rationale in found})
     console.print(
         f"{len(found)} rationales of {videos} of {len(train)} training videos are in {escape(str(folder))}; "
@@ -90,7 +102,13 @@ def _refuse_trained(experiment: Experiment, writer: Stage) -> None:
 
 
 def assign(
-    file: RationaleFile, train: Sequence[VideoRecord], book: PromptBook, samples: int, where: str
+    file: RationaleFile,
+    train: Sequence[VideoRecord],
+    book: PromptBook,
+    samples: int,
+    where: str,
+    *,
+    skip: bool = False,
 ) -> list[Rationale]:
     """The rationales as those of training videos, which are found by id, by path, or by a file name that is unique.
 
@@ -100,6 +118,7 @@ def assign(
         book: The run's prompts.
         samples: Rationales of each video that the run writes at most; fewer are completed, more are refused.
         where: The file, for messages.
+        skip: whether texts of videos that are not trained on are left out instead of refused.
 
     Raises:
         DataError: A rationale is of no training video or of another class, or a video has too many.
@@ -115,10 +134,12 @@ def assign(
     for rationale in file.rationales:
         names = (rationale.id, rationale.video, PurePosixPath(rationale.video).stem)
         record = next((known[name] for name in names if name in known), None)
+        if record is None and skip:
+            continue
         if record is None:
             raise DataError(
                 f"{where}: {rationale.id!r} ({rationale.video}) is no training video of this run; only "
-                "training videos may have rationales. Remove it."
+                "training videos may have rationales. Remove it, or leave out all such rows with --skip."
             )
         if spelled.get(rationale.label.casefold()) != record.label:
             raise DataError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
@@ -12,11 +11,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rbft.data.formats.rows import Row, read_json_objects
-from rbft.data.labels import MAX_LENGTH, SPECIAL_TOKEN, LabelSet
+from rbft.data.labels import SPECIAL_TOKEN, LabelSet
 from rbft.data.prompts import PromptBook, Prompts
 from rbft.data.records import relative_path
 from rbft.errors import DataError
 from rbft.files import set_aside, write_json, write_jsonl
+from rbft.rationales.conversations import Conversation, concluded, read_conversation, stated
+from rbft.rationales.conversations import label_key as find_label_key
 from rbft.rationales.store import Rationale, parse_rationale, prompt_hash
 from rbft.vlm.prompt import Prompt
 
@@ -27,8 +28,6 @@ MAX_ROWS = 1_000_000
 MAX_CHARACTERS = 50_000
 """A rationale longer than this is no rationale."""
 
-_ASKING, _ANSWERING = ("user", "human"), ("assistant", "gpt", "model", "bot")
-_PLACEHOLDER = re.compile(r"\s*<(?:video|image)>\s*")
 _OURS = "rbft"
 """Key of exported rows that holds what the conversation has no place for."""
 IMPORTED = "imported"
@@ -60,8 +59,8 @@ def read_rationale_file(
     Args:
         path: A .jsonl file, or a .json list.
         prompts: Those the rationales were written for, if known.
-        label_key: Key of a conversation's row that names the class; by default `label` where there is one, else the
-            class is what the answer concludes.
+        label_key: Key of a conversation's row that names the class; by default `label`, `ground_truth` or `answer`
+            where all rows have it, else the class is what the answer concludes.
         conclusion: The words before the class in a conversation's answer.
 
     Raises:
@@ -71,7 +70,7 @@ def read_rationale_file(
         raise DataError(f"{path} does not exist.")
     if path.stat().st_size > MAX_FILE_BYTES:
         raise DataError(f"{path} is larger than {MAX_FILE_BYTES >> 20} MiB; split it.")
-    rows = read_json_objects(path)
+    rows = read_json_objects(path, wrapped=True)
     if not rows or len(rows) > MAX_ROWS:
         raise DataError(f"{path} holds {len(rows)} rows; between 1 and {MAX_ROWS} are understood.")
     if "prompt_hash" in rows[0].cells:
@@ -99,28 +98,19 @@ def _book(prompts: Prompts | None, names: Sequence[str]) -> PromptBook:
     return PromptBook(dataclasses.replace(prompts, label_texts=texts, criteria=criteria), LabelSet(tuple(names)))
 
 
-@dataclass(frozen=True)
-class _Conversation:
-    row: Row
-    video: str
-    question: str
-    system: str | None
-    answer: str
-
-
 def _foreign(
     path: Path, rows: Sequence[Row], prompts: Prompts | None, label_key: str | None, conclusion: str
 ) -> RationaleFile:
-    talks = [_conversation(row) for row in rows]
+    lead = (conclusion if prompts is None else prompts.conclusion.removesuffix("{label}")).strip()
+    talks = [read_conversation(row, lead) for row in rows]
     ours = [row.cells.get(_OURS) for row in rows]
     if all(isinstance(cells, dict) for cells in ours):
         return _exported(talks, prompts)
-    key = label_key if label_key is not None else "label" if "label" in rows[0].cells else None
+    key = label_key if label_key is not None else find_label_key(list(rows))
     own_words = prompts is None
     if prompts is None:
-        prompts = Prompts(conclusion=f"{conclusion.strip()} {{label}}")
-    lead = re.compile(re.escape(prompts.conclusion.removesuffix("{label}").strip()), re.IGNORECASE)
-    given = [talk.row.filled(key) if key is not None else _concluded(talk, lead) for talk in talks]
+        prompts = Prompts(conclusion=f"{lead} {{label}}")
+    given = [stated(talk.row.filled(key)) if key is not None else concluded(talk, lead) for talk in talks]
     names = _one_spelling(given)
     if own_words:
         # classes are written as the file writes them
@@ -131,6 +121,8 @@ def _foreign(
     for talk, name in zip(talks, given, strict=True):
         id = str(talk.row.cells.get("id", talk.video))
         parsed = book.parse(talk.answer)
+        # what is left of bold type or a heading around the conclusion
+        text = parsed.body.rstrip(" *_#\n")
         rationales.append(
             Rationale(
                 id=id,
@@ -140,18 +132,19 @@ def _foreign(
                 prompt_hash=prompt_hash(Prompt(talk.question, talk.system)),
                 hint=IMPORTED,
                 model=f"{IMPORTED} from {path.name}",
-                # what is left of bold type or a heading around the conclusion
-                text=parsed.body.rstrip(" *_#\n"),
+                text=text,
                 stated=parsed.stated,
                 written=talk.answer.strip(),
                 truncated=False,
+                kept=bool(text),
+                reason="" if text else "empty",
             )
         )
         seen[id] += 1
     return RationaleFile(tuple(rationales), tuple(talk.question for talk in talks), key is not None, book)
 
 
-def _exported(talks: Sequence[_Conversation], prompts: Prompts | None) -> RationaleFile:
+def _exported(talks: Sequence[Conversation], prompts: Prompts | None) -> RationaleFile:
     """Rows that this module wrote; an answer that was edited since counts as it is now."""
     rationales = []
     for talk in talks:
@@ -166,20 +159,10 @@ def _exported(talks: Sequence[_Conversation], prompts: Prompts | None) -> Ration
             rationale = dataclasses.replace(
                 rationale, text=parsed.body, stated=parsed.stated, written=talk.answer, truncated=False, scores={}
             )
+            if not parsed.body:
+                rationale = dataclasses.replace(rationale, kept=False, reason="empty")
         found.append(rationale)
     return RationaleFile(tuple(found), tuple(talk.question for talk in talks), True, book)
-
-
-def _concluded(talk: _Conversation, lead: re.Pattern[str]) -> str:
-    """What stands behind the last conclusion, on its line."""
-    places = list(lead.finditer(talk.answer))
-    found = talk.answer[places[-1].end() :].strip().split("\n")[0].strip(" *_.\"'") if places else ""
-    if not found or len(found) > MAX_LENGTH:
-        raise DataError(
-            f"{talk.row.where}: the answer names no class behind {lead.pattern!r}; set --conclusion to the words "
-            "before the class, or --label_key to the key that names it."
-        )
-    return found
 
 
 def _one_spelling(names: Sequence[str]) -> dict[str, str]:
@@ -188,29 +171,6 @@ def _one_spelling(names: Sequence[str]) -> dict[str, str]:
     for name, _ in Counter(names).most_common():
         spellings.setdefault(name.casefold(), name)
     return spellings
-
-
-def _conversation(row: Row) -> _Conversation:
-    turns = row.cells.get("messages", row.cells.get("conversations"))
-    if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
-        raise DataError(f"{row.where}: expected turns in 'messages' or 'conversations', found {str(turns)[:60]!r}.")
-    said = [(turn.get("role", turn.get("from")), turn.get("content", turn.get("value"))) for turn in turns]
-    if any(not isinstance(text, str) for _, text in said):
-        raise DataError(f"{row.where}: each turn must be text.")
-    system = next((text for role, text in said if role == "system"), None)
-    spoken = [(role, text) for role, text in said if role != "system"]
-    if len(spoken) < 2 or spoken[-1][0] not in _ANSWERING or spoken[-2][0] not in _ASKING:
-        raise DataError(
-            f"{row.where}: the conversation must end in a question and its answer "
-            f"(roles {', '.join(_ASKING)} and {', '.join(_ANSWERING)})."
-        )
-    video = row.cells.get("video", row.cells.get("videos"))
-    if isinstance(video, list) and len(video) == 1:
-        video = video[0]
-    if not isinstance(video, str):
-        raise DataError(f"{row.where}: expected one path in 'video' or 'videos', found {str(video)[:60]!r}.")
-    question = _PLACEHOLDER.sub(" ", spoken[-2][1]).strip()
-    return _Conversation(row, video, question, system, spoken[-1][1])
 
 
 def refuse_untrusted(rationales: Sequence[Rationale], where: str) -> None:
@@ -226,7 +186,9 @@ def refuse_untrusted(rationales: Sequence[Rationale], where: str) -> None:
             if len(text) > MAX_CHARACTERS:
                 raise DataError(f"{here}: a text of {len(text)} characters; at most {MAX_CHARACTERS} are read.")
             if match := SPECIAL_TOKEN.search(text):
-                raise DataError(f"{here}: it holds {match.group()!r}, which a model could take for a control token.")
+                raise DataError(
+                    f"{here}: it holds {match.group()!r}, which a model could take for a control token. Take it out."
+                )
             if any(char not in "\n\t" and unicodedata.category(char) in ("Cc", "Cs") for char in text):
                 raise DataError(f"{here}: it holds a control character; remove it.")
         if rationale.weight < 0 or not all(0 <= value <= 1 for value in rationale.scores.values()):

@@ -153,8 +153,12 @@ def read_json(path: Path) -> Any:
         raise DataError(f"{path}: not valid JSON ({error}).") from error
 
 
-def read_json_objects(path: Path) -> list[Row]:
+def read_json_objects(path: Path, *, wrapped: bool = False) -> list[Row]:
     """The objects of a .json list or of a .jsonl file; in a .json file `where` counts the list's items.
+
+    Args:
+        path: the file.
+        wrapped: whether the list may stand in an object, as its only list of objects.
 
     Raises:
         DataError: The file is not JSON, or holds something other than objects.
@@ -162,6 +166,11 @@ def read_json_objects(path: Path) -> list[Row]:
     if path.suffix == ".jsonl":
         return list(_jsonl_rows(path))
     content = read_json(path)
+    if wrapped and isinstance(content, dict) and not {"conversations", "messages"} & set(content):
+        lists = [
+            found for found in content.values() if isinstance(found, list) and found and isinstance(found[0], dict)
+        ]
+        content = lists[0] if len(lists) == 1 else content
     if not isinstance(content, list):
         raise DataError(f"{path}: expected a list of objects, found {type(content).__name__}.")
     return [_object(item, f"{path}, item {number}") for number, item in enumerate(content, start=1)]
