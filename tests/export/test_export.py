@@ -40,6 +40,12 @@ def built_in(tmp_path_factory: pytest.TempPathFactory, clips: Path) -> Run:
     return run_experiment(config, folder / "runs", method="sft")
 
 
+@pytest.fixture
+def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exports whose program is not run, for tests of something else."""
+    monkeypatch.setattr(build, "check_program", lambda *_: 0)
+
+
 def export(run: Run, to: Path, *flags: str | Path) -> int:
     return main(["export", "--run", str(run.folder), "--to", str(to), *map(str, flags)])
 
@@ -172,6 +178,7 @@ def test_the_script_sees_the_frames_and_scores_that_the_run_does(
     assert by_script(tmp_path / "exported", video, capsys, monkeypatch) == pytest.approx(dict(said.top), abs=2e-5)
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_the_card_says_what_is_known_and_what_is_not(finished: Run, tmp_path: Path) -> None:
     to = tmp_path / "exported"
     assert export(finished, to) == 0
@@ -238,6 +245,7 @@ def test_weights_that_answer_differently_are_not_exported(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_videos_that_are_gone_are_asked_for(
     finished: Run, clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -290,6 +298,7 @@ def test_nothing_is_overwritten(built_in: Run, tmp_path: Path, capsys: pytest.Ca
     assert (tmp_path / "mine").read_text() == "mine"
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_pushed_only_when_asked_and_private_unless_said(
     built_in: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -340,3 +349,65 @@ def test_other_families_and_half_precision(
         assert parity["dtype"] == "bfloat16" and parity["measure"] == "probability"
         card = (tmp_path / form / "README.md").read_text()
         assert ("a pair of tokens that vLLM" in card) == (family == "qwen3_vl")
+
+
+@pytest.fixture
+def odd_videos(tmp_path: Path) -> Path:
+    """Turned, mirrored, oddly coloured and uneven videos."""
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    for number, matrix in enumerate(list(EIGHT.values())[1::3]):
+        write_oriented(folder / f"{number}.mp4", matrix)
+    write_video(folder / "colours.mp4", four_colours(), colorspace=10)
+    write_video(folder / "uneven.mkv", numbered_frames(12), times=UNEVEN)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("right", "wrong", "message"),
+    [
+        ("-1 if upside_down", "-1 if not upside_down", "looks at other pixels of .*0.mp4"),
+        ("{10: 9, 13: 12}", "{}", r"fails on .*colours\.mp4: .*Operation not supported"),
+        (' - label["prior"]', " * 0.5", "gives .*0.mp4 other probabilities than the run does"),
+        ("", "", ""),
+    ],
+)
+def test_nothing_is_written_where_the_program_does_not_do_as_the_run(
+    right: str,
+    wrong: str,
+    message: str,
+    built_in: Run,
+    odd_videos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    to, script = tmp_path / "exported", build.script
+
+    def spoilt(*args: Any) -> str:
+        code = script(*args)
+        assert right in code
+        return code.replace(right, wrong) if right else code
+
+    monkeypatch.setattr(build, "script", spoilt)
+    code = export(built_in, to, "--videos", odd_videos)
+    said = capsys.readouterr()
+    if message:
+        assert code == 1 and re.search(f"the export was not made: score_video.py {message}", said.err), said.err
+        assert not to.exists() and not list(tmp_path.glob(".exported*"))
+    else:
+        assert code == 0 and "it sees the run's pixels of all of them, and answers 2 alike" in said.out
+        assert read(to / "rbft.json")["parity"]["answered"] == 2
+
+
+@pytest.mark.slow
+def test_a_program_that_is_killed_for_memory_leaves_its_answers_uncompared(
+    built_in: Run, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = build.script
+    kill = "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n"
+    monkeypatch.setattr(build, "script", lambda *args: script(*args).replace("# the question about it", kill))
+    assert export(built_in, tmp_path / "exported") == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "answers 0 alike" in said and "its answers were not compared: not enough memory" in said

@@ -8,6 +8,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -17,6 +18,7 @@ from rbft.data.formats.on_disk import left_out
 from rbft.errors import ConfigError, StageError, VideoError
 from rbft.evaluation.predictions import read_predictions
 from rbft.export.card import card, script
+from rbft.export.program import ANSWERED, PROGRAM, check_program, probabilities_of_program
 from rbft.export.settings import describe_run
 from rbft.export.weights import Form, write_weights
 from rbft.files import write_atomic, write_json
@@ -26,6 +28,7 @@ from rbft.predict.run_settings import Recorded
 from rbft.runs.names import PREDICTIONS, VALIDATION
 from rbft.terminal import steps_shown
 from rbft.video.clip import Clip
+from rbft.video.container import resolve_inside
 from rbft.vlm.loading import model_source
 
 _UNFINISHED = ".unfinished"
@@ -82,7 +85,8 @@ def comparison_clips(recorded: Recorded, model: WarmModel, folder: str | None, c
     with steps_shown(console) as told:
         for number, name in enumerate(chosen, start=1):
             try:
-                clips.append(data.clip(name))
+                # under its whole path: the program of the export is run on it, too
+                clips.append(replace(data.clip(name), path=str(resolve_inside(data.root, name))))
             except VideoError as error:
                 console.print(f"not compared on: {escape(str(error))}")
             told("videos read", number, len(chosen))
@@ -127,12 +131,19 @@ def build(
     held = os.open(made, os.O_RDONLY)
     try:
         _hold(held)
-        parity = write_weights(model, form, clips, made)
-        told["parity"] = parity.to_json()
+        parity, scores = write_weights(model, form, clips, made)
         told["base_model"]["dtype"] = parity.dtype
         code = script(told, parity.dtype)
+        write_atomic(made / PROGRAM, code)
         write_json(made / "rbft.json", told)
-        write_atomic(made / "score_video.py", code)
+        names = recorded.labels.names
+        expected = probabilities_of_program(scores, told)
+        # weights in 4 bits are not what the program loads
+        wanted = min(ANSWERED, len(clips)) if model.module.quantize == "none" else 0
+        answered = check_program(made, clips, expected, names, parity.tolerance, wanted)
+        parity = replace(parity, answered=answered)
+        told["parity"] = parity.to_json()
+        write_json(made / "rbft.json", told)
         write_atomic(made / "README.md", card(recorded, model, told, parity, code))
         # made private; the finished folder is as open as any that the person makes
         umask = os.umask(0)
@@ -148,4 +159,8 @@ def build(
     size = sum(path.stat().st_size for path in target.rglob("*")) / 1e6
     console.print(f"{form} of {escape(str(recorded.run))}, {size:.1f} MB: {escape(str(target))}")
     console.print(f"  compared on {parity.clips} clips: largest difference of a {parity.measure} {parity.reloaded:.2g}")
+    console.print(f"  {PROGRAM} was run: it sees the run's pixels of all of them, and answers {parity.answered} alike")
+    if not parity.answered:
+        why = "weights in 4 bits are not what it loads" if model.module.quantize != "none" else "not enough memory"
+        console.print(f"  [bold]warning:[/] its answers were not compared: {why}")
     console.print(f"  {escape(str(target / 'README.md'))} says how to use it")

@@ -82,6 +82,7 @@ class Parity:
         tolerance: Most that it may differ.
         merged: Most that it differs after merging; None where nothing was merged.
         reloaded: Most that it differs after loading the export as anybody would.
+        answered: Videos that the program of the export answered as the run does; it reads all clips to the pixel.
     """
 
     clips: int
@@ -90,13 +91,14 @@ class Parity:
     tolerance: float
     merged: float | None
     reloaded: float
+    answered: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Plain values by name."""
         return asdict(self)
 
 
-def write_weights(model: WarmModel, form: Form, clips: Sequence[Clip], folder: Path) -> Parity:
+def write_weights(model: WarmModel, form: Form, clips: Sequence[Clip], folder: Path) -> tuple[Parity, Tensor]:
     """Write weights, processor and generation config, load them again, and compare label scores.
 
     The model of the run is used up: it is merged, and gone afterwards.
@@ -106,6 +108,9 @@ def write_weights(model: WarmModel, form: Form, clips: Sequence[Clip], folder: P
         form: Of the weights.
         clips: To compare on.
         folder: Where to.
+
+    Returns:
+        What comparing gave, and the label scores (clips, classes) of the run.
 
     Raises:
         ModelError: A score differs by more than rounding explains.
@@ -150,7 +155,7 @@ def write_weights(model: WarmModel, form: Form, clips: Sequence[Clip], folder: P
                 f"{found.measure} of a label differs by {value:.3g} on {len(clips)} clips, more than "
                 f"{found.tolerance:g}."
             )
-    return found
+    return found, of_run
 
 
 def _write_adapter(model: WarmModel, folder: Path) -> None:
