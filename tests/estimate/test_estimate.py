@@ -255,8 +255,17 @@ def test_memory_grows_with_what_makes_it(size):
     rows = [Row(100, 4, 10_000, 10), Row(60, 4, 10_000, 10)]
     one, four = (writing_memory(size, rows, 1, samples).cache for samples in (1, 4))
     assert one == size.kv_cache(110) and four == size.kv_cache(4 * 110 + 100)
-    tree, apart = (scoring_memory(size, rows, 2, [3, 4], 4096, tree=tree).cache for tree in (True, False))
-    assert tree == size.kv_cache(2 * 100 + 2 * 5) and apart == tree + size.kv_cache(4 * 100)
+    flash = model_size("builtin/tiny", None, "float32", "flash_attention_2", LoRA())
+    labels = [torch.arange(3), torch.arange(10, 14)]
+    tree, apart = (scoring_memory(model, rows, 2, labels, 4096).cache for model in (size, flash))
+    assert tree == size.kv_cache(2 * 100 + 2 * 5) and apart == size.kv_cache(2 * 100 + 4 * 103)
+    # 101 labels of 5 tokens behind 8 prompts of 1500: not a copy of the prompts for each
+    long = [Row(1500, 4, 10_000)] * 8
+    many = [torch.arange(6 * number, 6 * number + 6) for number in range(101)]
+    assert scoring_memory(flash, long, 8, many, 4096).cache == size.kv_cache(8 * 1500 + 8 * 1505)
+    assert scoring_memory(size, long, 8, many, 4096).cache == size.kv_cache(8 * 1500 + 8 * 255), "a tree at a time"
+    same = [torch.tensor([1, 2, 3, number]) for number in range(10)]
+    assert scoring_memory(size, long, 1, same, 4096).cache == size.kv_cache(1500 + 3), "beginnings stand once"
     work = writing_work(size, rows, 1, 1)
     assert work.bytes == 2 * 10 * size.weight_bytes  # every token of each batch reads all weights
 

@@ -112,17 +112,22 @@ def test_the_prompt_is_read_once_and_its_pixels_are_seen_once(loaded, labels, mo
 
 @pytest.mark.parametrize("max_tokens", BOUNDS)
 def test_no_more_tokens_than_allowed_are_read_at_once(loaded, labels, max_tokens, monkeypatch, kernel):
-    sizes: list[int] = []
-    original = VLM.continue_prefix
+    sizes: list[tuple[int, int, int]] = []
+    read: list[int] = []
+    original, prefix = VLM.continue_prefix, VLM.prefix
 
     def counted(self: VLM, cache, mask: Tensor, ids: Tensor, positions: Tensor) -> Tensor:
-        sizes.append(ids.numel())
+        sizes.append((ids.numel(), len(ids) * mask.shape[-1], len(ids) // read[-1]))
         return original(self, cache, mask, ids, positions)
 
     monkeypatch.setattr(VLM, "continue_prefix", counted)
+    monkeypatch.setattr(VLM, "prefix", lambda self, prompts: (read.append(len(prompts)), prefix(self, prompts))[1])
     LabelScorer(labels, max_tokens=max_tokens)(loaded.vlm, [loaded.inputs(QUESTION, clip) for clip in CLIPS])
     # a label is never cut
-    assert max(sizes) <= max(max_tokens, max(len(ids) for ids in labels) - 1)
+    assert max(tokens for tokens, *_ in sizes) <= max(max_tokens, len(CLIPS) * (max(map(len, labels)) - 1))
+    if not kernel:
+        # each row holds a copy of its prompt; there is at least one label at a time
+        assert all(copied <= max_tokens or at_once == 1 for _, copied, at_once in sizes)
 
 
 def test_a_shared_beginning_is_read_once(loaded, labels, monkeypatch):

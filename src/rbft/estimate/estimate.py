@@ -141,7 +141,8 @@ class _Stage:
         self._size = size
         trainer = self._config["trainer"]
         prompt = parts.book.label_prompt()
-        self._labels = [len(parts.processor.target_ids(prompt, text)) for text in parts.book.texts]
+        self._label_ids = [parts.processor.target_ids(prompt, text) for text in parts.book.texts]
+        self._labels = list(map(len, self._label_ids))
         self.epochs = float(trainer["max_epochs"] or 1) + self._matched_epochs()
         self.rows = self._rows()
 
@@ -310,8 +311,7 @@ class _Stage:
 
     def _scoring(self, rows: Sequence[Row]) -> tuple[Memory, Work]:
         batch, most = self._data.eval_batch_size, int(self._config["model"]["scoring"]["max_tokens"])
-        tree = not str(self._module.attention).startswith("flash")
-        memory = scoring_memory(self._size, rows, batch, self._labels, most, tree=tree)
+        memory = scoring_memory(self._size, rows, batch, self._label_ids, most)
         return memory, scoring_work(self._size, rows, batch, self._labels)
 
     def _dtype(self) -> torch.dtype:

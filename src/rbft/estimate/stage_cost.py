@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from rbft.vlm.cost import ModelSize
+from rbft.vlm.label_scorer import TREE_NODES
+from rbft.vlm.tree import TokenTree, split_by_size
 
 # Operations of a transformer layer as transformers writes it, and how many times the cost of an operation alone the
 # Python around it makes of each: 3.4 to 6.5 in small models of six families; backward takes three times forward.
@@ -181,7 +185,7 @@ def writing_work(size: ModelSize, rows: Sequence[Row], batch_size: int, samples:
 
 
 def scoring_memory(
-    size: ModelSize, rows: Sequence[Row], batch_size: int, labels: Sequence[int], max_tokens: int, *, tree: bool
+    size: ModelSize, rows: Sequence[Row], batch_size: int, labels: Sequence[Tensor], max_tokens: int
 ) -> Memory:
     """Of scoring all labels behind each prompt.
 
@@ -189,18 +193,24 @@ def scoring_memory(
         size: The model.
         rows: The prompts.
         batch_size: Prompts of a batch.
-        labels: Tokens of each label.
+        labels: Token ids of each label.
         max_tokens: Tokens of labels read at a time.
-        tree: Whether all labels stand in one row behind a prompt; else each has a row and a copy of the prompt's cache.
     """
     batch = min(batch_size, len(rows))
-    prompt = max(row.prompt for row in rows)
-    fed = min(max_tokens, batch * sum(tokens - 1 for tokens in labels))
-    cached = batch * prompt + fed
-    if not tree and (longest := max(labels) - 1):
-        cached += min(batch * len(labels), max(batch, max_tokens // longest)) * prompt
-    logits = size.logits(batch + fed)
-    return Memory(size.weight_bytes, activations=_reading(size, rows, batch) + logits, cache=size.kv_cache(cached))
+    prompt, longest = max(row.prompt for row in rows), max(map(len, labels)) - 1
+    if size.takes_tree_masks:
+        groups = split_by_size(labels, min(max_tokens, TREE_NODES))
+        fed = batch * max(len(TokenTree.of([labels[i] for i in group])) for group in groups)
+        cached = batch * prompt + fed
+    else:
+        # each label has a row and a copy of its prompt's cache
+        at_once = min(len(labels), max(1, max_tokens // ((longest + prompt) * batch)))
+        fed = batch * at_once * longest
+        cached = batch * prompt * (1 + at_once) + fed
+    # the prompts are read before the labels
+    reading = _reading(size, rows, batch) + size.logits(batch)
+    labelling = size.features(batch * max(row.visual for row in rows)) + size.scored_logits(fed)
+    return Memory(size.weight_bytes, activations=max(reading, labelling), cache=size.kv_cache(cached))
 
 
 def scoring_work(size: ModelSize, rows: Sequence[Row], batch_size: int, labels: Sequence[int]) -> Work:

@@ -12,6 +12,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from rbft.errors import ModelError
+from rbft.vlm.abilities import sees_every_token
+from rbft.vlm.label_scorer import LOGITS_AT_ONCE
 from rbft.vlm.loading import DType, bare_model, load_config, weights_dtype
 from rbft.vlm.master_weights import hold_in_float32
 from rbft.vlm.parts import Part, parts_of
@@ -31,6 +33,7 @@ class Tower:
         key: Features of all key heads together; values have as many.
         gated: Whether the feed-forward part multiplies two branches.
         linear: Parameters that each token is multiplied with, embeddings and head left out.
+        rotary: Whether queries and keys are turned by their positions (Su et al., arXiv 2104.09864).
     """
 
     layers: int
@@ -41,6 +44,7 @@ class Tower:
     key: int
     gated: bool
     linear: int
+    rotary: bool
 
     @property
     def own(self) -> float:
@@ -73,6 +77,19 @@ class Tower:
         inputs = (2 * self.width + self.inner if forward else self.width) * element if trained else 0
         return norms + attention + kept_scores + branches + inputs
 
+    def encoding(self, element: int) -> int:
+        """Most bytes that a layer of a vision tower takes for each token while nothing is kept.
+
+        Of its feed-forward part, or of turning queries and keys by their positions, which is done in float32; with the
+        inputs of the layer and of its parts beside them.
+
+        Args:
+            element: Bytes of a number.
+        """
+        forward = (5 * self.width + (3 if self.gated else 2) * self.inner) * element
+        turned = 5 * self.width * element + 6 * 4 * self.width if self.rotary else 0
+        return max(forward, turned)
+
 
 @dataclass(frozen=True)
 class ModelSize:
@@ -97,6 +114,7 @@ class ModelSize:
         adapted: Input features of all adapted linear layers, over the whole language model.
         dropout: Whether adapters drop inputs.
         eager: Whether attention is computed step by step, with all its scores in memory.
+        takes_tree_masks: Whether all labels can stand in one row behind a prompt.
     """
 
     language: Tower
@@ -117,6 +135,7 @@ class ModelSize:
     adapted: int
     dropout: bool
     eager: bool
+    takes_tree_masks: bool
 
     @property
     def vision_trained(self) -> bool:
@@ -173,7 +192,7 @@ class ModelSize:
         patches = pixel_values // self.patch_values
         pixels = 4 * clips * pixel_values
         if not (training and "vision" in self.trained_parts):
-            return pixels + self.element * pixel_values + patches * self.vision.kept(self.element, False)
+            return pixels + self.element * pixel_values + patches * self.vision.encoding(self.element)
         # trained weights are held in float32
         layer = self.vision.kept(self.element, True, stream=4)
         kept = 4 * self.vision.width if checkpointing else layer
@@ -187,6 +206,11 @@ class ModelSize:
     def logits(self, positions: int) -> int:
         """Bytes of logits at some positions, as computed and in float32."""
         return positions * self.vocabulary * (self.element + 4)
+
+    def scored_logits(self, positions: int) -> int:
+        """Bytes of logits at many positions, of which some at a time are summed up in float32."""
+        summed = 4 * min(positions, LOGITS_AT_ONCE) * self.vocabulary * (2 if self.element < 4 else 1)
+        return positions * self.vocabulary * self.element + summed
 
     def kv_cache(self, tokens: int) -> int:
         """Bytes of keys and values of `tokens`, of all rows together."""
@@ -262,9 +286,14 @@ def model_size(
     trained_parts = frozenset(parts[name] for name in trained)
     reached: set[Part] = {"language", *(("vision", "projector") if trained_parts & {"vision", "projector"} else ())}
     gates = {part for name, part in parts.items() if re.search(r"\.gate_(up_)?proj\.", name)}
+    turning = [module for module in model.modules() if "Rotary" in type(module).__name__]
+    language_modules = set(model.get_decoder().modules())
     try:
-        language = _language(text, linear["language"], "language" in gates)
-        vision, patch_values = _vision(config.vision_config, linear["vision"], "vision" in gates)
+        language = _language(
+            text, linear["language"], "language" in gates, bool(language_modules.intersection(turning))
+        )
+        turned = bool(set(turning) - language_modules)
+        vision, patch_values = _vision(config.vision_config, linear["vision"], "vision" in gates, turned)
     except AttributeError as error:
         raise UnknownCostError(f"the cost of a {config.model_type!r} model is not known: {error}.") from error
     return ModelSize(
@@ -286,19 +315,19 @@ def model_size(
         adapted=sum(module.in_features for name, module in tuned.named_modules() if name.endswith("lora_A.default")),
         dropout=isinstance(tuning, LoRA) and tuning.dropout > 0,
         eager=attn_implementation == "eager",
+        takes_tree_masks=sees_every_token(config) and attn_implementation in (None, "sdpa", "eager"),
     )
 
 
-def _language(text: Any, linear: int, gated: bool) -> Tower:
+def _language(text: Any, linear: int, gated: bool, rotary: bool) -> Tower:
     heads = text.num_attention_heads
     size = getattr(text, "head_dim", None) or text.hidden_size // heads
     key = size * (getattr(text, "num_key_value_heads", None) or heads)
-    return Tower(
-        text.num_hidden_layers, heads, text.hidden_size, text.intermediate_size, size * heads, key, gated, linear
-    )
+    width, inner = text.hidden_size, text.intermediate_size
+    return Tower(text.num_hidden_layers, heads, width, inner, size * heads, key, gated, linear, rotary)
 
 
-def _vision(sight: Any, linear: int, gated: bool) -> tuple[Tower, int]:
+def _vision(sight: Any, linear: int, gated: bool, rotary: bool) -> tuple[Tower, int]:
     """The tower, and how many numbers it makes a token of; each family has words of its own for them."""
     width = getattr(sight, "embed_dim", None) or sight.hidden_size
     layers = getattr(sight, "depth", None) or sight.num_hidden_layers
@@ -306,7 +335,7 @@ def _vision(sight: Any, linear: int, gated: bool) -> tuple[Tower, int]:
     inner = getattr(sight, "intermediate_size", None) or int(width * sight.mlp_ratio)
     side = sight.patch_size if isinstance(sight.patch_size, int) else sight.patch_size[0]
     values = 3 * side * side * (getattr(sight, "temporal_patch_size", None) or 1)
-    return Tower(layers, heads, width, inner, width, width, gated, linear), values
+    return Tower(layers, heads, width, inner, width, width, gated, linear, rotary), values
 
 
 def _bytes(parameters: dict[str, nn.Parameter]) -> int:

@@ -30,7 +30,8 @@ class Scoring:
         prior: `blank` subtracts what the label scores behind a blank clip, and so what the model expects before it
             has seen anything (contextual calibration and pointwise mutual information: Zhao et al., arXiv 2102.09690;
             Holtzman et al., arXiv 2104.08315).
-        max_tokens: Tokens of labels (clips x nodes of the label tree) read at a time; bounds memory.
+        max_tokens: Tokens of labels (clips x nodes of the label tree) read at a time; bounds memory. Where each label
+            has a row of its own, the prompt that is copied for it counts as well.
     """
 
     normalize: Literal["sum", "token", "byte"] = "sum"
@@ -99,7 +100,7 @@ class LabelScorer:
     @cached_property
     def _trees(self) -> list[tuple[list[int], TokenTree]]:
         # a tree's mask grows with its square, so many labels are read in several trees behind the same prompt
-        groups = split_by_size(self.label_ids, min(self.max_tokens, _TREE))
+        groups = split_by_size(self.label_ids, min(self.max_tokens, TREE_NODES))
         return [(group, TokenTree.of([self.label_ids[i] for i in group])) for group in groups]
 
     def _score(self, vlm: VLM, prompts: Sequence[PromptInputs]) -> Tensor:
@@ -138,7 +139,8 @@ class LabelScorer:
             scored[row, : len(ids) - 1] = ids[1:].to(device)
             real[row, : len(ids) - 1] = 1
         behind = []
-        step = max(1, self.max_tokens // (rest * len(first)))
+        # each row has a copy of its prompt's keys and values, which is most of its memory
+        step = max(1, self.max_tokens // ((rest + rows.ids.shape[1]) * len(first)))
         for start in range(0, classes, step):
             part = slice(start, start + step)
             # expanding works in place, so all but the last part take a copy
@@ -148,7 +150,7 @@ class LabelScorer:
         return first[:, lead] + torch.cat(behind, dim=1)
 
 
-_TREE = 256
+TREE_NODES = 256
 """Nodes of a tree at most; of 256, 512 and 4096 on a CPU the fastest and smallest (benchmarks/score_labels.py)."""
 
 
@@ -161,15 +163,20 @@ def _continue(
     mask = torch.cat([mask.repeat_interleave(classes, 0), real.repeat(clips, 1)], dim=1)
     steps = positions.repeat_interleave(classes).unsqueeze(1) + torch.arange(rest, device=mask.device)
     logits = vlm.continue_prefix(cache, mask, fed.repeat(clips, 1), steps)
-    log_probs = logits.float().log_softmax(-1).gather(2, scored.repeat(clips, 1).unsqueeze(2)).squeeze(2)
+    log_probs = logits.gather(2, scored.repeat(clips, 1).unsqueeze(2)).squeeze(2).float() - _log_totals(logits)
     return (log_probs * real.repeat(clips, 1)).sum(1).reshape(clips, classes)
 
 
-def _log_totals(logits: Tensor, rows: int = 256) -> Tensor:
+LOGITS_AT_ONCE = 256
+"""Rows of logits that are converted to float32 at a time."""
+
+
+def _log_totals(logits: Tensor) -> Tensor:
     """Log of the summed exponentials over the vocabulary (B, N).
 
     A few rows at a time: a copy of all logits in float32 would be the largest tensor of the whole pass.
     """
     flat = logits.flatten(0, 1)
-    parts = [flat[start : start + rows].float().logsumexp(-1) for start in range(0, len(flat), rows)]
+    pieces = (flat[start : start + LOGITS_AT_ONCE] for start in range(0, len(flat), LOGITS_AT_ONCE))
+    parts = [piece.float().logsumexp(-1) for piece in pieces]
     return torch.cat(parts).reshape(logits.shape[:2])
