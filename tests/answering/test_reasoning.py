@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -94,3 +95,20 @@ def test_a_clip_is_encoded_once(loaded: Loaded, monkeypatch: pytest.MonkeyPatch)
     assert len(encoded) == 2
     generate(loaded.vlm, prompts[:1], max_new_tokens=1)
     assert len(encoded) == 3
+
+
+@pytest.mark.parametrize("normalize", ["token", "byte"])
+def test_what_labels_share_is_in_neither_part_of_a_normalised_score(loaded: Loaded, normalize: Any) -> None:
+    """Of labels with a shared beginning only the rest is scored, so only the rest may divide it."""
+    book = PromptBook(Prompts(), LabelSet(("push", "push up fast")))
+    targets = tuple(loaded.processor.target_ids(book.label_prompt(), text) for text in book.texts)
+    scorer = LabelScorer.of(targets, book.texts, Scoring(normalize=normalize))
+    asked = Reasoner(loaded.processor, book, scorer, Sampling(1, 0.0, max_new_tokens=8))
+    prompts = [loaded.processor.prompt_inputs(book.blind_prompt(), CLIPS[0])]
+    (found,) = asked(loaded.vlm, prompts, ["one"], seed=0)
+    behind, labels = asked._behind(prompts[0], found.texts[0])
+    assert len(labels[0]) < len(targets[0]), "the first tokens are shared"
+    sums = LabelScorer(tuple(labels))(loaded.vlm, [behind])[0].double()
+    sizes = [len(ids) if normalize == "token" else max(1, len(loaded.processor.decode(ids).encode())) for ids in labels]
+    expected = (sums / torch.tensor(sizes, dtype=torch.float64)).softmax(-1)
+    assert found.probabilities == pytest.approx(expected.tolist(), abs=1e-5)

@@ -78,7 +78,8 @@ class Reasoner:
             groups.setdefault(tuple(tuple(ids.tolist()) for ids in labels), []).append(row)
         chances = torch.empty((len(behind), len(self.book.texts)), dtype=torch.float64)
         for rows in groups.values():
-            scorer = replace(self.scorer, label_ids=tuple(behind[rows[0]][1]), prior=None)
+            labels = tuple(behind[rows[0]][1])
+            scorer = replace(self.scorer, label_ids=labels, lengths=self._lengths(labels), prior=None)
             scores = scorer(vlm, [behind[row][0] for row in rows])
             chances[rows] = scores.cpu().double().softmax(-1)
         means = chances.reshape(len(prompts), self.sampling.samples, -1).mean(1).tolist()
@@ -86,6 +87,15 @@ class Reasoner:
             Reasoned(tuple(rows), tuple(mean), sum(len(ids) for ids in answers))
             for rows, mean, answers in zip(texts, means, written, strict=True)
         ]
+
+    def _lengths(self, labels: Sequence[Tensor]) -> tuple[float, ...]:
+        """What each label's log-likelihood is divided by: of what is scored of it, without a beginning that all share."""
+        if set(self.scorer.lengths) <= {1.0}:
+            return self.scorer.lengths
+        tokens = tuple(float(len(ids)) for ids in labels)
+        if self.scorer.lengths == tuple(float(len(ids)) for ids in self.scorer.label_ids):
+            return tokens
+        return tuple(float(max(1, len(self.processor.decode(ids).encode()))) for ids in labels)
 
     def _behind(self, prompt: PromptInputs, text: str) -> tuple[PromptInputs, list[Tensor]]:
         """The question with a rationale and the words that lead to the class, and what each class adds to that."""
