@@ -78,8 +78,8 @@ class Reasoner:
             groups.setdefault(tuple(tuple(ids.tolist()) for ids in labels), []).append(row)
         chances = torch.empty((len(behind), len(self.book.texts)), dtype=torch.float64)
         for rows in groups.values():
-            labels = tuple(behind[rows[0]][1])
-            scorer = replace(self.scorer, label_ids=labels, lengths=self._lengths(labels), prior=None)
+            targets = tuple(behind[rows[0]][1])
+            scorer = replace(self.scorer, label_ids=targets, lengths=self._lengths(targets), prior=None)
             scores = scorer(vlm, [behind[row][0] for row in rows])
             chances[rows] = scores.cpu().double().softmax(-1)
         means = chances.reshape(len(prompts), self.sampling.samples, -1).mean(1).tolist()
@@ -89,7 +89,7 @@ class Reasoner:
         ]
 
     def _lengths(self, labels: Sequence[Tensor]) -> tuple[float, ...]:
-        """What each label's log-likelihood is divided by: of what is scored of it, without a beginning that all share."""
+        """What each label's log-likelihood is divided by: what is scored of it, without a beginning that all share."""
         if set(self.scorer.lengths) <= {1.0}:
             return self.scorer.lengths
         tokens = tuple(float(len(ids)) for ids in labels)
