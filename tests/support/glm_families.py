@@ -11,6 +11,7 @@ from tests.support.family_text import END, chatml, train_tokenizer
 from transformers.models.ernie4_5_vl_moe.image_processing_ernie4_5_vl_moe import Ernie4_5_VLMoeImageProcessor
 from transformers.models.glm4v.image_processing_glm4v import Glm4vImageProcessor
 from transformers.models.glm46v.image_processing_glm46v import Glm46VImageProcessor
+from transformers.models.glmga.image_processing_glmga import GlmgaImageProcessor
 
 _MARKS = {
     "image_start_token_id": "<|begin_of_image|>",
@@ -41,10 +42,14 @@ def patches(size: Size) -> dict[str, Any]:
     return {"patch_size": PATCH, "temporal_patch_size": 2, "merge_size": 2, "size": bounds}
 
 
-def _glm(model: str, processor: Any, videos: Any, images: Any, **text: Any) -> Callable[[Size], Family]:
+def _glm(
+    model: str, processor: Any, videos: Any, images: Any, named: str | None = None, **text: Any
+) -> Callable[[Size], Family]:
+    """A family by the beginning of its model's class, and of its configuration's where that is another."""
+
     def make(size: Size) -> Family:
         tokenizer = glm_tokenizer()
-        config = getattr(hf, f"{model}Config")(
+        config = getattr(hf, f"{named or model}Config")(
             text_config=text_config(tokenizer, size, head_dim=16, **text),
             vision_config={
                 "depth": size.vision_layers,
@@ -126,6 +131,7 @@ def _ernie(size: Size) -> Family:
 
 RECIPES: dict[str, Callable[[Size], Family]] = {
     "glm4v": _glm("Glm4v", hf.Glm4vProcessor, hf.Glm4vVideoProcessor, Glm4vImageProcessor, **_DENSE),
+    "glmga": _glm("Glm46V", hf.Glm46VProcessor, hf.GlmgaVideoProcessor, GlmgaImageProcessor, named="Glmga", **_DENSE),
     "glm46v": _glm("Glm46V", hf.Glm46VProcessor, hf.Glm46VVideoProcessor, Glm46VImageProcessor, **_DENSE),
     "glm4v_moe": _glm("Glm4vMoe", hf.Glm4vProcessor, hf.Glm4vVideoProcessor, Glm4vImageProcessor, **_SPARSE),
     "ernie4_5_vl_moe": _ernie,

@@ -12,6 +12,7 @@ from tests.support.qwen_families import LINEAR_TEXT
 from transformers.models.gemma4.feature_extraction_gemma4 import Gemma4AudioFeatureExtractor
 from transformers.models.gemma4.image_processing_gemma4 import Gemma4ImageProcessor
 from transformers.models.llava_next.image_processing_llava_next import LlavaNextImageProcessor
+from transformers.models.minicpm_ocr.image_processing_minicpm_ocr import MiniCPMOcrImageProcessor
 from transformers.models.minicpmv4_6.image_processing_minicpmv4_6 import MiniCPMV4_6ImageProcessor
 from transformers.models.molmo2.image_processing_molmo2 import Molmo2ImageProcessor
 from transformers.models.perception_lm.image_processing_perception_lm import PerceptionLMImageProcessor
@@ -280,6 +281,13 @@ def _minicpm(model: str, processor: Any, videos: Any, images: Any, text: dict[st
 RECIPES: dict[str, Callable[[Size], Family]] = {
     "gemma4": _gemma4,
     "llava_next_video": _llava_next_video,
+    "minicpm_ocr": _minicpm(
+        "MiniCPMOcr",
+        hf.MiniCPMOcrProcessor,
+        hf.MiniCPMOcrVideoProcessor,
+        MiniCPMOcrImageProcessor,
+        {"model_type": "qwen3", "head_dim": 16},
+    ),
     "minicpmv4_6": _minicpm(
         "MiniCPMV4_6",
         hf.MiniCPMV4_6Processor,

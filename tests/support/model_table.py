@@ -19,15 +19,18 @@ UNLISTED = {"glm4v_moe"}
 TYPES = sorted({*MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES} & {*VIDEO_PROCESSOR_MAPPING_NAMES} | UNLISTED)
 
 KNOWN_AS = {
+    "cosmos3_omni": "Cosmos 3",
     "ernie4_5_vl_moe": "ERNIE 4.5 VL",
     "exaone4_5": "EXAONE 4.5",
     "gemma4": "Gemma 4",
     "glm46v": "GLM-4.6V",
     "glm4v": "GLM-4.1V",
     "glm4v_moe": "GLM-4.5V",
+    "hyperclovax_vision_v2": "HyperCLOVA X Vision V2",
     "internvl": "InternVL 2.5, 3, 3.5",
     "llava_next_video": "LLaVA-NeXT-Video",
     "llava_onevision": "LLaVA-OneVision",
+    "minicpm_ocr": "MiniCPM-OCR",
     "minicpmv4_6": "MiniCPM-V 4.6",
     "molmo2": "Molmo2",
     "perception_lm": "PerceptionLM (needs timm)",

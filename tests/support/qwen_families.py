@@ -90,8 +90,34 @@ def _exaone4_5(size: Size) -> Family:
     return Family(hf.Exaone4_5_ForConditionalGeneration, config, processor, tokenizer)
 
 
+def _hyperclovax(size: Size) -> Family:
+    tokenizer = qwen_tokenizer()
+    config = hf.HyperCLOVAXVisionV2Config(
+        text_config=text_config(tokenizer, size, model_type="hyperclovax", head_dim=16),
+        vision_config={
+            "model_type": "qwen2_5_vl",
+            "depth": size.vision_layers,
+            "hidden_size": size.vision_hidden,
+            "intermediate_size": 2 * size.vision_hidden,
+            "out_hidden_size": size.hidden,
+            "num_heads": 2,
+            "patch_size": PATCH,
+            "window_size": 4 * PATCH,
+            "fullatt_block_indexes": [1],
+            "initializer_range": INIT_STD,
+        },
+        image_token_id=token_id(tokenizer, "<|image_pad|>"),
+        video_token_id=token_id(tokenizer, "<|video_pad|>"),
+    )
+    videos = hf.Qwen2VLVideoProcessor(**qwen_patches(most_tokens=size.most_tokens))
+    processor = qwen_processor(hf.HyperCLOVAXVisionV2Processor, tokenizer, videos, size)
+    return Family(hf.HyperCLOVAXVisionV2ForConditionalGeneration, config, processor, tokenizer)
+
+
 RECIPES: dict[str, Callable[[Size], Family]] = {
+    "cosmos3_omni": _qwen3("Cosmos3Omni", {"rope_parameters": QWEN3_ROPE}, deepstack_visual_indexes=[0, 1]),
     "exaone4_5": _exaone4_5,
+    "hyperclovax_vision_v2": _hyperclovax,
     "qwen3_5": _qwen3("Qwen3_5", LINEAR_TEXT),
     "qwen3_5_moe": _qwen3("Qwen3_5Moe", {**LINEAR_TEXT, **_EXPERTS, "shared_expert_intermediate_size": 32}),
     "qwen3_vl_moe": _qwen3(
