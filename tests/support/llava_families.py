@@ -11,6 +11,8 @@ from tests.support.family_text import END, chatml, train_tokenizer
 from tests.support.qwen_families import LINEAR_TEXT
 from transformers.models.gemma4.feature_extraction_gemma4 import Gemma4AudioFeatureExtractor
 from transformers.models.gemma4.image_processing_gemma4 import Gemma4ImageProcessor
+from transformers.models.gemma4_unified.feature_extraction_gemma4_unified import Gemma4UnifiedAudioFeatureExtractor
+from transformers.models.gemma4_unified.image_processing_gemma4_unified import Gemma4UnifiedImageProcessor
 from transformers.models.llava_next.image_processing_llava_next import LlavaNextImageProcessor
 from transformers.models.minicpm_ocr.image_processing_minicpm_ocr import MiniCPMOcrImageProcessor
 from transformers.models.minicpmv4_6.image_processing_minicpmv4_6 import MiniCPMV4_6ImageProcessor
@@ -96,33 +98,47 @@ def _video_llama_3(size: Size) -> Family:
     return Family(hf.VideoLlama3ForConditionalGeneration, config, processor, tokenizer)
 
 
-def _gemma4(size: Size) -> Family:
-    named = {
-        "image_token": "<|image|>",
-        "boi_token": "<|image>",
-        "eoi_token": "<image|>",
-        "audio_token": "<|audio|>",
-        "boa_token": "<|audio>",
-        "eoa_token": "<audio|>",
-    }
-    tokenizer = train_tokenizer(["<|video|>"], pad="<pad>", eos=END, named=named)
+_GEMMA_NAMED = {
+    "image_token": "<|image|>",
+    "boi_token": "<|image>",
+    "eoi_token": "<image|>",
+    "audio_token": "<|audio|>",
+    "boa_token": "<|audio>",
+    "eoa_token": "<audio|>",
+}
+_GEMMA_TEMPLATE = chatml(video="<|video|>", image="<|image|>")
+
+
+def _gemma_text(tokenizer: hf.PreTrainedTokenizerFast, size: Size, **extra: Any) -> dict[str, Any]:
+    """Layers with a window and without in turn; a prompt is much longer than the window."""
     ropes = {
         "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
         "full_attention": {"rope_type": "proportional", "partial_rotary_factor": 0.25, "rope_theta": 1e6},
     }
+    return text_config(
+        tokenizer,
+        size,
+        num_hidden_layers=4,
+        head_dim=16,
+        sliding_window=8,
+        layer_types=["sliding_attention", "full_attention"] * 2,
+        per_layer_config={"1": {"head_dim": 16}, "3": {"head_dim": 16}},
+        rope_parameters=ropes,
+        **extra,
+    )
+
+
+def _gemma_ids(tokenizer: hf.PreTrainedTokenizerFast) -> dict[str, Any]:
+    names = {"eoa_token_index" if name == "eoa_token" else f"{name}_id": token for name, token in _GEMMA_NAMED.items()}
+    ids = {name: token_id(tokenizer, token) for name, token in (names | {"video_token_id": "<|video|>"}).items()}
+    return {"audio_config": None, **ids}
+
+
+def _gemma4(size: Size) -> Family:
+    tokenizer = train_tokenizer(["<|video|>"], pad="<pad>", eos=END, named=_GEMMA_NAMED)
+    levels = {"vocab_size_per_layer_input": len(tokenizer), "hidden_size_per_layer_input": 8}
     config = hf.Gemma4Config(
-        text_config=text_config(
-            tokenizer,
-            size,
-            num_hidden_layers=4,
-            head_dim=16,
-            sliding_window=8,
-            layer_types=["sliding_attention", "full_attention"] * 2,
-            vocab_size_per_layer_input=len(tokenizer),
-            hidden_size_per_layer_input=8,
-            per_layer_config={"1": {"head_dim": 16}, "3": {"head_dim": 16}},
-            rope_parameters=ropes,
-        ),
+        text_config=_gemma_text(tokenizer, size, **levels),
         vision_config={
             "hidden_size": size.vision_hidden,
             "intermediate_size": 2 * size.vision_hidden,
@@ -135,14 +151,7 @@ def _gemma4(size: Size) -> Family:
             "position_embedding_size": 64,
             "initializer_range": INIT_STD,
         },
-        audio_config=None,
-        image_token_id=token_id(tokenizer, "<|image|>"),
-        video_token_id=token_id(tokenizer, "<|video|>"),
-        boi_token_id=token_id(tokenizer, "<|image>"),
-        eoi_token_id=token_id(tokenizer, "<image|>"),
-        audio_token_id=token_id(tokenizer, "<|audio|>"),
-        boa_token_id=token_id(tokenizer, "<|audio>"),
-        eoa_token_index=token_id(tokenizer, "<audio|>"),
+        **_gemma_ids(tokenizer),
     )
     shape = {"patch_size": PATCH, "pooling_kernel_size": 2}
     processor = hf.Gemma4Processor(
@@ -150,10 +159,37 @@ def _gemma4(size: Size) -> Family:
         Gemma4ImageProcessor(**shape, max_soft_tokens=280),
         tokenizer,
         hf.Gemma4VideoProcessor(**shape, max_soft_tokens=70),
-        chat_template=chatml(video="<|video|>", image="<|image|>"),
+        chat_template=_GEMMA_TEMPLATE,
         image_seq_length=280,
     )
     return Family(hf.Gemma4ForConditionalGeneration, config, processor, tokenizer)
+
+
+def _gemma4_unified(size: Size) -> Family:
+    tokenizer = train_tokenizer(["<|video|>"], pad="<pad>", eos=END, named=_GEMMA_NAMED)
+    config = hf.Gemma4UnifiedConfig(
+        text_config=_gemma_text(tokenizer, size),
+        # no tower: patches go into the language model as they are
+        vision_config={
+            "patch_size": PATCH,
+            "pooling_kernel_size": 2,
+            "mm_embed_dim": size.vision_hidden,
+            "mm_posemb_size": 64,
+            "output_proj_dims": size.vision_hidden,
+            "initializer_range": INIT_STD,
+        },
+        **_gemma_ids(tokenizer),
+    )
+    shape = {"patch_size": PATCH, "pooling_kernel_size": 2}
+    processor = hf.Gemma4UnifiedProcessor(
+        Gemma4UnifiedAudioFeatureExtractor(),
+        Gemma4UnifiedImageProcessor(**shape, max_soft_tokens=280),
+        tokenizer,
+        hf.Gemma4UnifiedVideoProcessor(**shape, max_soft_tokens=70),
+        chat_template=_GEMMA_TEMPLATE,
+        image_seq_length=280,
+    )
+    return Family(hf.Gemma4UnifiedForConditionalGeneration, config, processor, tokenizer)
 
 
 def _perception_lm(size: Size) -> Family:
@@ -280,6 +316,7 @@ def _minicpm(model: str, processor: Any, videos: Any, images: Any, text: dict[st
 
 RECIPES: dict[str, Callable[[Size], Family]] = {
     "gemma4": _gemma4,
+    "gemma4_unified": _gemma4_unified,
     "llava_next_video": _llava_next_video,
     "minicpm_ocr": _minicpm(
         "MiniCPMOcr",
@@ -291,6 +328,13 @@ RECIPES: dict[str, Callable[[Size], Family]] = {
     "minicpmv4_6": _minicpm(
         "MiniCPMV4_6",
         hf.MiniCPMV4_6Processor,
+        hf.MiniCPMV4_6VideoProcessor,
+        MiniCPMV4_6ImageProcessor,
+        {**LINEAR_TEXT, "model_type": "qwen3_5_text", "head_dim": 16},
+    ),
+    "minicpmv4_7": _minicpm(
+        "MiniCPMV4_7",
+        hf.MiniCPMV4_7Processor,
         hf.MiniCPMV4_6VideoProcessor,
         MiniCPMV4_6ImageProcessor,
         {**LINEAR_TEXT, "model_type": "qwen3_5_text", "head_dim": 16},

@@ -114,10 +114,32 @@ def _hyperclovax(size: Size) -> Family:
     return Family(hf.HyperCLOVAXVisionV2ForConditionalGeneration, config, processor, tokenizer)
 
 
+def _lfm3_vl(size: Size) -> Family:
+    tokenizer = qwen_tokenizer()
+    config = hf.Lfm3VlConfig(
+        text_config=text_config(tokenizer, size, model_type="lfm2", layer_types=["conv", "full_attention"]),
+        vision_config={
+            "hidden_size": size.vision_hidden,
+            "intermediate_size": 2 * size.vision_hidden,
+            "num_hidden_layers": size.vision_layers,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 2,
+            "patch_size": PATCH,
+            "initializer_range": INIT_STD,
+        },
+        projector_hidden_size=size.hidden,
+        **qwen_ids(tokenizer),
+    )
+    videos = hf.Qwen3VLVideoProcessor(**qwen_patches(most_tokens=8 * size.most_tokens))
+    processor = qwen_processor(hf.Lfm3VlProcessor, tokenizer, videos, size)
+    return Family(hf.Lfm3VlForConditionalGeneration, config, processor, tokenizer)
+
+
 RECIPES: dict[str, Callable[[Size], Family]] = {
     "cosmos3_omni": _qwen3("Cosmos3Omni", {"rope_parameters": QWEN3_ROPE}, deepstack_visual_indexes=[0, 1]),
     "exaone4_5": _exaone4_5,
     "hyperclovax_vision_v2": _hyperclovax,
+    "lfm3_vl": _lfm3_vl,
     "qwen3_5": _qwen3("Qwen3_5", LINEAR_TEXT),
     "qwen3_5_moe": _qwen3("Qwen3_5Moe", {**LINEAR_TEXT, **_EXPERTS, "shared_expert_intermediate_size": 32}),
     "qwen3_vl_moe": _qwen3(

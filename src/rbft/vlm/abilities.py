@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -46,6 +47,17 @@ def encoder_of(model: PreTrainedModel, modality: Literal["image", "video"]) -> C
         pictures = encoder_of(model, "image")
         return lambda pixel_values_videos, **others: pictures(pixel_values=pixel_values_videos, **others)
     raise ModelError(f"a {model.config.model_type!r} model gives no visual features apart from its answer.")
+
+
+def position_keys(model: PreTrainedModel) -> frozenset[str]:
+    """What of a processor's visual output token positions are made of; the rest goes to the encoder only.
+
+    Args:
+        model: With a head for language.
+    """
+    positions = getattr(model.base_model, "get_rope_index", None)
+    named = () if positions is None else inspect.signature(positions).parameters
+    return frozenset(named) - {"input_ids", "mm_token_type_ids", "attention_mask", "kwargs"}
 
 
 @dataclass(frozen=True)

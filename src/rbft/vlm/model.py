@@ -13,7 +13,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from rbft.vlm.abilities import encoder_of, masks_of, sees_every_token
+from rbft.vlm.abilities import encoder_of, masks_of, position_keys, sees_every_token
 from rbft.vlm.batch import EncodedClip, PromptInputs, Rows, pad_rows
 from rbft.vlm.feature_cache import FeatureCache, weights_digest
 from rbft.vlm.finite import require_finite
@@ -22,7 +22,7 @@ from rbft.vlm.master_weights import convert_between
 from rbft.vlm.parts import parts_of
 from rbft.vlm.reference import Reference
 from rbft.vlm.tree import TokenTree
-from rbft.vlm.visual_features import POSITION_KEYS, encoded_clip, modality_of, together
+from rbft.vlm.visual_features import encoded_clip, modality_of, together
 
 
 class VLM(nn.Module):
@@ -57,6 +57,7 @@ class VLM(nn.Module):
         self.sees_every_token = sees_every_token(self.base.config)
         # asked while weights are whole: once they are spread over processes, all of those would have to ask
         self._masks = masks_of(self.base)
+        self._position_keys = position_keys(self.base)
         self.features: FeatureCache | None = None
         self.reference: Reference | None = None
         if compute_dtype is not None:
@@ -166,7 +167,7 @@ class VLM(nn.Module):
         encode = encoder_of(self.base, modality_of(inputs))
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.vision_frozen):
             output = encode(**inputs, return_dict=True)
-        clip = encoded_clip(output, prompt.vision, prompt.text)
+        clip = encoded_clip(output, prompt.vision, prompt.text, self._position_keys)
         if prompt.key is not None and self.features is not None:
             for level in (clip.features, *clip.deepstack):
                 require_finite(level.unsqueeze(0), [prompt], "the visual features of the clip", self)
@@ -191,7 +192,7 @@ class VLM(nn.Module):
         """
         if not hasattr(self.base.model, "get_rope_index") or not visual or rows.types is None:
             return None
-        grids = {key: visual[key] for key in POSITION_KEYS if key in visual}
+        grids = {key: visual[key] for key in self._position_keys if key in visual}
         positions: Tensor = self.base.model.get_rope_index(
             rows.ids, mm_token_type_ids=rows.types, attention_mask=rows.mask, **grids
         )[0]

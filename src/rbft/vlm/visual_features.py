@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -11,9 +11,6 @@ from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from rbft.vlm.batch import EncodedClip
-
-# What of a processor's visual output the model's forward needs for positions; the rest goes to the encoder only.
-POSITION_KEYS = ("image_grid_thw", "video_grid_thw", "second_per_grid_ts")
 
 
 @dataclass
@@ -32,20 +29,21 @@ def modality_of(vision: Mapping[str, Tensor]) -> Literal["image", "video"]:
     return "video" if "pixel_values_videos" in vision else "image"
 
 
-def encoded_clip(output: Any, vision: Mapping[str, Tensor], text: str) -> EncodedClip:
+def encoded_clip(output: Any, vision: Mapping[str, Tensor], text: str, position_keys: Collection[str]) -> EncodedClip:
     """What an encoder gave for one clip, in the one form of all families.
 
     Args:
         output: Of the model's `get_video_features` or `get_image_features`.
         vision: What it was given, by the processor's names.
         text: What stands for the clip in a prompt's text.
+        position_keys: What of it token positions are made of (`rbft.vlm.abilities.position_keys`).
     """
     return EncodedClip(
         modality=modality_of(vision),
         features=_rows(output.pooler_output),
         deepstack=tuple(_rows(level) for level in getattr(output, "deepstack_features", None) or ()),
         joined=isinstance(output.pooler_output, Tensor),
-        positions={key: value for key, value in vision.items() if key in POSITION_KEYS},
+        positions={key: value for key, value in vision.items() if key in position_keys},
         text=text,
     )
 
