@@ -36,6 +36,7 @@ KNOWN_AS = {
     "minicpmv4_6": "MiniCPM-V 4.6",
     "minicpmv4_7": "MiniCPM-V 4.7",
     "molmo2": "Molmo2",
+    "muse_glimmer": "Muse Glimmer",
     "perception_lm": "PerceptionLM (needs timm)",
     "qwen2_5_vl": "Qwen2.5-VL",
     "qwen2_vl": "Qwen2-VL",

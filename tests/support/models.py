@@ -74,13 +74,16 @@ class Plain:
         text = self.processor.apply_chat_template(
             [turn], tokenize=False, add_generation_prompt=True, chat_template=template
         )
-        return self.processor(
+        output = self.processor(
             text=[text],
             videos=[[clip.frames]],
             video_metadata=[[clip.metadata()]],
             do_sample_frames=False,
+            return_metadata=True,
             return_tensors="pt",
         )
+        output.pop("video_metadata", None)
+        return output
 
     @torch.no_grad()
     def _logits(self, question: str, clip: Clip, behind: Tensor) -> Tensor:

@@ -20,6 +20,8 @@ from tests.support.family_parts import (
     text_config,
     token_id,
 )
+from tests.support.family_text import END, chatml, train_tokenizer
+from transformers.models.muse_glimmer.image_processing_muse_glimmer import MuseGlimmerImageProcessor
 
 _EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
 
@@ -135,11 +137,49 @@ def _lfm3_vl(size: Size) -> Family:
     return Family(hf.Lfm3VlForConditionalGeneration, config, processor, tokenizer)
 
 
+def _muse_glimmer(size: Size) -> Family:
+    named = {"image_token": "<|image|>", "video_token": "<|video|>"}
+    tokenizer = train_tokenizer(["<|vision_start|>", "<|vision_end|>"], pad="<|pad|>", eos=END, named=named)
+    config = hf.MuseGlimmerConfig(
+        text_config=text_config(
+            tokenizer,
+            size,
+            num_hidden_layers=4,
+            head_dim=16,
+            sliding_window=8,
+            layer_types=[*["sliding_attention"] * 3, "full_attention"],
+        ),
+        vision_config={
+            "patch_size": PATCH,
+            "pos_emb_height": 8,
+            "pos_emb_width": 8,
+            "num_attention_heads": 2,
+            "num_hidden_layers": size.vision_layers,
+            "hidden_size": size.vision_hidden,
+            "intermediate_size": 2 * size.vision_hidden,
+            "max_position_embeddings": 64,
+            "initializer_range": INIT_STD,
+        },
+        image_token_id=token_id(tokenizer, "<|image|>"),
+        video_token_id=token_id(tokenizer, "<|video|>"),
+        out_hidden_size=4 * size.vision_hidden,
+        projector_hidden_size=size.hidden,
+    )
+    processor = hf.MuseGlimmerProcessor(
+        MuseGlimmerImageProcessor(patch_size=PATCH),
+        hf.MuseGlimmerVideoProcessor(patch_size=PATCH),
+        tokenizer,
+        chat_template=chatml(video="<|video|>", image="<|image|>"),
+    )
+    return Family(hf.MuseGlimmerForConditionalGeneration, config, processor, tokenizer)
+
+
 RECIPES: dict[str, Callable[[Size], Family]] = {
     "cosmos3_omni": _qwen3("Cosmos3Omni", {"rope_parameters": QWEN3_ROPE}, deepstack_visual_indexes=[0, 1]),
     "exaone4_5": _exaone4_5,
     "hyperclovax_vision_v2": _hyperclovax,
     "lfm3_vl": _lfm3_vl,
+    "muse_glimmer": _muse_glimmer,
     "qwen3_5": _qwen3("Qwen3_5", LINEAR_TEXT),
     "qwen3_5_moe": _qwen3("Qwen3_5Moe", {**LINEAR_TEXT, **_EXPERTS, "shared_expert_intermediate_size": 32}),
     "qwen3_vl_moe": _qwen3(

@@ -13,6 +13,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from rbft.errors import ModelError
 from rbft.vlm.abilities import encoder_of, masks_of, position_keys, sees_every_token
 from rbft.vlm.batch import EncodedClip, PromptInputs, Rows, pad_rows
 from rbft.vlm.feature_cache import FeatureCache, weights_digest
@@ -190,8 +191,11 @@ class VLM(nn.Module):
 
         Given explicitly, because what those models infer depends on an offset they keep from their last call.
         """
-        if not hasattr(self.base.model, "get_rope_index") or not visual or rows.types is None:
+        if not hasattr(self.base.model, "get_rope_index") or not visual:
             return None
+        if rows.types is None:
+            kind = self.base.config.model_type
+            raise ModelError(f"a {kind!r} model places clips by types of tokens, which its processor does not give.")
         grids = {key: visual[key] for key in self._position_keys if key in visual}
         positions: Tensor = self.base.model.get_rope_index(
             rows.ids, mm_token_type_ids=rows.types, attention_mask=rows.mask, **grids

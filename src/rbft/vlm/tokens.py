@@ -14,7 +14,7 @@ from rbft.errors import ModelError
 from rbft.vlm.batch import PromptInputs
 
 # not fed: rows are padded here, and all families but those of BERT's kind take the types of modalities instead
-_UNUSED = {"attention_mask", "token_type_ids", "text_replacement_offsets"}
+_UNUSED = {"attention_mask", "token_type_ids", "video_metadata"}
 _UNKNOWN = "the model's processor cannot be used:"
 
 
@@ -68,7 +68,9 @@ class TokenMaker:
 
         watching = copy.copy(self._processor)
         watching._process_videos = watched
-        output = watching(text=[text], videos=[[frames]], return_tensors="pt", **settings, **self._begin(text))
+        # some processors write times into text, and do not ask their own part for videos for them
+        options = {"return_metadata": True, "return_tensors": "pt", **settings, **self._begin(text)}
+        output = watching(text=[text], videos=[[frames]], **options)
         tokens = self._of(output)
         if len(stands_for) != 1:
             raise ModelError(f"{_UNKNOWN} it does not say what stands for a clip in text.")
