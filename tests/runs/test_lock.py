@@ -121,7 +121,8 @@ def test_what_never_began_leaves_nothing(tmp_path):
     assert list(tmp_path.rglob("*")) == [tmp_path / "mine"]
     with holding_run(tmp_path / "runs/seed0", wait=False, say=print):
         (tmp_path / "runs/seed0").mkdir()
-    assert (tmp_path / "runs/.seed0.lock").is_file(), "a file that others may wait for stays"
+        assert (tmp_path / "runs/.seed0.lock").is_file()
+    assert list((tmp_path / "runs").iterdir()) == [tmp_path / "runs/seed0"]
 
 
 def test_a_lock_that_was_removed_is_nobody_s(tmp_path):

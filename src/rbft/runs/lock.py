@@ -194,10 +194,8 @@ def holding_run(folder: Path, *, wait: bool, say: Callable[[str], None]) -> Iter
         lock.note(Holder(socket.gethostname(), os.getpid(), os.getpid()))
         yield
     finally:
-        os.ftruncate(lock.descriptor, 0)
-        if not folder.exists():
-            # what is refused before it has begun leaves nothing
-            lock.remove()
+        # whoever waits makes a file of its own
+        lock.remove()
         lock.release()
 
 
