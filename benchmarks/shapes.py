@@ -104,7 +104,7 @@ SHAPES: dict[str, Shape] = {
             **{"image_size": [448, 448], "patch_size": [14, 14], "attention_bias": True},
         },
         _fit_internvl,
-        {"image_seq_length": 256, "tie_word_embeddings": True},
+        {"image_seq_length": 256, "tie_word_embeddings": False},
     ),
     "Qwen3-VL-2B": Shape(
         "qwen3_vl",
