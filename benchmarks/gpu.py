@@ -45,7 +45,7 @@ from benchmarks.models import (
 from benchmarks.score_labels import generate_answer, naive_scores
 from benchmarks.train_step import QUESTION, our_batch, our_loss, plain_batch, plain_loss, stepper
 
-from rbft.training.memory import is_out_of_memory
+from rbft.training.oom_split import is_out_of_memory
 from rbft.video.clip import Clip
 from rbft.vlm.cost import ModelSize, model_size
 from rbft.vlm.feature_cache import FeatureCache

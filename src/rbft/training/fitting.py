@@ -14,8 +14,8 @@ from torch import Tensor
 from rbft.data.dataset import Example
 from rbft.errors import ConfigError, StageError
 from rbft.objectives.base import Objective
-from rbft.training.memory import Pieces, StepInPieces
 from rbft.training.numbers import StayFinite
+from rbft.training.oom_split import MicroBatchSplit, SplitStep
 from rbft.vlm.batch import Batch
 from rbft.vlm.model import VLM
 from rbft.vlm.tuning import trained_state
@@ -36,7 +36,7 @@ class Fitting(L.LightningModule):
         self.vlm: VLM | None = None
         self.seed = 0
         self._epoch_batches = 0
-        self._cuts: dict[str, Pieces] = {}
+        self._cuts: dict[str, MicroBatchSplit] = {}
 
     @property
     def ready(self) -> VLM:
@@ -49,10 +49,10 @@ class Fitting(L.LightningModule):
         return [StayFinite()]
 
     @cached_property
-    def _step(self) -> StepInPieces:
+    def _step(self) -> SplitStep:
         """How gradients are computed in the memory there is."""
         pieces = self._pieces("train", alone=self.trainer.world_size == 1)
-        return StepInPieces(pieces, self._share, self._seed_step, self.zero_grad)
+        return SplitStep(pieces, self._share, self._seed_step, self.zero_grad)
 
     def _share(self, batch: Batch) -> Tensor:
         assert self.objective is not None
@@ -131,11 +131,11 @@ class Fitting(L.LightningModule):
         """Do some work without gradients on a batch of a role, in as many pieces as the memory asks for."""
         self._pieces(role).each(work, batch, f"data.eval_batch_size {max(1, len(set(batch.clips)) // 2)}")
 
-    def _pieces(self, role: str, *, alone: bool = True) -> Pieces:
+    def _pieces(self, role: str, *, alone: bool = True) -> MicroBatchSplit:
         """How batches of a role are cut; processes that hold parts of one model take the same number of passes."""
         if role not in self._cuts:
             whole = alone and self.device_mesh is None
-            self._cuts[role] = Pieces(lambda index: self._examples(role)[index].record.video, alone=whole)
+            self._cuts[role] = MicroBatchSplit(lambda index: self._examples(role)[index].record.video, alone=whole)
         return self._cuts[role]
 
     def _examples(self, role: str) -> Sequence[Example]:

@@ -52,7 +52,7 @@ def _longest(batch: Batch) -> tuple[int, int]:
     return int(np.argmax(lengths)), max(lengths)
 
 
-class Pieces:
+class MicroBatchSplit:
     """Into how many pieces each batch is cut, which doubles whenever one does not fit.
 
     Args:
@@ -124,7 +124,7 @@ class Pieces:
 
 
 def _joined(parts: Sequence[Batch]) -> Batch:
-    """Pieces as one batch again."""
+    """MicroBatchSplit as one batch again."""
     return replace(
         parts[0],
         indices=tuple(i for part in parts for i in part.indices),
@@ -135,7 +135,7 @@ def _joined(parts: Sequence[Batch]) -> Batch:
     )
 
 
-class StepInPieces:
+class SplitStep:
     """The gradient of an optimiser step whose micro-batches may have to be computed in pieces, on one device.
 
     A micro-batch that does not fit on its way forward is computed in pieces; where the way back fails, gradients of
@@ -151,7 +151,7 @@ class StepInPieces:
 
     def __init__(
         self,
-        pieces: Pieces,
+        pieces: MicroBatchSplit,
         share: Callable[[Batch], Tensor],
         seed: Callable[[int], None],
         clear: Callable[[], None],

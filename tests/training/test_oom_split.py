@@ -16,7 +16,7 @@ from rbft.errors import ModelError
 from rbft.objectives.classification import ClassificationObjective
 from rbft.rationales.store import RationaleStore
 from rbft.rationales.writer import RationaleWriter
-from rbft.training.memory import cut, select
+from rbft.training.oom_split import cut, select
 from rbft.training.optim import OptimSettings
 from rbft.vlm.tuning import LoRA
 
