@@ -11,7 +11,7 @@ from tests.support.killed import Command, logged, step_log
 from tests.support.runs import write_experiment
 
 from rbft.training.checkpoint import MANIFEST, AtomicCheckpointIO
-from rbft.training.numbers import are_finite
+from rbft.training.finite_check import are_finite
 
 pytest_plugins = ["tests.support.run_fixtures"]
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from rbft.data.dataset import Example
 from rbft.errors import ConfigError, StageError
 from rbft.objectives.base import Objective
-from rbft.training.numbers import StayFinite
+from rbft.training.finite_check import FiniteCheck
 from rbft.training.oom_split import MicroBatchSplit, SplitStep
 from rbft.vlm.batch import Batch
 from rbft.vlm.model import VLM
@@ -46,7 +46,7 @@ class Fitting(L.LightningModule):
 
     def configure_callbacks(self) -> list[L.Callback]:
         """What every training needs, whoever made the trainer."""
-        return [StayFinite()]
+        return [FiniteCheck()]
 
     @cached_property
     def _step(self) -> SplitStep:

@@ -25,7 +25,7 @@ _NO_STEP_YET = (
 )
 
 
-class StayFinite(L.Callback):
+class FiniteCheck(L.Callback):
     """Looks at the loss of each micro-batch and the gradients of each step, on all processes together.
 
     All processes stop at the same step: one that went on would wait for the others.

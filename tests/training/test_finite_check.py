@@ -14,7 +14,7 @@ from rbft.objectives.classification import ClassificationObjective
 from rbft.training.best import KeepBest
 from rbft.training.callbacks import SaveCheckpoint
 from rbft.training.checkpoint import MANIFEST, AtomicCheckpointIO
-from rbft.training.numbers import are_finite
+from rbft.training.finite_check import are_finite
 from rbft.vlm.tuning import FullFineTuning, LoRA
 
 pytest_plugins = ["tests.support.fitting_fixtures"]
