@@ -11,7 +11,7 @@ from tests.support.fitting import trainer
 
 from rbft.errors import ModelError
 from rbft.objectives.classification import ClassificationObjective
-from rbft.training.best import KeepBest
+from rbft.training.best_weights import KeepBest
 from rbft.training.callbacks import SaveCheckpoint
 from rbft.training.checkpoint import MANIFEST, AtomicCheckpointIO
 from rbft.training.finite_check import are_finite

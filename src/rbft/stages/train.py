@@ -16,7 +16,7 @@ from rbft.ranks import first_rank
 from rbft.rationales.store import Rationale, read_rationales
 from rbft.runs.names import ADAPTER, RATIONALES
 from rbft.stages.context import StageContext, StageResult, connect, make_trainer, start
-from rbft.training.best import KeepBest
+from rbft.training.best_weights import KeepBest
 from rbft.training.callbacks import SaveCheckpoint
 from rbft.training.logging import ConfusionLogger
 from rbft.vlm.tuning import save_trained

@@ -23,7 +23,7 @@ from rbft.rationales.controls import Control
 from rbft.rationales.quality import Keep, KeepAll, require_distinct, text_checks
 from rbft.rationales.store import RationaleStore
 from rbft.rationales.writer import Attempt, RationaleWriter
-from rbft.training.best import Selection
+from rbft.training.best_weights import Selection
 from rbft.training.fitting import Fitting
 from rbft.training.optim import OptimSettings, configure, parameter_groups
 from rbft.training.pooling import FeaturePool

@@ -17,7 +17,7 @@ from rbft.evaluation.predictions import Prediction
 from rbft.objectives.rationale import RationaleObjective
 from rbft.rationales.store import Rationale
 from rbft.rationales.writer import RationaleWriter
-from rbft.training.best import KeepBest, Selection
+from rbft.training.best_weights import KeepBest, Selection
 
 pytest_plugins = ["tests.support.fitting_fixtures"]
 
