@@ -23,8 +23,8 @@ from rbft.rationales.controls import Control
 from rbft.rationales.quality import Keep, KeepAll, require_distinct, text_checks
 from rbft.rationales.store import RationaleStore
 from rbft.rationales.writer import Attempt, RationaleWriter
+from rbft.training.base_module import TrainingModule
 from rbft.training.best_weights import Selection
-from rbft.training.fitting import Fitting
 from rbft.training.optim import OptimSettings, configure, parameter_groups
 from rbft.training.pooling import FeaturePool
 from rbft.training.sharding import shard
@@ -43,7 +43,7 @@ from rbft.vlm.strength import TuningStrength
 from rbft.vlm.tuning import LoRA, Tuning, load_trained
 
 
-class VLMFineTuner(Fitting):
+class VLMFineTuner(TrainingModule):
     """Fine-tunes a video VLM by stages.
 
     Args:

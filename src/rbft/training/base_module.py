@@ -21,7 +21,7 @@ from rbft.vlm.model import VLM
 from rbft.vlm.tuning import trained_state
 
 
-class Fitting(L.LightningModule):
+class TrainingModule(L.LightningModule):
     """Trains by an objective so that any step can be done again, anywhere, with the same result.
 
     Args:
