@@ -18,7 +18,7 @@ from rbft.rationales.checks.base import Judge, Material
 from rbft.rationales.checks.contradiction import Contradiction
 from rbft.rationales.checks.grounding import Grounding
 from rbft.rationales.store import Rationale
-from rbft.training.pooling import FeaturePool
+from rbft.training.feature_pool import FeaturePool
 from rbft.vlm.batch import Item, collate
 from rbft.vlm.feature_cache import FeatureCache
 from rbft.vlm.finite import remedy

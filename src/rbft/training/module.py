@@ -25,8 +25,8 @@ from rbft.rationales.store import RationaleStore
 from rbft.rationales.writer import Attempt, RationaleWriter
 from rbft.training.base_module import TrainingModule
 from rbft.training.best_weights import Selection
+from rbft.training.feature_pool import FeaturePool
 from rbft.training.optim import OptimSettings, configure, parameter_groups
-from rbft.training.pooling import FeaturePool
 from rbft.training.sharding import shard
 from rbft.vlm.batch import Batch
 from rbft.vlm.feature_cache import hardware

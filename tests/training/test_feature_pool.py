@@ -14,7 +14,7 @@ from tests.support.models import load, make_clip
 from rbft.data.dataset import Example
 from rbft.data.records import VideoRecord
 from rbft.errors import ModelError
-from rbft.training.pooling import FeaturePool
+from rbft.training.feature_pool import FeaturePool
 from rbft.vlm.batch import Item, collate
 from rbft.vlm.prompt import Prompt
 
