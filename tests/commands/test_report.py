@@ -49,7 +49,7 @@ def test_its_own_page_is_replaced_and_anything_else_is_set_aside(grid, tmp_path,
 def test_a_sweep_that_is_under_way_shows_what_is_missing(tmp_path, capsys):
     assert report(write_planned(tmp_path), "--to", tmp_path / "r.html", "--markdown", tmp_path / "r.md") == 0
     assert "tiny: 3 of 4 runs are finished" in capsys.readouterr().out
-    assert "| rbft | 4 | 1/2 | 50.0% | - | +0.0 | - | - | - |" in (tmp_path / "r.md").read_text()
+    assert "| rbft | 4 | 1/2 | 50.0% | - | 33.3% | 33.3% | +0.0 | - | - | - |" in (tmp_path / "r.md").read_text()
 
 
 def write_tuned(root: Path) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import os
@@ -194,6 +195,27 @@ def test_time_limit(root, decoded):
 def test_no_workers_are_refused(root):
     with pytest.raises(ConfigError, match="workers"):
         look(root, workers=0)
+
+
+@pytest.mark.parametrize("how", ["a file is in the way", "full", "read-only"])
+def test_a_cache_that_cannot_be_used_is_gone_without(root, how, monkeypatch):
+    cache = root.parent / "cache"
+    if how == "a file is in the way":
+        cache.write_text("")
+    elif how == "full":
+        monkeypatch.setattr(module, "append_jsonl", raising(OSError(errno.ENOSPC, "No space left on device")))
+    else:
+        monkeypatch.setattr(module.FileLock, "acquire", raising(PermissionError(errno.EACCES, "Permission denied")))
+    with pytest.warns(UserWarning, match=r"facts about videos cannot be kept in .*cache .*data\.cache_dir"):
+        facts = look(root)
+    assert all(fact.readable for fact in facts.values()) and len(facts) == 3
+
+
+def raising(error):
+    def fail(*_, **__):
+        raise error
+
+    return fail
 
 
 def test_processes_find_the_same(root):

@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import signal
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -214,12 +215,8 @@ class _Memory:
         self._looked_up: dict[tuple[Path, str], tuple[str, list[int]]] = {}
         self._unsaved: list[dict[str, Any]] = []
         self._saved = time.monotonic()
-        file.parent.mkdir(parents=True, exist_ok=True)
-        if not file.exists():
-            return
-        with self._lock:
-            rows = list(read_jsonl(file))
-        for number, row in rows:
+        self._storing = True
+        for number, row in self._stored():
             if row.get("schema") != self._schema:
                 continue
             try:
@@ -227,6 +224,26 @@ class _Memory:
                 self._learn(row)
             except (KeyError, TypeError, AttributeError) as error:
                 raise DataError(f"{file}, line {number}: holds no facts of a video. Delete that line.") from error
+
+    def _stored(self) -> list[tuple[int, dict[str, Any]]]:
+        """What is on disk; nothing where the folder cannot be used, which is no reason not to look at the videos."""
+        try:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            if not self._file.exists():
+                return []
+            with self._lock:
+                return list(read_jsonl(self._file))
+        except OSError as error:
+            self._do_without(error)
+            return []
+
+    def _do_without(self, error: OSError) -> None:
+        self._storing = False
+        warnings.warn(
+            f"facts about videos cannot be kept in {self._file.parent} ({error.strerror or error}), so they "
+            "are decoded again next time. Make room or name another folder with data.cache_dir.",
+            stacklevel=2,
+        )
 
     def look_up(self, root: Path, path: str) -> VideoFacts | str:
         """The facts of a file, or its digest if they are unknown."""
@@ -266,9 +283,12 @@ class _Memory:
 
     def save(self) -> None:
         """Write what is new."""
-        if self._unsaved:
-            with self._lock:
-                append_jsonl(self._file, self._unsaved)
+        if self._unsaved and self._storing:
+            try:
+                with self._lock:
+                    append_jsonl(self._file, self._unsaved)
+            except OSError as error:
+                self._do_without(error)
         self._unsaved = []
         self._saved = time.monotonic()
 
