@@ -285,7 +285,12 @@ def test_adapters_of_experts_need_experts_and_no_dropout(qwen, family_folder):
 
 def test_layers_whose_names_peft_keeps_for_experts_are_left_out_or_refused(family_folder):
     source = str(family_folder("glm4v_moe"))
-    names = {name.split(".lora_")[0].rpartition(".")[2] for name in trained_state(tuned(source, LoRA()))}
+    said = (
+        "8 of 14 linear layers .* the others are named down_proj, gate_proj, up_proj; its 2 stacks of experts get none"
+    )
+    with pytest.warns(UserWarning, match=said):
+        model = tuned(source, LoRA())
+    names = {name.split(".lora_")[0].rpartition(".")[2] for name in trained_state(model)}
     assert names == {"q_proj", "k_proj", "v_proj", "o_proj"}
     with pytest.raises(ConfigError, match="keeps for the experts of this family; leave the layers named down_proj, g"):
         tuned(source, LoRA(targets=r".*\.(q_proj|gate_proj)"))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -20,7 +21,7 @@ from transformers import PreTrainedModel
 
 from rbft.errors import ConfigError, StageError
 from rbft.files import read_json, replacing
-from rbft.vlm.lora_targets import adapter_targets, expert_stacks
+from rbft.vlm.lora_targets import adapter_targets, expert_stacks, language_layers
 from rbft.vlm.parts import Part, parts_of
 
 Training = Literal["frozen", "train"]
@@ -78,6 +79,8 @@ class LoRA(Tuning):
                 f"model.tuning.targets: {self.targets!r} reaches {both[0]!r}, which is trained whole; leave "
                 f"{parts[both[0]]} frozen or its layers out of the expression."
             )
+        if self.targets is None:
+            _say_what_is_left(model, chosen.layers, self.experts)
         experts = expert_stacks(model) if self.experts == "train" else []
         if self.experts == "train" and not experts:
             raise ConfigError("model.tuning.experts: this model has no stacks of experts; leave them frozen.")
@@ -104,6 +107,21 @@ class LoRA(Tuning):
                 bare = name.removeprefix("base_model.model.").replace(".base_layer.", ".")
                 parameter.requires_grad_(bare in trained)
         return wrapped
+
+
+def _say_what_is_left(model: PreTrainedModel, adapted: Collection[str], experts: Training) -> None:
+    """Warn of layers of the language model that get no adapter though all were meant."""
+    layers = language_layers(model)
+    stacks = len(expert_stacks(model)) if experts == "frozen" else 0
+    if len(adapted) < len(layers) or stacks:
+        left = sorted({name.rpartition(".")[2] for name in set(layers) - set(adapted)})
+        without = [f"the others are named {', '.join(left)}"] if left else []
+        without += [f"its {stacks} stacks of experts get none (model.tuning.experts)"] if stacks else []
+        warnings.warn(
+            f"LoRA: {len(adapted)} of {len(layers)} linear layers of the language model get an adapter; "
+            f"{'; '.join(without)}.",
+            stacklevel=3,
+        )
 
 
 @dataclass(frozen=True)
