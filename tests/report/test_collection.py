@@ -1,4 +1,4 @@
-"""A report is about the runs that were named, each once, and knows what tells them apart."""
+"""A report is about the runs that were named, each once, and knows in which settings they differ."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ def test_what_is_missing_is_a_dash_and_never_a_zero(tmp_path):
     page = words(write_overview(overview(tmp_path), "tiny"))
     assert "1 of 2 runs are finished" in page
     assert "rbft 4 0/1 - - - - - -" in page
-    assert "There is none: it takes runs with two or more numbers of labelled videos" in page
+    assert "A curve needs runs with two or more numbers of labelled videos" in page
     assert " 0.0%" not in page.split("Confusions")[0]
 
 
@@ -133,7 +133,7 @@ def test_errors_come_first_and_the_gallery_is_bounded(grid):
         assert (card.frames is not None) is (int(Path(card.video).stem) % 2 == 0)
         assert card.frames or card.missing == "the video is not there any more"
         assert card.classes[0][0] == card.label
-    assert [one.name for one in cards[0].told] == ["zero_shot", "sft", "rbft", "probe"]
+    assert [one.name for one in cards[0].verdicts] == ["zero_shot", "sft", "rbft", "probe"]
     assert not overview(grid, 0).cards
 
 

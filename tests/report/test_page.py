@@ -124,7 +124,7 @@ def test_names_and_words_are_text(tmp_path, data):
     assert all(str(a.get("src", "data:")).startswith("data:") for tag, a in reader.tags if tag == "img")
 
 
-def test_errors_are_shown_with_their_frames_the_surest_first(tmp_path, data):
+def test_errors_are_shown_with_their_frames_the_most_confident_first(tmp_path, data):
     _, reader = page(tmp_path, data, [])
     wrong = [p for p in predictions(data) if p.predicted not in (None, p.label)]
     alts = [str(a["alt"]) for tag, a in reader.tags if tag == "img" and str(a.get("alt")).startswith("frames of")]

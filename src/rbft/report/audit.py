@@ -19,10 +19,10 @@ FIGURES = {
     "no_conclusion": ("no label", "state no class"),
     "fails_contradiction": ("contradict", "argue for another class, as the model reads them"),
     "answered": ("answers", "of all texts argue for this class, as the model reads them"),
-    "fails_leak": ("leak", "betray that the answer was given"),
+    "fails_leak": ("leak", "show that the answer was given"),
     "names_label": ("named", "name their own class before they conclude"),
-    "prompt_names_label": ("told", "are trained on under a prompt that names the answer"),
-    "reconstructed": ("recovered", "tell their class to a classifier of words, class names hidden"),
+    "prompt_names_label": ("label given", "are trained on under a prompt that names the answer"),
+    "reconstructed": ("recovered", "let a classifier of words find their class, class names hidden"),
     "fails_reconstruction": ("misread", "read clearly like another class to that classifier"),
     "fails_grounding": ("ungrounded", "are no likelier under their own video than under others"),
     "fails_repetition": ("repeat", "go in circles"),
@@ -54,7 +54,7 @@ def summary(audit: Audit) -> str:
     text = f"{overall['rationales']} rationales of {overall['classes']} classes, {overall['empty']} empty"
     if (auroc := overall["reconstruction_auroc"]) is not None:
         text += (
-            f"; from the text alone a classifier tells {overall['reconstructed']:.1%} of them "
+            f"; from the text alone a classifier recovers {overall['reconstructed']:.1%} of them "
             f"(always the commonest class: {overall['majority']:.1%}), AUROC {auroc:.3f}"
         )
     return text + "."

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from rbft.evaluation.calibration import Bin
 
 COLOURS = 8
-"""The page's style names so many, `--c0` and on; the shape of a mark tells apart what shares one."""
+"""The page's style names so many, `--c0` and on; series of the same colour differ in the shape of their marks."""
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP, _RIGHT = 400.0, 280.0, 56.0, 42.0, 10.0, 50.0
 _SHAPES = ("circle", "square", "triangle", "diamond")
 
@@ -20,11 +20,11 @@ class Dot:
     """A value with its interval.
 
     Args:
-        x: Place on the x axis, from 0 to 1.
-        y: The value, from 0 to 1.
-        low: Lower end of its interval, None for none.
-        high: Upper end.
-        title: Shown when it is pointed at.
+        x: position on the x axis, from 0 to 1.
+        y: the value, from 0 to 1.
+        low: lower end of the interval, None for none.
+        high: upper end.
+        title: text shown under the pointer.
     """
 
     x: float
@@ -39,9 +39,9 @@ class Series:
     """Values that belong together.
 
     Args:
-        number: Of its colour and its mark.
-        dots: From left to right.
-        joined: Whether a line runs through them.
+        number: number of the colour and of the mark.
+        dots: values from left to right.
+        joined: whether a line connects them.
     """
 
     number: int
@@ -90,12 +90,12 @@ def chart(
     """Values from 0 to 1 over an axis.
 
     Args:
-        series: What is drawn.
-        ticks: Places on the x axis from 0 to 1, and their words.
-        x_title: What the x axis is.
-        y_title: What the y axis is.
-        about: What a reader who cannot see it is told.
-        floor: A value drawn across, and its words.
+        series: series to draw.
+        ticks: positions on the x axis from 0 to 1, with their labels.
+        x_title: title of the x axis.
+        y_title: title of the y axis.
+        about: text for a screen reader.
+        floor: a value drawn as a horizontal line, with its label.
     """
     width, height = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
 
@@ -119,18 +119,18 @@ def chart(
             _line(_LEFT, y, _WIDTH - _RIGHT, y, Markup('class="floor-line"')),
             _text(_WIDTH - _RIGHT + 5, y + 4, "start", floor[1]),
         ]
-    for one in series:
-        stroke = Markup('stroke="var(--c{})"').format(one.number % COLOURS)
-        spots = [place(dot.x, dot.y) for dot in one.dots]
-        if one.joined and len(spots) > 1:
+    for line in series:
+        stroke = Markup('stroke="var(--c{})"').format(line.number % COLOURS)
+        spots = [place(dot.x, dot.y) for dot in line.dots]
+        if line.joined and len(spots) > 1:
             points = " ".join(f"{x:.1f},{y:.1f}" for x, y in spots)
             parts.append(Markup('<polyline points="{}" fill="none" stroke-width="2" {}/>').format(points, stroke))
-        for dot, (x, y) in zip(one.dots, spots, strict=True):
+        for dot, (x, y) in zip(line.dots, spots, strict=True):
             bar = Markup()
             if dot.low is not None and dot.high is not None:
                 low, high = (place(0, min(1.0, max(0.0, end)))[1] for end in (dot.low, dot.high))
                 bar = _line(x, low, x, high, Markup('stroke-width="1.5" {}').format(stroke))
-            parts.append(Markup("<g><title>{}</title>{}{}</g>").format(dot.title, bar, mark(one.number, x, y)))
+            parts.append(Markup("<g><title>{}</title>{}{}</g>").format(dot.title, bar, mark(line.number, x, y)))
     return _figure(_WIDTH, _HEIGHT, about, parts)
 
 
@@ -138,9 +138,9 @@ def reliability_chart(bins: Sequence[Bin], number: int, about: str) -> Markup:
     """A reliability diagram: accuracy against confidence, beside the diagonal of a calibrated classifier.
 
     Args:
-        bins: From `rbft.evaluation.calibration.reliability`.
-        number: Of the colour.
-        about: What a reader who cannot see it is told.
+        bins: bins of `rbft.evaluation.calibration.reliability`.
+        number: number of the colour.
+        about: text for a screen reader.
     """
     side, left, top = 230.0, 56.0, 10.0
     parts = []
@@ -151,15 +151,15 @@ def reliability_chart(bins: Sequence[Bin], number: int, about: str) -> Markup:
             _text(left - 6, y + 4, "end", f"{20 * fifth}%"),
             _text(x, top + side + 17, "middle", f"{20 * fifth}%"),
         ]
-    most = max(1, max((one.count for one in bins), default=1))
-    for one in bins:
-        if one.confidence is None or one.accuracy is None:
+    most = max(1, max((entry.count for entry in bins), default=1))
+    for entry in bins:
+        if entry.confidence is None or entry.accuracy is None:
             continue
-        x, width = left + side * one.low, side * (one.high - one.low)
-        tall = side * one.accuracy
-        words = f"{one.count} answers, {one.confidence:.1%} sure, {one.accuracy:.1%} right"
+        x, width = left + side * entry.low, side * (entry.high - entry.low)
+        tall = side * entry.accuracy
+        words = f"{entry.count} answers, {entry.confidence:.1%} sure, {entry.accuracy:.1%} right"
         # narrow where few answers are
-        share = 0.25 + 0.65 * one.count / most
+        share = 0.25 + 0.65 * entry.count / most
         parts.append(
             Markup(
                 '<rect x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}" fill="var(--c{})"><title>{}</title></rect>'

@@ -1,4 +1,4 @@
-"""The runs that a report is about: found in folders, and what tells them apart."""
+"""The runs that a report is about: found in folders, with the settings in which they differ."""
 
 from __future__ import annotations
 
@@ -54,10 +54,10 @@ class Entry:
     """One run of a report.
 
     Args:
-        run: Its folder; it may be empty yet.
-        point: What tells it from the others, its seed and draw included.
-        where: The folder that paths in its configuration are relative to.
-        chosen: Settings that its validation videos chose, and that are not in the point.
+        run: run folder; it may still be empty.
+        point: settings that distinguish the run from the others, seed and draw included.
+        where: folder that paths in its configuration are relative to.
+        chosen: settings that its validation videos chose; they are not in the point.
     """
 
     run: RunFolder
@@ -71,7 +71,7 @@ class Entry:
         return self.run.accuracy is not None
 
     def member(self) -> Member:
-        """As it is compared with others."""
+        """The run as `rbft.evaluation.comparison` takes it."""
         if not self.finished:
             return Member(self.point, None, self.run.predictions)
         run = self.run
@@ -83,7 +83,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class _Found:
-    """A run before it is known what tells it from others: one that a sweep plans has settings before it has a file."""
+    """A run before its distinguishing settings are known. A planned run of a sweep has settings before it has files."""
 
     run: RunFolder
     where: Path
@@ -109,7 +109,7 @@ def collect(folders: Sequence[str]) -> list[Entry]:
         ConfigError: A folder does not exist or holds no run.
         DataError: Two folders hold the same run.
     """
-    found: dict[Path, _Found] = {}
+    by_folder: dict[Path, _Found] = {}
     for name in folders:
         folder = Path(name)
         if not folder.is_dir():
@@ -120,32 +120,32 @@ def collect(folders: Sequence[str]) -> list[Entry]:
                 f"{name}: no run in it or below it: nothing that holds an experiment.yaml. Run "
                 "`rbft fit` first, or name the run root."
             )
-        for one in new:
-            found.setdefault(one.run.path.resolve(), one)
-    runs = list(found.values())
-    several = len({one.experiment for one in runs}) > 1
+        for run in new:
+            by_folder.setdefault(run.run.path.resolve(), run)
+    runs = list(by_folder.values())
+    several = len({run.experiment for run in runs}) > 1
     points = []
-    for one in runs:
-        others = [other for other in runs if (other.experiment, other.method) == (one.experiment, one.method)]
-        point: Point = {"experiment": one.experiment} if several else {}
-        point |= {"method": one.method, "data.shots": one.setting("data.shots")}
-        point |= {key: one.setting(key) for key in _differing(others)}
-        points.append(point | {key: one.setting(key) for key in REPLICATES})
+    for run in runs:
+        others = [other for other in runs if (other.experiment, other.method) == (run.experiment, run.method)]
+        point: Point = {"experiment": run.experiment} if several else {}
+        point |= {"method": run.method, "data.shots": run.setting("data.shots")}
+        point |= {key: run.setting(key) for key in _differing(others)}
+        points.append(point | {key: run.setting(key) for key in REPLICATES})
     seen: dict[str, _Found] = {}
-    for one, point in zip(runs, points, strict=True):
-        if (other := seen.setdefault(key_of(point), one)) is not one:
+    for run, point in zip(runs, points, strict=True):
+        if (other := seen.setdefault(key_of(point), run)) is not run:
             raise DataError(
-                f"{other.run.path} and {one.run.path} hold the same run: method, settings, seed and draw "
-                "are equal, and counted twice it would look surer. Leave one of them out."
+                f"{other.run.path} and {run.run.path} hold the same run: method, settings, seed and draw "
+                "are equal, and counted twice it would make the interval too narrow. Leave one of them out."
             )
-    return [Entry(one.run, point, one.where) for one, point in zip(runs, points, strict=True)]
+    return [Entry(run.run, point, run.where) for run, point in zip(runs, points, strict=True)]
 
 
 def choose_entries(entries: Sequence[Entry], keys: Sequence[str]) -> list[Entry]:
-    """Of runs that differ in `keys` alone, the one that its validation videos choose; all where there are no keys.
+    """From runs that differ in `keys` alone, the one that validation videos choose; all runs where there are no keys.
 
     Raises:
-        ConfigError: A key tells no runs apart.
+        ConfigError: No runs of a method differ in a key.
         DataError: A run cannot be chosen by validation videos.
     """
     swept = {key for entry in entries for key in entry.point}
@@ -158,14 +158,14 @@ def choose_entries(entries: Sequence[Entry], keys: Sequence[str]) -> list[Entry]
 
 
 def planned_choice(folders: Sequence[str], entries: Sequence[Entry]) -> list[str]:
-    """What the sweeps among the folders choose on validation videos, as far as it tells runs apart."""
+    """Settings that the sweeps among the folders choose on validation videos, as far as runs differ in them."""
     plans = [read_json(path) for name in folders if (path := Path(name) / "plan.json").is_file()]
     keys = dict.fromkeys(str(key) for plan in plans for key in plan.get("choose", ()))
     return [key for key in keys if any(key in entry.point for entry in entries)]
 
 
 def choose_baseline(entries: Sequence[Entry], wanted: str | None) -> Point | None:
-    """What groups are compared with: the method asked for, else `sft` where there is such a run, else nothing.
+    """The baseline: the method asked for, else `sft` where there is such a run, else none.
 
     Raises:
         ConfigError: No run is of that method.
@@ -187,7 +187,7 @@ def _of_sweep(folder: Path) -> list[_Found]:
     """The runs that a sweep plans, those without a folder too as long as one has one.
 
     Raises:
-        DataError: Its plan.json is not one.
+        DataError: plan.json is not the plan of a sweep.
     """
     path = folder / "plan.json"
     plan = read_json(path)
@@ -201,7 +201,7 @@ def _of_sweep(folder: Path) -> list[_Found]:
         return []
 
     def nearest_begun(path: Path) -> RunFolder:
-        """The run itself, or one of its method that shares most of its settings and stands for the rest of them."""
+        """The run itself, or the begun run of its method with most settings in common; the others are taken from it."""
 
         def alike(other: Path) -> tuple[bool, int]:
             same = [planned[other].get(key) == value for key, value in planned[path].items()]
@@ -218,18 +218,18 @@ def _differing(runs: Sequence[_Found]) -> list[str]:
     A key that has the seed's or the draw's own value in every run (`seed: ${seed_everything}`) is one of them.
     """
 
-    def equal(one: _Found, key: str, own: str) -> bool:
-        # where no run of that seed has begun, the one that stands for it tells by its own
-        source: _Found | RunFolder = one if key in one.planned else one.like
+    def equal(run: _Found, key: str, own: str) -> bool:
+        # where no run of that seed has begun, the run that stands for it says whether a key follows its seed or draw
+        source: _Found | RunFolder = run if key in run.planned else run.like
         return str(source.setting(key)) == str(source.setting(own))
 
     def follows(key: str) -> bool:
-        return any(all(equal(one, key, own) for one in runs) for own in REPLICATES)
+        return any(all(equal(run, key, replicate) for run in runs) for replicate in REPLICATES)
 
-    keys = {key for one in runs for key in _flat(one.like.config)}
-    keys |= {key for one in runs for key in one.planned}
+    keys = {key for run in runs for key in _flat(run.like.config)}
+    keys |= {key for run in runs for key in run.planned}
     chosen = sorted(key for key in keys if not any(key == same or key.startswith(f"{same}.") for same in _SAME_RESULT))
-    values = {key: {json.dumps(one.setting(key), sort_keys=True, default=str) for one in runs} for key in chosen}
+    values = {key: {json.dumps(run.setting(key), sort_keys=True, default=str) for run in runs} for key in chosen}
     return [key for key in chosen if len(values[key]) > 1 and not follows(key)]
 
 

@@ -10,7 +10,7 @@ from rbft.report.overview import Overview, method_of, shots_of, shots_words
 
 
 def markdown(overview: Overview) -> str:
-    """The table of methods by shots, and what a reader has to be told, as Markdown."""
+    """The table of methods by shots, with the cautions that belong to it, as Markdown."""
     several = any("experiment" in group.point for group in overview.groups)
     heads = [*(["experiment"] if several else []), "method", "shots", "runs", "accuracy", "95% interval"]
     heads += ["chance", "majority"]
@@ -52,8 +52,8 @@ def write_tensorboard(overview: Overview, folder: Path) -> None:
     """Write event files: a curve of accuracy over shots for each method, the table as text, and hyper-parameters.
 
     Args:
-        overview: What to write.
-        folder: Where; each method has a folder of its own in it, as TensorBoard tells curves apart.
+        overview: the figures to write.
+        folder: folder for the event files; each method gets a folder of its own in it, as TensorBoard expects.
     """
     # torch takes seconds to import, and no other form needs it
     from torch.utils.tensorboard import SummaryWriter

@@ -17,13 +17,13 @@ _CLASSES, _FRAMES, _PIXELS = 5, 8, 160 * 160
 
 
 @dataclass(frozen=True)
-class Told:
+class Verdict:
     """What one method says of a video.
 
     Args:
-        name: The method.
-        answer: What its runs say; None where none was tested on it.
-        predicted: The class with the highest mean probability; None where no run could read the video.
+        name: the method's name.
+        answer: predictions of the method's runs together; None where no run was tested on the video.
+        predicted: class with the highest mean probability; None where no run could read the video.
     """
 
     name: str
@@ -36,19 +36,19 @@ class Card:
     """A video of the gallery.
 
     Args:
-        id: Its id.
-        video: Its path under the data root.
-        label: Its class.
-        told: What each method says of it.
-        classes: The classes that are shown, with each method's mean probability; None where there is none.
-        frames: A data: address of its frames side by side; None where they cannot be shown.
-        missing: Why they cannot be shown.
+        id: id of the video.
+        video: path under the data root.
+        label: true class.
+        verdicts: what each method says of the video.
+        classes: shown classes, each with the mean probability of every method; None where there is none.
+        frames: `data:` URL of the frames side by side; None where they cannot be shown.
+        missing: why the frames cannot be shown; empty where they are.
     """
 
     id: str
     video: str
     label: str
-    told: tuple[Told, ...]
+    verdicts: tuple[Verdict, ...]
     classes: tuple[tuple[str, tuple[float | None, ...]], ...]
     frames: str | None
     missing: str
@@ -56,32 +56,36 @@ class Card:
     @property
     def wrong(self) -> list[int]:
         """Numbers of the methods that are wrong."""
-        return [number for number, one in enumerate(self.told) if one.answer is not None and one.answer.wrong]
+        return [
+            number
+            for number, verdict in enumerate(self.verdicts)
+            if verdict.answer is not None and verdict.answer.wrong
+        ]
 
     @property
     def disagree(self) -> bool:
         """Whether methods predict different classes."""
-        return len({one.predicted for one in self.told if one.answer is not None}) > 1
+        return len({verdict.predicted for verdict in self.verdicts if verdict.answer is not None}) > 1
 
 
 def gallery(digests: Sequence[Digest], names: Sequence[str], count: int) -> tuple[list[Card], int]:
-    """Choose videos and lay out what is said of them: errors first, then those that methods disagree about.
+    """Choose test videos and collect what each method says: errors first, then videos that methods disagree about.
 
     Args:
-        digests: Groups that were tested on the same videos, one a method.
-        names: Of the methods.
-        count: Most videos.
+        digests: groups that were tested on the same videos, one a method.
+        names: names of the methods.
+        count: most videos to show.
 
     Returns:
         The cards, and how many test videos there are.
     """
     truth: dict[str, tuple[str, str]] = {}
-    for one in digests:
-        truth |= one.truth
+    for group in digests:
+        truth |= group.truth
     cards = []
     for key, (video, label) in truth.items():
-        told = tuple(_told(name, one, key) for name, one in zip(names, digests, strict=True))
-        cards.append(Card(key, video, label, told, (), None, ""))
+        verdicts = tuple(_verdict(name, group, key) for name, group in zip(names, digests, strict=True))
+        cards.append(Card(key, video, label, verdicts, (), None, ""))
     ranked = sorted(cards, key=lambda card: (-len(card.wrong), not card.disagree, card.label, card.id))
     # where methods differ there is most to see of them: half of the places, if there are so many
     differing = [card for card in ranked if card.disagree][: max(1, count // 2)]
@@ -91,27 +95,28 @@ def gallery(digests: Sequence[Digest], names: Sequence[str], count: int) -> tupl
     return [_laid_out(card, digests) for card in shown], len(cards)
 
 
-def _told(name: str, digest: Digest, key: str) -> Told:
+def _verdict(name: str, digest: Digest, key: str) -> Verdict:
     answer = digest.answers.get(key)
     if answer is None or answer.chances is None:
-        return Told(name, answer, None)
-    return Told(name, answer, digest.labels[int(answer.chances.argmax())])
+        return Verdict(name, answer, None)
+    return Verdict(name, answer, digest.labels[int(answer.chances.argmax())])
 
 
 def _laid_out(card: Card, digests: Sequence[Digest]) -> Card:
     """The card with its classes and its frames."""
     labels = digests[0].labels
     chances = [
-        None if one.answer is None or one.answer.chances is None else one.answer.chances.tolist() for one in card.told
+        None if verdict.answer is None or verdict.answer.chances is None else verdict.answer.chances.tolist()
+        for verdict in card.verdicts
     ]
     best = {
         name: max((row[place] for row in chances if row is not None), default=0.0) for place, name in enumerate(labels)
     }
     top = sorted(labels, key=lambda name: (name != card.label, -best[name]))[:_CLASSES]
     classes = tuple((name, tuple(None if row is None else row[labels.index(name)] for row in chances)) for name in top)
-    entry = next(one.entries[0] for one in digests if card.id in one.truth)
+    entry = next(group.entries[0] for group in digests if card.id in group.truth)
     frames, missing = _frames(entry, card.video)
-    return Card(card.id, card.video, card.label, card.told, classes, frames, missing)
+    return Card(card.id, card.video, card.label, card.verdicts, classes, frames, missing)
 
 
 def _frames(entry: Entry, video: str) -> tuple[str | None, str]:

@@ -31,10 +31,10 @@ class Answer:
 
     Args:
         chances: (C,) mean probability of each class over the runs that could read it; None where none could.
-        right: Runs that are right.
-        runs: Runs that were tested on it.
-        before: The first run's rationale in its earlier test, before stage 1; None where it wrote none.
-        after: The first run's rationale in its last test; None where it wrote none.
+        right: number of runs that are right.
+        runs: number of runs that were tested on the video.
+        before: rationale of the first run in its earlier test, before stage 1; None where it wrote none.
+        after: rationale of the first run in its last test; None where it wrote none.
     """
 
     chances: NDArray[np.float64] | None
@@ -54,14 +54,14 @@ class Digest:
     """A group of runs with what their predictions add up to.
 
     Args:
-        group: The group.
-        entries: Its finished runs.
-        labels: The classes.
+        group: the group.
+        entries: finished runs of the group.
+        labels: the classes.
         confusion: (C, C) counts of all runs together.
         bins: Reliability of all runs together.
-        recalls: Of each class the right and all test videos of all runs together.
-        truth: Path and class of each test video, by its id.
-        answers: What is said of each test video.
+        recalls: right and all test videos of each class, all runs together.
+        truth: path and class of each test video, by id.
+        answers: predictions for each test video, by id.
     """
 
     group: Group
@@ -74,15 +74,15 @@ class Digest:
     answers: Mapping[str, Answer]
 
     def mean(self, key: str) -> float | None:
-        """Mean of a figure over the runs; None unless all have it."""
+        """Mean of a metric over the runs; None unless all have it."""
         return mean_of([entry.run.metrics.get(key) for entry in self.entries])
 
     @cached_property
     def rationales(self) -> dict[str, float | None]:
-        """Means over the runs of what is known of their last write stage's rationales; empty where none writes."""
-        found = [figures for entry in self.entries if (figures := _rationale_figures(entry.run))]
-        keys = list(dict.fromkeys(key for figures in found for key in figures))
-        return {key: mean_of([figures.get(key) for figures in found]) for key in keys}
+        """Means over the runs of the figures of their last write stage's rationales; empty where no run writes."""
+        per_run = [figures for entry in self.entries if (figures := _rationale_figures(entry.run))]
+        keys = list(dict.fromkeys(key for figures in per_run for key in figures))
+        return {key: mean_of([figures.get(key) for figures in per_run]) for key in keys}
 
     @property
     def stages(self) -> list[str]:
@@ -91,14 +91,17 @@ class Digest:
 
     def stage_mean(self, stage: str, key: str | None = None) -> float | None:
         """Mean over the runs of a stage's seconds, or of a figure in its summary; None unless all have it."""
-        found = [entry.run.stages.get(stage) for entry in self.entries]
+        records = [entry.run.stages.get(stage) for entry in self.entries]
         return mean_of(
-            [None if one is None else one[1].seconds if key is None else one[1].summary.get(key) for one in found]
+            [
+                None if record is None else record[1].seconds if key is None else record[1].summary.get(key)
+                for record in records
+            ]
         )
 
 
 def mean_of(values: Sequence[Any]) -> float | None:
-    """The mean; None where a value is missing or no number, so that a part never passes for the whole."""
+    """The mean; None where a value is missing or not a number, so that a part never passes for the whole."""
     if not values or any(isinstance(value, bool) or not isinstance(value, (int, float)) for value in values):
         return None
     return fmean(values)
@@ -163,12 +166,12 @@ def read_checked(path: Path, labels: Sequence[str]) -> list[Prediction]:
     """Predictions that fit a list of classes.
 
     Raises:
-        DataError: One does not; names it.
+        DataError: A prediction does not fit; names it.
     """
     if not path.is_file():
-        raise DataError(f"{path} is missing, though the run is finished; run `rbft fit` again, which makes it anew.")
-    found = read_predictions(path)
-    for prediction in found:
+        raise DataError(f"{path} is missing, though the run is finished; run `rbft fit` again, which writes it again.")
+    predictions = read_predictions(path)
+    for prediction in predictions:
         known = prediction.label in labels and prediction.predicted in (None, *labels)
         sizes = {len(prediction.probabilities)} | ({len(prediction.calibrated)} if prediction.calibrated else set())
         if not known or (prediction.predicted is not None and sizes != {len(labels)}):
@@ -179,7 +182,7 @@ def read_checked(path: Path, labels: Sequence[str]) -> list[Prediction]:
         values = (*prediction.probabilities, *prediction.calibrated)
         if not all(isinstance(value, (int, float)) and 0 <= value <= 1 for value in values):
             raise DataError(f"{path}: the probabilities for {prediction.id!r} are not all numbers from 0 to 1.")
-    return found
+    return predictions
 
 
 def _joined(parts: Sequence[Bin]) -> Bin:
@@ -202,26 +205,26 @@ def _earlier_rationales(run: RunFolder, labels: Sequence[str]) -> dict[str, str]
 
 
 def _rationale_figures(run: RunFolder) -> dict[str, float]:
-    """Of the rationales of the run's last write stage: shares kept and agreeing, and mean scores of its checks."""
+    """Figures of the run's last write stage: shares of rationales kept and agreeing, and mean scores of the checks."""
     written = [folder / RATIONALES for folder, _ in run.stages_of("write")]
     if not written or not written[-1].is_file():
         return {}
-    found = read_rationales(written[-1])
-    if not found:
+    rationales = read_rationales(written[-1])
+    if not rationales:
         return {}
     figures = {
-        "agreement": fmean(rationale.stated == rationale.label for rationale in found),
-        "kept": fmean(rationale.kept for rationale in found),
+        "agreement": fmean(rationale.stated == rationale.label for rationale in rationales),
+        "kept": fmean(rationale.kept for rationale in rationales),
     }
-    for check in dict.fromkeys(name for rationale in found for name in rationale.scores):
-        scores = [rationale.scores[check] for rationale in found if check in rationale.scores]
+    for check in dict.fromkeys(name for rationale in rationales for name in rationale.scores):
+        scores = [rationale.scores[check] for rationale in rationales if check in rationale.scores]
         if (mean := mean_of(scores)) is not None:
             figures[check] = mean
     return figures
 
 
 def answering_cost(run: RunFolder) -> dict[str, Any]:
-    """What the run's last test recorded of the tokens it wrote; empty where it answers directly."""
+    """The record of tokens that the run's last test wrote; empty where it answers directly."""
     tests = run.stages_of(*TEST_KINDS)
     path = tests[-1][0] / ANSWERING if tests else None
     content = read_json(path) if path is not None and path.is_file() else {}

@@ -12,13 +12,13 @@ from rbft.evaluation.comparison import Group, Point, interval_words, point_words
 
 
 def print_groups(groups: Sequence[Group], baseline: Point | None, name: str, console: Console) -> None:
-    """Print one line a method, and what the differences can and cannot show.
+    """Print a row for each method, and notes on what the differences can and cannot show.
 
     Args:
-        groups: What is to be printed.
-        baseline: What they are compared with.
-        name: Of a group that shares no setting.
-        console: Where.
+        groups: groups to print.
+        baseline: what they are compared with; None for nothing.
+        name: name of a group whose runs share no setting.
+        console: console to print on.
     """
     table = Table(box=None, pad_edge=False)
     table.add_column("accuracy", no_wrap=True)
@@ -50,7 +50,7 @@ def print_groups(groups: Sequence[Group], baseline: Point | None, name: str, con
     if any(group.comparison is not None for group in groups):
         console.print(
             "over seeds and draws; differences in points, paired; intervals: Student's t; p: sign-flip permutations,\n"
-            "corrected by Holm; detectable: what so many pairs of this spread show 4 times in 5"
+            "corrected by Holm; detectable: the difference that so many pairs of this spread show 4 times in 5"
         )
     for group in groups:
         if group.chosen:

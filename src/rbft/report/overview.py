@@ -1,4 +1,4 @@
-"""Many runs in one view: methods by shots, what differs from the baseline and how surely, and videos to look at."""
+"""Many runs in one view: methods by shots, differences from the baseline with their intervals, and example videos."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class Overview:
     """Everything a report shows, in plain values; the same for the page, the Markdown table and TensorBoard.
 
     Args:
-        groups: All groups, by method and shots.
-        digests: What their runs add up to, in the same order; None where none is finished.
-        baseline: What groups are compared with; None for nothing.
-        runs: How many runs there should be.
-        finished: How many are.
-        cards: The gallery, by experiment.
-        videos: Test videos of each experiment that the gallery was chosen from.
+        groups: all groups, by method and shots.
+        digests: added-up results of each group, in the same order; None where no run is finished.
+        baseline: what groups are compared with; None for nothing.
+        runs: number of runs that there should be.
+        finished: number of runs that are finished.
+        cards: the gallery, by experiment.
+        videos: number of test videos of each experiment that the gallery was chosen from.
     """
 
     groups: tuple[Group, ...]
@@ -39,7 +39,7 @@ class Overview:
 
     @property
     def cautions(self) -> list[tuple[str, str]]:
-        """Which comparison, and what a reader of it has to be told."""
+        """Pairs: a group, and a caution that a reader of its comparison needs."""
         return [
             (group_words(group.point), caution)
             for group in self.groups
@@ -49,17 +49,17 @@ class Overview:
 
     @property
     def choices(self) -> list[tuple[str, str]]:
-        """Of which group validation videos chose, and what."""
+        """Pairs: a group for which validation videos chose, and the settings that they chose."""
         return [(group_words(group.point), group.chosen_words) for group in self.groups if group.chosen]
 
     @property
     def methods(self) -> list[str]:
-        """Names of the methods, settings that tell them apart included."""
+        """Names of the methods, with the settings in which they differ."""
         return list(dict.fromkeys(method_of(group.point) for group in self.groups))
 
 
 def method_of(point: Point) -> str:
-    """A group's method with what else tells it apart, but for experiment and shots."""
+    """A group's method with its other distinguishing settings, but for experiment and shots."""
     return point_words({key: value for key, value in point.items() if key not in _NOT_SHOTS})
 
 
@@ -86,10 +86,10 @@ def make_overview(entries: Sequence[Entry], baseline: Point | None, clips: int, 
     """Read and compare the runs.
 
     Args:
-        entries: The runs.
-        baseline: What groups are compared with.
-        clips: Most videos in the gallery of each experiment.
-        choose: Settings of which validation videos choose; the runs that are not chosen are only counted.
+        entries: the runs.
+        baseline: what groups are compared with.
+        clips: most videos in the gallery of each experiment.
+        choose: settings that validation videos choose; runs that are not chosen are only counted.
 
     Raises:
         ConfigError: No runs differ in such a setting.
@@ -100,8 +100,8 @@ def make_overview(entries: Sequence[Entry], baseline: Point | None, clips: int, 
     groups = compare([entry.member() for entry in entries], baseline, REPLICATES)
     known = {name: place for place, name in enumerate(METHODS)}
     # the built-in methods from the simplest on, then the file's own in the order they were found
-    found = dict.fromkeys(str(group.point["method"]) for group in groups)
-    order = {name: known.get(name, len(known) + place) for place, name in enumerate(found)}
+    methods = dict.fromkeys(str(group.point["method"]) for group in groups)
+    order = {name: known.get(name, len(known) + place) for place, name in enumerate(methods)}
     groups.sort(
         key=lambda group: (
             str(group.point.get("experiment")),
@@ -117,8 +117,8 @@ def make_overview(entries: Sequence[Entry], baseline: Point | None, clips: int, 
     cards: dict[str, list[Card]] = {}
     videos: dict[str, int] = {}
     for experiment in dict.fromkeys(entry.run.experiment for entry in entries if entry.finished) if clips else ():
-        chosen = _most_shots([one for one in digests if one and one.entries[0].run.experiment == experiment])
-        names = [method_of(one.group.point) for one in chosen]
+        chosen = _most_shots([data for data in digests if data and data.entries[0].run.experiment == experiment])
+        names = [method_of(data.group.point) for data in chosen]
         cards[experiment], videos[experiment] = gallery(chosen, names, clips)
     return Overview(tuple(groups), tuple(digests), baseline, runs, finished, cards, videos)
 
@@ -126,10 +126,10 @@ def make_overview(entries: Sequence[Entry], baseline: Point | None, clips: int, 
 def _most_shots(digests: Sequence[Digest]) -> list[Digest]:
     """Of each method the group with the most shots, as far as they have the classes of the first."""
     best: dict[str, Digest] = {}
-    for one in digests:
-        name = method_of(one.group.point)
-        if one.labels == digests[0].labels and (
-            name not in best or shots_of(one.group.point) >= shots_of(best[name].group.point)
+    for data in digests:
+        name = method_of(data.group.point)
+        if data.labels == digests[0].labels and (
+            name not in best or shots_of(data.group.point) >= shots_of(best[name].group.point)
         ):
-            best[name] = one
+            best[name] = data
     return list(best.values())

@@ -30,8 +30,8 @@ def write_overview(overview: Overview, title: str) -> str:
     """The page.
 
     Args:
-        overview: What it shows.
-        title: Its heading.
+        overview: the figures to show.
+        title: heading of the page.
     """
     script = files("rbft.report").joinpath("overview.js").read_text(encoding="utf-8")
     # the only script that the page's policy lets run; how a browser reads the element's text
@@ -39,10 +39,12 @@ def write_overview(overview: Overview, title: str) -> str:
     number = {name: place for place, name in enumerate(overview.methods)}
     several = len(overview.cards) > 1 or any("experiment" in group.point for group in overview.groups)
     # of five classes or fewer every answer is among the five likeliest
-    told = [one for one in overview.digests if one is not None]
-    figures = {key: name for key, name in _FIGURES.items() if key != _TOP5 or any(len(one.labels) > 5 for one in told)}
+    finished = [data for data in overview.digests if data is not None]
+    figures = {
+        key: name for key, name in _FIGURES.items() if key != _TOP5 or any(len(data.labels) > 5 for data in finished)
+    }
     rows = [_row(group, several) for group in overview.groups]
-    panels = [_panel(one, number[method_of(one.group.point)]) for one in overview.digests if one is not None]
+    panels = [_panel(data, number[method_of(data.group.point)]) for data in overview.digests if data is not None]
     return render(
         "overview.html.j2",
         title=title,
@@ -55,8 +57,8 @@ def write_overview(overview: Overview, title: str) -> str:
         curves=_curves(overview, number),
         figures=list(figures.values()),
         means=[
-            (row, [None if one is None else one.mean(key) for key in figures])
-            for row, one in zip(rows, overview.digests, strict=True)
+            (row, [None if data is None else data.mean(key) for key in figures])
+            for row, data in zip(rows, overview.digests, strict=True)
         ],
         panels=panels,
         changes=_changes(overview),
@@ -95,7 +97,7 @@ def _row(group: Group, several: bool) -> dict[str, Any]:
 
 def _curves(overview: Overview, number: Mapping[str, int]) -> list[dict[str, Any]]:
     """Accuracy over shots for each experiment that has more than one number of shots."""
-    found = []
+    curves = []
     experiments = dict.fromkeys(str(group.point.get("experiment") or "") for group in overview.groups)
     for experiment in experiments:
         groups = [group for group in overview.groups if str(group.point.get("experiment") or "") == experiment]
@@ -113,59 +115,61 @@ def _curves(overview: Overview, number: Mapping[str, int]) -> list[dict[str, Any
                 dot = Dot(place[shots_of(group.point)], accuracy.mean, accuracy.low, accuracy.high, words)
                 series.setdefault(method_of(group.point), []).append(dot)
         drawn = [Series(number[name], tuple(sorted(dots, key=lambda dot: dot.x))) for name, dots in series.items()]
-        chances = {one.mean("chance/accuracy") for one in overview.digests if one is not None and one.group in groups}
+        chances = {
+            data.mean("chance/accuracy") for data in overview.digests if data is not None and data.group in groups
+        }
         chance = chances.pop() if len(chances) == 1 else None
         about = f"Accuracy over labelled videos a class for {', '.join(series)}; the table above has the figures"
         floor = None if chance is None else (chance, "chance")
         svg = chart(drawn, ticks, "labelled videos a class", "accuracy", about, floor)
         legend = [(legend_mark(number[name]), name) for name in series]
-        found.append({"name": experiment, "svg": svg, "legend": legend})
-    return found
+        curves.append({"name": experiment, "svg": svg, "legend": legend})
+    return curves
 
 
-def _panel(one: Digest, number: int) -> dict[str, Any]:
+def _panel(data: Digest, number: int) -> dict[str, Any]:
     """Confusions and calibration of a group."""
-    name = group_words(one.group.point)
-    totals = one.confusion.sum(1)
+    name = group_words(data.group.point)
+    totals = data.confusion.sum(1)
     cells = None
-    if len(one.labels) <= _CONFUSION_SHOWN:
+    if len(data.labels) <= _CONFUSION_SHOWN:
         cells = [
             [(int(count), count / total if total else 0.0) for count in row]
-            for row, total in zip(one.confusion, totals, strict=True)
+            for row, total in zip(data.confusion, totals, strict=True)
         ]
     pairs = [
-        (int(one.confusion[row, column]), one.labels[row], one.labels[column])
-        for row in range(len(one.labels))
-        for column in range(len(one.labels))
-        if row != column and one.confusion[row, column]
+        (int(data.confusion[row, column]), data.labels[row], data.labels[column])
+        for row in range(len(data.labels))
+        for column in range(len(data.labels))
+        if row != column and data.confusion[row, column]
     ]
     about = f"Reliability diagram of {name}: accuracy of the answers by how sure they are"
     return {
         "name": name,
-        "runs": len(one.entries),
-        "labels": one.labels,
+        "runs": len(data.entries),
+        "labels": data.labels,
         "cells": cells,
         "pairs": sorted(pairs, key=lambda pair: (-pair[0], pair[1:]))[:_PAIRS_SHOWN],
-        "ece": one.mean("test/ece"),
-        "calibrated": one.mean("test/ece_calibrated"),
-        "reliability": reliability_chart(one.bins, number, about),
+        "ece": data.mean("test/ece"),
+        "calibrated": data.mean("test/ece_calibrated"),
+        "reliability": reliability_chart(data.bins, number, about),
     }
 
 
 def _changes(overview: Overview) -> list[dict[str, Any]]:
     """Recall of each class beside the baseline's, by experiment: columns are groups, rows classes."""
-    known = {key_of(group.point): one for group, one in zip(overview.groups, overview.digests, strict=True)}
+    known = {key_of(group.point): data for group, data in zip(overview.groups, overview.digests, strict=True)}
     tables: dict[tuple[str, ...], dict[str, Any]] = {}
-    for group, one in zip(overview.groups, overview.digests, strict=True):
+    for group, data in zip(overview.groups, overview.digests, strict=True):
         other = baseline_point(group.point, overview.baseline, list(known))
-        theirs = None if other is None else known[key_of(other)]
-        if one is None or theirs is None or theirs.labels != one.labels:
+        base_data = None if other is None else known[key_of(other)]
+        if data is None or base_data is None or base_data.labels != data.labels:
             continue
-        table = tables.setdefault(one.labels, {"columns": [], "rows": {name: [] for name in one.labels}})
+        table = tables.setdefault(data.labels, {"columns": [], "rows": {name: [] for name in data.labels}})
         table["columns"].append(group_words(group.point))
-        for name in one.labels:
-            mine, base = _share(one.recalls[name]), _share(theirs.recalls[name])
-            table["rows"][name].append(None if mine is None or base is None else (mine - base, mine, base))
+        for name in data.labels:
+            recall, base = _share(data.recalls[name]), _share(base_data.recalls[name])
+            table["rows"][name].append(None if recall is None or base is None else (recall - base, recall, base))
     return list(tables.values())
 
 
@@ -175,56 +179,56 @@ def _share(count: tuple[int, int]) -> float | None:
 
 def _rationales(overview: Overview, number: Mapping[str, int]) -> dict[str, Any] | None:
     """Quality of the written rationales beside the accuracy that came of them; None where no run writes any."""
-    writers = [one for one in overview.digests if one is not None and one.rationales]
+    writers = [data for data in overview.digests if data is not None and data.rationales]
     if not writers:
         return None
-    keys = list(dict.fromkeys(key for one in writers for key in one.rationales))
+    keys = list(dict.fromkeys(key for data in writers for key in data.rationales))
     rows = [
         (
-            group_words(one.group.point),
-            [one.rationales.get(key) for key in keys],
-            None if one.group.accuracy is None else one.group.accuracy.mean,
+            group_words(data.group.point),
+            [data.rationales.get(key) for key in keys],
+            None if data.group.accuracy is None else data.group.accuracy.mean,
         )
-        for one in writers
+        for data in writers
     ]
     series = []
-    for one in writers:
-        agreement, accuracy = one.rationales.get("agreement"), one.group.accuracy
+    for data in writers:
+        agreement, accuracy = data.rationales.get("agreement"), data.group.accuracy
         if agreement is not None and accuracy is not None:
-            words = f"{group_words(one.group.point)}: agreement {agreement:.1%}, accuracy {accuracy.mean:.1%}"
+            words = f"{group_words(data.group.point)}: agreement {agreement:.1%}, accuracy {accuracy.mean:.1%}"
             dot = Dot(agreement, accuracy.mean, accuracy.low, accuracy.high, words)
-            series.append(Series(number[method_of(one.group.point)], (dot,), joined=False))
+            series.append(Series(number[method_of(data.group.point)], (dot,), joined=False))
     ticks = [(fifth / 5, f"{20 * fifth}%") for fifth in range(6)]
     about = "Accuracy over the share of rationales that state their video's class; the table above has the figures"
     svg = chart(series, ticks, "rationales that state the right class", "accuracy", about) if len(series) > 1 else None
     names = [key if key in ("agreement", "kept") else key.replace("_", " ") for key in keys]
-    drawn = dict.fromkeys(method_of(one.group.point) for one in writers)
+    drawn = dict.fromkeys(method_of(data.group.point) for data in writers)
     legend = [(legend_mark(number[name]), name) for name in drawn]
     return {"columns": names, "rows": rows, "svg": svg, "legend": legend}
 
 
 def _costs(overview: Overview) -> dict[str, Any]:
     """Seconds of each stage, tokens and memory of each group; None where it was not recorded."""
-    found = [one for one in overview.digests if one is not None]
+    finished = [data for data in overview.digests if data is not None]
     # in the order of the methods with most stages, which the others are parts of
-    longest = sorted(found, key=lambda one: -len(one.stages))
-    stages = list(dict.fromkeys(name for one in longest for name in one.stages))
+    longest = sorted(finished, key=lambda data: -len(data.stages))
+    stages = list(dict.fromkeys(name for data in longest for name in data.stages))
     rows = []
-    for one in found:
-        peaks = [one.stage_mean(name, "gpu_memory_bytes") for name in one.stages]
-        trained = [name for name in one.stages if one.stage_mean(name, "steps") is not None]
-        tokens = [one.stage_mean(name, "supervised_tokens") for name in trained]
+    for data in finished:
+        peaks = [data.stage_mean(name, "gpu_memory_bytes") for name in data.stages]
+        trained = [name for name in data.stages if data.stage_mean(name, "steps") is not None]
+        tokens = [data.stage_mean(name, "supervised_tokens") for name in trained]
         known = [value for value in peaks if value is not None]
         rows.append(
             {
-                "name": group_words(one.group.point),
+                "name": group_words(data.group.point),
                 # a stage that a method does not have costs nothing and is not missing
-                "seconds": [(name in one.stages, one.stage_mean(name)) for name in stages],
-                "total": mean_of([entry.run.seconds for entry in one.entries]),
+                "seconds": [(name in data.stages, data.stage_mean(name)) for name in stages],
+                "total": mean_of([entry.run.seconds for entry in data.entries]),
                 "tokens": sum(value or 0 for value in tokens) if trained and None not in tokens else None,
                 "trains": bool(trained),
                 "written": mean_of(
-                    [answering_cost(entry.run).get("tokens_written_per_video") for entry in one.entries]
+                    [answering_cost(entry.run).get("tokens_written_per_video") for entry in data.entries]
                 ),
                 "memory": max(known) / 2**30 if known and len(known) == len(peaks) else None,
             }

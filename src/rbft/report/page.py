@@ -46,8 +46,8 @@ def _per_class(predictions: Sequence[Prediction], names: Sequence[str]) -> list[
     ]
 
 
-def _surest_errors(predictions: Sequence[Prediction]) -> list[Prediction]:
-    """Wrong predictions, the most confident first: where the model is surely wrong there is most to see."""
+def _most_confident_errors(predictions: Sequence[Prediction]) -> list[Prediction]:
+    """Wrong predictions, the most confident first: there is most to see where the model is sure and wrong."""
     wrong = [prediction for prediction in predictions if prediction.predicted not in (None, prediction.label)]
     return sorted(wrong, key=lambda prediction: -max(prediction.probabilities))[:_ERRORS_SHOWN]
 
@@ -66,15 +66,15 @@ def write_page(
     """Write the page of a run.
 
     Args:
-        path: Of the HTML file.
-        experiment: What was run.
-        data: Where its videos are.
-        metrics: Of its last test, with those of earlier tests of the same run.
+        path: HTML file to write.
+        experiment: experiment that was run.
+        data: data module of that experiment; it reads the frames.
+        metrics: figures of the last test, with those of earlier tests of the same run.
         predictions: One per test video.
-        rationales: What the write stage wrote; may be empty.
-        calibration: What is known of the probabilities' calibration, as a clause.
-        audit: Of these rationales; None where there are none.
-        cautions: What speaks against using the run.
+        rationales: rationales of the write stage; may be empty.
+        calibration: a sentence on the calibration of the probabilities; may be empty.
+        audit: audit of these rationales; None where there are none.
+        cautions: reasons against using the run, a sentence each.
     """
     names = data.labels.names
     errors = [
@@ -83,7 +83,7 @@ def write_page(
             "frames": _frames(data, prediction.video),
             "top": sorted(zip(prediction.probabilities, names, strict=True), reverse=True)[:3],
         }
-        for prediction in _surest_errors(predictions)
+        for prediction in _most_confident_errors(predictions)
     ]
     figure = confusion_figure(confusion_counts(predictions, names), names, "test videos")
     others = {
