@@ -26,15 +26,15 @@ SPREAD = 1.0
 class Calibration:
     """What temperature scaling made of a classifier's probabilities (Guo et al., arXiv 1706.04599, section 4.2).
 
-    The temperature divides the log-likelihoods before their softmax, so it changes how sure an answer is and never
+    The temperature divides the log-likelihoods before their softmax: it changes the confidence of an answer and never
     which class is the likeliest.
 
     Args:
-        temperature: Above 1 the raw probabilities are too sure; None where there is none.
-        absent: Why there is none; None where there is one.
-        validation_videos: What it was fitted on.
-        nll: Mean negative log-probability of the right class there in nats, before and after.
-        ece: Expected calibration error there, before and after.
+        temperature: the temperature; above 1 the raw probabilities are overconfident. None where there is none.
+        absent: why there is no temperature; None where there is one.
+        validation_videos: number of validation videos it was fitted on.
+        nll: mean negative log-probability of the right class on these videos in nats, before and after.
+        ece: expected calibration error on these videos, before and after.
     """
 
     temperature: float | None = None
@@ -60,8 +60,8 @@ class Calibration:
         """One clause for people."""
         if self.temperature is None:
             return f"probabilities are not calibrated: {self.absent}"
-        found = f"temperature {self.temperature:.3g}, fitted on {self.validation_videos} validation videos"
-        return found + ("" if self.ece is None else f", ECE there {self.ece[0]:.1%} before, {self.ece[1]:.1%} after")
+        text = f"temperature {self.temperature:.3g}, fitted on {self.validation_videos} validation videos"
+        return text + ("" if self.ece is None else f", ECE there {self.ece[0]:.1%} before, {self.ece[1]:.1%} after")
 
     def to_json(self) -> dict[str, Any]:
         """Plain values by name."""
@@ -76,7 +76,7 @@ class Calibration:
         """
         try:
             temperature = content["temperature"]
-            found = cls(
+            calibration = cls(
                 None if temperature is None else float(temperature),
                 content["absent"],
                 int(content["validation_videos"]),
@@ -87,10 +87,10 @@ class Calibration:
             raise DataError(
                 f"{where}: not a calibration ({error}). Make it again: `rbft fit --restart` with the test's --stage."
             ) from error
-        fitting = found.temperature is None or 0 < found.temperature < math.inf
-        if (found.temperature is None) == (found.absent is None) or not fitting:
+        fitting = calibration.temperature is None or 0 < calibration.temperature < math.inf
+        if (calibration.temperature is None) == (calibration.absent is None) or not fitting:
             raise DataError(f"{where}: not a calibration: it needs a finite temperature above 0 or why there is none.")
-        return found
+        return calibration
 
 
 def _pair(values: Sequence[float] | None) -> tuple[float, float] | None:
@@ -107,8 +107,8 @@ def fit_temperature(validation: Sequence[Prediction], names: Sequence[str]) -> C
     and where a handful happens to be wrong it keeps the temperature from going to where all classes are equally likely.
 
     Args:
-        validation: Predictions of videos that were not trained on, answered as the test answers.
-        names: The classes.
+        validation: predictions of videos that were not trained on, answered as the test answers.
+        names: the classes.
 
     Returns:
         The temperature, or why there is none: no validation videos, or all of them right, where the fit would go to
@@ -130,12 +130,12 @@ def fit_temperature(validation: Sequence[Prediction], names: Sequence[str]) -> C
     def loss(log: float) -> float:
         return len(read) * nll(math.exp(log)) + (log / SPREAD) ** 2 / 2
 
-    # the likelihood alone is convex in 1 / temperature; with the prior a grid finds the valley
+    # the likelihood alone is convex in 1 / temperature; with the prior a grid finds the right valley first
     grid = np.linspace(-math.log(HOTTEST), math.log(HOTTEST), 185)
     place = int(np.clip(np.argmin([loss(log) for log in grid]), 1, len(grid) - 2))
     bounds = (grid[place - 1], grid[place + 1])
-    found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-9})
-    raw = Calibration(math.exp(-found.x), None, len(read), (nll(1.0), nll(math.exp(found.x))))
+    fit = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-9})
+    raw = Calibration(math.exp(-fit.x), None, len(read), (nll(1.0), nll(math.exp(fit.x))))
     before, after = (expected_error(reliability(read, names)), expected_error(reliability(raw.apply(read), names)))
     return replace(raw, ece=(before, after))
 
@@ -145,11 +145,11 @@ class Bin:
     """Answers of similar confidence.
 
     Args:
-        low: Confidence above which they are.
-        high: And up to which.
-        count: How many there are.
-        confidence: Their mean probability of the predicted class; None where there are none.
-        accuracy: The share that is right; None where there are none.
+        low: lower bound of their confidence, exclusive.
+        high: upper bound of their confidence, inclusive.
+        count: number of answers.
+        confidence: mean probability of the predicted class; None for an empty bin.
+        accuracy: share of right answers; None for an empty bin.
     """
 
     low: float
@@ -163,25 +163,25 @@ def reliability(predictions: Sequence[Prediction], names: Sequence[str], bins: i
     """Confidence against accuracy, of calibrated probabilities where the predictions have them.
 
     Args:
-        predictions: Videos that cannot be read are left out.
-        names: The classes.
-        bins: Of equal width.
+        predictions: predictions of test videos; videos that could not be read are left out.
+        names: the classes.
+        bins: number of bins, of equal width.
     """
     read = [prediction for prediction in predictions if prediction.predicted is not None]
     chances = np.array([max(p.calibrated or p.probabilities) for p in read])
     right = np.array([names[p.probabilities.index(max(p.probabilities))] == p.label for p in read], dtype=bool)
     number = np.clip(np.ceil(chances * bins).astype(int) - 1, 0, bins - 1)
-    found = []
+    filled = []
     for place in range(bins):
-        mine = number == place
-        count = int(mine.sum())
-        means = (float(chances[mine].mean()), float(right[mine].mean())) if count else (None, None)
-        found.append(Bin(place / bins, (place + 1) / bins, count, *means))
-    return found
+        inside = number == place
+        count = int(inside.sum())
+        means = (float(chances[inside].mean()), float(right[inside].mean())) if count else (None, None)
+        filled.append(Bin(place / bins, (place + 1) / bins, count, *means))
+    return filled
 
 
 def both_reliabilities(predictions: Sequence[Prediction], names: Sequence[str]) -> dict[str, list[Bin]]:
-    """Reliability of the raw probabilities, and of the calibrated ones where there are any, by what they are called."""
+    """Reliability of the raw probabilities, and of the calibrated ones where there are any, by their names."""
     raw = reliability([replace(prediction, calibrated=()) for prediction in predictions], names)
     if not any(prediction.calibrated for prediction in predictions):
         return {"as scored": raw}

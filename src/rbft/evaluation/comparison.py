@@ -1,4 +1,4 @@
-"""Runs grouped by what they share, and each group beside a baseline: what a sweep and a report say of methods."""
+"""Runs grouped by their common settings, each group compared with a baseline; used by sweeps and reports."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ class Member:
     """One run as it is compared.
 
     Args:
-        point: What tells it from the others.
-        accuracy: Of its test; None while it is not finished.
-        predictions: Its predictions.jsonl, which need not be there.
-        validation: The same of its validation videos; None where it is not known.
-        labels: Its classes, in the order of the probabilities; empty where they are not known.
-        chosen: Settings that its validation videos chose, which therefore tell it from no other.
-        chance: Accuracy of guessing; None where it is not known.
-        majority: Accuracy of always answering the class most frequent in training; None where it is not known.
+        point: settings that distinguish it from the other runs.
+        accuracy: test accuracy; None while the run is not finished.
+        predictions: path of its predictions.jsonl, which need not exist.
+        validation: path of the predictions of its validation videos; None where it is not known.
+        labels: its classes, in the order of the probabilities; empty where they are not known.
+        chosen: settings that its validation videos chose, which therefore do not distinguish it.
+        chance: accuracy of guessing; None where it is not known.
+        majority: accuracy of always answering the class most frequent in training; None where it is not known.
     """
 
     point: Point
@@ -56,11 +56,11 @@ class Comparison:
     """A method beside the baseline, over the seeds and draws that both have.
 
     Args:
-        difference: In accuracy, paired.
-        p: Of the permutation test, corrected for all comparisons made together (Holm); None for one pair.
-        detectable: Smallest difference that so many pairs of this spread show 4 times in 5; None for one pair.
-        tests: McNemar's of each pair whose predictions are there.
-        cautions: What a reader has to be told.
+        difference: paired difference in accuracy.
+        p: p-value of the permutation test, corrected for all comparisons made together (Holm); None for one pair.
+        detectable: smallest difference that so many pairs of this spread show 4 times in 5; None for one pair.
+        tests: McNemar's test of each pair whose predictions exist.
+        cautions: what a reader has to know before concluding anything.
     """
 
     difference: PairedDifference
@@ -75,13 +75,13 @@ class Group:
     """Runs that differ in their seed and draw only.
 
     Args:
-        point: What they share of what tells runs apart.
-        accuracy: Of the finished ones; None if none is.
-        runs: How many there should be.
-        comparison: With the baseline; None for the baseline itself, and where no pair is finished.
-        chosen: How many of the runs have which settings by the choice of their validation videos.
-        chance: Mean accuracy of guessing; None where a finished run does not know it.
-        majority: The same of always answering the class most frequent in training.
+        point: distinguishing settings that the runs share.
+        accuracy: mean accuracy of the finished runs; None if no run is finished.
+        runs: number of runs that there should be.
+        comparison: comparison with the baseline; None for the baseline itself, and where no pair is finished.
+        chosen: number of runs for each setting that validation videos chose.
+        chance: mean accuracy of guessing; None where a finished run does not record it.
+        majority: mean accuracy of always answering the class most frequent in training; None likewise.
     """
 
     point: Point
@@ -127,24 +127,24 @@ def compare(members: Sequence[Member], baseline: Mapping[str, Any] | None, repli
     """Group runs and compare each group with the baseline's at the same other settings.
 
     Args:
-        members: The runs.
-        baseline: Keys and values that take the place of a group's own to find what it is compared with; None for none.
-        replicates: Keys that repeat a run.
+        members: the runs.
+        baseline: keys and values that replace a group's own to find what it is compared with; None for none.
+        replicates: keys that repeat a run.
     """
     groups: dict[str, list[Member]] = {}
     for member in members:
         groups.setdefault(key_of(shared(member.point, replicates)), []).append(member)
     compared: dict[str, tuple[PairedDifference, list[float], tuple[McNemar, ...]]] = {}
-    for key, mine in groups.items():
-        if (pairs := _pairs(mine, groups, baseline, replicates)) is not None:
+    for key, group in groups.items():
+        if (pairs := _pairs(group, groups, baseline, replicates)) is not None:
             compared[key] = pairs
     # a single pair cannot be tested, and would only make the others pay for one more test
     tested = {key: pair[0].p_permutation for key, pair in compared.items() if len(pair[1]) > 1}
     corrected = dict(zip(tested, holm(list(tested.values())), strict=True))
-    found = []
-    for key, mine in groups.items():
-        finished = [member for member in mine if member.accuracy is not None]
-        figures = [member.accuracy for member in mine if member.accuracy is not None]
+    compared_groups = []
+    for key, group in groups.items():
+        finished = [member for member in group if member.accuracy is not None]
+        figures = [member.accuracy for member in group if member.accuracy is not None]
         comparison = None
         if key in compared:
             difference, changes, tests = compared[key]
@@ -155,18 +155,18 @@ def compare(members: Sequence[Member], baseline: Mapping[str, Any] | None, repli
                 tests,
                 tuple(cautions(len(changes), tests)),
             )
-        found.append(
+        compared_groups.append(
             Group(
-                shared(mine[0].point, replicates),
+                shared(group[0].point, replicates),
                 mean_interval(figures) if figures else None,
-                len(mine),
+                len(group),
                 comparison,
-                dict(Counter(point_words(member.chosen) for member in mine if member.chosen)),
+                dict(Counter(point_words(member.chosen) for member in group if member.chosen)),
                 _mean([member.chance for member in finished]),
                 _mean([member.majority for member in finished]),
             )
         )
-    return found
+    return compared_groups
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -179,8 +179,8 @@ def baseline_point(point: Point, baseline: Mapping[str, Any] | None, known: Sequ
     """The shared point that a group is compared with; None for the baseline itself and where there is no such group.
 
     Args:
-        point: The group's.
-        baseline: What takes the place of its own values.
+        point: shared point of the group.
+        baseline: keys and values that replace its own.
         known: `key_of` of the shared points of all groups.
     """
     if baseline is None:
@@ -203,19 +203,19 @@ def _pairs(
     def repeats(member: Member) -> str:
         return key_of({key: member.point[key] for key in replicates if key in member.point})
 
-    theirs = {repeats(member): member for member in groups[key_of(other)]}
+    base_runs = {repeats(member): member for member in groups[key_of(other)]}
     pairs = []
     for member in members:
-        pair = theirs.get(repeats(member))
+        pair = base_runs.get(repeats(member))
         if pair is not None and member.accuracy is not None and pair.accuracy is not None:
             pairs.append((member, pair, member.accuracy, pair.accuracy))
     if not pairs:
         return None
-    ours, baselines = [pair[2] for pair in pairs], [pair[3] for pair in pairs]
+    accuracies, baselines = [pair[2] for pair in pairs], [pair[3] for pair in pairs]
     tests = tuple(
-        mcnemar_files(mine.predictions, their.predictions)
-        for mine, their, _, _ in pairs
-        if mine.predictions.is_file() and their.predictions.is_file()
+        mcnemar_files(run.predictions, their.predictions)
+        for run, their, _, _ in pairs
+        if run.predictions.is_file() and their.predictions.is_file()
     )
-    changes = [mine - their for mine, their in zip(ours, baselines, strict=True)]
-    return paired_difference(ours, baselines), changes, tests
+    changes = [accuracy - their for accuracy, their in zip(accuracies, baselines, strict=True)]
+    return paired_difference(accuracies, baselines), changes, tests

@@ -31,9 +31,9 @@ def confusion_figure(counts: NDArray[np.int64], names: Sequence[str], title: str
     """Confusion matrix: rows are true classes, shares of the row as colour, counts as text.
 
     Args:
-        counts: (C, C) videos.
-        names: The classes.
-        title: Above the figure.
+        counts: (C, C) numbers of videos.
+        names: the classes.
+        title: title above the figure.
     """
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     size = min(14.0, max(4.0, 1.6 + 0.42 * len(names)))
@@ -61,8 +61,8 @@ def reliability_figure(sides: Mapping[str, Sequence[Bin]], title: str) -> Figure
     more answers it has.
 
     Args:
-        sides: Bins by what they are of.
-        title: Above the figure.
+        sides: bins by the name of the probabilities they belong to.
+        title: title above the figure.
     """
     figure = Figure(figsize=(3.6 * len(sides), 3.9), dpi=110, layout="constrained", facecolor=_PAPER)
     for axes, (name, bins) in zip(figure.subplots(1, len(sides), squeeze=False)[0], sides.items(), strict=True):
@@ -113,7 +113,7 @@ def frames_png(frames: Tensor) -> bytes:
 
 
 def frames_jpeg(frames: Tensor) -> bytes:
-    """As `frames_png`, in a tenth of the bytes where the video is a photographed one."""
+    """The frames of `frames_png` as a JPEG file: a tenth of the bytes where the video was filmed with a camera."""
     buffer = io.BytesIO()
     _strip(frames).save(buffer, format="jpeg", quality=80)
     return buffer.getvalue()
@@ -134,8 +134,8 @@ def strip_figure(frames: Tensor, title: str, text: str) -> Figure:
 
     Args:
         frames: (T, C, H, W) uint8.
-        title: Above the frames.
-        text: Below the frames.
+        title: title above the frames.
+        text: text below the frames.
     """
     shown, row = _shown(frames)
     lines = textwrap.wrap(text, 120)[:12] or ["(empty)"]

@@ -57,9 +57,9 @@ def test_metrics(predictions: Sequence[Prediction], labels: LabelSet, train_labe
     are of the videos that were read. A figure that cannot be computed is None, never 0.
 
     Args:
-        predictions: One per test video.
-        labels: The closed set.
-        train_labels: Labels of the training videos, for the majority floor; there is none where there are none.
+        predictions: one per test video.
+        labels: the closed set.
+        train_labels: labels of the training videos, for the majority floor; without any there is no such floor.
 
     Returns:
         Figures in [0, 1] by their names in metrics.json; counts as whole numbers.

@@ -1,4 +1,4 @@
-"""Tuned settings: of runs that differ in these alone, the one that its own validation videos like best."""
+"""Tuned settings: of runs that differ in these alone, the one with the best result on its validation videos."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def choose_runs(members: Sequence[Member], keys: Sequence[str]) -> list[tuple[in
     one that is not finished stands for them all.
 
     Args:
-        members: The runs.
-        keys: The settings that were tuned; a run need not have them.
+        members: the runs.
+        keys: settings that were tuned; a run need not have them.
 
     Returns:
-        The places of the chosen runs, in their order, with what was chosen; nothing was where a run had no rival.
+        Indices of the chosen runs, ascending, each with the chosen settings; these are empty where a run had no rival.
 
     Raises:
         DataError: One of several was not scored on validation videos, or not on those of the others.
@@ -35,32 +35,32 @@ def choose_runs(members: Sequence[Member], keys: Sequence[str]) -> list[tuple[in
     rivals: dict[str, list[int]] = {}
     for place, member in enumerate(members):
         rivals.setdefault(key_of(without(member.point, keys)), []).append(place)
-    found = []
+    chosen = []
     for places in rivals.values():
         place = _best(members, places)
         point = members[place].point
         decided = len(places) > 1 and members[place].accuracy is not None
-        found.append((place, {key: point[key] for key in keys if decided and key in point}))
-    return sorted(found, key=lambda one: one[0])
+        chosen.append((place, {key: point[key] for key in keys if decided and key in point}))
+    return sorted(chosen, key=lambda choice: choice[0])
 
 
 def _best(members: Sequence[Member], places: Sequence[int]) -> int:
     waiting = [place for place in places if members[place].accuracy is None]
     if waiting or len(places) == 1:
         return (waiting or places)[0]
-    found = {place: _validated(members[place]) for place in places}
+    validated = {place: _validated(members[place]) for place in places}
     first = places[0]
     for place in places[1:]:
-        if found[place][1] != found[first][1]:
+        if validated[place][1] != validated[first][1]:
             raise DataError(
                 f"{members[first].validation} and {members[place].validation}: their videos differ, so "
                 "neither can be chosen; give such runs the same data settings."
             )
-    return max(places, key=lambda place: found[place][0])
+    return max(places, key=lambda place: validated[place][0])
 
 
 def _validated(member: Member) -> tuple[tuple[float, float], set[str]]:
-    """How good a run is on its validation videos, the more the better, and which these are."""
+    """The score of a run on its validation videos, higher is better, and the ids of these videos."""
     path = member.validation
     rows = [] if path is None or not path.is_file() else read_predictions(path)
     if not rows:

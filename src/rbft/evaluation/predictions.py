@@ -17,16 +17,16 @@ class Prediction:
     """What the model says of one video.
 
     Args:
-        id: The video's id.
-        video: Its path under the data root.
-        label: Its class.
-        predicted: The likeliest class; None for a video that could not be read, which counts as wrong.
-        probabilities: One per label, in the order of the label set; they sum to 1.
-        log_likelihoods: The labels' scores in the same order: log-likelihoods of their texts as `model.scoring` says,
-            and the logarithm of the probabilities where these are of several answers.
-        rationale: The model's own words, if asked for; several are separated by empty lines.
-        answers: Probabilities by the way of answering, where there was more than one.
-        calibrated: Probabilities that a temperature was applied to; empty where there is none.
+        id: id of the video.
+        video: path under the data root.
+        label: true class.
+        predicted: likeliest class; None for a video that could not be read, which counts as wrong.
+        probabilities: one per label, in the order of the label set; they sum to 1.
+        log_likelihoods: scores of the labels in the same order: log-likelihoods of their texts as `model.scoring` says,
+            or the logarithm of the probabilities where several answers are combined.
+        rationale: the model's own words, if asked for; several are separated by empty lines.
+        answers: probabilities by the way of answering, where there was more than one.
+        calibrated: probabilities after a temperature was applied; empty where there is none.
 
     Raises:
         DataError: A number is not finite.
@@ -70,7 +70,7 @@ def read_predictions(path: Path) -> list[Prediction]:
     Raises:
         DataError: A line is not a prediction; names file and line.
     """
-    found = []
+    predictions = []
     for number, row in read_jsonl(path):
         try:
             row["probabilities"], row["log_likelihoods"] = (
@@ -79,9 +79,9 @@ def read_predictions(path: Path) -> list[Prediction]:
             )
             row["calibrated"] = tuple(row.get("calibrated", ()))
             row["answers"] = {mode: tuple(chances) for mode, chances in row.get("answers", {}).items()}
-            found.append(Prediction(**row))
+            predictions.append(Prediction(**row))
         except (KeyError, TypeError, AttributeError) as error:
             raise DataError(f"{path}, line {number}: not a prediction ({error}).") from error
         except DataError as error:
             raise DataError(f"{path}, line {number}: {error}") from error
-    return found
+    return predictions

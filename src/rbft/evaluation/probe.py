@@ -59,10 +59,10 @@ class Strength:
     """The chosen strength of the L2 penalty.
 
     Args:
-        value: Lambda in `fit_probe`.
+        value: lambda in `fit_probe`.
         chosen_on: `validation`, `folds` of the training clips, or `nothing`.
-        accuracy: Of the clips it was chosen on; None where it was chosen on nothing.
-        nll: Mean negative log-probability of the right class there.
+        accuracy: accuracy on the clips it was chosen on; None where it was chosen on nothing.
+        nll: mean negative log-probability of the right class on these clips.
     """
 
     value: float
@@ -115,18 +115,18 @@ def choose_strength(
     validation: tuple[Array, NDArray[np.int64]] | None = None,
     strengths: Sequence[float] = STRENGTHS,
 ) -> Strength:
-    """Choose the L2 penalty: what is right most often, of equals what gives the right class most.
+    """Choose the L2 penalty that is right most often; of equals, the one with the highest likelihood.
 
     As for CLIP's linear probes (Radford et al., arXiv 2103.00020, appendix A.3) it is chosen on validation clips, which
     the probe is not fitted to afterwards either. Where there are none, on folds of the training clips, each with some
     of every class: as many as the largest class has clips, at most 10, so that few clips are left out one a class.
 
     Args:
-        features: (N, H) of the training clips.
+        features: (N, H) features of the training clips.
         labels: (N,) class of each.
-        classes: Their number.
-        validation: Features and classes of the validation clips.
-        strengths: What is tried, the strongest first; of what does equally well the strongest is taken.
+        classes: number of classes C.
+        validation: features and classes of the validation clips.
+        strengths: penalties to try, the strongest first; of equally good ones the strongest is taken.
     """
     if validation is not None and len(validation[1]):
         rounds = [(np.arange(len(labels)), validation)]
@@ -140,7 +140,7 @@ def choose_strength(
         chosen_on = "folds"
     if not rounds:
         return Strength(UNCHOSEN, "nothing")
-    found = []
+    tried = []
     for strength in strengths:
         right, cost, total = 0, 0.0, 0
         for rows, (seen, truth) in rounds:
@@ -148,8 +148,8 @@ def choose_strength(
             right += int((logs.argmax(1) == truth).sum())
             cost -= float(logs[np.arange(len(truth)), truth].sum())
             total += len(truth)
-        found.append(Strength(strength, chosen_on, right / total, cost / total))
-    return max(found, key=lambda one: (one.accuracy or 0.0, -(one.nll or 0.0)))
+        tried.append(Strength(strength, chosen_on, right / total, cost / total))
+    return max(tried, key=lambda strength: (strength.accuracy or 0.0, -(strength.nll or 0.0)))
 
 
 def _folds(labels: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -28,10 +28,10 @@ class MeanInterval:
     """The mean of repeated runs.
 
     Args:
-        mean: Of the values.
-        low: Lower end of its interval; None for a single value, which says nothing of the spread.
-        high: Upper end, likewise.
-        count: How many values.
+        mean: mean of the values.
+        low: lower end of the interval; None for a single value, which says nothing of the spread.
+        high: upper end; None likewise.
+        count: number of values.
     """
 
     mean: float
@@ -59,12 +59,12 @@ class PairedDifference:
     """How much better than a baseline, pair by pair.
 
     Args:
-        difference: Mean and Student-t interval of ours - baseline.
-        bootstrap: Interval of the mean by bootstrap of the pairs (BCa); None where all pairs differ alike.
-        p_permutation: Two-sided sign-flip test of the mean.
-        p_sign: Two-sided exact sign test of the number of wins, ties left out.
-        wins: Pairs in which ours is better.
-        losses: Pairs in which the baseline is.
+        difference: mean and Student-t interval of ours - baseline.
+        bootstrap: interval of the mean by bootstrap of the pairs (BCa); None where all pairs differ alike.
+        p_permutation: p-value of the two-sided sign-flip test of the mean.
+        p_sign: p-value of the two-sided exact sign test of the number of wins, ties left out.
+        wins: number of pairs in which ours is better.
+        losses: number of pairs in which the baseline is better.
     """
 
     difference: MeanInterval
@@ -87,10 +87,10 @@ def paired_difference(
     Dixon and Mood's (1946). With n pairs neither can give less than 2^(1-n): 0.06 for five.
 
     Args:
-        ours: One figure a pair.
-        baseline: The baseline's, in the same order.
-        confidence: Of both intervals.
-        seed: Of the resampling, so that the same runs give the same figures.
+        ours: our figure of each pair.
+        baseline: figures of the baseline, in the same order.
+        confidence: confidence level of both intervals.
+        seed: seed of the resampling; the same runs give the same figures.
 
     Raises:
         ValueError: The two differ in length, are empty, or hold a figure that is not finite.
@@ -102,7 +102,7 @@ def paired_difference(
     wins, losses = int((changes > 0).sum()), int((changes < 0).sum())
     interval: tuple[float, float] | None = None
     if len(np.unique(changes)) > 1:
-        found = stats.bootstrap(
+        bounds = stats.bootstrap(
             (changes,),
             np.mean,
             confidence_level=confidence,
@@ -111,7 +111,7 @@ def paired_difference(
             batch=max(1, 2_000_000 // len(changes)),
             rng=np.random.default_rng(seed),
         ).confidence_interval
-        interval = (float(found.low), float(found.high))
+        interval = (float(bounds.low), float(bounds.high))
     return PairedDifference(
         difference=mean_interval(changes.tolist(), confidence),
         bootstrap=interval,
@@ -141,10 +141,10 @@ class McNemar:
     """Two classifiers on the same test videos.
 
     Args:
-        only_ours: Videos that only ours has right.
-        only_baseline: Videos that only the baseline has right.
-        videos: All of them.
-        p: Two-sided, exact.
+        only_ours: number of videos that only ours has right.
+        only_baseline: number of videos that only the baseline has right.
+        videos: number of all videos.
+        p: two-sided exact p-value.
     """
 
     only_ours: int
@@ -172,21 +172,21 @@ def mcnemar(ours: Sequence[Prediction], baseline: Sequence[Prediction]) -> McNem
     Raises:
         DataError: They are not about the same videos with the same labels.
     """
-    mine = {row.id: (row.label, row.predicted == row.label) for row in ours}
-    theirs = {row.id: (row.label, row.predicted == row.label) for row in baseline}
-    if stray := sorted(mine.keys() ^ theirs.keys()):
+    our_rows = {row.id: (row.label, row.predicted == row.label) for row in ours}
+    base_rows = {row.id: (row.label, row.predicted == row.label) for row in baseline}
+    if stray := sorted(our_rows.keys() ^ base_rows.keys()):
         raise DataError(
             f"the two runs were not tested on the same videos: {len(stray)} are in one of them only, "
             f"first {stray[0]!r}. Test both on the same split."
         )
-    if not mine:
+    if not our_rows:
         raise DataError("there are no predictions to compare.")
-    if other := sorted(key for key in mine if mine[key][0] != theirs[key][0]):
+    if other := sorted(key for key in our_rows if our_rows[key][0] != base_rows[key][0]):
         raise DataError(f"the two runs have different labels for {other[0]!r} and cannot be compared.")
-    better = sum(mine[key][1] and not theirs[key][1] for key in mine)
-    worse = sum(theirs[key][1] and not mine[key][1] for key in mine)
+    better = sum(our_rows[key][1] and not base_rows[key][1] for key in our_rows)
+    worse = sum(base_rows[key][1] and not our_rows[key][1] for key in our_rows)
     p = float(stats.binomtest(better, better + worse).pvalue) if better + worse else 1.0
-    return McNemar(better, worse, len(mine), p)
+    return McNemar(better, worse, len(our_rows), p)
 
 
 def mcnemar_files(ours: Path, baseline: Path) -> McNemar:
@@ -213,12 +213,12 @@ def minimal_detectable_difference(
     Noncentral t (Cohen 1988, chapter 2), with the observed standard deviation taken for the true one.
 
     Args:
-        differences: Ours - baseline, one a pair.
-        power: Chance of finding it.
-        alpha: Two-sided level of the test.
+        differences: ours - baseline, one a pair.
+        power: chance of finding the difference.
+        alpha: two-sided level of the test.
 
     Returns:
-        In the unit of the differences; None for fewer than two pairs.
+        A difference in the unit of the differences; None for fewer than two pairs.
     """
     data = _numbers(differences)
     count = len(data)
@@ -240,10 +240,10 @@ def videos_needed(difference: float, discordance: float, power: float = 0.8, alp
     """Test videos on which McNemar's test finds an accuracy difference with this power (Connor 1987).
 
     Args:
-        difference: Between the two accuracies.
-        discordance: Part of the videos on which exactly one of the two is right; at least the difference.
-        power: Chance of finding it.
-        alpha: Two-sided level of the test.
+        difference: difference of the two accuracies.
+        discordance: share of the videos on which exactly one of the two is right; at least the difference.
+        power: chance of finding the difference.
+        alpha: two-sided level of the test.
 
     Returns:
         A number of videos; None where there is no difference to find.
@@ -257,26 +257,26 @@ def videos_needed(difference: float, discordance: float, power: float = 0.8, alp
 
 
 def cautions(pairs: int, tests: Sequence[McNemar]) -> list[str]:
-    """What a reader of a comparison has to be told: too few runs, or too few test videos for the difference.
+    """Cautions for a reader of a comparison: too few runs, or too few test videos for the difference.
 
     Args:
-        pairs: Seeds and draws that both methods have.
+        pairs: number of seeds and draws that both methods have.
         tests: McNemar's test of each of these pairs.
     """
-    found = []
+    remarks = []
     if pairs < FEWEST_RUNS:
         what = "1 pair of runs" if pairs == 1 else f"{pairs} pairs of runs"
-        found.append(f"{what}: fewer than {FEWEST_RUNS} seeds or draws say little about others")
+        remarks.append(f"{what}: fewer than {FEWEST_RUNS} seeds or draws say little about others")
     if tests:
         difference = sum(test.difference for test in tests) / len(tests)
         discordance = sum(test.discordance for test in tests) / len(tests)
         needed, videos = videos_needed(difference, discordance), min(test.videos for test in tests)
         if needed is not None and needed > videos:
-            found.append(
+            remarks.append(
                 f"{videos} test videos are too few for a difference of {100 * difference:+.1f} points between "
                 f"two runs; about {needed} would show it"
             )
-    return found
+    return remarks
 
 
 def _numbers(values: Sequence[float]) -> NDArray[np.float64]:

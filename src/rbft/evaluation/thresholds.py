@@ -1,4 +1,4 @@
-"""From which probability on a class may be said, so that it is right as often as somebody needs it to be."""
+"""Thresholds: from which probability on a class may be answered, so that it is right as often as needed."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Threshold:
-    """From which probability on a class is said.
+    """The least probability at which a class is answered.
 
     Args:
-        name: The class.
-        wanted: Precision that was asked for.
-        probability: Least probability, calibrated where the run is.
-        precision: Share of the validation videos at or above it that are of the class.
-        bound: What the precision is at least, with 95% confidence (one-sided, Clopper and Pearson 1934).
-        recall: Share of the class's validation videos that are at or above it.
-        videos: Validation videos at or above it.
+        name: the class.
+        wanted: precision that was asked for.
+        probability: least probability, calibrated where the run is.
+        precision: share of the validation videos at or above it that are of the class.
+        bound: lower bound of the precision with 95% confidence (one-sided, Clopper and Pearson 1934).
+        recall: share of the class's validation videos that are at or above it.
+        videos: number of validation videos at or above it.
     """
 
     name: str
@@ -38,9 +38,9 @@ class Threshold:
     videos: int
 
     def describe(self) -> str:
-        """For people."""
+        """The threshold in one sentence."""
         return (
-            f"{self.name} is said from a probability of {self.probability:.4g} on: precision {self.precision:.1%} "
+            f"{self.name} is answered from a probability of {self.probability:.4g} on: precision {self.precision:.1%} "
             f"of {self.videos} validation videos, at least {self.bound:.1%} with {CONFIDENCE:.0%} confidence, "
             f"recall {self.recall:.1%}"
         )
@@ -54,10 +54,10 @@ def choose_threshold(validation: Sequence[Prediction], names: Sequence[str], nam
     arXiv 2110.01052). It starts where so many videos are above the threshold that the bound could hold at all.
 
     Args:
-        validation: Predictions of videos that were not trained on; calibrated where the run is.
-        names: The classes.
-        name: The class that is to be said precisely.
-        wanted: Precision, above 0 and below 1.
+        validation: predictions of videos that were not trained on; calibrated where the run is.
+        names: the classes.
+        name: the class that needs this precision.
+        wanted: the precision, above 0 and below 1.
 
     Raises:
         ConfigError: There is no such class, or no such precision.
@@ -75,7 +75,7 @@ def choose_threshold(validation: Sequence[Prediction], names: Sequence[str], nam
     ranked = sorted((((p.calibrated or p.probabilities)[place], p.label == name) for p in read), reverse=True)
     total = sum(right for _, right in ranked)
     least = math.ceil(math.log(1 - CONFIDENCE) / math.log(wanted))
-    found: Threshold | None = None
+    chosen: Threshold | None = None
     first: Threshold | None = None
     right = 0
     for count, (score, hit) in enumerate(ranked, start=1):
@@ -88,9 +88,9 @@ def choose_threshold(validation: Sequence[Prediction], names: Sequence[str], nam
         first = first or tried
         if bound < wanted:
             break
-        found = tried
-    if found is not None:
-        return found
+        chosen = tried
+    if chosen is not None:
+        return chosen
     have = (
         f"the run has {len(ranked)}"
         if first is None

@@ -106,7 +106,7 @@ def test_a_class_is_said_from_its_threshold_on_and_never_below(
     write_record(folder, replace(record, outputs=hash_outputs(folder, list(record.outputs))))
     assert main([*command, "--to", str(tmp_path / "a.jsonl")]) == 0
     out = capsys.readouterr().out
-    assert f"{name} is said from a probability of {rows[38].calibrated[0]:.4g} on" in out and "recall 100.0%" in out
+    assert f"{name} is answered from a probability of {rows[38].calibrated[0]:.4g} on" in out and "recall 100.0%" in out
     said = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
     assert [row["predicted"] == name for row in said] == [dict(answer.top)[name] >= cut for answer in found]
     assert sum(row["predicted"] == name for row in said) == 3
