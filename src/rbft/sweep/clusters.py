@@ -34,7 +34,7 @@ class WorkerCall:
     """A worker as what submitit pickles and calls; interrupted by Slurm, it saves its run and is queued again.
 
     Args:
-        command: The worker.
+        command: command of the worker.
     """
 
     def __init__(self, command: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""What the runs still to do will cost, judged by those of the same sweep that are finished."""
+"""What the remaining runs will cost, estimated from the finished runs of the same sweep."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def seconds_of(run: Run) -> float | None:
 
 
 def remaining_seconds(progress: Sequence[Progress]) -> tuple[float, int] | None:
-    """Seconds of computing left, and of how many runs they are judged.
+    """Seconds of computing left, and the number of runs that the estimate is based on.
 
     A run is taken to cost as much as the finished ones that share most of its settings. Start-up is not counted.
 
@@ -23,18 +23,18 @@ def remaining_seconds(progress: Sequence[Progress]) -> tuple[float, int] | None:
         None where nothing is finished yet.
     """
     known = [
-        (one.run, seconds)
-        for one in progress
-        if one.state == "finished"
-        if (seconds := seconds_of(one.run)) is not None
+        (entry.run, seconds)
+        for entry in progress
+        if entry.state == "finished"
+        if (seconds := seconds_of(entry.run)) is not None
     ]
     if not known:
         return None
     total = 0.0
-    for one in progress:
-        if one.state == "finished":
+    for entry in progress:
+        if entry.state == "finished":
             continue
-        shared = [sum(run.point[key] == value for key, value in one.run.point.items()) for run, _ in known]
+        shared = [sum(run.point[key] == value for key, value in entry.run.point.items()) for run, _ in known]
         near = [seconds for (_, seconds), count in zip(known, shared, strict=True) if count == max(shared)]
         total += sum(near) / len(near)
     return total, len(known)

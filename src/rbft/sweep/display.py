@@ -1,4 +1,4 @@
-"""The state of a sweep on the terminal: a live table, or plain lines where the terminal is none."""
+"""The state of a sweep on the terminal: a live table, or plain lines where the output is not a terminal."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _COLOURS = {"running": "cyan", "failed": "red", "waiting": "dim", "finished": "g
 
 def headline(progress: Mapping[str, Progress]) -> str:
     """How many runs are in each state."""
-    states = [one.state for one in progress.values()]
+    states = [entry.state for entry in progress.values()]
     counts = (f"{states.count(state)} {state}" for state in ("finished", "running", "waiting", "failed"))
     return f"{len(states)} runs: {', '.join(counts)}"
 
@@ -31,8 +31,8 @@ class SweepBoard:
     """Shows how each run stands; a context manager around the driver's work.
 
     Args:
-        progress: Each run by its id.
-        console: Where.
+        progress: progress of each run, by id.
+        console: console to draw on.
     """
 
     def __init__(self, progress: Mapping[str, Progress], console: Console) -> None:
@@ -57,7 +57,7 @@ class SweepBoard:
         plain = self._live is None
         if not plain and not what.startswith(("failed", "is being")):
             return
-        count = f"\\[{sum(one.state == 'finished' for one in self.progress.values())}/{len(self.progress)}] "
+        count = f"\\[{sum(entry.state == 'finished' for entry in self.progress.values())}/{len(self.progress)}] "
         self.console.print(
             f"{count if plain else ''}{escape(progress.run.id)}: {escape(what)}{self._figures(progress)}"
         )
@@ -80,14 +80,14 @@ class SweepBoard:
         table = Table(box=None, pad_edge=False)
         for name in ("run", "state", ""):
             table.add_column(name)
-        rows = sorted(self.progress.values(), key=lambda one: _ORDER[one.state])
-        for one in rows[:_ROWS]:
-            what = self._figures(one).removeprefix(", ")
-            if one.state == "running":
-                what = ("since " if one.elsewhere else "") + duration(time.monotonic() - one.since)
-            elif one.state == "failed" or (one.state == "waiting" and one.failures):
-                what = escape(one.reason)
-            table.add_row(escape(one.run.id), f"[{_COLOURS[one.state]}]{one.state}[/]", what)
+        rows = sorted(self.progress.values(), key=lambda entry: _ORDER[entry.state])
+        for entry in rows[:_ROWS]:
+            what = self._figures(entry).removeprefix(", ")
+            if entry.state == "running":
+                what = ("since " if entry.elsewhere else "") + duration(time.monotonic() - entry.since)
+            elif entry.state == "failed" or (entry.state == "waiting" and entry.failures):
+                what = escape(entry.reason)
+            table.add_row(escape(entry.run.id), f"[{_COLOURS[entry.state]}]{entry.state}[/]", what)
         if len(rows) > _ROWS:
             table.add_row(f"... {len(rows) - _ROWS} more", "", "")
         return Group(table, headline(self.progress))

@@ -59,13 +59,13 @@ class Driver:
     """Carries out a sweep.
 
     Args:
-        sweep: What to do.
-        launcher: Where.
-        progress: Each run by its id, as shown by the board.
-        board: Where to show it.
-        command: How a run is started; its arguments follow.
-        entry: What a worker that runs several calls instead.
-        verify: Whether finished runs are started as well, to look at their videos and models again.
+        sweep: the sweep to carry out.
+        launcher: where runs are started.
+        progress: progress of each run by id, as shown by the board.
+        board: display of the progress.
+        command: command that starts a run; the run's arguments follow.
+        entry: `module:function` that a worker of several runs calls instead.
+        verify: whether finished runs are started as well, to check their videos and models again.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class Driver:
         self._looked = 0.0
 
     def run(self) -> int:
-        """Carry it out until nothing is left to do or somebody asks to stop.
+        """Carry the sweep out until nothing is left to do or somebody asks to stop.
 
         Returns:
             The number of the signal that ended it, 0 where none did.
@@ -126,8 +126,8 @@ class Driver:
     def _waiting(self) -> list[Progress]:
         """Runs to start: those that failed come last."""
         taken = {name for launched in self._launched for name in launched.open}
-        found = [progress for progress in self._states("waiting") if progress.run.id not in taken]
-        return sorted(found, key=lambda progress: progress.failures)
+        waiting = [progress for progress in self._states("waiting") if progress.run.id not in taken]
+        return sorted(waiting, key=lambda progress: progress.failures)
 
     # -- what is there
 

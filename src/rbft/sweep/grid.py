@@ -36,10 +36,10 @@ class Run:
 
     Args:
         id: `<variant>-seed<k>`; the same settings always have the same one.
-        point: The swept keys with this run's values.
-        args: Its command line behind `rbft fit`.
-        folder: Its run folder.
-        settings: Fingerprint of the experiment file's content and of all flags.
+        point: swept keys with this run's values.
+        args: command line after `rbft fit`.
+        folder: run folder.
+        settings: fingerprint of the experiment file's content and of all flags.
     """
 
     id: str
@@ -54,14 +54,14 @@ class Sweep:
     """What one `rbft sweep` has to do.
 
     Args:
-        name: The sweep file's name.
+        name: name of the sweep file.
         folder: `<run_root>/sweeps/<name>`: records, logs and the summary.
-        runs: In the order of the grid.
-        baseline: Keys and values of the runs that others are compared with; None for no comparison.
-        replicates: Swept keys that repeat a run rather than change the method.
-        choose: Swept keys that are no methods of their own: of their values, validation videos choose one.
-        launch: Where and how many at once.
-        processes: Most processes that one run starts by itself.
+        runs: all runs, in the order of the grid.
+        baseline: keys and values of the runs that others are compared with; None for no comparison.
+        replicates: swept keys that repeat a run rather than change the method.
+        choose: swept keys whose values do not make methods of their own: validation videos choose one value.
+        launch: where runs are started, and how many at once.
+        processes: most processes that one run starts by itself.
     """
 
     name: str
@@ -78,9 +78,9 @@ def read_sweep(path: str, flags: Sequence[str], launch: Mapping[str, Any]) -> Sw
     """Read a sweep file and expand its grid.
 
     Args:
-        path: The file.
-        flags: Further flags for every run, as on the command line of `rbft fit`.
-        launch: Settings of the `launch:` section that the command line overrides.
+        path: the sweep file.
+        flags: further flags for every run, as on the command line of `rbft fit`.
+        launch: settings of the `launch:` section that the command line overrides.
 
     Raises:
         ConfigError: A key is unknown or of the wrong kind, a point stands twice, or a run cannot be read.
@@ -227,7 +227,7 @@ def _flag(key: str, value: Any) -> str:
 
 
 def _short_names(keys: set[str]) -> dict[str, str]:
-    """The shortest ends of dotted keys that tell them apart, as parts of a folder name."""
+    """The shortest ends of dotted keys that are still unique, as parts of a folder name."""
     names = {}
     for key in keys:
         parts = key.split(".")
@@ -282,11 +282,13 @@ def _processes(content: Mapping[str, Any], args: Sequence[str]) -> int:
     """Most processes that the trainer's settings give one run; `auto` and `-1` are as many as it sees devices."""
     layers = [content, *(stage for stage in (content.get("stages") or {}).values() if isinstance(stage, dict))]
     trainers = [layer["trainer"] for layer in layers if isinstance(layer.get("trainer"), dict)]
-    found = [trainer["devices"] for trainer in trainers if "devices" in trainer]
+    devices = [trainer["devices"] for trainer in trainers if "devices" in trainer]
     for place, part in enumerate(args):
         if part == "--trainer.devices" and place + 1 < len(args):
-            found = [args[place + 1]]
+            devices = [args[place + 1]]
         elif part.startswith("--trainer.devices="):
-            found = [part.split("=", 1)[1]]
-    counts = [len(value) if isinstance(value, list) else int(value) if str(value).isdecimal() else 1 for value in found]
+            devices = [part.split("=", 1)[1]]
+    counts = [
+        len(value) if isinstance(value, list) else int(value) if str(value).isdecimal() else 1 for value in devices
+    ]
     return max(counts, default=1)

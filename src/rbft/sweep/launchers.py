@@ -16,12 +16,12 @@ def make_launcher(options: LaunchOptions, folder: Path, runs: int) -> Launcher:
     """The launcher that a sweep asks for.
 
     Args:
-        options: Its `launch:` section.
-        folder: The sweep's folder.
-        runs: How many there are.
+        options: `launch:` section of the sweep file.
+        folder: the sweep's folder.
+        runs: number of runs.
 
     Raises:
-        ConfigError: This machine has not what is asked for, or an extra is not installed.
+        ConfigError: This machine lacks what is asked for, or an extra is not installed.
     """
     if options.launcher == "local":
         return LocalLauncher(options, folder, runs)

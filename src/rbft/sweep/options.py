@@ -15,17 +15,17 @@ LAUNCHERS = ("local", "slurm", "ray")
 
 @dataclass(frozen=True)
 class SlurmOptions:
-    """What a Slurm job asks for.
+    """Settings of a Slurm job.
 
     Args:
         cluster: `slurm`, or `local` to run submitit's jobs on this machine, as a rehearsal.
-        partition: Where jobs queue.
-        account: Who pays.
-        qos: Quality of service.
-        constraint: Node features.
-        minutes: Time limit of a job; one that meets it is saved, queued again and continued.
-        memory_gb: Memory of a job.
-        setup: Shell lines run before it, for example to load a module.
+        partition: partition that jobs queue in.
+        account: account that jobs are charged to.
+        qos: quality of service.
+        constraint: required node features.
+        minutes: time limit of a job; a job that reaches it is saved, queued again and continued.
+        memory_gb: memory of a job.
+        setup: shell lines to run before a job, for example to load a module.
     """
 
     cluster: str = "slurm"
@@ -44,13 +44,13 @@ class LaunchOptions:
 
     Args:
         launcher: `local`: processes of this machine; `slurm`: jobs; `ray`: tasks of a Ray cluster.
-        slots: Runs at once; None: on this machine as many as there are GPUs for (1 without), elsewhere all.
-        gpus: GPUs of each run; None: 1 where this machine has any, else 0.
-        cores: CPU cores of each run; None: on a machine without GPUs its share, else not limited.
-        per_process: Runs that share one worker process, and with it the time that imports take.
-        retries: How often a run that crashed is tried again.
-        ray_address: Of the Ray cluster; None: the one that RAY_ADDRESS names, else a new one on this machine.
-        slurm: What a Slurm job asks for.
+        slots: number of runs at once; None: on this machine as many as there are GPUs for (1 without), elsewhere all.
+        gpus: number of GPUs of each run; None: 1 where this machine has any, else 0.
+        cores: number of CPU cores of each run; None: on a machine without GPUs its share, else not limited.
+        per_process: number of runs that share one worker process, and with it the time that imports take.
+        retries: number of times a run that crashed is tried again.
+        ray_address: address of the Ray cluster; None: the one in RAY_ADDRESS, else a new cluster on this machine.
+        slurm: settings of a Slurm job.
     """
 
     launcher: str = "local"
@@ -72,14 +72,14 @@ class LaunchOptions:
 
 
 class Job(Protocol):
-    """A worker that was asked for."""
+    """A worker that was requested."""
 
     def done(self) -> bool:
         """Whether it has ended, or will never start."""
         ...
 
     def reason(self) -> str:
-        """How it ended, for a worker that ended without a word."""
+        """How it ended, for a worker that left no record."""
         ...
 
     def cancel(self) -> bool:
@@ -91,9 +91,9 @@ class Launcher(Protocol):
     """Starts workers.
 
     Args:
-        slots: How many at once.
-        poll: Seconds between two looks at what they do.
-        tied: Whether a worker begins no other run once its driver is gone.
+        slots: number of workers at once.
+        poll: seconds between two checks of their state.
+        tied: whether a worker begins no other run once its driver is gone.
     """
 
     slots: int
@@ -118,7 +118,7 @@ def read_options(path: str, section: Mapping[str, Any], flags: Mapping[str, Any]
     values = {**section, **flags}
     slurm = values.pop("slurm", None) or {}
     for where, content, cls in (("launch", values, LaunchOptions), ("launch.slurm", slurm, SlurmOptions)):
-        known = [one.name for one in dataclasses.fields(cls)]
+        known = [field.name for field in dataclasses.fields(cls)]
         if not isinstance(content, dict):
             raise ConfigError(f"{path}: {where} must hold keys and values, found {type(content).__name__}.")
         if unknown := sorted(str(key) for key in content if key not in known):

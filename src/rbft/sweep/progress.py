@@ -17,12 +17,12 @@ class Progress:
     """How a run stands.
 
     Args:
-        run: The run.
-        state: Its state.
-        record: Of its last try, None before the first.
-        failures: Tries that failed since this driver started.
-        elsewhere: Whether a worker of an earlier driver is at it.
-        since: When it was seen to start, by the monotonic clock.
+        run: the run.
+        state: state of the run.
+        record: record of its last try, None before the first.
+        failures: number of tries that failed since this driver started.
+        elsewhere: whether a worker of an earlier driver runs it.
+        since: time at which it was seen to start, by the monotonic clock.
     """
 
     run: Run
@@ -38,5 +38,5 @@ class Progress:
         return self.record.reason if self.record is not None else ""
 
     def accuracy(self) -> float | None:
-        """Of a finished run; None where it tests nothing."""
+        """Accuracy of a finished run; None where it tests nothing."""
         return read_accuracy(self.run.folder) if self.state == "finished" else None

@@ -24,15 +24,15 @@ class Record:
     """The last try of a run, written by the worker that made it.
 
     Args:
-        run: The run's id.
-        settings: Fingerprint of what it was asked to do.
-        status: How it stands.
-        tries: How often it was started.
-        code: Exit code; below 0 the signal that ended it; None while it runs.
-        failure: Which class of failure.
-        reason: One line.
-        seconds: How long the last try took.
-        marks: Hashes of its metrics.json and of the stage records, by path in the run folder, once it is finished.
+        run: id of the run.
+        settings: fingerprint of its settings.
+        status: state of the last try.
+        tries: number of starts.
+        code: exit code; below 0 the signal that ended it; None while it runs.
+        failure: kind of failure.
+        reason: the reason in one line.
+        seconds: duration of the last try.
+        marks: hashes of its metrics.json and stage records by path in the run folder, once it is finished.
     """
 
     run: str
@@ -91,10 +91,10 @@ def is_finished(record: Record | None, run: Run) -> bool:
 
 
 def is_running(run: Run) -> bool:
-    """Whether somebody is at a run: a sweep, or `rbft fit` by itself."""
+    """Whether a run is running now, in a sweep or by `rbft fit` itself."""
     return RunLock(run.folder).is_held()
 
 
 def stop_file(folder: Path, session: str) -> Path:
-    """By which a driver asks the workers it started to stop: the numbers of the signals to pass on, in order."""
+    """File with which a driver stops its workers: the numbers of the signals to pass on, in order."""
     return folder / "stop" / session

@@ -1,4 +1,4 @@
-"""What a sweep found: a mean with its interval for each method, and what of it differs from the baseline."""
+"""The result of a sweep: a mean with its interval for each method, and its difference from the baseline."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def summarise(sweep: Sweep, progress: Sequence[Progress]) -> list[Group]:
     Raises:
         DataError: A run cannot be chosen by validation videos.
     """
-    members = [_member(one, sweep.choose) for one in progress]
+    members = [_member(entry, sweep.choose) for entry in progress]
     kept = [
         replace(members[place], point=without(members[place].point, sweep.choose), chosen=chosen)
         for place, chosen in choose_runs(members, sweep.choose)
@@ -27,11 +27,11 @@ def summarise(sweep: Sweep, progress: Sequence[Progress]) -> list[Group]:
     return compare(kept, sweep.baseline, sweep.replicates)
 
 
-def _member(one: Progress, choose: Sequence[str]) -> Member:
-    run = RunFolder(one.run.folder)
-    accuracy = one.accuracy()
+def _member(progress: Progress, choose: Sequence[str]) -> Member:
+    run = RunFolder(progress.run.folder)
+    accuracy = progress.accuracy()
     chance, majority = (None, None) if accuracy is None else run.floors
-    member = Member(one.run.point, accuracy, run.predictions, chance=chance, majority=majority)
+    member = Member(progress.run.point, accuracy, run.predictions, chance=chance, majority=majority)
     if not choose or member.accuracy is None:
         return member
     return replace(member, validation=run.validation, labels=run.labels)

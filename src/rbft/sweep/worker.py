@@ -46,12 +46,12 @@ class Plan:
     """What workers need to know of a sweep, from its `plan.json`.
 
     Args:
-        folder: The sweep's folder.
-        where: The folder that the sweep was started in; paths of files and flags are relative to it.
-        command: How a run is started; its arguments follow.
+        folder: the sweep's folder.
+        where: folder that the sweep was started in; paths of files and flags are relative to it.
+        command: command that starts a run; the run's arguments follow.
         entry: `module:function` that a preloaded worker calls once; forks call what it returns with a run's arguments.
-        runs: All runs by id.
-        choose: Swept keys that validation videos choose; for a report of the sweep.
+        runs: all runs by id.
+        choose: swept keys that validation videos choose; for a report of the sweep.
     """
 
     folder: Path
@@ -92,12 +92,12 @@ class Worker:
     """Carries out some runs of a sweep.
 
     Args:
-        plan: The sweep.
-        session: Of the driver that asked for them.
-        slot: Where they run, for those who find the lock.
-        parent: Process that must be alive for another run to start; None where the worker outlives its driver.
-        preload: Whether runs are forks of this process.
-        again: Whether finished runs are started as well.
+        plan: plan of the sweep.
+        session: session of the driver that asked for the runs.
+        slot: slot of the runs, noted in their locks.
+        parent: process that must be alive for another run to start; None where the worker outlives its driver.
+        preload: whether runs are forks of this process.
+        again: whether finished runs are started as well.
     """
 
     def __init__(self, plan: Plan, session: str, slot: int, *, parent: int | None, preload: bool, again: bool) -> None:
@@ -215,12 +215,12 @@ def conclude(record: Record, run: Run, code: int, log: Path, begin: int, seconds
     """The record of a try that has ended, from its exit code and what it printed last.
 
     Args:
-        record: Of the try while it ran.
-        run: The run.
-        code: Exit code; below 0 the signal that ended it.
-        log: What it printed.
-        begin: Where in the log this try begins.
-        seconds: How long it took.
+        record: record of the try while it ran.
+        run: the run.
+        code: exit code; below 0 the signal that ended it.
+        log: file with its output.
+        begin: byte of the log at which this try begins.
+        seconds: duration of the try.
     """
     with log.open("rb") as stream:
         stream.seek(begin)
@@ -255,17 +255,17 @@ def main(args: Sequence[str] | None = None) -> int:
     parser.add_argument("--preload", action="store_true")
     parser.add_argument("--again", action="store_true")
     parser.add_argument("runs", nargs="+")
-    own = parser.parse_args(args)
-    if own.cpus and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, own.cpus)
+    parsed = parser.parse_args(args)
+    if parsed.cpus and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, parsed.cpus)
     # for the processes that runs start by themselves, such as ranks
     os.environ["PYTHONSAFEPATH"] = "1"
     for name in _SLURM_TASK:
         os.environ.pop(name, None)
-    plan = read_plan(own.folder)
+    plan = read_plan(parsed.folder)
     os.chdir(plan.where)
-    worker = Worker(plan, own.session, own.slot, parent=own.parent, preload=own.preload, again=own.again)
-    worker.work(own.runs)
+    worker = Worker(plan, parsed.session, parsed.slot, parent=parsed.parent, preload=parsed.preload, again=parsed.again)
+    worker.work(parsed.runs)
     return 0
 
 
