@@ -30,12 +30,12 @@ class StageParts:
     """What a stage's cost depends on.
 
     Args:
-        stage: Which.
-        module: Its model's settings, connected to processor and prompts.
-        data: Its videos, with their facts.
-        config: Its resolved configuration.
-        book: Its prompts.
-        processor: The model's processor.
+        stage: the stage.
+        module: settings of its model, connected to processor and prompts.
+        data: its videos, with their facts.
+        config: resolved configuration.
+        book: its prompts.
+        processor: the model's processor.
     """
 
     stage: Stage
@@ -51,9 +51,9 @@ class Clips:
     """The clips of all readable videos of the splits.
 
     Args:
-        ranges: Of frames, width, height, visual tokens and text tokens of the question about the class.
-        most_tokens: The most visual tokens a clip has.
-        most_video: A video whose clip has them.
+        ranges: ranges of frames, width, height, visual tokens and text tokens of the question about the class.
+        most_tokens: most visual tokens of a clip.
+        most_video: a video whose clip has that many.
     """
 
     ranges: dict[str, Range]
@@ -69,11 +69,11 @@ class Clips:
 
 
 class ClipCosts:
-    """What the clips of a stage's videos cost its model; clips of one shape are looked at once.
+    """What the clips of a stage's videos cost its model; clips of one shape are computed once.
 
     Args:
-        parts: The stage.
-        known: What was found for stages before; what is found is added.
+        parts: the stage.
+        known: costs known from earlier stages; new ones are added.
 
     Raises:
         ModelError: A clip breaks the bound on visual tokens, or the processor refuses it.
@@ -82,7 +82,7 @@ class ClipCosts:
     def __init__(self, parts: StageParts, known: KnownCosts) -> None:
         self._data, self._processor = parts.data, parts.processor
         self._prompt = parts.book.label_prompt()
-        self._known, self._mine = known, dict[ClipShape, ClipCost]()
+        self._known, self._by_shape = known, dict[ClipShape, ClipCost]()
         self._lengths: dict[Prompt, int] = {}
 
     def shape(self, record: VideoRecord) -> ClipShape:
@@ -93,8 +93,8 @@ class ClipCosts:
     def cost(self, record: VideoRecord) -> ClipCost:
         """Tokens with the question about the class."""
         shape = self.shape(record)
-        if shape in self._mine:
-            return self._mine[shape]
+        if shape in self._by_shape:
+            return self._by_shape[shape]
         sized = self._data.spec.sized
         key = (self._processor, self._prompt, sized, shape)
         if key not in self._known:
@@ -104,9 +104,9 @@ class ClipCosts:
         if most is not None and cost.visual_tokens > most:
             raise ModelError(
                 f"data.max_visual_tokens is {most}, and {record.path} costs {cost.visual_tokens} visual tokens: "
-                "how they grow with a clip is not known of this model. Lower data.num_frames instead."
+                "how they grow with the clip is not known for this model. Lower data.num_frames instead."
             )
-        self._mine[shape] = cost
+        self._by_shape[shape] = cost
         return cost
 
     def prompt_tokens(self, record: VideoRecord, prompt: Prompt) -> int:
@@ -116,7 +116,7 @@ class ClipCosts:
 
     def seconds_a_row(self) -> float:
         """Time that the processor takes to make a row's tokens, measured on the clip that costs most."""
-        shape = max(self._mine, key=lambda shape: self._mine[shape].visual_tokens)
+        shape = max(self._by_shape, key=lambda shape: self._by_shape[shape].visual_tokens)
         times = []
         for _ in range(3):
             start = time.perf_counter()
@@ -152,5 +152,5 @@ def describe_clips(parts: StageParts, known: KnownCosts) -> Clips | None:
         "visual tokens": tokens,
         "text tokens of the label question": [costs.cost(record).text_tokens for record in records],
     }
-    found = {name: (min(values), median(values), max(values)) for name, values in ranges.items()}
-    return Clips(found, most, records[tokens.index(most)].path)
+    spans = {name: (min(values), median(values), max(values)) for name, values in ranges.items()}
+    return Clips(spans, most, records[tokens.index(most)].path)

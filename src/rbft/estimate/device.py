@@ -20,11 +20,11 @@ class Device:
     """Where a run computes.
 
     Args:
-        name: For people.
-        kind: As torch calls it.
-        processes: How many of them work together, on all nodes.
-        memory: Bytes that tensors may take on each; None where it is not looked at (the memory of a CPU is shared with
-            everything else, and can be swapped).
+        name: name that people know.
+        kind: torch's name of the kind of device.
+        processes: number of processes that work together, on all nodes.
+        memory: bytes that tensors may take on each; None where there is no such limit (the memory of a CPU is shared
+            with everything else, and can be swapped).
     """
 
     name: str
@@ -55,9 +55,9 @@ class Speed:
     """How fast a device is.
 
     Args:
-        flops: Floating-point operations a second, in a large matrix product.
-        bytes: Bytes a second that are read of its memory.
-        launch: Seconds that an operation on a small tensor takes.
+        flops: floating-point operations a second, in a large matrix product.
+        bytes: bytes read from its memory a second.
+        launch: seconds that an operation on a small tensor takes.
     """
 
     flops: float
@@ -69,9 +69,9 @@ def measure_speed(device: Device, dtype: torch.dtype, seconds: float = 0.5) -> S
     """Measure this very device.
 
     Args:
-        device: Which.
-        dtype: Of the matrices.
-        seconds: How long it may take; about, and more on a device that is busy with something else.
+        device: device to measure.
+        dtype: dtype of the matrices.
+        seconds: rough limit on the duration; it takes longer on a device that is busy with something else.
     """
     start = time.perf_counter()
     large = torch.ones(16_000_000, dtype=torch.float32, device=device.kind)
@@ -81,14 +81,14 @@ def measure_speed(device: Device, dtype: torch.dtype, seconds: float = 0.5) -> S
     size, fastest = 320, 0.0
     # each product is four times the work of the one before
     while not fastest or time.perf_counter() - start < seconds / 2:
-        one = torch.ones((size, size), dtype=dtype, device=device.kind)
-        fastest = max(fastest, 2 * size**3 / _best_time(partial(torch.mm, one, one), device))
+        matrix = torch.ones((size, size), dtype=dtype, device=device.kind)
+        fastest = max(fastest, 2 * size**3 / _best_time(partial(torch.mm, matrix, matrix), device))
         size = size * 8 // 5
     return Speed(fastest, large.numel() * 4 / read, launch)
 
 
 def _best_time(work: Callable[[], object], device: Device) -> float:
-    """Shortest of a few runs behind a first one, which may have to set things up."""
+    """Shortest of a few runs after a first one, which may have to set things up."""
     times = []
     for _ in range(_RUNS):
         start = time.perf_counter()

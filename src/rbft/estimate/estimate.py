@@ -39,13 +39,13 @@ class StageEstimate:
     """What a stage will cost.
 
     Args:
-        name: Of the stage.
-        kind: What it does.
-        rows: Clips, each with all questions and answers about it; in an epoch where it trains.
-        steps: Of the optimiser; batches where it does not train.
-        tokens: Of a row with its answer; those of rationales that are not written yet are taken at their most.
-        memory: On each device.
-        seconds: Order of magnitude, without decoding videos and loading the model; None where no speed is known.
+        name: name of the stage.
+        kind: kind of the stage.
+        rows: number of clips, each with all questions and answers about it; of an epoch where it trains.
+        steps: optimiser steps; batches where it does not train.
+        tokens: tokens of a row with its answer; rationales that are not written yet count with the most they may have.
+        memory: memory on each device.
+        seconds: order of magnitude, without decoding videos and loading the model; None where no speed is known.
     """
 
     name: str
@@ -76,10 +76,10 @@ def estimate(
     """What each stage will cost; those without readable videos are left out.
 
     Args:
-        stages: All stages of a run, in order.
-        device: Where they run.
-        speed_of: How fast that device is; None leaves times out.
-        known: Costs of clips that are known already; what is found is added.
+        stages: all stages of a run, in order.
+        device: device that they run on.
+        speed_of: function that gives the speed of that device; None leaves times out.
+        known: costs of clips that are known already; new ones are added.
 
     Raises:
         UnknownCostError: A model is of a family whose cost is not known.
@@ -88,13 +88,13 @@ def estimate(
     by_name = {parts.stage.name: parts for parts in stages}
     encoded: set[tuple[Any, ...]] = set()
     sizes: list[tuple[tuple[Any, ...], ModelSize]] = []
-    found = []
+    estimates = []
     for parts in stages:
         writer = by_name.get(parts.stage.rationales_from or "")
-        one = _Stage(parts, writer, device, encoded, known, _size_of(parts, sizes))
-        if one.rows:
-            found.append(one.estimate(speed_of))
-    return found
+        stage = _Stage(parts, writer, device, encoded, known, _size_of(parts, sizes))
+        if stage.rows:
+            estimates.append(stage.estimate(speed_of))
+    return estimates
 
 
 def _is_mixed(parts: StageParts) -> bool:
@@ -117,12 +117,12 @@ class _Stage:
     """The rows of a stage and their cost.
 
     Args:
-        parts: The stage.
-        writer: The stage that writes its rationales.
-        device: Where it runs.
-        encoded: Clips whose features earlier stages leave; its own are added.
-        known: Costs of clips.
-        size: Of its model.
+        parts: the stage.
+        writer: the stage that writes its rationales.
+        device: device that it runs on.
+        encoded: clips whose features earlier stages leave; its own are added.
+        known: costs of clips.
+        size: size of its model.
     """
 
     def __init__(
@@ -173,7 +173,7 @@ class _Stage:
         return readable(self._data, [r for r in writer.data.unlabelled_videos if r.path in self._data.facts])
 
     def _training_row(self, record: VideoRecord) -> Row:
-        """A video's clip with all that is learned about it: questions and answers are laid behind it in one row."""
+        """A video's clip with all that is learned about it: questions and answers follow the clip in one row."""
         book, stage = self._parts.book, self._parts.stage
         question, answers = book.label_prompt(), 0
         if stage.kind in ("classification", "joint") and record.label:
@@ -268,7 +268,7 @@ class _Stage:
         return replace(memory, weights=weights, training=training)
 
     def _training(self, steps: int, epochs: float) -> tuple[Memory, Work]:
-        """With the validation behind each epoch."""
+        """Of the training, with the validation after each epoch."""
         size, data, checkpointing = self._size, self._data, self._module.activation_checkpointing
         memory = training_memory(
             size,
@@ -290,7 +290,7 @@ class _Stage:
         return memory, work
 
     def _testing(self) -> tuple[Memory, Work]:
-        """Directly, behind rationales where they are asked for, and on validation videos where those decide."""
+        """Of answering, after own rationales where they are asked for; of validation videos too, where those decide."""
         answering, splits = self._module.answering, self._data.splits
         memory, work = self._answering(readable(self._data, splits.test))
         if (answering.needs_validation or answering.calibrate) and (val := readable(self._data, splits.val)):
@@ -315,7 +315,7 @@ class _Stage:
         return memory, scoring_work(self._size, rows, batch, self._labels)
 
     def _dtype(self) -> torch.dtype:
-        """Of the large matrix products."""
+        """The dtype of the large matrix products."""
         precision = str(self._config["trainer"]["precision"])
         if self._mixed:
             return torch.bfloat16 if precision.startswith("bf16") else torch.float16

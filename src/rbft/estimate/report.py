@@ -1,4 +1,4 @@
-"""An estimate told: a table for people, plain values for programs, findings where memory does not suffice."""
+"""How an estimate is shown: a table for people, plain values for programs, findings where memory does not suffice."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def about_seconds(seconds: float | None) -> str:
 
 
 def print_clips(clips: Clips, console: Console) -> None:
-    """What clips are like as the model gets them."""
+    """Print frames, sizes and tokens of the clips as the model gets them."""
     table = Table(box=None, pad_edge=False)
     table.add_column("clips")
     for title in ("min", "median", "max"):
@@ -58,14 +58,14 @@ def print_estimates(estimates: Sequence[StageEstimate], device: Device, console:
     table.add_column(f"estimate for {escape(device.name)}{many}")
     for title in ("rows", "steps", "tokens a row", "memory", "time"):
         table.add_column(title, justify="right")
-    for one in estimates:
+    for stage in estimates:
         table.add_row(
-            escape(one.name),
-            str(one.rows),
-            str(one.steps),
-            _tokens(one.tokens),
-            about_bytes(one.memory.total),
-            about_seconds(one.seconds),
+            escape(stage.name),
+            str(stage.rows),
+            str(stage.steps),
+            _tokens(stage.tokens),
+            about_bytes(stage.memory.total),
+            about_seconds(stage.seconds),
         )
     console.print(table)
     console.print("memory is that of one device; times are rough, without decoding and loading")
@@ -78,8 +78,8 @@ def _tokens(tokens: Range) -> str:
 
 def summary(estimates: Sequence[StageEstimate]) -> str:
     """The estimates in one line."""
-    largest = max(estimates, key=lambda one: one.memory.total)
-    times = [one.seconds for one in estimates if one.seconds is not None]
+    largest = max(estimates, key=lambda stage: stage.memory.total)
+    times = [stage.seconds for stage in estimates if stage.seconds is not None]
     time = f", {about_seconds(sum(times))} in all without decoding" if times else ""
     return f"estimate: {about_bytes(largest.memory.total)} of memory at most (in {largest.name}){time}"
 
@@ -88,13 +88,13 @@ def memory_findings(estimates: Sequence[StageEstimate], device: Device) -> list[
     """The stages that need more memory than the device has."""
     if device.memory is None:
         return []
-    found = []
-    for one in estimates:
-        if one.memory.total > device.memory:
-            batch = "data.batch_size" if one.kind not in ("write", "test") else "data.eval_batch_size"
+    findings = []
+    for stage in estimates:
+        if stage.memory.total > device.memory:
+            batch = "data.batch_size" if stage.kind not in ("write", "test") else "data.eval_batch_size"
             advice = (
                 _LESS
-                if one.memory.certain > device.memory
+                if stage.memory.certain > device.memory
                 else (
                     f"Lower {batch} (trainer.accumulate_grad_batches makes up for it), data.max_pixels, "
                     "data.max_visual_tokens or data.num_frames, or set model.activation_checkpointing."
@@ -102,18 +102,18 @@ def memory_findings(estimates: Sequence[StageEstimate], device: Device) -> list[
                     else f"Lower {batch}, data.max_pixels, data.max_visual_tokens or data.num_frames."
                 )
             )
-            found.append(Finding("memory", f"the stage {one.name!r} {_needs(one, device)}. {advice}", ()))
-    return found
+            findings.append(Finding("memory", f"the stage {stage.name!r} {_needs(stage, device)}. {advice}", ()))
+    return findings
 
 
 _LESS = (
     "Take a smaller model, set model.dtype to bfloat16, train less of it (model.tuning: LoRA), keep it in 4 bits "
-    "(model.quantize) or spread it over several devices (trainer.strategy: fsdp2)."
+    "(model.quantize) or shard it over several devices (trainer.strategy: fsdp2)."
 )
 
 
-def _needs(one: StageEstimate, device: Device) -> str:
-    memory = one.memory
+def _needs(stage: StageEstimate, device: Device) -> str:
+    memory = stage.memory
     assert device.memory is not None
     parts = {
         "weights": memory.weights,
@@ -121,9 +121,9 @@ def _needs(one: StageEstimate, device: Device) -> str:
         "activations": memory.activations,
         "cached keys and values": memory.cache,
     }
-    told = ", ".join(f"{name} {about_bytes(size)}" for name, size in parts.items() if size)
+    shares = ", ".join(f"{name} {about_bytes(size)}" for name, size in parts.items() if size)
     return (
-        f"needs about {about_bytes(memory.total)} on each device ({told}), and {device.name} has "
+        f"needs about {about_bytes(memory.total)} on each device ({shares}), and {device.name} has "
         f"{about_bytes(device.memory)}"
     )
 
@@ -134,9 +134,9 @@ def refuse_certain(estimates: Sequence[StageEstimate], device: Device) -> None:
     Raises:
         ModelError: Weights, gradients and the optimiser's moments alone are more than the device has room for.
     """
-    for one in estimates:
-        if device.memory is not None and one.memory.certain > device.memory:
-            raise ModelError(f"the stage {one.name!r} {_needs(one, device)}. {_LESS}")
+    for stage in estimates:
+        if device.memory is not None and stage.memory.certain > device.memory:
+            raise ModelError(f"the stage {stage.name!r} {_needs(stage, device)}. {_LESS}")
 
 
 def to_json(clips: Clips | None, estimates: Sequence[StageEstimate], device: Device) -> dict[str, Any]:
@@ -144,5 +144,5 @@ def to_json(clips: Clips | None, estimates: Sequence[StageEstimate], device: Dev
     return {
         "clips": None if clips is None else clips.to_json(),
         "device": {"name": device.name, "processes": device.processes, "memory": device.memory},
-        "stages": [one.to_json() for one in estimates],
+        "stages": [stage.to_json() for stage in estimates],
     }

@@ -25,11 +25,11 @@ class Row:
     """One row of a stage: a clip with what is asked and answered about it.
 
     Args:
-        prompt: Tokens of its prompt or prompts, visual ones included.
-        visual: The visual ones.
-        pixel_values: Numbers of its clip that the vision tower is fed.
-        answer: Tokens of the answers, at most.
-        encode: Times its clip is encoded anew over the stage; 0 where its features are kept from before.
+        prompt: tokens of its prompt or prompts, visual ones included.
+        visual: visual tokens.
+        pixel_values: number of pixel values that the vision tower is fed.
+        answer: tokens of the answers, at most.
+        encode: number of times its clip is encoded in the stage; 0 where its features are kept from before.
     """
 
     prompt: int
@@ -49,10 +49,10 @@ class Memory:
     """Bytes on each device.
 
     Args:
-        weights: The model's, adapters included.
-        training: Gradients and the optimiser's moments.
-        activations: What passes through the model, at its most; logits included.
-        cache: Keys and values of prompts and answers.
+        weights: the model's weights, adapters included.
+        training: gradients and the optimiser's moments.
+        activations: peak of the activations, logits included.
+        cache: keys and values of prompts and answers.
     """
 
     weights: int
@@ -76,9 +76,9 @@ class Work:
     """What a stage has to compute.
 
     Args:
-        flops: Floating-point operations.
-        bytes: Of weights that are read for one token at a time.
-        launches: Of small operations.
+        flops: floating-point operations.
+        bytes: bytes of weights that are read for one token at a time.
+        launches: launches of small operations.
     """
 
     flops: float = 0.0
@@ -101,15 +101,15 @@ def training_memory(
     processes: int,
     kind: str,
 ) -> Memory:
-    """Of a training stage, if its longest rows meet in one micro-batch.
+    """Memory of a training stage, if its longest rows meet in one micro-batch.
 
     Args:
-        size: The model.
-        rows: Of an epoch.
-        batch_size: Rows of a micro-batch.
-        checkpointing: Whether activations are computed anew in the backward pass.
-        processes: How many devices share a step; more than one keep gradients once more, to exchange them.
-        kind: Of the device; on a GPU the optimiser works on all weights at once, with copies.
+        size: size of the model.
+        rows: rows of an epoch.
+        batch_size: rows of a micro-batch.
+        checkpointing: whether activations are computed again in the backward pass.
+        processes: number of devices that share a step; more than one keep gradients once more, to exchange them.
+        kind: kind of device; on a GPU the optimiser works on all weights at once, with copies.
     """
     batch = min(batch_size, len(rows))
     longest, answer = max(row.length for row in rows), max(row.answer for row in rows)
@@ -130,19 +130,19 @@ def training_memory(
 def training_work(
     size: ModelSize, rows: Sequence[Row], epochs: float, steps: int, batch_size: int, *, checkpointing: bool, kind: str
 ) -> Work:
-    """Of a training stage, by all devices together.
+    """Work of a training stage, by all devices together.
 
     A forward pass; as much for gradients of activations; as much again for gradients of whole weights; and another
     forward pass where activations are computed anew.
 
     Args:
-        size: The model.
-        rows: Of an epoch.
-        epochs: How often each row is computed.
-        steps: Of the optimiser, in all.
-        batch_size: Rows of a micro-batch.
-        checkpointing: Whether activations are computed anew in the backward pass.
-        kind: Of the device.
+        size: size of the model.
+        rows: rows of an epoch.
+        epochs: number of times each row is computed.
+        steps: optimiser steps, in all.
+        batch_size: rows of a micro-batch.
+        checkpointing: whether activations are computed again in the backward pass.
+        kind: kind of device.
     """
     again = 1 if checkpointing else 0
     language = (3 if size.whole_language else 2) + again
@@ -161,7 +161,7 @@ def training_work(
 
 
 def writing_memory(size: ModelSize, rows: Sequence[Row], batch_size: int, samples: int) -> Memory:
-    """Of writing `samples` answers to each prompt, all of full length."""
+    """Memory of writing `samples` answers to each prompt, all of full length."""
     batch = min(batch_size, len(rows))
     prompt, answer = max(row.prompt for row in rows), max(row.answer for row in rows)
     # the cache of the prompts lives on while it is repeated for the samples
@@ -174,7 +174,7 @@ def writing_memory(size: ModelSize, rows: Sequence[Row], batch_size: int, sample
 
 
 def writing_work(size: ModelSize, rows: Sequence[Row], batch_size: int, samples: int) -> Work:
-    """Of writing `samples` answers to each prompt, all of full length: each token reads all weights once a batch."""
+    """Work of writing `samples` answers to each prompt, all of full length: a token reads all weights once a batch."""
     flops = 0.0
     for row in rows:
         flops += size.read_flops(row.prompt, 1) + row.encode * size.vision_flops(row.pixel_values, row.visual)
@@ -187,14 +187,14 @@ def writing_work(size: ModelSize, rows: Sequence[Row], batch_size: int, samples:
 def scoring_memory(
     size: ModelSize, rows: Sequence[Row], batch_size: int, labels: Sequence[Tensor], max_tokens: int
 ) -> Memory:
-    """Of scoring all labels behind each prompt.
+    """Memory of scoring all labels after each prompt.
 
     Args:
-        size: The model.
-        rows: The prompts.
-        batch_size: Prompts of a batch.
-        labels: Token ids of each label.
-        max_tokens: Tokens of labels read at a time.
+        size: size of the model.
+        rows: the prompts.
+        batch_size: prompts of a batch.
+        labels: token ids of each label.
+        max_tokens: tokens of labels read at a time.
     """
     batch = min(batch_size, len(rows))
     prompt, longest = max(row.prompt for row in rows), max(map(len, labels)) - 1
@@ -214,7 +214,7 @@ def scoring_memory(
 
 
 def scoring_work(size: ModelSize, rows: Sequence[Row], batch_size: int, labels: Sequence[int]) -> Work:
-    """Of scoring all labels behind each prompt; `labels` are their tokens."""
+    """Work of scoring all labels after each prompt; `labels` are their numbers of tokens."""
     tail = sum(tokens - 1 for tokens in labels)
     flops = 0.0
     for row in rows:
@@ -225,14 +225,14 @@ def scoring_work(size: ModelSize, rows: Sequence[Row], batch_size: int, labels: 
 
 
 def encoding_memory(size: ModelSize, rows: Sequence[Row], batch_size: int) -> Memory:
-    """Of encoding a batch of clips one after another, and of keeping their features."""
+    """Memory of encoding a batch of clips one after another, and of keeping their features."""
     batch, visual = min(batch_size, len(rows)), max(row.visual for row in rows)
     vision = size.vision_activations(max(row.pixel_values for row in rows), batch, training=False)
     return Memory(size.weight_bytes, activations=vision + size.features(batch * visual))
 
 
 def encoding_work(size: ModelSize, rows: Sequence[Row]) -> Work:
-    """Of encoding clips; the language model reads nothing."""
+    """Work of encoding clips; the language model reads nothing."""
     flops = sum(row.encode * size.vision_flops(row.pixel_values, row.visual) for row in rows)
     return Work(flops, 0.0, _launches(size.vision.layers * sum(row.encode for row in rows)))
 
