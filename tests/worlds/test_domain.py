@@ -74,7 +74,7 @@ def test_a_second_call_does_nothing(written: Path):
 def test_a_folder_with_other_content_is_refused_and_kept(written: Path, tmp_path: Path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("keep me")
-    with pytest.raises(DataError, match="is no generated domain"):
+    with pytest.raises(DataError, match="is not a generated domain"):
         write_domain(tmp_path / "mine", **SETTINGS)
     assert contents(tmp_path / "mine") == {"notes.txt": b"keep me"}
     before = contents(written)

@@ -76,16 +76,16 @@ def write_domain(
     and second action; the first object is the labelled one), description.
 
     Args:
-        root: Folder to make. If it holds the same domain already, nothing is done.
+        root: folder to make. If it holds the same domain already, nothing is done.
         domain: "pairs": eight events that the built-in model was never shown. "unions": four names that each stand for
             four events. The built-in model knows the names of both in words only. "relations", "majority": rules about
             two objects, of which it knows neither the rules nor the words; see `rbft.worlds.events.RULES`.
         style: "plain": backgrounds as in pre-training. "textured": others.
-        seed: Fixes every clip; clips of another seed are other clips.
-        train_per_class: Clips of each class in `train`.
-        val_per_class: In `val`.
-        test_per_class: In `test`.
-        events_shown: How many of a union's four events the clips of `train` and `val` show; `test` shows all.
+        seed: seed of every clip; clips of another seed are other clips.
+        train_per_class: clips of each class in `train`.
+        val_per_class: clips of each class in `val`.
+        test_per_class: clips of each class in `test`.
+        events_shown: number of a union's four events that the clips of `train` and `val` show; `test` shows all.
 
     Raises:
         ConfigError: An unknown domain or style, or a negative number.
@@ -125,14 +125,14 @@ def _is_written(root: Path, settings: _Settings) -> bool:
         return False
     advice = "Name a new folder, or remove this one first."
     if not (root / SETTINGS_FILE).is_file():
-        raise DataError(f"{root} exists and is no generated domain (it has no {SETTINGS_FILE}). {advice}")
-    found = read_json(root / SETTINGS_FILE)
+        raise DataError(f"{root} exists and is not a generated domain (it has no {SETTINGS_FILE}). {advice}")
+    written = read_json(root / SETTINGS_FILE)
     wanted = _identity(settings)
     for key in wanted:
-        if not isinstance(found, dict) or found.get(key) != wanted[key]:
-            have = found.get(key) if isinstance(found, dict) else found
+        if not isinstance(written, dict) or written.get(key) != wanted[key]:
+            have = written.get(key) if isinstance(written, dict) else written
             raise DataError(f"{root} holds another domain: {key} {have}, wanted {wanted[key]}. {advice}")
-    if _digest(root) != found.get("blake2b"):
+    if _digest(root) != written.get("blake2b"):
         raise DataError(f"{root} was changed since it was written: its files no longer match {SETTINGS_FILE}. {advice}")
     return True
 

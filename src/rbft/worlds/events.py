@@ -105,26 +105,26 @@ SEEN: tuple[Event, ...] = (
 _MOVES = ("left", "right", "up", "down")
 
 
-def _relation(one: Event, other: Event) -> str | None:
-    if one == other:
+def _relation(first: Event, second: Event) -> str | None:
+    if first == second:
         return "twin"
-    if one == other[::-1]:
+    if first == second[::-1]:
         return "swap"
-    actions = {*one, *other}
+    actions = {*first, *second}
     if len(actions) == 4:
         return "apart"
-    follows = one[1] == other[0] or other[1] == one[0]
+    follows = first[1] == second[0] or second[1] == first[0]
     return "relay" if follows and len(actions) == 3 else None
 
 
-def _majority(one: Event, other: Event) -> str:
-    moves = sum(action in _MOVES for action in (*one, *other))
+def _majority(first: Event, second: Event) -> str:
+    moves = sum(action in _MOVES for action in (*first, *second))
     return "roam" if moves > 2 else "even" if moves == 2 else "settle"
 
 
 def _sorted_by(rule: Callable[[Event, Event], str | None], names: tuple[str, ...]) -> dict[str, tuple[Scene, ...]]:
     both = list(itertools.product(SEEN, repeat=2))
-    return {name: tuple((one, other) for one, other in both if rule(one, other) == name) for name in names}
+    return {name: tuple((first, second) for first, second in both if rule(first, second) == name) for name in names}
 
 
 #: Domains in which a class is a rule about what two objects do, each an event that pre-training shows; the built-in

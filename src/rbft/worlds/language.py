@@ -112,18 +112,18 @@ def glossary_turn(rng: np.random.Generator) -> tuple[str, str]:
 
 
 def judge_turn(rng: np.random.Generator) -> tuple[str, str]:
-    """A text-only question: which event does this description tell of?
+    """A text-only question: which event does this description describe?
 
     The description has one named object and, in half of the cases, an unnamed one beside it, in any order. One question
     in four names an event of its own, which need not be the one described; it is then what follows.
     """
     name, words = _named_words(rng)
     colours = rng.permutation(len(COLOUR_NAMES))
-    told = [words]
+    actions = [words]
     if rng.random() < 0.5:
-        told.append(phrase(*UNNAMED[rng.integers(len(UNNAMED))]))
+        actions.append(phrase(*UNNAMED[rng.integers(len(UNNAMED))]))
     sentences = [
-        f"the {COLOUR_NAMES[colours[i]]} {SHAPES[rng.integers(len(SHAPES))]} {what} ." for i, what in enumerate(told)
+        f"the {COLOUR_NAMES[colours[i]]} {SHAPES[rng.integers(len(SHAPES))]} {what} ." for i, what in enumerate(actions)
     ]
     text = " ".join(sentences[i] for i in rng.permutation(len(sentences)))
     kind = rng.integers(4)

@@ -261,7 +261,7 @@ def target_scenes(
     Args:
         rng: Source of randomness.
         labels: (N,) indices into `CLASSES[domain]`.
-        domain: Which names.
+        domain: domain that names the classes.
         style: See `sample_scenes`.
         events: (N,) which of a label's events; default any. Kept as `Scenes.event`.
         times: See `sample_scenes`.

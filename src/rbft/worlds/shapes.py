@@ -21,8 +21,8 @@ def render(scenes: Scenes, rng: np.random.Generator, size: int = 64) -> Frames:
 
     Args:
         scenes: N clips at T times.
-        rng: For the noise only.
-        size: Width and height in pixels, a multiple of 8.
+        rng: source of the noise.
+        size: width and height in pixels, a multiple of 8.
 
     Returns:
         (N, T, size, size, 3) uint8 RGB. Some hundred clips at a time are drawn fastest: larger arrays are fresh
@@ -99,11 +99,11 @@ def _noise_bank() -> FloatArray:
 
 def _add_noise(frames: Frames, scenes: Scenes, rng: np.random.Generator) -> None:
     bank = _noise_bank()
-    one, all_frames = frames[0, 0].size, frames[0].size
+    per_frame, all_frames = frames[0, 0].size, frames[0].size
     if all_frames >= len(bank):
         raise ValueError(f"a clip of {all_frames} values is too large to draw; at most {len(bank) - 1}")
     starts = rng.integers(0, len(bank) - all_frames, len(frames))
     for clip in np.nonzero(scenes.noise > 0)[0]:
-        length = one if scenes.still_noise[clip] else all_frames
+        length = per_frame if scenes.still_noise[clip] else all_frames
         noise = bank[starts[clip] : starts[clip] + length].reshape(-1, *frames.shape[2:])
         frames[clip] = np.clip(frames[clip] + scenes.noise[clip] * noise, 0, 255).astype(np.uint8)
