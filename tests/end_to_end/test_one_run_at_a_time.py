@@ -52,6 +52,6 @@ def test_rationales_are_not_put_into_a_run_that_is_going(tmp_path, capsys):
     lock = RunLock(tmp_path / "runs/two/rbft/seed0")
     assert lock.acquire()
     assert main(["rationales", "import", str(rationales), "--to", str(config), *flags]) == 1
-    assert "is in the hands of another process" in capsys.readouterr().err
+    assert "is in use by another process" in capsys.readouterr().err
     lock.release()
     assert main(["rationales", "import", str(rationales), "--to", str(config), *flags]) == 0

@@ -36,11 +36,11 @@ class Holder:
     """Who has the lock of a run.
 
     Args:
-        host: machine.
+        host: name of the machine.
         worker: process id of the sweep's worker; of the run itself where no sweep started it.
         pid: process id of the run itself.
-        slot: where the sweep runs it; below 0 where no sweep started it.
-        session: of the sweep's driver; empty where no sweep started it.
+        slot: slot of the sweep that runs it; below 0 where no sweep started it.
+        session: session of the sweep's driver; empty where no sweep started it.
     """
 
     host: str
@@ -68,7 +68,7 @@ class RunLock:
     the system, knows none, the process named in the file has it as long as it lives.
 
     Args:
-        folder: of the run.
+        folder: run folder.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -143,7 +143,7 @@ class RunLock:
             os.close(file)
 
     def holder(self) -> Holder | None:
-        """Who has it, where they have said so already; only of use while it is held."""
+        """Who has it, if it is noted already; only of use while the lock is held."""
         try:
             return Holder(**json.loads(self.path.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
@@ -173,9 +173,9 @@ def holding_run(folder: Path, *, wait: bool, say: Callable[[str], None]) -> Iter
     """Keep every other process out of a run folder during the block.
 
     Args:
-        folder: of the run.
+        folder: run folder.
         wait: whether to wait for whoever has it.
-        say: is told what is waited for.
+        say: function that prints what is waited for.
 
     Raises:
         StageError: Somebody else has it; names the machine and the process.
@@ -217,12 +217,12 @@ def _refuse(lock: RunLock, folder: Path, say: Callable[[str], None]) -> None:
     elsewhere = holder is not None and holder.host != socket.gethostname()
     stale = f" If that machine or process is gone for good, remove {lock.path}." if elsewhere else ""
     raise StageError(
-        f"{folder} is in the hands of {_words(holder)}, and two runs would remove each other's files. Wait until it "
+        f"{folder} is in use by {_words(holder)}, and two runs would remove each other's files. Wait until it "
         f"has ended (--wait does), or give this one a folder of its own with --variant NAME.{stale}"
     )
 
 
 def _wait(lock: RunLock, folder: Path, say: Callable[[str], None]) -> None:
-    say(f"{folder} is in the hands of {_words(lock.holder())}; waiting for it to end")
+    say(f"{folder} is in use by {_words(lock.holder())}; waiting for it to end")
     while not lock.acquire(patience=1.0):
         pass

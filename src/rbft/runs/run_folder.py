@@ -20,14 +20,14 @@ REPLICATES = ("seed_everything", "data.draw")
 
 
 def find_runs(folder: Path) -> list[Path]:
-    """The run folders in `folder` and below it, by name; those that were set aside are left out."""
-    found = []
+    """The run folders in `folder` and below it, by name; archived ones are left out."""
+    runs = []
     for path, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if ".old-" not in name and not name.startswith("."))
         if EXPERIMENT in files:
-            found.append(Path(path))
+            runs.append(Path(path))
             folders.clear()
-    return found
+    return runs
 
 
 def stage_records(folder: Path) -> Iterator[tuple[Path, StageRecord]]:
@@ -45,7 +45,7 @@ def read_accuracy(folder: Path) -> float | None:
     """The accuracy that a run published; None where it tested nothing.
 
     Raises:
-        DataError: Its metrics.json holds none that could be one.
+        DataError: metrics.json holds a value that is not an accuracy.
     """
     path = folder / METRICS
     if not path.is_file():
@@ -64,7 +64,7 @@ class RunFolder:
     """A run's folder, finished or not.
 
     Args:
-        path: The folder.
+        path: the folder.
     """
 
     path: Path
@@ -74,12 +74,12 @@ class RunFolder:
         """Its resolved experiment file.
 
         Raises:
-            DataError: It is not one.
+            DataError: The file is not an experiment of a run.
         """
         path = self.path / EXPERIMENT
         content = read_yaml(path)
         if not isinstance(content, dict) or not isinstance(content.get("data"), dict):
-            raise DataError(f"{path}: no experiment of a run: it has no keys and values under `data`.")
+            raise DataError(f"{path}: not the experiment of a run: it has no keys and values under `data`.")
         return content
 
     @property
@@ -107,12 +107,12 @@ class RunFolder:
 
     @cached_property
     def accuracy(self) -> float | None:
-        """Of its test; None while it is not finished."""
+        """Accuracy of its test; None while the run is not finished."""
         return read_accuracy(self.path)
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
-        """All its figures; empty while it is not finished."""
+        """All its metrics; empty while the run is not finished."""
         return {} if self.accuracy is None else dict(read_json(self.path / METRICS))
 
     @property
@@ -129,9 +129,9 @@ class RunFolder:
 
     @property
     def validation(self) -> Path | None:
-        """What its last test says of its validation videos; None where there is no such file."""
-        found = [path / VALIDATION for path, _ in self.stages_of("test", "probe")]
-        return found[-1] if found and found[-1].is_file() else None
+        """Its last test's predictions of the validation videos; None where there is no such file."""
+        paths = [path / VALIDATION for path, _ in self.stages_of("test", "probe")]
+        return paths[-1] if paths and paths[-1].is_file() else None
 
     @cached_property
     def labels(self) -> tuple[str, ...]:
@@ -149,12 +149,12 @@ class RunFolder:
     @cached_property
     def stages(self) -> dict[str, tuple[Path, StageRecord]]:
         """Folder and record of each finished stage, by name; in the order of the method where the file lists it."""
-        found = {record.stage: (path, record) for path, record in stage_records(self.path)}
+        records = {record.stage: (path, record) for path, record in stage_records(self.path)}
         methods = self.config.get("methods")
-        own = methods.get(self.method) if isinstance(methods, dict) else None
-        listed: Sequence[Any] = own or METHODS.get(self.method, ())
+        configured = methods.get(self.method) if isinstance(methods, dict) else None
+        listed: Sequence[Any] = configured or METHODS.get(self.method, ())
         order = {str(name): place for place, name in enumerate(listed)}
-        return dict(sorted(found.items(), key=lambda item: order.get(item[0], len(order))))
+        return dict(sorted(records.items(), key=lambda item: order.get(item[0], len(order))))
 
     def stages_of(self, *kinds: str) -> list[tuple[Path, StageRecord]]:
         """The finished stages of some kinds."""
@@ -162,6 +162,6 @@ class RunFolder:
 
     @property
     def seconds(self) -> float | None:
-        """That its finished stages took together; None where it has none."""
-        found = [record.seconds for _, record in stage_records(self.path)]
-        return sum(found) if found else None
+        """Seconds that its finished stages took together; None where it has none."""
+        seconds = [record.seconds for _, record in stage_records(self.path)]
+        return sum(seconds) if seconds else None

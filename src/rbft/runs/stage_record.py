@@ -15,7 +15,7 @@ from rbft.files import file_digest, read_json, write_json
 from rbft.runs.names import STAGE
 
 SCHEMA = 1
-"""Raised whenever the meaning of a stage's output changes, so that older outputs are made anew."""
+"""Raised whenever the meaning of a stage's output changes, so that older outputs are made again."""
 
 
 @dataclass(frozen=True)
@@ -23,13 +23,13 @@ class StageRecord:
     """The marker of a finished stage, written last.
 
     Args:
-        stage: Its name.
-        kind: What it did.
-        fingerprint: Of everything that went in.
-        inputs: What the fingerprint is made of, in readable form.
-        outputs: Hash of each file it left, by path relative to its folder.
-        seconds: How long it took.
-        summary: A few figures for people.
+        stage: name of the stage.
+        kind: kind of the stage.
+        fingerprint: fingerprint of its inputs.
+        inputs: the inputs in readable form.
+        outputs: hash of each file it left, by path relative to its folder.
+        seconds: duration of the stage.
+        summary: a few figures for people.
     """
 
     stage: str
@@ -49,14 +49,14 @@ def fingerprint(inputs: Mapping[str, Any]) -> str:
 
 def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
     """The dotted keys at which two nested mappings differ."""
-    found: list[str] = []
+    differing: list[str] = []
     for key in sorted({*old, *new}):
-        mine, other = old.get(key), new.get(key)
-        if isinstance(mine, Mapping) and isinstance(other, Mapping):
-            found += changed_keys(mine, other, f"{prefix}{key}.")
-        elif mine != other:
-            found.append(f"{prefix}{key}")
-    return found
+        before, other = old.get(key), new.get(key)
+        if isinstance(before, Mapping) and isinstance(other, Mapping):
+            differing += changed_keys(before, other, f"{prefix}{key}.")
+        elif before != other:
+            differing.append(f"{prefix}{key}")
+    return differing
 
 
 def write_record(folder: Path, record: StageRecord) -> None:
