@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rbft.errors import DataError
-from rbft.files import append_jsonl, read_json, read_jsonl, set_aside, write_atomic, write_json, write_jsonl
+from rbft.files import append_jsonl, archive, read_json, read_jsonl, write_atomic, write_json, write_jsonl
 
 ROWS = [{"id": "ü", "n": 1}, {"id": "b\n", "n": 2.5}, {"id": "c", "n": None}]
 
@@ -108,11 +108,11 @@ def test_wrong_rows_are_named_by_file_and_line(tmp_path):
 
 def test_old_work_is_set_aside_and_never_deleted(tmp_path):
     folder = tmp_path / "test"
-    assert set_aside(folder) is None
+    assert archive(folder) is None
     for number in (1, 2):
         folder.mkdir()
         (folder / "x").write_text(str(number))
-        assert set_aside(folder) == tmp_path / f"test.old-{number}"
+        assert archive(folder) == tmp_path / f"test.old-{number}"
     assert [(tmp_path / f"test.old-{n}" / "x").read_text() for n in (1, 2)] == ["1", "2"]
     assert not folder.exists()
 

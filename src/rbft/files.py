@@ -319,8 +319,8 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         yield number, row
 
 
-def set_aside(path: Path) -> Path | None:
-    """Rename `path` to the first free `<name>.old-<n>`; nothing is ever deleted. None if it does not exist."""
+def archive(path: Path) -> Path | None:
+    """Archive `path`: rename it to the first free `<name>.old-<n>`; nothing is deleted. None if it does not exist."""
     if not path.exists():
         return None
     number = 1

@@ -138,7 +138,7 @@ def test_cost_is_judged_by_finished_runs(tmp_path, capsys):
     said = capsys.readouterr().out
     # two runs of 4 minutes and two of 16
     assert "6 runs: 2 finished, 0 running, 4 waiting, 0 failed" in said
-    assert "cost: about 40 min of computing, 40 min with 1 at once (judged by 2 finished run(s)" in said
+    assert "cost: about 40 min of computing, 40 min with 1 at once (estimated from 2 finished run(s)" in said
 
 
 def test_table_on_a_terminal(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Probabilities are calibrated where the run is, and a class is only said where it is sure enough."""
+"""Probabilities are calibrated where the run is, and a class is only answered with enough confidence."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_below_a_confidence_no_class_is_said(
     assert [row["predicted"] is None for row in rows] == [answer.probability < float(between) for answer in found]
     assert [row.get("abstained", False) for row in rows] == [row["predicted"] is None for row in rows]
     assert [row["probability"] for row in rows] == [answer.probability for answer in found], "it is still told"
-    assert "2 of 5 videos: no class is sure enough" in capsys.readouterr().out
+    assert "2 of 5 videos: no class is confident enough" in capsys.readouterr().out
     assert main([*command, "--to", str(tmp_path / "a.csv")]) == 0
     written = list(csv.DictReader((tmp_path / "a.csv").open()))
     assert [row["abstained"] == "true" for row in written] == [row["predicted"] is None for row in rows]
@@ -147,7 +147,7 @@ def test_workers_and_batches_change_no_answer_and_the_model_is_loaded_once(finis
 
 def test_thresholds_and_abstaining_together() -> None:
     rule = Rule(0.3, (Threshold("a", 0.9, 0.6, 1.0, 0.9, 1.0, 30), Threshold("b", 0.9, 0.2, 1.0, 0.9, 1.0, 30)))
-    assert rule.decide({"a": 0.5, "b": 0.1, "c": 0.4}) == ("c", 0.4), "a is likelier, and not sure enough to be said"
+    assert rule.decide({"a": 0.5, "b": 0.1, "c": 0.4}) == ("c", 0.4), "a is likelier, and below its threshold"
     assert rule.decide({"a": 0.45, "b": 0.35, "c": 0.2}) == ("b", 0.35), "what is sure is said, likeliest or not"
     assert rule.decide({"a": 0.59, "b": 0.16, "c": 0.25}) == (None, 0.59)
     assert rule.decide({"a": 0.59, "b": 0.19}) == (None, 0.59), "no class is left"

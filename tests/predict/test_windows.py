@@ -154,7 +154,7 @@ def test_a_recording_of_hours_is_looked_at_in_windows(
         (["--window", "0"], "must be a number of seconds above 0"),
         (["--alarm", CLASSES[0]], "needs --window"),
         (["--window", "1", "--alarm", "nothing"], "no class of the run"),
-        (["--window", "1", "--precision", f"{CLASSES[0]}=0.9"], "says nothing about windows"),
+        (["--window", "1", "--precision", f"{CLASSES[0]}=0.9"], "holds for whole clips and not for windows"),
     ],
 )
 def test_wrong_use_is_refused(

@@ -121,7 +121,7 @@ def test_wrong_use_is_one_line(finished: Run, tmp_path: Path, capsys: pytest.Cap
         patch.setattr("rbft.commands.serve.importlib.import_module", half)
         assert main(run) == 2
     err = capsys.readouterr().err
-    assert "fastapi is installed, but not whole (No module named 'starlette'" in err and err.count("\n") == 1
+    assert "fastapi is installed, but damaged (No module named 'starlette'" in err and err.count("\n") == 1
     find = "rbft.commands.serve.importlib.util.find_spec"
     monkeypatch.setattr(find, lambda name: None if name == "uvicorn" else True)
     assert main(run) == 2

@@ -1,4 +1,4 @@
-"""`rbft check`: look at an experiment's data set before anything is trained."""
+"""`rbft check`: check an experiment's data set before anything is trained."""
 
 from __future__ import annotations
 

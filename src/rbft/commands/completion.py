@@ -15,7 +15,7 @@ from rbft.errors import DataError
 
 SHELLS = ("bash", "zsh", "fish")
 _TAKE_KEYS = ("fit", "check")
-# most of the trainer's settings are for developers of trainers
+# the other settings of the trainer are for developers of trainers
 _TRAINER = (
     "accelerator",
     "devices",
@@ -80,7 +80,7 @@ complete -o filenames -F _rbft rbft
 
 
 def parser() -> Parser:
-    """The command's one word."""
+    """The command's one argument."""
     made = Parser(
         prog="rbft completion",
         allow_abbrev=False,
@@ -108,7 +108,7 @@ def run(args: Sequence[str]) -> int:
     bash = _bash(commands)
     if shell == "zsh":
         bash = (
-            '# Completion of rbft. In ~/.zshrc, behind compinit:  eval "$(rbft completion zsh)"\n'
+            '# Completion of rbft. In ~/.zshrc, after compinit:  eval "$(rbft completion zsh)"\n'
             "autoload -U +X bashcompinit && bashcompinit\n" + bash.split("\n", 1)[1]
         )
     print(bash, end="")
@@ -120,9 +120,9 @@ class Command:
     """A command, or an action of one, as its parser has it.
 
     Args:
-        words: Its name, with that of the action behind it.
-        flags: Long names of its flags.
-        choices: What may stand behind a flag, by flag; behind no flag by the empty text.
+        words: name of the command, followed by that of the action.
+        flags: long names of its flags.
+        choices: allowed values of each flag, by flag; of the positional argument under the empty text.
     """
 
     words: tuple[str, ...]
@@ -147,7 +147,7 @@ def _read(parser: argparse.ArgumentParser, words: tuple[str, ...]) -> Iterator[C
     actions: list[Command] = []
     for option in parser._actions:
         if isinstance(option, argparse._SubParsersAction):
-            actions += [one for name, below in option.choices.items() for one in _read(below, (*words, name))]
+            actions += [command for name, below in option.choices.items() for command in _read(below, (*words, name))]
             continue
         longs = [flag for flag in option.option_strings if flag.startswith("--")]
         flags += longs[:1]
@@ -178,16 +178,16 @@ def _names(what: str, files: Sequence[str]) -> list[str]:
     from rbft.experiment import METHODS
     from rbft.files import read_yaml
 
-    found = dict.fromkeys(METHODS) if what == "methods" else {}
+    names = dict.fromkeys(METHODS) if what == "methods" else {}
     for file in files:
         try:
             content = read_yaml(Path(file))
         except DataError:
             continue
         section = content.get(what) if isinstance(content, dict) else None
-        found |= dict.fromkeys(map(str, section)) if isinstance(section, dict) else {}
-    # what is no plain word would be read by the shell
-    return [name for name in found if name.replace("_", "").replace("-", "").isalnum()]
+        names |= dict.fromkeys(map(str, section)) if isinstance(section, dict) else {}
+    # a name with other characters would be interpreted by the shell
+    return [name for name in names if name.replace("_", "").replace("-", "").isalnum()]
 
 
 def _flags(command: Command) -> list[str]:

@@ -48,11 +48,11 @@ class Finding:
     """One line of the report.
 
     Args:
-        part: Heading it stands under.
-        name: What was looked at.
-        state: `missing`: rbft does not work without it; `note`: it does, but something is to be known.
-        found: What there is.
-        advice: What to do; empty where all is well.
+        part: heading that it stands under.
+        name: name of what was checked.
+        state: `missing`: rbft does not work without it; `note`: rbft works, but with a limitation.
+        found: what there is on this machine.
+        advice: what to do; empty where all is well.
     """
 
     part: str
@@ -63,10 +63,10 @@ class Finding:
 
 
 def examine(run_root: Path) -> list[Finding]:
-    """Look at everything.
+    """Check everything.
 
     Args:
-        run_root: Where runs would be written.
+        run_root: folder that runs would be written to.
     """
     parts: tuple[Callable[[], Iterator[Finding]], ...] = (
         _packages,
@@ -85,18 +85,18 @@ def run(args: Sequence[str]) -> int:
     Returns:
         1 where something that is needed is missing.
     """
-    own = parser().parse_args(list(args))
-    found = examine(own.run_root)
-    missing = [finding for finding in found if finding.state == "missing"]
-    if own.json:
-        print(json.dumps({"ok": not missing, "findings": [asdict(finding) for finding in found]}, indent=2))
+    parsed = parser().parse_args(list(args))
+    findings = examine(parsed.run_root)
+    missing = [finding for finding in findings if finding.state == "missing"]
+    if parsed.json:
+        print(json.dumps({"ok": not missing, "findings": [asdict(finding) for finding in findings]}, indent=2))
         return 1 if missing else 0
 
     from rbft.terminal import make_console
 
     console, marks, part = make_console(alone=True), {"ok": "ok", "note": "note", "missing": "MISSING"}, ""
-    width = max(len(finding.name) for finding in found)
-    for finding in found:
+    width = max(len(finding.name) for finding in findings)
+    for finding in findings:
         if finding.part != part:
             part = finding.part
             console.print(f"[bold]{escape(part)}[/]")
@@ -144,8 +144,12 @@ def _trouble(requirement: Requirement) -> str | None:
 
 def _packages() -> Iterator[Finding]:
     yield Finding("software", "rbft", "ok", f"{__version__}, Python {platform.python_version()}")
-    needed = [one for one in _requirements() if one.marker is None or one.marker.evaluate({"extra": ""})]
-    bad = {one.name: why for one in needed if (why := _trouble(one)) is not None}
+    needed = [
+        requirement
+        for requirement in _requirements()
+        if requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+    ]
+    bad = {requirement.name: why for requirement in needed if (why := _trouble(requirement)) is not None}
     install = "pip install --upgrade rbft, or make install in a checkout"
     for name, why in bad.items():
         yield Finding("software", name, "missing", why, install)
@@ -177,7 +181,7 @@ def _decoders() -> Iterator[Finding]:
                 "video",
                 f"decoder {name}",
                 "note",
-                f"not there: {files} cannot be read",
+                f"missing: {files} cannot be read",
                 "pip install --force-reinstall --only-binary av av",
             )
         else:
@@ -215,12 +219,12 @@ def _gpus() -> Iterator[Finding]:
     for number in range(torch.cuda.device_count()):
         free, total = torch.cuda.mem_get_info(number)
         bfloat = torch.cuda.get_device_capability(number) >= (8, 0)
-        found = f"{torch.cuda.get_device_name(number)}, {free / 1e9:.0f} of {total / 1e9:.0f} GB free"
+        device = f"{torch.cuda.get_device_name(number)}, {free / 1e9:.0f} of {total / 1e9:.0f} GB free"
         yield Finding(
             "GPU",
             f"cuda:{number}",
             "ok" if bfloat else "note",
-            found + (", bfloat16" if bfloat else ", no bfloat16"),
+            device + (", bfloat16" if bfloat else ", no bfloat16"),
             "" if bfloat else "set trainer.precision 16-mixed and model.dtype float32",
         )
 
@@ -242,16 +246,16 @@ def _machine() -> Iterator[Finding]:
 
 
 def _free_memory_gb() -> float | None:
-    """Memory that could be had, in 1e9 bytes; None where the system does not say."""
+    """Available memory in units of 1e9 bytes; None where the system does not report it."""
     file = Path("/proc/meminfo")
     if not file.is_file():
         return None
-    found = re.search(r"^MemAvailable:\s+(\d+) kB", file.read_text(), re.MULTILINE)
-    return None if found is None else int(found.group(1)) * 1024 / 1e9
+    match = re.search(r"^MemAvailable:\s+(\d+) kB", file.read_text(), re.MULTILINE)
+    return None if match is None else int(match.group(1)) * 1024 / 1e9
 
 
 def _places(run_root: Path) -> Iterator[Finding]:
-    # what the code that uses them would find; where that cannot be imported, its package is named above
+    # the same folders that the code uses; where that cannot be imported, its package is reported above
     try:
         from rbft.video.clip_cache import default_folder
 
@@ -296,14 +300,14 @@ def _place(name: str, folder: Path, advice: str, otherwise: State) -> Finding:
 
 def _extras() -> Iterator[Finding]:
     for extra, purpose in EXTRAS.items():
-        mine = [
-            one
-            for one in _requirements()
-            if one.marker is not None
-            and one.marker.evaluate({"extra": extra})
-            and not one.marker.evaluate({"extra": ""})
+        needed = [
+            requirement
+            for requirement in _requirements()
+            if requirement.marker is not None
+            and requirement.marker.evaluate({"extra": extra})
+            and not requirement.marker.evaluate({"extra": ""})
         ]
-        missing = [one.name for one in mine if _trouble(one) is not None]
+        missing = [requirement.name for requirement in needed if _trouble(requirement) is not None]
         if missing:
             yield Finding(
                 "extras",

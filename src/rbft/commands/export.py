@@ -35,9 +35,9 @@ def run(args: Sequence[str]) -> int:
     """Carry out the command.
 
     Raises:
-        RBFTError: Nothing was written at the target.
+        RBFTError: The run cannot be exported; nothing was written at the target.
     """
-    own, flags = parser().parse_known_args(list(args))
+    parsed, flags = parser().parse_known_args(list(args))
 
     from rbft.export.build import build, comparison_clips, require_shareable
     from rbft.export.push import push, require_pushable
@@ -48,24 +48,22 @@ def run(args: Sequence[str]) -> int:
     from rbft.terminal import make_console, quieten
 
     check_flags(flags)
-    if own.public and own.push is None:
+    if parsed.public and parsed.push is None:
         raise ConfigError("--public: says who sees what is pushed, so it needs --push NAME/REPOSITORY.")
-    target = Path(own.to)
+    target = Path(parsed.to)
     if target.exists() or target.is_symlink():
-        raise ConfigError(
-            f"--to {target}: there is something already, and nothing is overwritten; name another folder."
-        )
+        raise ConfigError(f"--to {target}: it exists already, and nothing is overwritten; name another folder.")
     require_writable(target, "--to")
-    token = None if own.push is None else require_pushable(own.push)
+    token = None if parsed.push is None else require_pushable(parsed.push)
     console = make_console()
     quieten()
-    recorded = read_run(own.run)
+    recorded = read_run(parsed.run)
     model = WarmModel(recorded, flags)
-    form = choose_form(model, own.form)
-    require_shareable(model, form, pushed=own.push is not None)
-    clips = comparison_clips(recorded, model, own.videos, console)
+    form = choose_form(model, parsed.form)
+    require_shareable(model, form, pushed=parsed.push is not None)
+    clips = comparison_clips(recorded, model, parsed.videos, console)
     build(recorded, model, form, clips, target, console)
     if token is not None:
-        where = push(target, own.push, token, public=own.public)
+        where = push(target, parsed.push, token, public=parsed.public)
         console.print(f"pushed to {escape(where)}")
     return 0

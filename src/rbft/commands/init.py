@@ -25,16 +25,16 @@ def parser() -> Parser:
 
 
 def run(args: Sequence[str]) -> int:
-    """Carry out the command: the file goes to the output, what is to be known about it to the errors."""
-    own = parser().parse_args(list(args))
-    if len(own.source) != 1:
+    """Carry out the command: the file goes to standard output, remarks about it to standard error."""
+    parsed = parser().parse_args(list(args))
+    if len(parsed.source) != 1:
         raise ConfigError("rbft init: say one folder or table of clips, for example `rbft init clips > falls.yaml`.")
 
     from rbft.starter.source import write_text
 
-    given = {"--vlm": own.vlm, "--about": own.about, "--preset": own.preset}
+    given = {"--vlm": parsed.vlm, "--about": parsed.about, "--preset": parsed.preset}
     flags = [part for flag, value in given.items() if value is not None for part in (flag, value)]
-    text, _, said = write_text(own.source[0], flags)
+    text, _, said = write_text(parsed.source[0], flags)
     print(text, end="")
     print(said, file=sys.stderr)
     return 0

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rbft.rationales.exchange import RationaleFile
 
 FORMATS = ("llava", "sharegpt", "messages")
-"""Those that `rbft.rationales.exchange` writes; said here, as the shell and `--help` wait for them."""
+"""The formats of `rbft.rationales.exchange`; repeated here, because `--help` and completion must not import it."""
 
 
 def parser() -> Parser:
@@ -40,17 +40,21 @@ def parser() -> Parser:
     look = commands.add_parser("audit", parents=[shared], help="what a set of rationales is worth")
     look.add_argument("--json", type=Path, help="write all figures here")
     look.add_argument("--html", type=Path, help="write a page here")
-    look.add_argument("--model", help="asked which class each rationale argues for: a folder, hub id or builtin/tiny")
-    look.add_argument("--revision", help="of a hub id")
-    look.add_argument("--videos", type=Path, help="folder of the videos: are the rationales about them?")
+    look.add_argument(
+        "--model", help="model that judges which class each rationale argues for: a folder, hub id or builtin/tiny"
+    )
+    look.add_argument("--revision", help="revision of a hub id")
+    look.add_argument(
+        "--videos", type=Path, help="folder of the videos, to check whether the rationales are about them"
+    )
     look.add_argument("--num_frames", type=int, help="frames of a clip; as the config says, else 8")
     bring = commands.add_parser("import", parents=[shared], help="take rationales from elsewhere")
     bring.add_argument("--to", type=Path, required=True, help="a .jsonl file, a run folder, or an experiment file")
     bring.add_argument("--skip", action="store_true", help="leave out texts of clips that the run does not train on")
     give = commands.add_parser("export", parents=[shared], help="write conversations for other tools")
-    give.add_argument("--format", choices=FORMATS, required=True, help="of LLaVA, LLaMA-Factory or ms-swift")
+    give.add_argument("--format", choices=FORMATS, required=True, help="format of LLaVA, LLaMA-Factory or ms-swift")
     give.add_argument("--to", type=Path, required=True, help="a .json or .jsonl file")
-    give.add_argument("--all", action="store_true", help="those that were dropped, too")
+    give.add_argument("--all", action="store_true", help="export dropped rationales, too")
     return parser
 
 
@@ -58,10 +62,10 @@ def run(args: Sequence[str]) -> int:
     """Carry out one of the actions.
 
     Args:
-        args: The command line behind `rbft rationales`; what is left over by `import --to EXPERIMENT` are flags of it.
+        args: command line after `rbft rationales`; unknown flags of `import --to EXPERIMENT` go to that experiment.
 
     Raises:
-        RBFTError: With a message for the person who ran it.
+        RBFTError: The action cannot be carried out.
     """
     parsed, flags = parser().parse_known_args(list(args))
     if flags and not (parsed.command == "import" and parsed.to.suffix in (".yaml", ".yml")):
@@ -83,7 +87,7 @@ def _config(args: argparse.Namespace) -> dict[str, Any] | None:
     except DataError as error:
         raise ConfigError(f"--config {error}") from error
     if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
-        raise ConfigError(f"--config {path}: it has no key `model`, so it is no experiment.")
+        raise ConfigError(f"--config {path}: it has no key `model`, so it is not an experiment file.")
     return content
 
 
@@ -124,16 +128,16 @@ def _audit(args: argparse.Namespace, _: Sequence[str]) -> None:
         quieten()
         data = (config or {}).get("data") or {}
         judge = load_judge(args.model, args.revision, args.videos, args.num_frames, data)
-    with steps_shown(console) as told:
+    with steps_shown(console) as report:
         if judge is not None:
-            judge = dataclasses.replace(judge, told=told)
-        found = audit(str(args.file), file, judge)
-    print_audit(found, console)
+            judge = dataclasses.replace(judge, report=report)
+        result = audit(str(args.file), file, judge)
+    print_audit(result, console)
     if args.json is not None:
-        write_json(args.json, found.to_json())
+        write_json(args.json, result.to_json())
         console.print(f"figures: {escape(str(args.json))}")
     if args.html is not None:
-        write_audit_page(args.html, found)
+        write_audit_page(args.html, result)
         console.print(f"page: {escape(str(args.html))}")
 
 
@@ -155,10 +159,11 @@ def _import(args: argparse.Namespace, flags: Sequence[str]) -> None:
     file = _read(args, _config(args))
     refuse_untrusted(file.rationales, str(args.file))
     old = write_rationale_file(args.to, file.rationales)
-    told = f"; what was there is now {escape(str(old))}" if old is not None else ""
+    remarks = f"; what was there is now {escape(str(old))}" if old is not None else ""
     empty = sum(not rationale.text for rationale in file.rationales)
-    told += f"; {empty} are empty and not kept" if empty else ""
-    console.print(f"{len(file.rationales)} rationales of {len(file.book.labels)} classes: {escape(str(args.to))}{told}")
+    remarks += f"; {empty} are empty and not kept" if empty else ""
+    count, classes = len(file.rationales), len(file.book.labels)
+    console.print(f"{count} rationales of {classes} classes: {escape(str(args.to))}{remarks}")
 
 
 def _export(args: argparse.Namespace, _: Sequence[str]) -> None:
@@ -176,9 +181,9 @@ def _export(args: argparse.Namespace, _: Sequence[str]) -> None:
     if not chosen:
         raise DataError(f"{args.file}: no rationale is kept; --all exports those that were dropped.")
     old = export_conversations(args.to, chosen, file.book, args.format)
-    told = f"; what was there is now {escape(str(old))}" if old is not None else ""
+    archived = f"; what was there is now {escape(str(old))}" if old is not None else ""
     left = len(file.rationales) - len(chosen)
     make_console().print(
-        f"{len(chosen)} conversations: {escape(str(args.to))}{told}"
+        f"{len(chosen)} conversations: {escape(str(args.to))}{archived}"
         + (f" ({left} dropped rationales left out)" if left else "")
     )

@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from rbft.arguments import Parser
 from rbft.errors import ConfigError
-from rbft.files import require_writable, set_aside, write_atomic
+from rbft.files import archive, require_writable, write_atomic
 from rbft.terminal import make_console
 
 _OWN = '<meta name="generator" content="rbft report">'
@@ -53,19 +53,19 @@ def run(args: Sequence[str]) -> int:
     Raises:
         RBFTError: Nothing can be reported; says why.
     """
-    own = parser().parse_args(list(args))
-    if own.clips < 0:
-        raise ConfigError(f"--clips {own.clips}: it must not be negative; 0 shows none.")
-    if own.to.suffix not in (".html", ".htm"):
-        raise ConfigError(f"--to {own.to}: name a .html file.")
-    if own.markdown is not None and own.markdown.suffix != ".md":
-        raise ConfigError(f"--markdown {own.markdown}: name a .md file.")
-    if own.tensorboard is not None and own.tensorboard.exists() and any(own.tensorboard.iterdir()):
+    parsed = parser().parse_args(list(args))
+    if parsed.clips < 0:
+        raise ConfigError(f"--clips {parsed.clips}: it must not be negative; 0 shows none.")
+    if parsed.to.suffix not in (".html", ".htm"):
+        raise ConfigError(f"--to {parsed.to}: name a .html file.")
+    if parsed.markdown is not None and parsed.markdown.suffix != ".md":
+        raise ConfigError(f"--markdown {parsed.markdown}: name a .md file.")
+    if parsed.tensorboard is not None and parsed.tensorboard.exists() and any(parsed.tensorboard.iterdir()):
         raise ConfigError(
-            f"--tensorboard {own.tensorboard}: it is not empty, and older event files would be mixed "
+            f"--tensorboard {parsed.tensorboard}: it is not empty, and older event files would be mixed "
             "with these; name a new folder."
         )
-    for flag, path in (("--to", own.to), ("--markdown", own.markdown), ("--tensorboard", own.tensorboard)):
+    for flag, path in (("--to", parsed.to), ("--markdown", parsed.markdown), ("--tensorboard", parsed.tensorboard)):
         if path is not None:
             require_writable(path, flag)
     # scipy takes a second, which an error above need not wait for
@@ -78,29 +78,29 @@ def run(args: Sequence[str]) -> int:
     console = make_console(alone=True)
     if not console.is_terminal:
         console.width = _PLAIN_WIDTH
-    entries = collect(own.folders)
-    baseline = choose_baseline(entries, own.baseline)
+    entries = collect(parsed.folders)
+    baseline = choose_baseline(entries, parsed.baseline)
     if not any(entry.finished for entry in entries):
         raise ConfigError(f"none of {len(entries)} runs is finished; a finished run has a metrics.json.")
-    choose = dict.fromkeys([*planned_choice(own.folders, entries), *own.choose])
-    overview = make_overview(entries, baseline, own.clips, tuple(choose))
-    title = own.title or " and ".join(dict.fromkeys(entry.run.experiment for entry in entries if entry.finished))
+    choose = dict.fromkeys([*planned_choice(parsed.folders, entries), *parsed.choose])
+    overview = make_overview(entries, baseline, parsed.clips, tuple(choose))
+    title = parsed.title or " and ".join(dict.fromkeys(entry.run.experiment for entry in entries if entry.finished))
     console.print(f"[bold]{escape(title)}[/]: {overview.finished} of {overview.runs} runs are finished")
     print_groups(overview.groups, overview.baseline, title, console)
-    _write(own.to, write_overview(overview, title), console)
-    if own.markdown is not None:
-        _write(own.markdown, markdown(overview), console)
-    if own.tensorboard is not None:
-        write_tensorboard(overview, own.tensorboard)
-        folder = escape(str(own.tensorboard))
+    _write(parsed.to, write_overview(overview, title), console)
+    if parsed.markdown is not None:
+        _write(parsed.markdown, markdown(overview), console)
+    if parsed.tensorboard is not None:
+        write_tensorboard(overview, parsed.tensorboard)
+        folder = escape(str(parsed.tensorboard))
         console.print(f"written: event files in {folder}  (tensorboard --logdir {folder})")
     return 0
 
 
 def _write(path: Path, text: str, console: Console) -> None:
-    """Write a file; an earlier page of this command is replaced, anything else in the way is set aside."""
+    """Write a file; an earlier page of this command is replaced, any other file in its place is archived."""
     old = None
     if path.is_file() and _OWN not in path.read_text(encoding="utf-8", errors="replace")[:_HEAD]:
-        old = set_aside(path)
+        old = archive(path)
     write_atomic(path, text)
     console.print(f"written: {escape(str(path))}" + (f"; what was there is now {escape(str(old))}" if old else ""))

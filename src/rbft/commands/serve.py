@@ -23,7 +23,9 @@ def parser() -> Parser:
     )
     parser.advice = "Say --run RUN_FOLDER; rbft serve --help says more."
     parser.add_argument("--run", required=True, type=Path, help="the run's folder")
-    parser.add_argument("--port", type=int, default=8420, help="to listen on (default %(default)s; 0: any free one)")
+    parser.add_argument(
+        "--port", type=int, default=8420, help="port to listen on (default %(default)s; 0: any free one)"
+    )
     parser.add_argument(
         "--host",
         default="127.0.0.1",
@@ -46,14 +48,14 @@ def run(args: Sequence[str]) -> int:
     """Carry out the command.
 
     Args:
-        args: The command line behind `serve`; what it does not know goes to the run, as with `rbft predict`.
+        args: command line after `serve`; unknown flags are settings of the run, as with `rbft predict`.
 
     Raises:
         ConfigError: A flag is wrong, or the packages of the extra `serve` are missing.
-        StageError: The folder is no finished run, or the port is taken.
+        StageError: The folder is not a finished run, or the port is taken.
         Interrupted: It was asked to stop, and has.
     """
-    own, flags = parser().parse_known_args(list(args))
+    parsed, flags = parser().parse_known_args(list(args))
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise ConfigError(f"rbft serve needs {' and '.join(missing)}; install it with pip install 'rbft[serve]'.")
@@ -62,23 +64,23 @@ def run(args: Sequence[str]) -> int:
             importlib.import_module(name)
         except ImportError as error:
             raise ConfigError(
-                f"rbft serve: {name} is installed, but not whole ({error}); repair it with "
+                f"rbft serve: {name} is installed, but damaged ({error}); repair it with "
                 "pip install --force-reinstall 'rbft[serve]'."
             ) from error
-    if not 0 < own.max_mb < float("inf"):
-        raise ConfigError(f"--max-mb {own.max_mb:g}: must be above 0.")
-    if own.queue < 0 or not 0 <= own.port < 65536:
+    if not 0 < parsed.max_mb < float("inf"):
+        raise ConfigError(f"--max-mb {parsed.max_mb:g}: must be above 0.")
+    if parsed.queue < 0 or not 0 <= parsed.port < 65536:
         raise ConfigError("--queue must be at least 0, and --port lies between 0 and 65535.")
 
     from rbft.serve.server import serve
 
     serve(
-        own.run,
+        parsed.run,
         flags,
-        host=own.host,
-        port=own.port,
-        max_megabytes=own.max_mb,
-        places=own.queue,
-        time_limit=own.time_limit,
+        host=parsed.host,
+        port=parsed.port,
+        max_megabytes=parsed.max_mb,
+        places=parsed.queue,
+        time_limit=parsed.time_limit,
     )
     return 0

@@ -1,4 +1,4 @@
-"""`rbft sweep`: read the file, say what there is to do, do it, and say what came of it."""
+"""`rbft sweep`: read the sweep file, print the plan, carry it out, and print the result."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ def parser() -> Parser:
     parser.add_argument("--config", "-c", required=True, help="The sweep file.")
     parser.add_argument("--dry_run", "--dry-run", action="store_true", help="Print the runs and their cost, and stop.")
     parser.add_argument(
-        "--verify", action="store_true", help="Have finished runs look at their videos and models again, too."
+        "--verify", action="store_true", help="Have finished runs check their videos and models again, too."
     )
-    parser.add_argument("--launcher", choices=LAUNCHERS, help="Where runs go.")
+    parser.add_argument("--launcher", choices=LAUNCHERS, help="Where runs are started.")
     parser.add_argument("--slots", type=int, help="Runs at once.")
     parser.add_argument("--gpus", type=int, help="GPUs of each run.")
     parser.add_argument("--cores", type=int, help="CPU cores of each run.")
     parser.add_argument("--per_process", type=int, help="Runs that share a worker process and its imports.")
-    parser.add_argument("--retries", type=int, help="How often a run that crashed is tried again.")
-    parser.add_argument("--ray_address", help="Of the Ray cluster.")
+    parser.add_argument("--retries", type=int, help="Number of times a run that crashed is tried again.")
+    parser.add_argument("--ray_address", help="Address of the Ray cluster.")
     return parser
 
 
@@ -58,17 +58,17 @@ def run(args: Sequence[str]) -> int:
     Raises:
         RBFTError: The sweep cannot start, or a run failed.
     """
-    own, flags = parser().parse_known_args(list(args))
-    launch = {name: getattr(own, name) for name in _LAUNCH_FLAGS if getattr(own, name) is not None}
+    parsed, flags = parser().parse_known_args(list(args))
+    launch = {name: getattr(parsed, name) for name in _LAUNCH_FLAGS if getattr(parsed, name) is not None}
     console = Console(highlight=False, soft_wrap=True, emoji=False, width=None if sys.stdout.isatty() else _PLAIN_WIDTH)
-    plan = read_sweep(own.config, flags, launch)
+    plan = read_sweep(parsed.config, flags, launch)
     progress = {run.id: Progress(run) for run in plan.runs}
     if plan.launch.per_process > 1 and max(plan.processes, plan.launch.gpus or 0) > 1:
         raise ConfigError(
             "launch.per_process: runs that start several processes of their own (trainer.devices, "
             "launch.gpus above 1) cannot share one; set it to 1."
         )
-    if own.dry_run:
+    if parsed.dry_run:
         _dry_run(plan, progress, console)
         return 0
     if not KERNEL_LOCKS:
@@ -83,7 +83,7 @@ def run(args: Sequence[str]) -> int:
         f"records and logs: {escape(str(plan.folder))}"
     )
     with SweepBoard(progress, console) as board:
-        stopped = Driver(plan, launcher, progress, board, verify=own.verify).run()
+        stopped = Driver(plan, launcher, progress, board, verify=parsed.verify).run()
     groups = conclude(plan, progress, console)
     write_json(plan.folder / "summary.json", groups)
     if stopped:
@@ -92,8 +92,8 @@ def run(args: Sequence[str]) -> int:
             file=sys.stderr,
         )
         return 128 + stopped
-    if failed := [one for one in progress.values() if one.state == "failed"]:
-        reasons = "".join(f"\n  {one.run.id}: {one.reason}" for one in failed)
+    if failed := [entry for entry in progress.values() if entry.state == "failed"]:
+        reasons = "".join(f"\n  {entry.run.id}: {entry.reason}" for entry in failed)
         raise RBFTError(
             f"{len(failed)} of {len(progress)} runs failed; their logs are in {plan.folder / 'logs'}. The "
             f"same command tries them again.{reasons}"
@@ -102,10 +102,10 @@ def run(args: Sequence[str]) -> int:
 
 
 def conclude(plan: Sweep, progress: dict[str, Progress], console: Console) -> list[dict[str, object]]:
-    """Print what the runs found, as far as they are finished, and return it."""
-    if not console.is_terminal:  # where it stands below the table
+    """Print and return the result of the finished runs."""
+    if not console.is_terminal:  # on a terminal the table ends with it
         console.print(headline(progress))
-    if not any(one.accuracy() is not None for one in progress.values()):
+    if not any(entry.accuracy() is not None for entry in progress.values()):
         return []
     # scipy takes a second, which a plan or a stop need not wait for
     from rbft.report.groups_table import print_groups
@@ -118,19 +118,19 @@ def conclude(plan: Sweep, progress: dict[str, Progress], console: Console) -> li
 
 def _dry_run(plan: Sweep, progress: dict[str, Progress], console: Console) -> None:
     width = max(map(len, progress))
-    for one in progress.values():
-        one.record = read_record(plan.folder, one.run.id)
-        if is_finished(one.record, one.run):
-            one.state = "finished"
-        elif is_running(one.run):
-            one.state = "running"
-        console.print(f"{escape(one.run.id):<{width}}  {one.state:<8}  {escape(str(one.run.folder))}")
+    for entry in progress.values():
+        entry.record = read_record(plan.folder, entry.run.id)
+        if is_finished(entry.record, entry.run):
+            entry.state = "finished"
+        elif is_running(entry.run):
+            entry.state = "running"
+        console.print(f"{escape(entry.run.id):<{width}}  {entry.state:<8}  {escape(str(entry.run.folder))}")
     # a plan submits nothing and starts no cluster
     local = LocalLauncher(plan.launch, plan.folder, len(plan.runs)) if plan.launch.launcher == "local" else None
     slots = local.slots if local is not None else plan.launch.slots or len(plan.runs)
     where = local.describe() if local is not None else f"{plan.launch.launcher}, {slots} at once"
     console.print(f"{headline(progress)}; {escape(where)}")
-    left = sum(one.state != "finished" for one in progress.values())
+    left = sum(entry.state != "finished" for entry in progress.values())
     if not left:
         return
     if (known := remaining_seconds(list(progress.values()))) is None:
@@ -140,5 +140,5 @@ def _dry_run(plan: Sweep, progress: dict[str, Progress], console: Console) -> No
         at_once = min(slots, left)
         console.print(
             f"cost: about {duration(seconds)} of computing, {duration(seconds / at_once)} with {at_once} at "
-            f"once (judged by {count} finished run(s), start-up not counted)"
+            f"once (estimated from {count} finished run(s), start-up not counted)"
         )

@@ -14,7 +14,7 @@ from rbft.data.prompts import PromptBook
 from rbft.data.records import VideoRecord
 from rbft.errors import ConfigError, DataError, StageError
 from rbft.experiment import Experiment, Stage, read_experiment
-from rbft.files import set_aside, write_json
+from rbft.files import archive, write_json
 from rbft.pipeline.prepare import prepare
 from rbft.rationales.exchange import RationaleFile, read_rationale_file, refuse_untrusted
 from rbft.rationales.store import Rationale, RationaleStore
@@ -67,7 +67,7 @@ def import_into_run(
         raise DataError(f"{path}: no rationale is of one of the {len(train)} training videos of this run.")
     folder = experiment.run_dir / stage.name
     with holding_run(experiment.run_dir, wait=False, say=lambda text: console.print(escape(text))):
-        if old := set_aside(folder):
+        if old := archive(folder):
             console.print(f"{escape(stage.name)}: what was there is now {escape(str(old))}")
         write_json(folder / STARTED, {"inputs": entry.inputs})
         RationaleStore(folder).append(found, rank=0)

@@ -16,7 +16,7 @@ from rich.markup import escape
 
 from rbft.errors import StageError
 from rbft.experiment import Experiment
-from rbft.files import read_json, remove_unfinished, set_aside, write_atomic, write_json
+from rbft.files import archive, read_json, remove_unfinished, write_atomic, write_json
 from rbft.pipeline.plan import print_plan
 from rbft.pipeline.prepare import prepare
 from rbft.pipeline.reuse import writing_once
@@ -87,7 +87,7 @@ def _clear(experiment: Experiment, entry: Prepared, console: Console) -> None:
         return
     else:
         reason = f"{', '.join(changed_keys(inputs, entry.inputs)) or 'the version'} changed; running again"
-    console.print(f"{escape(name)}: {escape(reason)}; what was there is now {escape(str(set_aside(folder)))}")
+    console.print(f"{escape(name)}: {escape(reason)}; what was there is now {escape(str(archive(folder)))}")
 
 
 def _require(experiment: Experiment, entry: Prepared, finished: dict[str, Prepared]) -> None:

@@ -10,7 +10,7 @@ from jsonargparse import Namespace
 
 from rbft.experiment import Experiment
 from rbft.experiment.layers import without
-from rbft.files import set_aside, write_atomic, write_json
+from rbft.files import archive, write_atomic, write_json
 from rbft.pipeline.stage_cli import StageCLI
 from rbft.runs.environment import describe_environment
 from rbft.runs.names import ENVIRONMENT, EXPERIMENT, LABELS, PUBLISHED, SPLITS
@@ -30,7 +30,7 @@ def write_run_files(experiment: Experiment, prepared: Sequence[Prepared]) -> Non
     """
     root = experiment.run_dir
     for name in PUBLISHED:
-        set_aside(root / name)
+        archive(root / name)
     content = merged_experiment(experiment, {entry.stage.name: entry.config for entry in prepared})
     write_atomic(root / EXPERIMENT, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
     data = prepared[0].datamodule

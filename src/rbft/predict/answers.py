@@ -9,7 +9,7 @@ from typing import Any
 
 from rbft.errors import ConfigError
 from rbft.evaluation.thresholds import Threshold
-from rbft.files import set_aside, write_csv, write_jsonl
+from rbft.files import archive, write_csv, write_jsonl
 
 _TOP = 5
 
@@ -126,7 +126,7 @@ def likeliest(names: Sequence[str], chances: Sequence[float]) -> tuple[tuple[str
 
 def write_answers(path: Path, answers: Sequence[Answer]) -> None:
     """Write answers as `.jsonl` or `.csv`, which has no timeline; a file that is in the way is set aside."""
-    set_aside(path)
+    archive(path)
     if path.suffix == ".jsonl":
         write_jsonl(path, [found.to_json() for found in answers])
         return

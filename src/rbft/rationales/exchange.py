@@ -15,7 +15,7 @@ from rbft.data.labels import SPECIAL_TOKEN, LabelSet
 from rbft.data.prompts import PromptBook, Prompts
 from rbft.data.records import relative_path
 from rbft.errors import DataError
-from rbft.files import set_aside, write_json, write_jsonl
+from rbft.files import archive, write_json, write_jsonl
 from rbft.rationales.conversations import Conversation, concluded, read_conversation, stated
 from rbft.rationales.conversations import label_key as find_label_key
 from rbft.rationales.store import Rationale, parse_rationale, prompt_hash
@@ -197,7 +197,7 @@ def refuse_untrusted(rationales: Sequence[Rationale], where: str) -> None:
 
 def write_rationale_file(path: Path, rationales: Sequence[Rationale]) -> Path | None:
     """Write our own format; a file that stood there is set aside, and its new name returned."""
-    old = set_aside(path)
+    old = archive(path)
     write_jsonl(path, [dataclasses.asdict(rationale) for rationale in rationales])
     return old
 
@@ -218,7 +218,7 @@ def export_conversations(path: Path, rationales: Sequence[Rationale], book: Prom
         The new name of a file that stood there.
     """
     rows = [_row(rationale, book, format) for rationale in rationales]
-    old = set_aside(path)
+    old = archive(path)
     if path.suffix == ".jsonl":
         write_jsonl(path, rows)
     else:

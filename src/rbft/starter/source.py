@@ -12,7 +12,7 @@ from typing import Any
 from rbft.arguments import Parser
 from rbft.errors import ConfigError
 from rbft.experiment import nearest
-from rbft.files import set_aside, write_atomic
+from rbft.files import archive, write_atomic
 
 BUILTIN = "builtin:"
 _YAML = (".yaml", ".yml")
@@ -54,7 +54,7 @@ def experiment_arguments(args: Sequence[str]) -> tuple[list[str], str]:
     root = Path(_value(rest, "run_root") or "runs")
     path = root / name / f"{name}.yaml"
     if not path.is_file() or path.read_text(encoding="utf-8") != text:
-        if (old := set_aside(path)) is not None:
+        if (old := archive(path)) is not None:
             said += f"\nthe experiment file that stood there is now {old}"
         write_atomic(path, text)
     return ["--config", str(path), *rest], f"{said}\nexperiment file: {path}"

@@ -29,14 +29,14 @@ class Judge:
         ask: The inputs, with pixels, of a question about a video, named by its path under the data root; None where
             there are no videos.
         batch_size: Rows with a video that are computed at a time; bounds memory.
-        told: Called with the name of a check, how many rationales it has scored, and how many there are.
+        report: function that is called with the name of a check, the number of scored rationales and of all.
     """
 
     vlm: VLM
     processor: ClipProcessor
     ask: Callable[[str, Prompt], PromptInputs] | None = None
     batch_size: int = 8
-    told: Callable[[str, int, int], None] = lambda check, done, total: None
+    report: Callable[[str, int, int], None] = lambda check, done, total: None
 
 
 @dataclass(frozen=True)

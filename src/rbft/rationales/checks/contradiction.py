@@ -125,7 +125,7 @@ class Contradiction(Check):
         for start in range(0, len(order), judge.batch_size):
             rows = order[start : start + judge.batch_size]
             scores[rows] = scorer(judge.vlm, [inputs[row].to(judge.vlm.device) for row in rows]).cpu().double()
-            judge.told(self.name, start + len(rows), len(inputs))
+            judge.report(self.name, start + len(rows), len(inputs))
         return scores
 
 

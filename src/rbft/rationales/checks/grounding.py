@@ -117,7 +117,7 @@ class Grounding(Check):
                         own = chances.pop(column)
                         (nothing,) = blank.log_probabilities(target)
                         found[place] = Margin(own, tuple(chances), nothing, len(target))
-                    judge.told(self.name, len(found), len(material.rationales))
+                    judge.report(self.name, len(found), len(material.rationales))
         return [found.get(place) for place in range(len(material.rationales))]
 
     def _groups(self, rationales: Sequence[Rationale]) -> Iterator[list[str]]:
