@@ -83,7 +83,7 @@ def test_a_class_without_rationales_is_named():
 
 
 def test_rationales_of_other_videos_are_refused():
-    with pytest.raises(StageError, match="a rationale is of 'test-7', which is no training video of this run"):
+    with pytest.raises(StageError, match="a rationale is of 'test-7', which is not a training video of this run"):
         RationaleObjective().examples(RECORDS, book(), [*WRITTEN, rationale("test-7", "x", kept=False)])
 
 

@@ -1,1 +1,1 @@
-"""What a training stage asks of the model."""
+"""Objectives of training stages."""

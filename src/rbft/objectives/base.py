@@ -1,4 +1,4 @@
-"""What a training stage asks of the model: which texts it shall answer, and the loss."""
+"""The objective of a training stage: which texts the model learns to answer, and the loss."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Objective(ABC):
 
     anchor: float = 0.0
     learns: ClassVar[Literal["label", "rationale"]] = "label"
-    """What is learned to be answered, by which the best weights are chosen: the class itself, or a rationale alone."""
+    """What the model learns to answer, the class or a rationale alone; the best weights are chosen by it."""
 
     @abstractmethod
     def examples(
@@ -37,9 +37,9 @@ class Objective(ABC):
         """The rows of a training stage.
 
         Args:
-            records: The labelled training videos.
-            book: The experiment's prompts.
-            rationales: What the write stage wrote; empty where no stage wrote any.
+            records: labelled training videos.
+            book: the experiment's prompts.
+            rationales: rationales of the write stage; empty where no stage wrote any.
         """
 
     def loss(self, vlm: VLM, batch: Batch) -> Tensor:
@@ -51,7 +51,7 @@ def class_weights(records: Sequence[VideoRecord], how: ClassWeights) -> dict[str
     """Weight of a video of each class; the mean over all videos is 1.
 
     Args:
-        records: The training videos.
+        records: training videos.
         how: `balanced` weighs a video by the inverse of its class's number of videos, so that all classes have the
             same weight together (King and Zeng, Logistic Regression in Rare Events Data, 2001).
     """
@@ -65,7 +65,7 @@ def check_anchor(anchor: float) -> float:
     """A weight of the divergence from the base model.
 
     Raises:
-        ConfigError: It is negative or no number.
+        ConfigError: The weight is negative or not a number.
     """
     if not 0 <= anchor < float("inf"):
         raise ConfigError(f"model.objective.anchor: {anchor} must be at least 0.")
@@ -80,9 +80,9 @@ def language_model_loss(vlm: VLM, batch: Batch, anchor: float = 0.0) -> Tensor:
     a step of one clip as in a step of all.
 
     Args:
-        vlm: The model.
-        batch: Questions and answers.
-        anchor: Weight of the Kullback-Leibler divergence of the base model's next-token distribution from the model's,
+        vlm: the model.
+        batch: questions and answers.
+        anchor: weight of the Kullback-Leibler divergence of the base model's next-token distribution from the model's,
             at each supervised token (as the penalty that keeps a policy near its start in Ziegler et al., arXiv
             1909.08593, but of the base model's side): what the base model knows beyond the few labels is kept.
 
@@ -94,11 +94,11 @@ def language_model_loss(vlm: VLM, batch: Batch, anchor: float = 0.0) -> Tensor:
         assert vlm.reference is not None, "the base model's weights were not kept"
         with torch.no_grad(), vlm.reference.active():
             base = answer_logits(vlm, batch).logits.float().log_softmax(-1)
-    found = answer_logits(vlm, batch)
-    weights = batch.weights[found.rows]
-    loss = -(found.log_probs() * weights).sum()
+    answers = answer_logits(vlm, batch)
+    weights = batch.weights[answers.rows]
+    loss = -(answers.log_probs() * weights).sum()
     if base is not None:
-        tuned = found.logits.float().log_softmax(-1)
+        tuned = answers.logits.float().log_softmax(-1)
         divergence = F.kl_div(tuned, base, reduction="none", log_target=True).sum(-1)
-        loss = loss + anchor * (divergence[found.sources] * weights).sum()
+        loss = loss + anchor * (divergence[answers.sources] * weights).sum()
     return loss / batch.normalizer

@@ -16,7 +16,7 @@ class ClassificationObjective(Objective):
 
     Args:
         class_weights: `balanced` weighs clips so that all classes count the same.
-        anchor: Weight of the divergence from the base model; 0 for none.
+        anchor: weight of the divergence from the base model; 0 for none.
     """
 
     def __init__(self, class_weights: ClassWeights = "none", anchor: float = 0.0) -> None:

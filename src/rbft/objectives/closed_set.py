@@ -45,12 +45,12 @@ class ClosedSetObjective(Objective):
 
     def loss(self, vlm: VLM, batch: Batch) -> Tensor:
         """This batch's share of the step's loss: a sum over weighted clips, divided by the clips of the step."""
-        found = answer_logits(vlm, batch)
-        scores = torch.zeros(len(batch), device=found.logits.device).index_add(0, found.rows, found.log_probs())
+        answers = answer_logits(vlm, batch)
+        scores = torch.zeros(len(batch), device=answers.logits.device).index_add(0, answers.rows, answers.log_probs())
         clips = len(set(batch.clips))
         scores = scores.reshape(clips, -1)
         tokens = torch.tensor([len(target) for target in batch.targets], device=scores.device)
-        # a whole answer's weight was spread over its tokens
+        # the weight of a whole answer was divided among its tokens
         weights = (batch.weights * tokens).reshape(clips, -1)[:, 0]
         right = torch.zeros(clips, dtype=torch.long, device=scores.device)
         return (F.cross_entropy(scores, right, reduction="none") * weights).sum() / batch.normalizer

@@ -19,11 +19,11 @@ class JointObjective(Objective):
     """Language-model loss on the tokens of labels and rationales together.
 
     Args:
-        alpha: Weight of a label's tokens, between 0 and 1; those of a video's rationales weigh 1 - alpha, divided by
+        alpha: weight of a label's tokens, between 0 and 1; those of a video's rationales weigh 1 - alpha, divided by
             how many rationales it has. The loss is a mean over weighted tokens: a rationale has many more of them
             than a label, so at 0.5 most of the loss is about rationales.
         class_weights: `balanced` weighs clips so that all classes count the same.
-        anchor: Weight of the divergence from the base model; 0 for none.
+        anchor: weight of the divergence from the base model; 0 for none.
     """
 
     def __init__(self, alpha: float = 0.5, class_weights: ClassWeights = "none", anchor: float = 0.0) -> None:

@@ -17,7 +17,7 @@ class RationaleObjective(Objective):
 
     Args:
         class_weights: `balanced` weighs clips so that all classes count the same.
-        anchor: Weight of the divergence from the base model; 0 for none.
+        anchor: weight of the divergence from the base model; 0 for none.
     """
 
     learns = "rationale"
@@ -40,7 +40,7 @@ class RationaleObjective(Objective):
             record = by_id.get(rationale.id) if rationale.labelled else _unlabelled(rationale)
             if record is None:
                 raise StageError(
-                    f"a rationale is of {rationale.id!r}, which is no training video of this run; only training "
+                    f"a rationale is of {rationale.id!r}, which is not a training video of this run; only training "
                     "videos may have rationales."
                 )
             if rationale.kept and rationale.weight > 0:
