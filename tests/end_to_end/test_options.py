@@ -95,7 +95,7 @@ def test_stage_1_is_chosen_by_the_answers_behind_what_it_writes(finished: Run, t
     best = ("--model.selection.weights", "best", "--stage", "rationale")
     chosen = run.again(*best)
     assert chosen.code == 0, chosen.err
-    assert "the best epoch is the one that is right most often behind the rationales it writes" in chosen.out
+    assert "the best epoch is the one that is right most often after its own rationales" in chosen.out
     stage = read(run.folder / "rationale" / "stage.json")
     assert stage["inputs"]["validation"] == {"rationale_tokens": 6}
     assert stage["summary"]["best_epoch"] >= 1

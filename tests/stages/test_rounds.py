@@ -13,7 +13,7 @@ from rich.console import Console
 from tests.support.runs import Run, fit, rows, run_experiment, write_clips, write_experiment
 
 from rbft.rationales.store import Rationale
-from rbft.stages.rounds import Round, round_metrics, tell_rounds, unlabelled_used
+from rbft.stages.rounds import Round, print_rounds, round_metrics, unlabelled_used
 from rbft.vlm.processing import ClipProcessor
 
 pytest_plugins = ["tests.support.run_fixtures"]
@@ -170,9 +170,9 @@ def test_rounds_are_told_side_by_side() -> None:
         "train/unlabelled_videos": 3,
     }
     console = Console(record=True, width=40)
-    tell_rounds([one], console)
+    print_rounds([one], console)
     assert console.export_text() == ""
-    tell_rounds([one, two], console)
+    print_rounds([one, two], console)
     assert console.export_text().splitlines() == [
         "unlabelled clips used: 3",
         "rounds of writing:",

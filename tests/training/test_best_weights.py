@@ -90,10 +90,10 @@ def test_a_stage_that_learns_to_write_is_chosen_by_what_it_writes(stage: Stage, 
     module = stage.build(
         objective=RationaleObjective(), selection=Selection("best"), writer=RationaleWriter(max_new_tokens=5)
     )
-    assert module.chooses_behind_rationales
-    assert not stage.build(selection=Selection("best")).chooses_behind_rationales
-    assert not stage.build(objective=RationaleObjective()).chooses_behind_rationales
-    module.validate_behind_rationales()
+    assert module.chooses_after_rationales
+    assert not stage.build(selection=Selection("best")).chooses_after_rationales
+    assert not stage.build(objective=RationaleObjective()).chooses_after_rationales
+    module.validate_after_rationales()
     rows = module.objective.examples(stage.data.splits.train, book, rationales)
     stage.data.connect(0, 1, train=rows, val=module.scoring.examples(stage.data.splits.val, reasoned=True))
     best = _Seen(tmp_path / "best")

@@ -44,7 +44,7 @@ class Spoilt(ClassificationObjective):
     [
         ("loss", torch.nan, "the loss became nan"),
         ("loss", torch.inf, "the loss became (-?inf|nan)"),
-        ("gradient", 0, "gradients became infinite or no numbers"),
+        ("gradient", 0, "gradients became infinite or not a number"),
     ],
 )
 def test_it_stops_within_the_step_and_names_its_videos(stage, what, value, told, tmp_path):
@@ -103,7 +103,7 @@ def test_weights_that_overflow_are_neither_saved_nor_kept_as_the_best(stage, val
     stage.connect(6)
     callbacks = [Overflow(), SaveCheckpoint(place, 1), KeepBest(tmp_path / "best", None)]
     run = trainer(tmp_path, callbacks=callbacks, plugins=[AtomicCheckpointIO()], limit_val_batches=int(validate))
-    with pytest.raises(ModelError, match=r"infinite or no numbers by step 1; nothing of them was saved\. Lower"):
+    with pytest.raises(ModelError, match=r"infinite or not a number by step 1; nothing of them was saved\. Lower"):
         run.fit(stage.build(), datamodule=stage.data)
     assert not place.exists()
     assert not (tmp_path / "best").exists()

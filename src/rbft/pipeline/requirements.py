@@ -145,8 +145,8 @@ def require_callbacks(cli: StageCLI) -> None:
 def require_orders(stages: Sequence[Stage], clis: Sequence[StageCLI]) -> None:
     """Refuse stages that read or score texts in another order than the weights they start from were taught.
 
-    A model that learned to state the class before its reasons has decided before it writes: an answer scored behind its
-    words is none that it ever learned to give there.
+    A model that learned to state the class before its reasons has decided before it writes: it never learned to answer
+    after its own words.
 
     Raises:
         ConfigError: Names the stage and the key.
@@ -176,13 +176,13 @@ def require_orders(stages: Sequence[Stage], clis: Sequence[StageCLI]) -> None:
 
 
 def require_selections(stages: Sequence[Stage], clis: Sequence[StageCLI]) -> None:
-    """Refuse to choose among epochs by answers behind a rationale where there can be none.
+    """Refuse to choose among epochs by answers after an own rationale where there can be none.
 
     Raises:
         ConfigError: Names the stage and the key.
     """
     for stage, cli in zip(stages, clis, strict=True):
-        if not stage.trains or not cli.model.chooses_behind_rationales:
+        if not stage.trains or not cli.model.chooses_after_rationales:
             continue
         prompts = cli.model.prompts
         why = ""
@@ -195,7 +195,7 @@ def require_selections(stages: Sequence[Stage], clis: Sequence[StageCLI]) -> Non
         if why:
             raise ConfigError(
                 f"the stage {stage.name!r}: model.selection.weights best chooses the epoch that is right most often "
-                f"behind the rationales it writes, and {why}. Set model.selection.weights to last for it."
+                f"after its own rationales, and {why}. Set model.selection.weights to last for it."
             )
 
 

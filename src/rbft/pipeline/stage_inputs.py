@@ -81,6 +81,6 @@ def _validation(cli: StageCLI, model: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {key: model["scoring"][key] for key in ("normalize", "prior")}
     if found == {"normalize": "sum", "prior": "none"}:
         found = {}
-    if cli.model.chooses_behind_rationales:
+    if cli.model.chooses_after_rationales:
         found["rationale_tokens"] = cli.model.writer.max_new_tokens
     return {"validation": found} if found else {}

@@ -1,4 +1,4 @@
-"""What speaks against using a run, in plain sentences for whoever would: each says what is wrong and what to do."""
+"""Reasons against using a run, in plain sentences: each says what is wrong and what to do."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ _MORE = "Give more labelled videos, look at the prompts, or take another model (
 
 
 def run_cautions(run: RunFolder) -> list[str]:
-    """What speaks against a finished run.
+    """Reasons against using a finished run.
 
     Raises:
         RBFTError: A file of the run is damaged.
     """
-    found = built_in_cautions(str(run.setting("model.vlm")), run.setting("data.format"))
+    remarks = built_in_cautions(str(run.setting("model.vlm")), run.setting("data.format"))
     for _, record in run.stages_of("write"):
-        found += rationale_cautions(record.summary)
+        remarks += rationale_cautions(record.summary)
     if run.predictions.is_file():
-        found += answer_cautions(read_predictions(run.predictions))
-    return list(dict.fromkeys(found))
+        remarks += answer_cautions(read_predictions(run.predictions))
+    return list(dict.fromkeys(remarks))
 
 
 def built_in_cautions(vlm: str, format: object) -> list[str]:
-    """That the built-in model meets videos that it was not made for.
+    """A caution where the built-in model meets videos that it was not made for.
 
     Args:
-        vlm: Name of the model.
-        format: Of the data set, as an experiment file states it; the built-in model's own world is no stranger to it.
+        vlm: name of the model.
+        format: format of the data set, as an experiment file states it; the built-in model knows its own world.
     """
     name = format.get("class_path") if isinstance(format, Mapping) else format
     if vlm not in BUILTIN or str(name).rpartition(".")[2] == _OWN_WORLD:
@@ -45,10 +45,10 @@ def built_in_cautions(vlm: str, format: object) -> list[str]:
 
 
 def rationale_cautions(summary: Mapping[str, Any]) -> list[str]:
-    """That no rationale of a write stage says anything of the classes.
+    """A caution where no rationale of a write stage names a class.
 
     Args:
-        summary: Of the stage's record.
+        summary: summary in the stage's record.
     """
     labelled, kept = summary.get("labelled_rationales", 0), summary.get("kept", 0)
     if not labelled or not kept or summary.get("state_a_class", 0):
@@ -62,10 +62,10 @@ def rationale_cautions(summary: Mapping[str, Any]) -> list[str]:
 
 
 def answer_cautions(predictions: Sequence[Prediction]) -> list[str]:
-    """That a test found answers which a single fixed answer would equal.
+    """A caution where the test's answers are no better than a single fixed answer.
 
     Args:
-        predictions: Of the test; with videos of one class only nothing can be said.
+        predictions: predictions of the test; with videos of one class only there is no caution.
     """
     classes = Counter(prediction.label for prediction in predictions)
     if len(classes) < 2:
@@ -73,8 +73,8 @@ def answer_cautions(predictions: Sequence[Prediction]) -> list[str]:
     answers = {prediction.predicted for prediction in predictions} - {None}
     if len(answers) == 1:
         return [
-            f"every test video was answered {answers.pop()!r}: this run does not tell its classes apart, and its "
-            f"answers are worth nothing. {_MORE}"
+            f"every test video was answered {answers.pop()!r}: this run does not distinguish its classes, and its "
+            f"answers are useless. {_MORE}"
         ]
     right = sum(prediction.predicted == prediction.label for prediction in predictions)
     commonest, videos = classes.most_common(1)[0]

@@ -1,4 +1,4 @@
-"""A stage about to run: what it is given, and the steps that all kinds share."""
+"""A stage about to run: what it is given, and the steps that all kinds of stages share."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ class Prepared:
     """A stage whose configuration was read and checked.
 
     Args:
-        stage: The stage.
-        module: Its LightningModule.
-        datamodule: Its LightningDataModule.
-        make_trainer: Makes the trainer that its configuration describes, with callbacks and settings added.
-        config: Its resolved configuration.
-        book: The experiment's prompts for the data set's classes.
-        processor: The model's processor.
-        inputs: What its result depends on.
-        fingerprint: Hash of `inputs`.
-        rationale_samples: Rationales a video that it trains on; 0 where it needs none.
-        unlabelled: Videos without a label that it writes about or learns rationales of.
+        stage: the stage.
+        module: its LightningModule.
+        datamodule: its LightningDataModule.
+        make_trainer: function that makes the configured trainer, with callbacks and settings added.
+        config: resolved configuration.
+        book: the experiment's prompts for the data set's classes.
+        processor: the model's processor.
+        inputs: everything that its result depends on.
+        fingerprint: hash of `inputs`.
+        rationale_samples: number of rationales a video that it trains on; 0 where it needs none.
+        unlabelled: number of unlabelled videos that it writes about or learns rationales of.
     """
 
     stage: Stage
@@ -61,13 +61,13 @@ class StageContext:
     """A stage about to run.
 
     Args:
-        entry: The stage with its module and data.
-        folder: Its folder.
-        run_dir: The run's folder.
-        console: Where to speak.
-        stop: Ends it where it can be continued.
-        ranks: Looks after the other processes.
-        profile: Whether to report where its time goes.
+        entry: the stage with its module and data.
+        folder: folder of the stage.
+        run_dir: folder of the run.
+        console: console to print on.
+        stop: callback that ends the stage where it can be continued.
+        ranks: watch over the other processes.
+        profile: whether to report where its time goes.
     """
 
     entry: Prepared
@@ -90,8 +90,8 @@ class StageResult:
     """What a stage left.
 
     Args:
-        outputs: Files and folders that later stages or people rely on, relative to the stage's folder.
-        summary: A few figures.
+        outputs: files and folders that later stages or people rely on, relative to the stage's folder.
+        summary: a few figures.
     """
 
     outputs: tuple[str, ...]
@@ -99,7 +99,7 @@ class StageResult:
 
 
 def make_trainer(context: StageContext, extra: Sequence[L.Callback] = (), **settings: Any) -> L.Trainer:
-    """The trainer of a stage, with callbacks of its own and `settings` in the place of the configuration's."""
+    """The trainer of a stage, with callbacks of its own and `settings` in place of the configured ones."""
     make = partial(context.entry.make_trainer, **settings)
     profiler, stage = context.entry.config["trainer"]["profiler"], context.entry.stage.name
     callbacks = [context.stop, *extra]
@@ -116,14 +116,14 @@ def author_of(entry: Prepared) -> str:
 
 
 def start(context: StageContext, *, keep_base: bool = False) -> None:
-    """Say which weights the stage starts from."""
+    """Set the weights that the stage starts from."""
     source = context.entry.stage.weights_from
     folder = None if source is None else context.run_dir / source / ADAPTER
     context.entry.module.start_from(folder, author_of(context.entry), keep_base=keep_base)
 
 
 def connect(context: StageContext, trainer: L.Trainer | None, **rows: Sequence[Example]) -> None:
-    """Say what the loaders of each role yield."""
+    """Set what the loaders of each role yield."""
     entry = context.entry
     accumulate = 1 if trainer is None else trainer.accumulate_grad_batches
     entry.datamodule.connect(int(entry.config["seed_everything"]), accumulate, **rows)

@@ -1,4 +1,4 @@
-"""What a run leaves when its stages are done: its figures, its page, and the last words in the terminal."""
+"""What a run leaves when its stages are done: its metrics, its page, and the final lines in the terminal."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rbft.runs.names import CALIBRATION, METRICS, PREDICTIONS, RATIONALES, REPOR
 from rbft.runs.run_folder import RunFolder
 from rbft.runs.stage_record import read_record
 from rbft.stages.cautions import run_cautions
-from rbft.stages.rounds import read_rounds, round_metrics, tell_rounds
+from rbft.stages.rounds import print_rounds, read_rounds, round_metrics
 
 if TYPE_CHECKING:
     from rbft.experiment import Experiment
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 
 
 def conclude(experiment: Experiment, prepared: Sequence[Prepared], console: Console, *, publish: bool) -> None:
-    """Publish the last test's figures as the run's, write its page, and say the headline.
+    """Publish the last test's figures as the run's, write its page, and print the headline.
 
     Args:
-        experiment: What was run.
-        prepared: Its stages.
-        console: Where to speak.
-        publish: Whether to write anything; what stands there already stays as it is otherwise.
+        experiment: experiment that was run.
+        prepared: its stages.
+        console: console to print on.
+        publish: whether to write anything; without it the files of the run stay as they are.
     """
     tests = [entry for entry in prepared if entry.stage.tests]
     if not tests or not _is_current(experiment, tests[-1]):
@@ -49,8 +49,8 @@ def conclude(experiment: Experiment, prepared: Sequence[Prepared], console: Cons
             }
     rounds = read_rounds(run_dir, prepared)
     metrics |= round_metrics(rounds)
-    found = run_dir / last.stage.name / CALIBRATION
-    calibration = Calibration.from_json(read_json(found), found)
+    path = run_dir / last.stage.name / CALIBRATION
+    calibration = Calibration.from_json(read_json(path), path)
     if publish:
         write_json(run_dir / METRICS, metrics)
         write_json(run_dir / CALIBRATION, calibration.to_json())
@@ -75,7 +75,7 @@ def conclude(experiment: Experiment, prepared: Sequence[Prepared], console: Cons
             audit,
             run_cautions(RunFolder(run_dir)),
         )
-    tell_rounds(rounds, console)
+    print_rounds(rounds, console)
     low, high = metrics["test/accuracy_ci95"]
     console.print(
         f"\n[bold]accuracy {metrics['test/accuracy']:.1%}[/] (95% interval {low:.1%} to {high:.1%}, "
@@ -92,12 +92,12 @@ def conclude(experiment: Experiment, prepared: Sequence[Prepared], console: Cons
     console.print(f"beside it: {escape(', '.join(floors))}")
     for caution in run_cautions(RunFolder(run_dir)):
         console.print(f"[bold]warning:[/] {escape(caution)}")
-    console.print(f"sureness: {escape(calibration.describe())}")
+    console.print(f"calibration: {escape(calibration.describe())}")
     console.print(f"run: {escape(str(run_dir))}  (report.html; tensorboard --logdir {escape(str(run_dir))})")
 
 
 def _is_current(experiment: Experiment, entry: Prepared) -> bool:
-    """Whether a stage's output is there and of these settings; one of other settings is not this run's."""
+    """Whether a stage's output exists and belongs to these settings."""
     record = read_record(experiment.run_dir / entry.stage.name)
     return record is not None and record.fingerprint == entry.fingerprint
 

@@ -1,4 +1,4 @@
-"""What each round of writing was worth: a row for each write stage, for the run's figures and its last words."""
+"""The quality of each round of writing: a row for each write stage, for the metrics and the terminal."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class Round:
     """A finished write stage.
 
     Args:
-        stage: Its name.
-        weights: The stage whose weights wrote; None for the base model.
-        rationales: How many it wrote, all attempts together.
-        kept: How many are trained on.
-        agreement: Part of those of labelled videos that state the right class; None where there are none.
-        scores: Mean score by check.
-        unlabelled: Unlabelled videos with a rationale that is kept; None where there were no such videos.
+        stage: name of the stage.
+        weights: stage whose weights wrote; None for the base model.
+        rationales: number of rationales, all attempts together.
+        kept: number of rationales that are trained on.
+        agreement: share of those of labelled videos that state the right class; None where there are none.
+        scores: mean score by check.
+        unlabelled: number of unlabelled videos with a kept rationale; None where there were no such videos.
     """
 
     stage: str
@@ -41,54 +41,58 @@ class Round:
 
 def read_rounds(run_dir: Path, prepared: Sequence[Prepared]) -> list[Round]:
     """The rounds of a run, in order; a write stage of other settings, or of none yet, is left out."""
-    found = []
+    finished = []
     for entry in prepared:
         record = read_record(run_dir / entry.stage.name) if entry.stage.kind == "write" else None
         if record is None or record.fingerprint != entry.fingerprint:
             continue
-        told = record.summary
-        labelled = told["labelled_rationales"]
-        found.append(
+        summary = record.summary
+        labelled = summary["labelled_rationales"]
+        finished.append(
             Round(
                 entry.stage.name,
                 entry.stage.weights_from,
-                told["rationales"],
-                told["kept"],
-                told["state_the_right_class"] / labelled if labelled else None,
-                told["scores"],
-                told.get("unlabelled_kept"),
+                summary["rationales"],
+                summary["kept"],
+                summary["state_the_right_class"] / labelled if labelled else None,
+                summary["scores"],
+                summary.get("unlabelled_kept"),
             )
         )
-    return found
+    return finished
 
 
 def round_metrics(rounds: Sequence[Round]) -> dict[str, Any]:
-    """Figures for `metrics.json`: those of each round, and how many unlabelled videos were learned from."""
-    found: dict[str, Any] = {}
-    for one in rounds:
-        found |= {
-            f"{one.stage}/rationales": one.rationales,
-            f"{one.stage}/rationales_kept": one.kept,
-            f"{one.stage}/agreement": one.agreement,
+    """Metrics for `metrics.json`: those of each round, and the number of unlabelled videos that were learned from."""
+    figures: dict[str, Any] = {}
+    for finished in rounds:
+        figures |= {
+            f"{finished.stage}/rationales": finished.rationales,
+            f"{finished.stage}/rationales_kept": finished.kept,
+            f"{finished.stage}/agreement": finished.agreement,
         }
-        found |= {f"{one.stage}/score_{name}": score for name, score in one.scores.items()}
-    return found | ({"train/unlabelled_videos": used} if (used := unlabelled_used(rounds)) is not None else {})
+        figures |= {f"{finished.stage}/score_{name}": score for name, score in finished.scores.items()}
+    return figures | ({"train/unlabelled_videos": used} if (used := unlabelled_used(rounds)) is not None else {})
 
 
 def unlabelled_used(rounds: Sequence[Round]) -> int | None:
-    """The most unlabelled videos that a round gave rationales of; None where there were none to write about."""
-    return max((one.unlabelled for one in rounds if one.unlabelled is not None), default=None)
+    """Most unlabelled videos with kept rationales in one round; None where there were none to write about."""
+    return max((finished.unlabelled for finished in rounds if finished.unlabelled is not None), default=None)
 
 
-def tell_rounds(rounds: Sequence[Round], console: Console) -> None:
-    """Several rounds one below the other; and unlabelled videos, so that no result hides them."""
+def print_rounds(rounds: Sequence[Round], console: Console) -> None:
+    """Print several rounds one below the other, and always the number of unlabelled videos that were used."""
     if (used := unlabelled_used(rounds)) is not None:
         console.print(f"unlabelled clips used: {used}")
     if len(rounds) < 2:
         return
     console.print("rounds of writing:")
-    for one in rounds:
-        right = [] if one.agreement is None else [f"{one.agreement:.1%} state the right class"]
-        told = [f"{one.kept} of {one.rationales} kept", *right, *(f"{k} {v:.2f}" for k, v in one.scores.items())]
-        by = one.weights or "the base model"
-        console.print(f"  {escape(one.stage)}, by {escape(by)}: {escape(', '.join(told))}", soft_wrap=True)
+    for finished in rounds:
+        right = [] if finished.agreement is None else [f"{finished.agreement:.1%} state the right class"]
+        figures = [
+            f"{finished.kept} of {finished.rationales} kept",
+            *right,
+            *(f"{k} {v:.2f}" for k, v in finished.scores.items()),
+        ]
+        by = finished.weights or "the base model"
+        console.print(f"  {escape(finished.stage)}, by {escape(by)}: {escape(', '.join(figures))}", soft_wrap=True)

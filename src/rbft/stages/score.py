@@ -22,7 +22,7 @@ from rbft.training.logging import log_confusion, log_reliability
 from rbft.training.sharding import require_direct
 
 TESTED = (PREDICTIONS, METRICS, CALIBRATION)
-"""What every test leaves in its folder."""
+"""Files that every test leaves in its folder."""
 UNCALIBRATED = Calibration(absent="this kind of classifier is not calibrated")
 
 
@@ -47,14 +47,14 @@ def score(context: StageContext) -> StageResult:
         trainer.test(module, datamodule=data, verbose=False)
     names = data.labels.names
     validated, answered = (
-        [answer(p, choice.mode, choice.mixture_weight, names) for p in found]
-        for found in (validated, module.predictions)
+        [answer(p, choice.mode, choice.mixture_weight, names) for p in scored]
+        for scored in (validated, module.predictions)
     )
     off = Calibration(absent="model.answering.calibrate is off")
     calibration = fit_temperature(validated, names) if settings.calibrate else off
     metrics = leave_test(context, trainer, answered, calibration)
     if settings.writes or settings.strength != 1 or scoring.scorer.prior is not None:
-        _tell_answering(context, choice, metrics)
+        _report_answering(context, choice, metrics)
     if not validated:
         return StageResult(TESTED, {"test/accuracy": metrics["test/accuracy"]})
     if first_rank():
@@ -68,10 +68,10 @@ def leave_test(
     """Leave the predictions and figures of a test in its folder and in TensorBoard, on the first rank.
 
     Args:
-        context: The stage.
-        trainer: Its trainer.
-        answered: A prediction for each test video that was read; those that cannot be read are added as wrong.
-        calibration: Of their probabilities.
+        context: the stage.
+        trainer: trainer of the stage.
+        answered: a prediction for each test video that was read; unreadable videos are added as wrong.
+        calibration: calibration of their probabilities.
 
     Returns:
         The figures.
@@ -97,29 +97,29 @@ def leave_test(
 
 
 def _settle(context: StageContext, trainer: L.Trainer) -> tuple[Choice, Sequence[Prediction]]:
-    """How test videos are to be answered, by the validation videos where these decide, and what was said of them."""
+    """How test videos are answered, chosen on validation videos where these decide, and the predictions of these."""
     module, data = context.entry.module, context.entry.datamodule
     settings = module.answering
     strengths = settings.tried_strengths(tuned=context.entry.stage.weights_from is not None)
     if len(strengths) == len(settings.candidates) == 1:
         return Choice(*settings.candidates[0], strengths[0]), ()
-    found = {}
+    validated = {}
     for strength in strengths:
         module.set_strength(strength)
         trainer.validate(module, datamodule=data, verbose=False)
-        found[strength] = module.predictions
-    choice = choose(settings, found, data.labels.names)
-    return choice, found[choice.strength]
+        validated[strength] = module.predictions
+    choice = choose(settings, validated, data.labels.names)
+    return choice, validated[choice.strength]
 
 
-def _tell_answering(context: StageContext, choice: Choice, metrics: Metrics) -> None:
-    """Say and store how the answers were come by, and what they cost."""
+def _report_answering(context: StageContext, choice: Choice, metrics: Metrics) -> None:
+    """Print and store how the videos were answered, and what it cost."""
     scoring, videos = context.entry.module.scoring, len(context.entry.datamodule.splits.test)
     cost = {f"{mode}_seconds_per_video": seconds / max(1, videos) for mode, seconds in scoring.seconds.items()}
     cost["tokens_written_per_video"] = scoring.tokens_written / max(1, videos)
     shown = {key: value for key, value in metrics.items() if key.startswith("test/accuracy_") and _number(value)}
     if first_rank():
-        # what a blank clip scores, so that videos can be answered without the test's
+        # the scores of a blank clip, so that videos can be answered later without the test's
         prior = None if scoring.scorer.prior is None else scoring.scorer.prior.tolist()
         write_json(context.folder / ANSWERING, asdict(choice) | cost | shown | {"label_prior": prior})
         how = choice.mode + (f" (rationale {choice.mixture_weight:g})" if choice.mode == "mixture" else "")

@@ -23,10 +23,10 @@ from rbft.vlm.tuning import save_trained
 
 
 def refuse_held_out(rationales: Sequence[Rationale], splits: Splits) -> None:
-    """Refuse texts about videos that validate or test, whatever they call themselves.
+    """Refuse rationales about validation or test videos.
 
     Raises:
-        StageError: Names the first such video.
+        StageError: There is one; names the first such video.
     """
     held_out = {name: side for side in ("val", "test") for r in getattr(splits, side) for name in (r.id, r.video)}
     for rationale in rationales:
@@ -47,9 +47,9 @@ def matched_epochs(context: StageContext, rows: Sequence[Example], rationales: S
     """Trainer settings of direct SFT that sees as many supervised tokens as RB-FT; none where it need not.
 
     Args:
-        context: The stage.
-        rows: Its own rows.
-        rationales: Those that RB-FT would train on.
+        context: the stage.
+        rows: its own training rows.
+        rationales: rationales that RB-FT would train on.
 
     Returns:
         Its own epochs and those that make up for `rationale_epochs` over the rationales, to the nearest whole epoch.
@@ -57,14 +57,14 @@ def matched_epochs(context: StageContext, rows: Sequence[Example], rationales: S
     entry = context.entry
     if not entry.stage.rationale_epochs:
         return {}
-    theirs = RationaleObjective().examples(entry.datamodule.splits.train, entry.book, rationales)
-    more = entry.stage.rationale_epochs * _tokens(context, theirs) / _tokens(context, rows)
-    own = entry.config["trainer"]["max_epochs"] or 1
+    rationale_rows = RationaleObjective().examples(entry.datamodule.splits.train, entry.book, rationales)
+    more = entry.stage.rationale_epochs * _tokens(context, rationale_rows) / _tokens(context, rows)
+    own_epochs = entry.config["trainer"]["max_epochs"] or 1
     context.console.print(
         f"  {round(more)} epochs for the tokens of {entry.stage.rationale_epochs} epochs over "
-        f"{len(theirs)} rationales, and {own} of its own"
+        f"{len(rationale_rows)} rationales, and {own_epochs} of its own"
     )
-    return {"max_epochs": own + round(more)}
+    return {"max_epochs": own_epochs + round(more)}
 
 
 def train(context: StageContext) -> StageResult:
@@ -81,7 +81,7 @@ def train(context: StageContext) -> StageResult:
     manifest = context.stop.path
     best = KeepBest(manifest.parent / "best", module.selection.patience, write=first_rank())
     choosing = [best] if module.selection.weights == "best" else []
-    # in this order: the checkpoint that is saved behind an epoch holds what was best up to then
+    # in this order: the checkpoint that is saved after an epoch holds what was best up to then
     extra = [
         *choosing,
         SaveCheckpoint(manifest, entry.config["save_every"]),
@@ -90,17 +90,17 @@ def train(context: StageContext) -> StageResult:
     ]
     trainer = make_trainer(context, extra, **matched_epochs(context, rows, rationales))
     start(context)
-    if behind := module.chooses_behind_rationales:
-        module.validate_behind_rationales()
-        context.console.print("  the best epoch is the one that is right most often behind the rationales it writes")
-    connect(context, trainer, train=rows, val=module.scoring.examples(data.splits.val, reasoned=behind))
+    if reasoned := module.chooses_after_rationales:
+        module.validate_after_rationales()
+        context.console.print("  the best epoch is the one that is right most often after its own rationales")
+    connect(context, trainer, train=rows, val=module.scoring.examples(data.splits.val, reasoned=reasoned))
     with context.loop(trainer):
         trainer.fit(module, datamodule=data, ckpt_path=str(manifest) if manifest.is_file() else None, weights_only=True)
     loss = trainer.callback_metrics.get("train/loss")
     summary = {
         "rows": len(rows),
         "steps": trainer.global_step,
-        # of an epoch: tokens of answers that a loss is computed of
+        # of an epoch: tokens of answers that enter the loss
         "supervised_tokens": sum(data.dataset("train").lengths),
         "train/loss": None if loss is None else float(loss),
     }
@@ -112,7 +112,7 @@ def train(context: StageContext) -> StageResult:
     if first_rank():
         if choosing:
             shutil.copytree(best.folder, context.folder / ADAPTER, dirs_exist_ok=True)
-        # the checkpoint is of no use once the stage is done, and with full fine-tuning it is the largest file
+        # the checkpoint is useless once the stage is done, and with full fine-tuning it is the largest file
         shutil.rmtree(manifest.parent, ignore_errors=True)
         figures = "".join(f", {key} {value:.3f}" for key, value in summary.items() if isinstance(value, float))
         context.console.print(f"  {summary['rows']} rows, {summary['steps']} steps{figures}")

@@ -23,21 +23,21 @@ def judge_written(
     """Score the rationales of a write stage and judge each; a class may have lost all of its.
 
     Args:
-        entry: The stage, its starting weights named.
-        rationales: All that it wrote.
-        device: Where the model that wrote them, and now reads them, computes.
-        console: Where to show how far it is.
-        standing: How many of them, from the first on, keep the scores they have.
+        entry: the stage, with its starting weights set.
+        rationales: all rationales that it wrote.
+        device: device of the model that wrote them and now reads them.
+        console: console to show progress on.
+        standing: number of them, from the first on, that keep the scores they have.
     """
     module, data, processor = entry.module, entry.datamodule, entry.processor
 
     def ask(video: str, prompt: Prompt) -> PromptInputs:
         return processor.prompt_inputs(prompt, data.clip(video), sized=data.spec.sized)
 
-    with steps_shown(console) as told:
+    with steps_shown(console) as report:
         judge = None
         if any(check.needs_model for check in module.checks) and len(rationales) > standing:
-            judge = Judge(module.load_on(device).eval(), processor, ask, data.eval_batch_size, told)
+            judge = Judge(module.load_on(device).eval(), processor, ask, data.eval_batch_size, report)
         scored = score(module.checks, Material(tuple(rationales), entry.book, judge), standing)
         return module.keep.judge(scored, module.checks, entry.book)
 

@@ -1,4 +1,4 @@
-"""A write stage whose rationales another program writes: frames are decoded here, and no model is loaded."""
+"""A write stage whose rationales vLLM writes: frames are decoded here, and no model is loaded."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ def write_elsewhere(
     folder: Path,
     console: Console,
 ) -> None:
-    """Have what is left written, and store it as it comes.
+    """Have the missing rationales written, and store each as it comes.
 
     Args:
-        entry: The stage.
-        left: What is to be written about.
-        attempt: Which round this is.
-        store: Takes the rationales.
-        author: Name of the model.
-        folder: The stage's, for the other program's log.
-        console: Where to show how far it is.
+        entry: the stage.
+        left: examples that still need a rationale.
+        attempt: round of writing.
+        store: store for the rationales.
+        author: name of the model.
+        folder: folder of the stage, for vLLM's log.
+        console: console to show progress on.
     """
     module, data, processor = entry.module, entry.datamodule, entry.processor
 
@@ -47,8 +47,8 @@ def write_elsewhere(
 
     model = {"model": model_source(module.name), "revision": module.revision, "dtype": module.dtype_}
     seed, log = int(entry.config["seed_everything"]), folder / "vllm.log"
-    found = module.writer.write_elsewhere(model, processor, entry.book, left, frames, author, seed, attempt, log)
-    with steps_shown(console) as told:
-        for done, rationales in enumerate(found, start=1):
+    written = module.writer.write_elsewhere(model, processor, entry.book, left, frames, author, seed, attempt, log)
+    with steps_shown(console) as report:
+        for done, rationales in enumerate(written, start=1):
             store.append(rationales, 0)
-            told("written by vLLM", done, len(left))
+            report("written by vLLM", done, len(left))

@@ -1,4 +1,4 @@
-"""The stage that has the model write rationales of the training videos, again where the first ones are of no use."""
+"""The stage that has the model write rationales of the training videos, again where the first ones are not kept."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def write(context: StageContext) -> StageResult:
             context.console.print(f"  attempt {attempt.number + 1}: {len(records)} videos have no rationale yet")
         _write_what_is_left(context, trainer, store, attempt, records)
         written = store.collect(records, module.writer.numbers(attempt)) if first_rank() else []
-        # a model that is spread over processes reads them on all of them
+        # a sharded model reads them on all processes
         together = module.vlm is not None and is_spread(module.vlm)
         if together:
             written = trainer.strategy.broadcast(written)
@@ -64,19 +64,19 @@ def write(context: StageContext) -> StageResult:
     rationales = module.keep.settle(judged, entry.book)
     store.save(rationales)
     log_rationales(context.folder / TENSORBOARD, data, rationales)
-    return StageResult((RATIONALES,), _tell(context, rationales) | ({"doubts": doubts} if doubts else {}))
+    return StageResult((RATIONALES,), _report(context, rationales) | ({"doubts": doubts} if doubts else {}))
 
 
 def _come_together(
     context: StageContext, trainer: L.Trainer, store: RationaleStore, everyone: Sequence[VideoRecord], first: Attempt
 ) -> None:
-    """Have all processes of the run there before the first of them decides what the others are to write.
+    """Wait until all processes of the run are there, before the first of them decides what the others write.
 
-    Writing brings them together; but what an interrupted run has written is not written again.
+    Writing does so, too; but what an interrupted run has written is not written again.
     """
     module, data = context.entry.module, context.entry.datamodule
     if module.writer.vllm is not None:
-        # one process writes, and where a launcher has started others they wait for what it says
+        # one process writes; others that a launcher has started wait for it
         if not can_agree():
             trainer.strategy.setup_environment()
         return
@@ -97,7 +97,7 @@ def _left(context: StageContext, store: RationaleStore, attempt: Attempt, exampl
 def _pending(
     store: RationaleStore, attempt: Attempt, everyone: Sequence[VideoRecord], judged: Sequence[Rationale]
 ) -> list[VideoRecord]:
-    """The videos that no rationale is kept of, the same on every process: the first one decides."""
+    """The videos without a kept rationale, the same on every process: the first one decides."""
     if first_rank():
         kept = {rationale.id for rationale in judged if rationale.kept}
         store.ask_again(attempt.number, {record.id for record in everyone} - kept)
@@ -115,7 +115,7 @@ def _write_what_is_left(
     if not left:
         return
     if module.writer.vllm is not None:
-        # what has been read here must not stand in the way of the other program
+        # a model that was loaded here must not take memory from vLLM
         module.unload()
         if first_rank():
             write_elsewhere(entry, left, attempt, store, author_of(entry), context.folder, context.console)
@@ -128,8 +128,8 @@ def _write_what_is_left(
     trainer.strategy.barrier()
 
 
-def _tell(context: StageContext, rationales: Sequence[Rationale]) -> dict[str, Any]:
-    """Say what was written; the figures of the stage."""
+def _report(context: StageContext, rationales: Sequence[Rationale]) -> dict[str, Any]:
+    """Print what was written; gives the figures of the stage."""
     stated = [r for r in rationales if r.labelled and r.stated is not None]
     kept = [r for r in rationales if r.kept]
     covered = {r.id for r in kept}

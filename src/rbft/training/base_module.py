@@ -1,4 +1,4 @@
-"""What a LightningModule does around an optimiser step: seeds, memory, numbers, and the place to go on from."""
+"""What a LightningModule does around an optimiser step: seeds, memory, finite numbers, and checkpoints."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class TrainingModule(L.LightningModule):
     """Trains by an objective so that any step can be done again, anywhere, with the same result.
 
     Args:
-        objective: What is learnt; None where nothing is.
+        objective: what is learned; None for a stage that trains nothing.
     """
 
     def __init__(self, objective: Objective | None) -> None:
@@ -45,7 +45,7 @@ class TrainingModule(L.LightningModule):
         return self.vlm
 
     def configure_callbacks(self) -> list[L.Callback]:
-        """What every training needs, whoever made the trainer."""
+        """Callbacks that every training needs, whoever made the trainer."""
         return [FiniteCheck()]
 
     @cached_property
@@ -68,14 +68,14 @@ class TrainingModule(L.LightningModule):
             self.ready.base.get_encoder(modality="image").eval()
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Seed this step from its place alone, so that a resumed run draws the same dropout masks."""
+        """Seed this step from its position alone, so that a resumed run draws the same dropout masks."""
         # counted here, because callbacks save before this module's own hook at the end of a batch
         self._epoch_batches = batch_idx + 1
         self._seed_step(batch_idx)
 
     def _seed_step(self, batch_idx: int) -> None:
-        place = f"{self.seed}:{self.current_epoch}:{batch_idx}:{self.global_rank}"
-        torch.manual_seed(int.from_bytes(hashlib.blake2b(place.encode(), digest_size=6).digest(), "big"))
+        position = f"{self.seed}:{self.current_epoch}:{batch_idx}:{self.global_rank}"
+        torch.manual_seed(int.from_bytes(hashlib.blake2b(position.encode(), digest_size=6).digest(), "big"))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The objective's loss of a micro-batch, scaled so that the step's gradient is that of the token mean."""
@@ -128,7 +128,7 @@ class TrainingModule(L.LightningModule):
         self.trainer.datamodule.resume(int(place["epoch"]), int(place["epoch_batches"]))  # type: ignore[attr-defined]
 
     def in_pieces(self, role: str, work: Callable[[Batch], None], batch: Batch) -> None:
-        """Do some work without gradients on a batch of a role, in as many pieces as the memory asks for."""
+        """Do some work without gradients on a batch of a role, in as many pieces as fit in memory."""
         self._pieces(role).each(work, batch, f"data.eval_batch_size {max(1, len(set(batch.clips)) // 2)}")
 
     def _pieces(self, role: str, *, alone: bool = True) -> MicroBatchSplit:

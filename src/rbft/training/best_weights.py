@@ -18,11 +18,10 @@ class Selection:
 
     Args:
         weights: `last`, or `best`: those of the epoch that validated best in what the stage learns. Stages that learn
-            labels are validated by the label question; one that learns rationales alone by the classes scored behind
-            the rationale that it writes about each validation video (the likeliest text, of at most
-            `model.writer.max_new_tokens` tokens). With a handful of validation videos the best epoch is chosen by
-            little; `last` needs none.
-        patience: With `best`: epochs without a better one after which the stage ends; None: it runs to its end.
+            labels are validated by the label question. A stage that learns rationales alone is validated by answering
+            each video after its own rationale (the likeliest text, of at most `model.writer.max_new_tokens` tokens).
+            With a handful of validation videos the best epoch is chosen by little; `last` needs none.
+        patience: with `best`, number of epochs without a better one after which the stage ends; None: no early end.
     """
 
     weights: Literal["last", "best"] = "last"
@@ -43,9 +42,9 @@ class KeepBest(L.Callback):
     probability, and of equals in both the earlier epoch.
 
     Args:
-        folder: Where the weights go.
-        patience: Epochs without a better one after which training stops; None trains to the end.
-        write: Whether this process writes; all take part.
+        folder: folder for the weights.
+        patience: number of epochs without a better one after which training stops; None trains to the end.
+        write: whether this process writes; all take part.
     """
 
     def __init__(self, folder: Path, patience: int | None, *, write: bool = True) -> None:
@@ -56,9 +55,9 @@ class KeepBest(L.Callback):
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Compare with the best so far; on all ranks alike."""
         figures = trainer.callback_metrics
-        found = (float(figures["val/accuracy"]), -float(figures["val/nll"]))
-        if self.best is None or found > self.best:
-            self.best, self.epoch = found, trainer.current_epoch
+        rank = (float(figures["val/accuracy"]), -float(figures["val/nll"]))
+        if self.best is None or rank > self.best:
+            self.best, self.epoch = rank, trainer.current_epoch
             model: Any = pl_module
             save_trained(model.ready.model, self.folder, write=self.write)
         elif self.patience is not None and trainer.current_epoch - self.epoch >= self.patience:

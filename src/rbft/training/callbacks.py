@@ -21,8 +21,8 @@ class PlainProgress(ProgressBar):
     """A line every few seconds, for logs and pipes where a moving bar makes a mess.
 
     Args:
-        stage: Named in each line.
-        seconds: Least time between two lines.
+        stage: name of the stage, printed in each line.
+        seconds: least time between two lines.
     """
 
     def __init__(self, stage: str, seconds: float = 10.0) -> None:
@@ -36,7 +36,7 @@ class PlainProgress(ProgressBar):
         self._enabled = False
 
     def enable(self) -> None:
-        """Speak again."""
+        """Print again."""
         self._enabled = True
 
     def _say(self, what: str, done: int, total: float | int, figures: str = "", *, last: bool = False) -> None:
@@ -68,8 +68,8 @@ class SaveCheckpoint(L.Callback):
     """Saves the checkpoint at the end of each epoch and every so many optimiser steps.
 
     Args:
-        path: Of the checkpoint.
-        every: Optimiser steps between two saves within an epoch; 0 saves at the end of epochs only.
+        path: path of the checkpoint.
+        every: optimiser steps between two saves within an epoch; 0 saves at the end of epochs only.
     """
 
     def __init__(self, path: Path, every: int) -> None:
@@ -96,18 +96,18 @@ class SaveCheckpoint(L.Callback):
 _HANGUP = getattr(signal, "SIGHUP", None)
 _STOPS = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP")
 SIGNALS = tuple(getattr(signal, name) for name in _STOPS if hasattr(signal, name))  # some systems lack the last two
-"""Ctrl-C; what schedulers send; what Slurm is often told to send before the time is up (`--signal=USR1@120`); what a
-terminal sends that is closed."""
+"""Ctrl-C; the signal of schedulers; the one often set in Slurm for the end of a job's time (`--signal=USR1@120`); the
+signal of a closed terminal."""
 
 
 class GracefulStop(L.Callback):
     """A signal ends the run at the next step boundary, with everything saved; a second one ends it now.
 
-    The signals are taken over inside a `with` block around the trainer's work, and given back behind it.
+    The signals are taken over inside a `with` block around the trainer's work, and given back after it.
 
     Args:
-        path: Where a training stage saves its checkpoint.
-        again: The command that continues.
+        path: path of the checkpoint of a training stage.
+        again: command that continues the run.
     """
 
     def __init__(self, path: Path, again: str) -> None:
@@ -150,7 +150,7 @@ class GracefulStop(L.Callback):
             raise SystemExit(128 + number)
         self._signal = number
         if number == _HANGUP:
-            # what is said to a terminal that is gone would fail before everything is saved
+            # printing to a terminal that is gone would fail before everything is saved
             silent = os.open(os.devnull, os.O_WRONLY)
             for terminal in self._terminals:
                 os.dup2(silent, terminal)
@@ -158,8 +158,8 @@ class GracefulStop(L.Callback):
 
     def _stop(self, trainer: L.Trainer, save: Callable[[], None] | None = None) -> None:
         # every rank must take the same decision at the same step, or the others wait for ever
-        mine = torch.tensor(self._signal or 0, device=trainer.strategy.root_device)
-        if number := int(trainer.strategy.reduce(mine, reduce_op="max")):
+        asked = torch.tensor(self._signal or 0, device=trainer.strategy.root_device)
+        if number := int(trainer.strategy.reduce(asked, reduce_op="max")):
             if save is not None:
                 save()
             raise Interrupted(number, f"stopped, and everything so far is saved. To continue: {self.again}")
@@ -172,16 +172,16 @@ class GracefulStop(L.Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Stop behind a whole optimiser step."""
+        """Stop after a whole optimiser step."""
         if (batch_idx + 1) % trainer.accumulate_grad_batches == 0 and not trainer.is_last_batch:
             self._stop(trainer, lambda: trainer.save_checkpoint(self.path))
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Stop behind a whole epoch: continued from its last batch, a run would go without its validation."""
+        """Stop after a whole epoch: continued from its last batch, a run would go without its validation."""
         self._stop(trainer, lambda: trainer.save_checkpoint(self.path))
 
     def on_test_batch_end(self, trainer: L.Trainer, *args: Any, **kwargs: Any) -> None:
-        """Stop between batches; scoring starts anew when continued."""
+        """Stop between batches; scoring starts again when continued."""
         self._stop(trainer)
 
     def on_predict_batch_end(self, trainer: L.Trainer, *args: Any, **kwargs: Any) -> None:

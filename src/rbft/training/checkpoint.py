@@ -1,4 +1,4 @@
-"""Places in a run that can be continued from: whole or absent, verified by hash, and read as data only."""
+"""Checkpoints of a stage: whole or absent, verified by hash, and read as data only."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rbft.errors import StageError
 from rbft.files import NOT_JSON, no_room, remove_unfinished, replacing, sync_folder, write_json
 
 MANIFEST = "last.json"
-"""The manifest of the checkpoints in a folder of checkpoints; a trainer is told its path as that of its checkpoint."""
+"""Manifest of the checkpoints in their folder; a trainer gets its path as the path of the checkpoint."""
 
 _KEPT = 2  # the newest, and the one before it should the disk lose the newest
 
@@ -35,8 +35,8 @@ class Written:
     """A file as it was written.
 
     Args:
-        bytes: Its size.
-        blake2b: Hash of its content.
+        bytes: size of the file.
+        blake2b: hash of its content.
     """
 
     bytes: int
@@ -48,9 +48,9 @@ class Checkpoint:
     """A checkpoint of a run.
 
     Args:
-        number: Places of a stage are counted from 1.
-        files: What it consists of, by path relative to the manifest's folder.
-        about: What has to be known before they are read.
+        number: number of the checkpoint, counted from 1.
+        files: files of the checkpoint, by path relative to the manifest's folder.
+        about: facts that are needed before the files are read.
     """
 
     number: int
@@ -59,7 +59,7 @@ class Checkpoint:
 
 
 class _Hashing:
-    """A stream to save to, that knows the hash of what went through, and the system's own error if writing failed."""
+    """A stream to save to: it hashes what is written and keeps the system's own error if writing failed."""
 
     def __init__(self, path: Path) -> None:
         self._stream = path.open("wb")
@@ -150,7 +150,7 @@ def checkpoints(manifest: Path) -> list[Checkpoint]:
         return []
     try:
         rows = json.loads(manifest.read_text(encoding="utf-8"))["places"]
-        found = [
+        listed = [
             Checkpoint(
                 int(row["number"]),
                 {str(name): Written(**about) for name, about in row["files"].items()},
@@ -161,16 +161,16 @@ def checkpoints(manifest: Path) -> list[Checkpoint]:
     except (*NOT_JSON, KeyError, TypeError, AttributeError, OSError) as error:
         raise _unreadable(manifest, type(error).__name__) from error
     root = manifest.parent.resolve()
-    for name in (name for checkpoint in found for name in checkpoint.files):
+    for name in (name for checkpoint in listed for name in checkpoint.files):
         if "\0" in name or not (root / name).resolve().is_relative_to(root):
             raise _unreadable(manifest, f"it names {name!r}, which is not in its folder")
-    return found
+    return listed
 
 
 def commit(manifest: Path, files: Mapping[str, Written], about: Mapping[str, Any] | None = None) -> None:
-    """Make files that are on disk the newest checkpoint; the last thing of a save, and the one that counts.
+    """Make files that are on disk the newest checkpoint: the last step of a save, without which it does not count.
 
-    What no checkpoint consists of any more, leftovers of killed saves included, is removed.
+    Files of no checkpoint, leftovers of killed saves included, are removed.
     """
     older = checkpoints(manifest)[: _KEPT - 1]
     number = older[0].number + 1 if older else 1
@@ -193,9 +193,9 @@ def _clean(manifest: Path, kept: list[Checkpoint]) -> None:
 
 
 def next_name(manifest: Path) -> str:
-    """A name for the newest checkpoint that no other has; of a file, or of a folder of files."""
-    found = checkpoints(manifest)
-    return f"place-{found[0].number + 1 if found else 1}"
+    """A new name for the next checkpoint: of a file, or of a folder of files."""
+    listed = checkpoints(manifest)
+    return f"place-{listed[0].number + 1 if listed else 1}"
 
 
 def newest_whole(manifest: Path) -> Checkpoint:
@@ -204,13 +204,13 @@ def newest_whole(manifest: Path) -> Checkpoint:
     Raises:
         StageError: There is none; names the file and what is wrong with it.
     """
-    found = checkpoints(manifest)
-    if not found:
+    listed = checkpoints(manifest)
+    if not listed:
         raise _unreadable(manifest, "no checkpoint is named in it" if manifest.is_file() else "there is no such file")
-    trouble = [_trouble(manifest.parent, checkpoint) for checkpoint in found]
-    for checkpoint, wrong in zip(found, trouble, strict=True):
+    trouble = [_trouble(manifest.parent, checkpoint) for checkpoint in listed]
+    for checkpoint, wrong in zip(listed, trouble, strict=True):
         if wrong is None:
-            if checkpoint is not found[0]:
+            if checkpoint is not listed[0]:
                 warnings.warn(f"{trouble[0]}; the stage goes on from the checkpoint before it.", stacklevel=2)
             return checkpoint
     raise StageError(

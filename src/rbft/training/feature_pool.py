@@ -39,20 +39,20 @@ class FeaturePool:
         """The features (H,) of each video by its id, the same on every rank.
 
         Args:
-            examples: All that was asked, one a video.
-            world_size: Number of processes.
+            examples: all examples that were encoded, one a video.
+            world_size: number of processes.
 
         Raises:
-            ModelError: Some were left out.
+            ModelError: A video was left out.
         """
         parts: list[Any] = [self._rows]
         if world_size > 1:
             parts = [None] * world_size
             dist.all_gather_object(parts, self._rows)
-        found = {examples[index].record.id: row for part in parts for index, row in part}
-        if len(found) < len(examples):
+        features = {examples[index].record.id: row for part in parts for index, row in part}
+        if len(features) < len(examples):
             raise ModelError(
-                f"{len(found)} of {len(examples)} videos were encoded; trainer.limit_predict_batches must "
+                f"{len(features)} of {len(examples)} videos were encoded; trainer.limit_predict_batches must "
                 "not be set, because a figure of a part would pass for the whole."
             )
-        return found
+        return features

@@ -1,4 +1,4 @@
-"""Training ends at the first number that is none, with the videos it came from, before anything of it is saved."""
+"""Training ends at the first number that is not finite, naming its videos, before anything of it is saved."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _NO_STEP_YET = (
 
 
 class FiniteCheck(L.Callback):
-    """Looks at the loss of each micro-batch and the gradients of each step, on all processes together.
+    """Checks the loss of each micro-batch and the gradients of each step, on all processes together.
 
     All processes stop at the same step: one that went on would wait for the others.
     """
@@ -45,14 +45,14 @@ class FiniteCheck(L.Callback):
         self._videos.append(list(dict.fromkeys(examples[i].record.video for i, weight in rows if weight > 0)))
 
     def on_before_backward(self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor) -> None:
-        """Note the loss; looking at it here would make the device wait once more."""
+        """Note the loss; reading it here would make the device wait once more."""
         self._losses.append(loss.detach())
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer) -> None:
-        """Stop before weights are changed by what is no number.
+        """Stop before weights are changed by a number that is not finite.
 
         Raises:
-            ModelError: Names the step and the videos.
+            ModelError: A loss or a gradient is not finite; names the step and the videos.
         """
         bad = [not finite for finite in torch.isfinite(torch.stack(self._losses)).tolist()]
         # a gradient scaler finds such gradients itself, leaves out the step and takes a smaller scale
@@ -61,25 +61,25 @@ class FiniteCheck(L.Callback):
         spoilt = not scaled and not are_finite(grads)
         if not _anywhere(trainer, any(bad) or spoilt):
             return
-        videos = [name for names, found in zip(self._videos, bad, strict=True) if found for name in names]
-        losses = [float(loss) for loss, found in zip(self._losses, bad, strict=True) if found]
+        videos = [name for names, is_bad in zip(self._videos, bad, strict=True) if is_bad for name in names]
+        losses = [float(loss) for loss, is_bad in zip(self._losses, bad, strict=True) if is_bad]
         parts = _gathered((videos, losses, [name for names in self._videos for name in names]))
         step, advice = f"at step {trainer.global_step}", _advice(trainer, pl_module)
-        if found := [loss for _, losses, _ in parts for loss in losses]:
+        if bad_losses := [loss for _, losses, _ in parts for loss in losses]:
             names = ", ".join(name for videos, _, _ in parts for name in videos)
-            raise ModelError(f"the loss became {found[0]} {step}, in the batch of {names}. {advice}")
+            raise ModelError(f"the loss became {bad_losses[0]} {step}, in the batch of {names}. {advice}")
         names = ", ".join(name for _, _, everything in parts for name in everything)
-        raise ModelError(f"gradients became infinite or no numbers {step}, in the batch of {names}. {advice}")
+        raise ModelError(f"gradients became infinite or not a number {step}, in the batch of {names}. {advice}")
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """What is no model is neither validated nor kept as the best."""
+        """Weights that are not finite are neither validated nor kept as the best."""
         self._require_weights(trainer, pl_module, [])
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Refuse to save a place that holds what is no number; the one before stays.
+        """Refuse to save a checkpoint with numbers that are not finite; the one before stays.
 
         Raises:
-            ModelError: Says so.
+            ModelError: A number is not finite.
         """
         states = [value for state in checkpoint.get("optimizer_states", []) for value in _tensors(state)]
         self._require_weights(trainer, pl_module, states)
@@ -87,7 +87,7 @@ class FiniteCheck(L.Callback):
     def _require_weights(self, trainer: L.Trainer, pl_module: L.LightningModule, more: list[Tensor]) -> None:
         if _anywhere(trainer, not are_finite([*trained_state(pl_module).values(), *more])):
             raise ModelError(
-                f"weights or the state of the optimiser became infinite or no numbers by step "
+                f"weights or the state of the optimiser became infinite or not a number by step "
                 f"{trainer.global_step}; nothing of them was saved. {_advice(trainer, pl_module)}"
             )
 
@@ -109,20 +109,20 @@ def _tensors(value: object) -> list[Tensor]:
     if isinstance(value, Tensor):
         return [value]
     if isinstance(value, dict):
-        return [found for item in value.values() for found in _tensors(item)]
-    return [found for item in value for found in _tensors(item)] if isinstance(value, (list, tuple)) else []
+        return [tensor for item in value.values() for tensor in _tensors(item)]
+    return [tensor for item in value for tensor in _tensors(item)] if isinstance(value, (list, tuple)) else []
 
 
-def _anywhere(trainer: L.Trainer, mine: bool) -> bool:
-    """Whether it is so on any process."""
-    flag = torch.tensor(float(mine), device=trainer.strategy.root_device)
+def _anywhere(trainer: L.Trainer, here: bool) -> bool:
+    """Whether it is true on any process."""
+    flag = torch.tensor(float(here), device=trainer.strategy.root_device)
     return bool(trainer.strategy.reduce(flag, reduce_op="max"))
 
 
-def _gathered(mine: Any) -> list[Any]:
-    """What all processes have to say."""
+def _gathered(content: Any) -> list[Any]:
+    """The content of all processes."""
     if not (dist.is_available() and dist.is_initialized()):
-        return [mine]
+        return [content]
     parts: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(parts, mine)
+    dist.all_gather_object(parts, content)
     return parts

@@ -48,25 +48,25 @@ class VLMFineTuner(TrainingModule):
 
     Args:
         vlm: `builtin/tiny`, a local folder, or a hub id.
-        revision: Of a hub id; state it, so that the weights cannot change under you.
-        dtype: Of the weights; `auto` is the checkpoint's own. What is trained is held in float32 meanwhile, and
+        revision: revision of a hub id; state it, so that the weights cannot change under you.
+        dtype: dtype of the weights; `auto` is the checkpoint's own. What is trained is held in float32 meanwhile, and
             computed in this type.
         quantize: `4bit` keeps the language model's linear layers in 4 bits, to train adapters in little memory; needs
             an NVIDIA GPU and the extra `quantize`.
-        attn_implementation: Of transformers (sdpa, eager, flash_attention_2); None lets it choose.
-        template_arguments: Of the model's chat template, for example `{enable_thinking: false}`; None: none.
+        attn_implementation: attention of transformers (sdpa, eager, flash_attention_2); None lets it choose.
+        template_arguments: arguments of the model's chat template, for example `{enable_thinking: false}`; None: none.
         activation_checkpointing: Recompute activations in the backward pass: less memory, about a third more time.
-        tuning: What is trained; None: LoRA with its defaults.
-        prompts: The wording of questions and answers.
-        objective: What a training stage learns; set by the stage.
-        writer: How rationales are written.
-        checks: What scores them; None: the checks that need no model.
-        keep: Which of them stage 1 is trained on; None: all that are not empty.
-        control: What is taken from them before, to find out whether the words matter; None: nothing.
-        optim: How weights are updated.
-        scoring: How labels are scored.
-        answering: How test videos are answered.
-        selection: Which weights a training stage hands on.
+        tuning: what is trained; None: LoRA with its defaults.
+        prompts: wording of questions and answers.
+        objective: what a training stage learns; set by the stage.
+        writer: how rationales are written.
+        checks: checks that score rationales; None: those that need no model.
+        keep: which rationales stage 1 is trained on; None: all that are not empty.
+        control: what is removed from the rationales before, to find out whether the words matter; None: nothing.
+        optim: how weights are updated.
+        scoring: how labels are scored.
+        answering: how test videos are answered.
+        selection: which weights a training stage hands on.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class VLMFineTuner(TrainingModule):
         self.control = control
         self.keep = keep if keep is not None else KeepAll()
         require_distinct(self.checks)
-        self._validates_behind = False
+        self._validates_after_rationales = False
         self.author = vlm
         self.predictions: list[Prediction] = []
         self._strength = 1.0
@@ -116,46 +116,46 @@ class VLMFineTuner(TrainingModule):
 
     @classmethod
     def load_from_checkpoint(cls, *args: Any, **kwargs: Any) -> NoReturn:
-        """Refused: a checkpoint holds a place in a run and no model, and Lightning would run code in one from a URL."""
+        """Refused: a checkpoint holds no whole model, and Lightning would run code in one from a URL."""
         raise StageError(
             "a checkpoint only resumes its own stage; load the weights of the stage's adapter folder with "
             "rbft.vlm.tuning.load_trained"
         )
 
-    # -- what the pipeline says before a trainer runs
+    # -- what the pipeline sets before a trainer runs
 
     def connect(self, processor: ClipProcessor, book: PromptBook, seed: int) -> None:
-        """Say which processor and prompts the stage works with."""
+        """Set the processor and the prompts of the stage."""
         self.processor, self.book, self.seed = processor, book, seed
         self.scoring = ClosedSetScoring(processor, book, self._scoring, self.answering, seed)
 
     @property
-    def chooses_behind_rationales(self) -> bool:
-        """Whether the best weights are those that answer best behind the rationales that they have learned to write."""
+    def chooses_after_rationales(self) -> bool:
+        """Whether the best weights are those that answer best after their own rationales."""
         return self.selection.weights == "best" and self.objective is not None and self.objective.learns == "rationale"
 
-    def validate_behind_rationales(self) -> None:
-        """Have validation videos answered behind the likeliest rationale that the model writes about each."""
+    def validate_after_rationales(self) -> None:
+        """Have each validation video answered after its own rationale, the likeliest text that the model writes."""
         answering = Answering(mode="rationale", max_new_tokens=self.writer.max_new_tokens)
         self.scoring = ClosedSetScoring(self.processor, self.book, self._scoring, answering, self.seed)
-        self._validates_behind = True
+        self._validates_after_rationales = True
 
     def start_from(self, folder: Path | None, author: str, *, keep_base: bool = False) -> None:
         """Start from the weights an earlier stage left in `folder`; None: the base model.
 
         Args:
-            folder: What the stage left.
-            author: Name of the model and of its weights.
-            keep_base: Whether the weights are to be scored at a strength between the base model's and these.
+            folder: folder with the weights of that stage.
+            author: name of the model and of its weights.
+            keep_base: whether the weights are scored at a strength between the base model's and these.
         """
         self._weights, self.author, self._keep_base = folder, author, keep_base
 
     def write_to(self, store: RationaleStore, attempt: Attempt) -> None:
-        """Where predict puts the rationales it writes, and which round of writing it is."""
+        """Set the store for the rationales that predict writes, and the round of writing."""
         self._store, self._attempt = store, attempt
 
     def pool_features(self) -> FeaturePool:
-        """Have predict pool the visual features of clips instead of writing; gives where it puts them."""
+        """Have predict pool the visual features of clips instead of writing; gives the pool."""
         self._pool = FeaturePool()
         return self._pool
 
@@ -168,7 +168,7 @@ class VLMFineTuner(TrainingModule):
     def configure_model(self) -> None:
         """Load the model once, set up what is trained, and take over earlier weights.
 
-        Called before loaders are made, so this is also where they learn which stored features are of this model.
+        Called before loaders are made, so it also tells them which stored features belong to this model.
         """
         if self.vlm is None:
             self.vlm = self._load()
@@ -186,7 +186,7 @@ class VLMFineTuner(TrainingModule):
         return self.ready.to(device)
 
     def unload(self) -> None:
-        """Give the memory of the weights back; they are loaded again when they are asked for."""
+        """Free the memory of the weights; they are loaded again when they are needed."""
         self.vlm = self._tuning = None
         gc.collect()
         if torch.cuda.is_available():
@@ -245,7 +245,7 @@ class VLMFineTuner(TrainingModule):
     def on_validation_epoch_end(self) -> None:
         """Log accuracy and macro-F1 of all ranks together."""
         self.predictions = self._gather("val")
-        if self._validates_behind:
+        if self._validates_after_rationales:
             names = self.book.labels.names
             self.predictions = [answer(prediction, "rationale", 1.0, names) for prediction in self.predictions]
         for name, value in validation_metrics(self.predictions, self.book.labels).items():

@@ -1,4 +1,4 @@
-"""Going on where a batch does not fit in memory: it is computed in pieces, with the same gradients and scores."""
+"""Where a batch does not fit in memory it is computed in pieces, with the same gradients and scores."""
 
 from __future__ import annotations
 
@@ -53,11 +53,11 @@ def _longest(batch: Batch) -> tuple[int, int]:
 
 
 class MicroBatchSplit:
-    """Into how many pieces each batch is cut, which doubles whenever one does not fit.
+    """The number of pieces that each batch is cut into; it doubles whenever one does not fit.
 
     Args:
-        video: Names the video of an example, for messages.
-        alone: Whether this process may compute a batch in more passes than others do.
+        video: function that names the video of an example, for messages.
+        alone: whether this process may compute a batch in more passes than others do.
     """
 
     def __init__(self, video: Callable[[int], str], *, alone: bool) -> None:
@@ -68,30 +68,30 @@ class MicroBatchSplit:
         """Take smaller pieces from now on.
 
         Args:
-            batch: What did not fit.
-            setting: The key of its size, with the value that would have been right from the start.
+            batch: batch that did not fit.
+            setting: key of its size, with the value that would have been right from the start.
 
         Raises:
-            ModelError: It cannot be cut further; says which clip was the longest and what to set.
+            ModelError: The batch cannot be cut further; names the longest clip and what to set.
         """
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         clips = len(set(batch.clips))
         row, tokens = _longest(batch)
         what = (f"{min(self.number, clips)} pieces of " if self.number > 1 else "") + f"{clips} clips"
-        found = (
+        problem = (
             f"out of memory with {what}; the longest row is about {self._video(batch.indices[row])}: {tokens} tokens"
         )
         if self.number >= clips:
-            raise ModelError(f"{found}. A single clip does not fit: {_LESS}.")
+            raise ModelError(f"{problem}. A single clip does not fit: {_LESS}.")
         if not self.alone:
             raise ModelError(
-                f"{found}. Processes that compute together cannot take smaller pieces on their own: set "
+                f"{problem}. Processes that compute together cannot take smaller pieces on their own: set "
                 f"{setting}, or {_LESS}."
             )
         self.number = min(2 * self.number, clips)
         warnings.warn(
-            f"{found}. From here on it is computed in {self.number} pieces, which changes no result; "
+            f"{problem}. From here on it is computed in {self.number} pieces, which changes no result; "
             f"{setting} does so from the start.",
             stacklevel=3,
         )
@@ -100,9 +100,9 @@ class MicroBatchSplit:
         """Do some work without gradients on all of a batch, once for each row.
 
         Args:
-            work: Keeps what it found when it returns; nothing of a piece for which it did not.
-            batch: To work on.
-            setting: As for `halve`.
+            work: function that keeps its result only when it returns; nothing of a piece that failed.
+            batch: batch to work on.
+            setting: see `halve`.
         """
         left = cut(batch, self.number)
         while left:
@@ -114,7 +114,7 @@ class MicroBatchSplit:
                 fits = False
             else:
                 fits = True
-            # behind the handler: the error holds on to the tensors of the frames it passed
+            # after the handler: the error holds on to the tensors of the frames it passed
             if fits:
                 left.pop(0)
             else:
@@ -138,15 +138,15 @@ def _joined(parts: Sequence[Batch]) -> Batch:
 class SplitStep:
     """The gradient of an optimiser step whose micro-batches may have to be computed in pieces, on one device.
 
-    A micro-batch that does not fit on its way forward is computed in pieces; where the way back fails, gradients of
-    some parameters have been added to and of others not, so the step begins anew. The sum over pieces is the gradient
-    of the whole (`Objective.loss` is a share of the step's); with dropout, pieces draw masks of their own.
+    A micro-batch that does not fit in the forward pass is computed in pieces. Where the backward pass fails, the
+    gradients of some parameters were added and those of others not, so the step begins again. The sum over pieces is
+    the gradient of the whole (`Objective.loss` is a share of the step's); with dropout, pieces draw their own masks.
 
     Args:
-        pieces: How many.
-        share: The objective's share of a batch.
-        seed: Seeds what is random about the micro-batch of that index.
-        clear: Forgets all gradients.
+        pieces: number of pieces.
+        share: function that gives the objective's share of a batch.
+        seed: function that seeds the micro-batch of an index.
+        clear: function that clears all gradients.
     """
 
     def __init__(
@@ -161,12 +161,12 @@ class SplitStep:
         self._whole: Tensor | None = None
 
     def forward(self, batch: Batch, index: int, accumulate: int) -> Tensor | None:
-        """The share of a micro-batch, apart from its graph; None where it is computed on the way back.
+        """The share of a micro-batch, apart from its graph; None where it is computed in the backward pass.
 
         Args:
-            batch: The micro-batch.
-            index: Its number in the epoch.
-            accumulate: Micro-batches of a step.
+            batch: the micro-batch.
+            index: number of the micro-batch in the epoch.
+            accumulate: micro-batches of a step.
         """
         if index % accumulate == 0:
             self._step.clear()
@@ -175,10 +175,10 @@ class SplitStep:
         if self.pieces.number > 1:
             return None
         if not self.pieces.alone:
-            found: list[Tensor] = []
-            if not self._fits(lambda: found.append(self._share(batch))):
+            shares: list[Tensor] = []
+            if not self._fits(lambda: shares.append(self._share(batch))):
                 self.pieces.halve(batch, _training_sizes(batch, accumulate))  # which refuses
-            return found[0]
+            return shares[0]
         # held here alone, so that it can be let go of
         if not self._fits(lambda: setattr(self, "_whole", self._share(batch))) or self._whole is None:
             self.pieces.halve(batch, _training_sizes(batch, accumulate))
@@ -189,28 +189,28 @@ class SplitStep:
         """Add the gradient of the last micro-batch.
 
         Args:
-            loss: What the trainer made of the share that `forward` gave.
-            factor: What it multiplied it by, in all.
-            accumulate: Micro-batches of a step.
+            loss: loss that the trainer made of the share from `forward`.
+            factor: total factor that the trainer multiplied the share by.
+            accumulate: micro-batches of a step.
 
         Returns:
             The share of a micro-batch that was computed in pieces, else None.
         """
         if not self.pieces.alone:
             if not self._fits(loss.backward):
-                self._begin_anew(accumulate)
+                self._begin_again(accumulate)
             return None
         todo = self._step[-1:]
         if self._whole is not None:
             whole, self._whole = [self._whole], None
             if self._fits(lambda: (whole.pop() * factor).backward()):
                 return None
-            todo = self._begin_anew(accumulate)
+            todo = self._begin_again(accumulate)
         while True:
             shares: list[Tensor] = []
             if self._fits(lambda todo=todo, shares=shares: self._in_pieces(todo, factor, shares)):  # type: ignore[misc]
                 return shares[-1]
-            todo = self._begin_anew(accumulate)
+            todo = self._begin_again(accumulate)
 
     def _in_pieces(self, batches: Sequence[tuple[Batch, int]], factor: float, shares: list[Tensor]) -> None:
         for batch, index in batches:
@@ -231,7 +231,7 @@ class SplitStep:
             return False
         return True
 
-    def _begin_anew(self, accumulate: int) -> list[tuple[Batch, int]]:
+    def _begin_again(self, accumulate: int) -> list[tuple[Batch, int]]:
         batch = self._step[-1][0]
         self.pieces.halve(batch, _training_sizes(batch, accumulate))
         self._clear()

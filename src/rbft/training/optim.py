@@ -20,14 +20,14 @@ class OptimSettings:
     """How weights are updated.
 
     Args:
-        lr: Learning rate of the language model and its adapters.
-        projector_lr: Of the projector; None: `lr`.
-        vision_lr: Of the vision tower; None: `lr`.
-        weight_decay: On weights of two and more dimensions.
+        lr: learning rate of the language model and its adapters.
+        projector_lr: learning rate of the projector; None: `lr`.
+        vision_lr: learning rate of the vision tower; None: `lr`.
+        weight_decay: decay of weights with two and more dimensions.
         betas: AdamW's running averages.
         eps: AdamW's epsilon.
-        warmup: Part of the steps over which rates rise linearly from 0.
-        schedule: What rates do afterwards.
+        warmup: share of the steps over which rates rise linearly from 0.
+        schedule: course of the rates afterwards.
     """
 
     lr: float = 1e-4

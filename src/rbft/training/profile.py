@@ -64,7 +64,7 @@ class Stopwatch:
     """Divides the time between its making and `seconds` into parts that do not overlap.
 
     Args:
-        now: Seconds; on a GPU, after it has done all that it was asked to.
+        now: clock in seconds; on a GPU, it waits for the GPU's work first.
     """
 
     def __init__(self, now: Callable[[], float] = time.perf_counter) -> None:
@@ -154,11 +154,11 @@ class StageProfile(Profiler):
             self._undo.clear()
 
     def hook(self, vlm: VLM, processor: ClipProcessor | None) -> None:
-        """Look into the parts of a step.
+        """Measure the parts of a step.
 
         Args:
-            vlm: The model.
-            processor: Where it runs in this process; None where data workers have their own.
+            vlm: the model.
+            processor: the processor of this process; None where data workers have their own.
         """
         assert self.watch is not None
         watch, decoder = self.watch, vlm.base.get_decoder()
@@ -177,7 +177,7 @@ class StageProfile(Profiler):
 
 
 class _Hooks(L.Callback):
-    """Looks into the model once it is there, and tells validation from training."""
+    """Hooks into the model once it is loaded, and separates validation from training."""
 
     def __init__(self, profile: StageProfile) -> None:
         self._profile = profile
@@ -218,7 +218,7 @@ def require_no_other_profiler(configured: object) -> None:
     """Refuse `--profile` beside a profiler of the trainer's own, which it would take the place of.
 
     Raises:
-        ConfigError: Says what to leave out.
+        ConfigError: Both are set; says what to leave out.
     """
     if configured is not None:
         raise ConfigError("--profile and trainer.profiler exclude each other; leave one of them out.")
@@ -232,10 +232,10 @@ def profiled(trainer: L.Trainer, stage: str, folder: Path, console: Console) -> 
     and share of each part on the first process. A stage that was interrupted reports on its last run.
 
     Args:
-        trainer: The stage's.
-        stage: Its name.
-        folder: Its folder.
-        console: Where to speak.
+        trainer: trainer of the stage.
+        stage: name of the stage.
+        folder: folder of the stage.
+        console: console to print on.
     """
     profile = trainer.profiler  # type: ignore[attr-defined]
     if not isinstance(profile, StageProfile):

@@ -1,4 +1,4 @@
-"""One process of a run that ends takes the others with it, within seconds and by its name."""
+"""When one process of a run ends, the others end within seconds, and the message names it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class RankWatch:
     would kill all without a word. Processes that torchrun or Slurm started are theirs to look after.
 
     Args:
-        seconds: Between two looks.
+        seconds: seconds between two checks.
     """
 
     def __init__(self, seconds: float = 0.2) -> None:
@@ -60,10 +60,10 @@ class RankWatch:
 
     @contextmanager
     def named(self) -> Iterator[None]:
-        """Around work with the others: an error that comes of one being gone is told as that.
+        """Around work of all processes: an error because one of them is gone is reported as that.
 
         Raises:
-            StageError: Names the process that ended.
+            StageError: A process ended; names it.
         """
         try:
             yield

@@ -1,4 +1,4 @@
-"""FSDP2: weights, gradients and optimiser state spread over all processes, for models that do not fit one device."""
+"""FSDP2: weights, gradients and optimiser state sharded over all processes, for models that do not fit one device."""
 
 from __future__ import annotations
 
@@ -28,28 +28,28 @@ from rbft.vlm.tuning import trained_state
 def shard(vlm: VLM, mesh: DeviceMesh) -> None:
     """Spread the weights of a model over the processes of `mesh`, layer by layer, in place.
 
-    Each layer is gathered where it is computed and given up again behind it (FSDP2, `torch.distributed.fsdp`; Zhao et
+    Each layer is gathered where it is computed and given up again after it (FSDP2, `torch.distributed.fsdp`; Zhao et
     al., arXiv 2304.11277). A vision tower in which nothing is trained stays whole on each process: processes whose
     clips were encoded before do not run it, and the others would wait for them.
 
     Args:
-        vlm: The model, set up by its tuning and with the weights it starts from.
-        mesh: One-dimensional.
+        vlm: the model, set up by its tuning and with the weights it starts from.
+        mesh: one-dimensional device mesh.
 
     Raises:
         ConfigError: A layer has weights of several types that cannot be gathered together.
     """
     base, whole = vlm.base, set(vlm.vision_parameters()) if vlm.vision_frozen else set()
     layers = [module for module in base.modules() if isinstance(module, GradientCheckpointingLayer)]
-    # a layer within a layer first, and last what stands in none
+    # a layer within a layer first, and last the weights of no layer
     units = [*reversed([layer for layer in layers if not whole.issuperset(layer.parameters())]), base]
     taken = set(whole)
     for unit in units:
-        mine = set(unit.parameters()) - taken
-        _require_one_dtype(unit, mine)
-        taken |= mine
+        gathered = set(unit.parameters()) - taken
+        _require_one_dtype(unit, gathered)
+        taken |= gathered
     for unit in units:
-        # given up behind every pass, the outermost too: what is saved is always the shard
+        # given up after every pass, the outermost too: what is saved is always the shard
         fully_shard(unit, mesh=mesh, reshard_after_forward=True, ignored_params=whole)
     if not vlm.vision_frozen:
         # encoding clips is a pass of its own
@@ -62,9 +62,9 @@ def shard(vlm: VLM, mesh: DeviceMesh) -> None:
 def _require_one_dtype(unit: nn.Module, weights: Iterable[nn.Parameter]) -> None:
     """Refuse weights that would be gathered together and cannot be."""
     if len(dtypes := {weight.dtype for weight in weights if weight.requires_grad}) > 1:
-        found = " and ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
+        names = " and ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
         raise ConfigError(
-            f"trainer.strategy fsdp2: weights of {type(unit).__name__} are trained in {found}, which cannot be "
+            f"trainer.strategy fsdp2: weights of {type(unit).__name__} are trained in {names}, which cannot be "
             "gathered together. Set model.dtype to float32 (trainer.precision bf16-mixed computes as fast), or "
             "train with trainer.strategy ddp."
         )
@@ -165,9 +165,9 @@ class ShardedStrategy(ModelParallelStrategy):
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
         """Take over the shards of what is trained."""
         assert self.lightning_module is not None
-        own = dict(self.lightning_module.named_parameters())
+        parameters = dict(self.lightning_module.named_parameters())
         for name, value in checkpoint["state_dict"].items():
-            _shard_of(own[name].detach()).copy_(value)
+            _shard_of(parameters[name].detach()).copy_(value)
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
         """Take over the shards of the optimiser's state."""

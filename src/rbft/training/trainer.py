@@ -1,4 +1,4 @@
-"""The trainer of a stage: the configuration's, with what every stage adds to it."""
+"""The trainer of a stage: the configured one, with what every stage adds to it."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ def stage_trainer(
     """Make the trainer of a stage.
 
     Args:
-        make: Makes the configuration's trainer with callbacks and settings on top.
-        configured_profiler: The configuration's `trainer.profiler`.
-        stage: The stage's name.
-        folder: Its folder.
-        console: Where to speak.
-        callbacks: Of the stage.
-        profile: Whether to take the time of its parts; see `rbft.training.profile.profiled`.
+        make: function that makes the configured trainer, with callbacks and settings added.
+        configured_profiler: `trainer.profiler` of the configuration.
+        stage: name of the stage.
+        folder: folder of the stage.
+        console: console to print on.
+        callbacks: callbacks of the stage.
+        profile: whether to measure the time of its parts; see `rbft.training.profile.profiled`.
 
     Raises:
-        ConfigError: There is a profiler already.
+        ConfigError: A profiler is configured already.
     """
     progress: L.Callback = RichProgressBar(leave=True) if console.is_terminal else PlainProgress(stage)
     settings: dict[str, object] = {}
