@@ -36,7 +36,7 @@ def test_the_run_is_calibrated_on_its_validation_videos(finished: Run) -> None:
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["test/ece_calibrated"] is not None and metrics["test/ece_calibrated"] != metrics["test/ece"]
     assert told.describe() in finished.result.out
-    assert "Sureness" in (folder / "report.html").read_text()
+    assert "Confidence" in (folder / "report.html").read_text()
     shown = EventAccumulator(str(folder / "test" / "tensorboard"), size_guidance={"images": 0}).Reload()
     assert "test/reliability" in shown.Tags()["images"]
 

@@ -130,7 +130,7 @@ def test_the_command_over_our_own_file(planted, clips, tmp_path):
     assert (code, err) == (0, "")
     assert "40 rationales of 4 classes, 4 empty" in out
     assert "leak 11.1% show that the answer was given" in out
-    assert "told 0.0%" in out, "the prompts of the stage's own config are used"
+    assert "label given 0.0%" in out, "the prompts of the stage's own config are used"
     assert json.loads(figures.read_text())["overall"]["fails_leak"] == 4 / 36
     assert "argues for" in page.read_text()
 
