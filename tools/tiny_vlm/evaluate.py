@@ -210,7 +210,7 @@ def naming(model: Describer, clips: int) -> dict[str, float]:
     wrong = model.answers([language.HINTED.format(name=name) for name in others], frames)
     return {
         "label": _same(model.answers([language.LABEL] * clips, frames), names),
-        "name behind the rationale": _same([text.split()[-1] for text in rationales], names),
+        "name after the rationale": _same([text.split()[-1] for text in rationales], names),
         "both actions in the rationale": description_accuracy(rationales, scenes)["both"],
         "both actions under the right hint": description_accuracy(right, scenes)["both"],
         "both actions under a wrong hint": description_accuracy(wrong, scenes)["both"],
