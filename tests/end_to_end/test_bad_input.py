@@ -163,7 +163,7 @@ def test_unknown_kind(attempt: Try, tmp_path: Path) -> None:
 
 
 def test_no_experiment_file(attempt: Any, tmp_path: Path) -> None:
-    assert_says(attempt.refused(), MISUSED, "--config", "experiments/")
+    assert_says(attempt.refused(), MISUSED, "an experiment file", "builtin:quickstart")
     assert_says(attempt.refused("--config", tmp_path / "no.yaml"), MISUSED, "--config", tmp_path / "no.yaml", "no such")
 
 
