@@ -28,7 +28,7 @@ CASES: dict[str, tuple[str, Mapping[str, Any]]] = {
     "whole model, checkpointing": ("sft", {"model": {"tuning": _WHOLE, "activation_checkpointing": True}}),
     "float16 with a scaler": ("sft", {"model": {"dtype": "float16"}, "trainer": {"precision": "16-mixed"}}),
     "data workers, random frames": ("sft", {"data": {"num_workers": 2, "frames": "random"}}),
-    "answers behind a rationale": ("sft", {"model": {"answering": {"mode": "mixture", "max_new_tokens": 4}}}),
+    "answers after its own rationale": ("sft", {"model": {"answering": {"mode": "mixture", "max_new_tokens": 4}}}),
     "joint": ("joint", {"model": _SAMPLED}),
     "eager attention": ("sft", {"model": {"attn_implementation": "eager"}}),
 }

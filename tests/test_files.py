@@ -121,9 +121,9 @@ def test_old_work_is_set_aside_and_never_deleted(tmp_path):
 def test_nothing_is_written_that_is_no_json(tmp_path, bad):
     path = tmp_path / "metrics.json"
     path.write_text("{}")
-    with pytest.raises(DataError, match=r"metrics\.json: test\.1\.accuracy is no finite number, so nothing"):
+    with pytest.raises(DataError, match=r"metrics\.json: test\.1\.accuracy is not a finite number, so nothing"):
         write_json(path, {"n": 1.0, "test": [{}, {"accuracy": bad}]})
     for write in (write_jsonl, append_jsonl):
-        with pytest.raises(DataError, match=r"metrics\.json: scores\.0 is no finite number"):
+        with pytest.raises(DataError, match=r"metrics\.json: scores\.0 is not a finite number"):
             write(path, [{"scores": [1.0]}, {"scores": (bad, 1.0)}])
     assert path.read_text() == "{}"

@@ -60,10 +60,10 @@ def exit_code(command: Callable[[], int]) -> int:
         print(f"rbft: {error}", file=sys.stderr)
         return error.exit_code
     except OSError as error:
-        # other disks' troubles are bugs or told where they happen; these can strike whatever is opened
-        if (told := _system_trouble(error)) is None:
+        # other disks' troubles are bugs or reported where they happen; these can strike whatever is opened
+        if (trouble := _system_trouble(error)) is None:
             raise
-        print(f"rbft: {told}", file=sys.stderr)
+        print(f"rbft: {trouble}", file=sys.stderr)
         return 1
     except UnicodeEncodeError as error:
         # standard error writes out what its encoding lacks
@@ -106,10 +106,10 @@ def _system_trouble(error: OSError) -> str | None:
 
 def _explain_killed(error: RuntimeError) -> PassingError | None:
     """What torch says when a decoding process ended, in words; None for any other error."""
-    found = re.match(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (.*?)(?:\.|$)", str(error))
-    if found is None:
+    match = re.match(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (.*?)(?:\.|$)", str(error))
+    if match is None:
         return None
     return PassingError(
-        f"a decoding process ({found[1]}) {found[2]}: out of memory, mostly. Lower data.num_workers or "
+        f"a decoding process ({match[1]}) {match[2]}: out of memory, mostly. Lower data.num_workers or "
         "data.batch_size; where /dev/shm is small, as in containers, make it larger. The same command continues."
     )

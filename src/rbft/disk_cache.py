@@ -32,8 +32,8 @@ class Wording:
     """How a folder speaks of what it keeps.
 
     Args:
-        name: Of the folder, for a person.
-        contents: What the entries are.
+        name: name of the folder, for a person.
+        contents: name of the entries' kind.
         redone: What happens to a video without an entry, as a participle.
         size_key: The setting that bounds the folder.
         switch_key: The setting that does without it.
@@ -53,11 +53,11 @@ class BoundedFolder:
     makes what it could have read.
 
     Args:
-        folder: Where the entries are; made with the first entry, for its owner alone.
-        suffix: Of the entries' names; files with other names are left alone.
+        folder: folder of the entries; made with the first entry, for its owner alone.
+        suffix: suffix of the entries' names; files with other names are left alone.
         max_bytes: Nothing more is stored when the entries would exceed this together. With many processes the last
             entry of each may come on top.
-        wording: For warnings.
+        wording: words for warnings.
     """
 
     def __init__(self, folder: Path, suffix: str, max_bytes: int, wording: Wording) -> None:
@@ -74,7 +74,7 @@ class BoundedFolder:
         """What `read` makes of an entry; None if it is not there, or damaged, and then removed.
 
         Args:
-            key: Of the entry.
+            key: key of the entry.
             read: Takes the entry's path; raises `DamagedEntryError` if the content is not what was stored under `key`.
         """
         entry = self.entry(key)
@@ -97,7 +97,7 @@ class BoundedFolder:
         """Write an entry, unless there is one already.
 
         Args:
-            key: Of the entry.
+            key: key of the entry.
             pack: Makes its content; not called where nothing is stored.
         """
         if not self._storing:

@@ -80,7 +80,7 @@ class StorageError(RBFTError, OSError):
 
     def __init__(self, message: str, number: int | None = None) -> None:
         super().__init__(message)
-        # told apart by it from other failures of a disk where files can be done without
+        # distinguishes it from other failures of a disk where files are optional
         self.errno = number
 
 

@@ -57,14 +57,14 @@ def no_room(path: Path, error: BaseException, need: int | None = None) -> Storag
     """What to raise where writing `path` failed for want of room; None where it failed for another reason.
 
     Args:
-        path: What was being written.
-        error: As the system raised it, or a library in Rust that tells the system's number in its text.
+        path: file that was being written.
+        error: error of the system, or of a library in Rust that gives the system's number in its text.
         need: Bytes of the whole file, where they are known.
     """
     if isinstance(error, StorageError):
         return None
-    told = re.search(r"\(os error (\d+)\)", str(error))
-    number = error.errno if isinstance(error, OSError) else int(told[1]) if told else None
+    match = re.search(r"\(os error (\d+)\)", str(error))
+    number = error.errno if isinstance(error, OSError) else int(match[1]) if match else None
     if number not in NO_ROOM:
         return None
     wanted = "" if need is None else f"{need:,} bytes are needed, "
@@ -108,7 +108,7 @@ def replacing(path: Path, need: int | None = None) -> Iterator[Path]:
     It lies in the same folder, so that the rename is one; the file is synced before it and the folder behind it.
 
     Args:
-        path: What is to be written.
+        path: file to write.
         need: Bytes of it, for the message where there is no room.
 
     Raises:
@@ -153,7 +153,7 @@ def write_atomic(path: Path, data: str | bytes) -> None:
 
 
 def _encoded(text: str) -> bytes:
-    r"""In UTF-8; half a surrogate pair, which a file name that is no UTF-8 has, as JSON escapes it: `\udcff`."""
+    r"""In UTF-8; half a surrogate pair, which a file name that is not UTF-8 has, as JSON escapes it: `\udcff`."""
     return text.encode(errors="backslashreplace")
 
 
@@ -214,7 +214,7 @@ def _json(path: Path, value: object, indent: int | None = None) -> str:
     try:
         return json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
     except ValueError as error:
-        raise DataError(f"{path}: {_not_finite(value)} is no finite number, so nothing was written.") from error
+        raise DataError(f"{path}: {_not_finite(value)} is not a finite number, so nothing was written.") from error
 
 
 def _not_finite(value: object, place: str = "") -> str:
@@ -226,7 +226,9 @@ def _not_finite(value: object, place: str = "") -> str:
         inner = value.items()
     elif isinstance(value, (list, tuple)):
         inner = enumerate(value)
-    return next((found for key, item in inner if (found := _not_finite(item, f"{place}.{key}".lstrip(".")))), "")
+    return next(
+        (place_inside for key, item in inner if (place_inside := _not_finite(item, f"{place}.{key}".lstrip(".")))), ""
+    )
 
 
 def write_json(path: Path, value: object) -> None:
@@ -266,7 +268,7 @@ def _json_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> str:
 def append_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Append rows and fsync, so that what was written survives a kill right after.
 
-    A torn last line that a kill left behind is cut off first: appending behind it would spoil a good row.
+    A torn last line that a kill left behind is cut off first: appending after it would damage a good row.
 
     Raises:
         StorageError: The disk is full; the file is as it was.

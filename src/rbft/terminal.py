@@ -1,4 +1,4 @@
-"""What a run says, and what it keeps its libraries from saying."""
+"""What a run prints, and what it keeps its libraries from printing."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def make_console(*, alone: bool = False) -> Console:
     (no-color.org) or TERM is `dumb`.
 
     Args:
-        alone: Whether this command never runs as one of several processes; it then speaks without torch, too.
+        alone: Whether this command never runs as one of several processes; it then prints without torch, too.
     """
     quiet = False
     if not alone:

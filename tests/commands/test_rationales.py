@@ -99,7 +99,7 @@ def test_a_run_that_was_trained_on_others_refuses(copy, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda rows: rows[0].update(id="test/x", videos=["test/x.mp4"]), "is no training video of this run"),
+        (lambda rows: rows[0].update(id="test/x", videos=["test/x.mp4"]), "is not a training video of this run"),
         (lambda rows: rows[0]["messages"][1].update(content=f"x\nClassification: {RIGHT}"), "is of the class"),
         (lambda rows: rows.append(rows[0]), "more than 1 rationales of"),
         (

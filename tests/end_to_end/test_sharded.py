@@ -39,7 +39,7 @@ from rbft.training.sharding import ShardedStrategy, require_direct, shard
 from rbft.vlm.master_weights import hold_in_float32
 from rbft.vlm.model import VLM
 from rbft.vlm.parts import parts_of
-from rbft.vlm.sharded import is_spread
+from rbft.vlm.sharded import is_sharded
 from rbft.vlm.tuning import FullFineTuning, LoRA, Tuning, load_trained, save_trained, trained_state
 
 pytest_plugins = ["tests.support.run_fixtures"]
@@ -79,7 +79,7 @@ def spread_parts(vlm: VLM) -> set[str]:
     ],
 )
 @pytest.mark.parametrize("family", ["qwen3_vl", "llava_onevision"])
-def test_what_is_spread(
+def test_what_is_sharded(
     family: str, tuning: Tuning, parts: set[str], mesh: DeviceMesh, family_folder: Callable[[str], Path]
 ) -> None:
     loaded = load(family_folder(family), tuning)
@@ -87,7 +87,7 @@ def test_what_is_spread(
     prompt, target = loaded.inputs("what?", sharded.make_clip(0)), loaded.target("what?", "yes")
     before, _ = loaded.vlm.target_log_probs([prompt], [target])
     shard(loaded.vlm, mesh)
-    assert is_spread(loaded.vlm)
+    assert is_sharded(loaded.vlm)
     assert spread_parts(loaded.vlm) == parts, "what is not trained and encodes clips stays whole"
     assert all(isinstance(value, DTensor) for value in trained_state(loaded.vlm).values())
     assert [name for name, _ in loaded.vlm.named_parameters()] == names
@@ -153,7 +153,7 @@ def test_weights_that_cannot_be_gathered_together(mesh: DeviceMesh, family_folde
     norm.weight.data = norm.weight.data.bfloat16()
     with pytest.raises(ConfigError, match=r"DecoderLayer are trained in bfloat16 and float32.*strategy ddp"):
         shard(loaded.vlm, mesh)
-    assert not is_spread(loaded.vlm)
+    assert not is_sharded(loaded.vlm)
 
 
 def test_scaled_half_precision_is_refused() -> None:

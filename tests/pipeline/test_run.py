@@ -195,7 +195,7 @@ def test_restart_sets_aside_and_repeats_the_bytes(copy: Run, finished: Run) -> N
     result = copy.again("--restart")
     assert result.code == 0, result.err
     for stage in STAGES:
-        assert f"{stage}: starting anew; what was there is now {copy.folder / stage}.old-1" in result.out
+        assert f"{stage}: starting again; what was there is now {copy.folder / stage}.old-1" in result.out
         assert (copy.folder / f"{stage}.old-1" / "stage.json").is_file()
     assert digests(copy.folder / "rationale.old-1", "**/*.safetensors") == before
     for name in RESULTS:

@@ -300,6 +300,6 @@ def test_texts_of_clips_that_are_not_trained_on_are_left_out_on_request(tmp_path
     path.write_text(json.dumps(rows))
     file, train = read_rationale_file(path), [VideoRecord("fall", "fall.mp4", "fall")]
     book = PromptBook(Prompts(), LabelSet(("fall", "rest")))
-    with pytest.raises(DataError, match=r"'rest\.mp4' .* is no training video of this run.*--skip"):
+    with pytest.raises(DataError, match=r"'rest\.mp4' .* is not a training video of this run.*--skip"):
         assign(file, train, book, 1, "other.json")
     assert [r.id for r in assign(file, train, book, 1, "other.json", skip=True)] == ["fall"]

@@ -83,7 +83,7 @@ def test_start_is_previous_or_base(experiment: Path) -> None:
     [
         (
             "label_first",
-            "the stage 'test_reasoned': model.answering.mode rationale scores the classes behind a rationale",
+            "the stage 'test_reasoned': model.answering.mode rationale answers after its own rationale",
         ),
         ("read_late", "the stage 'write_again' reads texts of a model that was taught to state the class first"),
     ],

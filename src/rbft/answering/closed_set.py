@@ -29,14 +29,14 @@ class _Answered(NamedTuple):
 
 
 class ClosedSetScoring:
-    """Scores the labels for each video, directly and, where asked for, behind a rationale of the model's own.
+    """Scores the labels for each video, directly and, where asked for, after the model's own rationale.
 
     Args:
         processor: The model's processor.
         book: The experiment's prompts.
         scoring: How labels are scored.
         answering: How test videos are answered.
-        seed: Of sampled rationales.
+        seed: seed of sampled rationales.
 
     Raises:
         ConfigError: Two classes are the same tokens for the model, or the two questions are the same.
@@ -90,36 +90,36 @@ class ClosedSetScoring:
         Args:
             vlm: The model.
             batch: The questions.
-            examples: What its rows are about.
+            examples: examples that its rows are about.
         """
         asked = self._book.label_prompt()
         direct = [row for row, example in enumerate(examples) if example.prompt == asked]
         reasoned = [row for row, example in enumerate(examples) if example.prompt != asked]
         # encoded once for both questions
         prompts = vlm.with_features(batch.prompts) if reasoned else list(batch.prompts)
-        found: dict[int, _Answered] = {}
+        answered: dict[int, _Answered] = {}
         start = time.perf_counter()
         if direct:
             scores = self.scorer(vlm, [prompts[row] for row in direct]).cpu().double().tolist()
-            found |= {row: _Answered(values, None) for row, values in zip(direct, scores, strict=True)}
+            answered |= {row: _Answered(values, None) for row, values in zip(direct, scores, strict=True)}
         middle = time.perf_counter()
         if reasoned:
             videos = [examples[row].record.id for row in reasoned]
             answers = self._reasoner(vlm, [prompts[row] for row in reasoned], videos, self._seed)
             for row, answer in zip(reasoned, answers, strict=True):
-                found[row] = _Answered(list(answer.probabilities), answer.texts)
+                answered[row] = _Answered(list(answer.probabilities), answer.texts)
                 self.tokens_written += answer.tokens
         self.seconds["direct"] += middle - start
         self.seconds["rationale"] += time.perf_counter() - middle
         weights = batch.weights.tolist()
-        self._answered += [(batch.indices[row], answer) for row, answer in found.items() if weights[row] > 0]
+        self._answered += [(batch.indices[row], answer) for row, answer in answered.items() if weights[row] > 0]
 
     def gather(self, examples: Sequence[Example], role: str, world_size: int, *, partly: bool) -> list[Prediction]:
         """One prediction for each video of a role, in order, the same on every rank.
 
         Args:
-            examples: All that was asked.
-            role: Of the videos, for messages.
+            examples: all examples.
+            role: role of the videos, for messages.
             world_size: Number of processes.
             partly: Whether only some of the videos were to be scored.
 
@@ -140,8 +140,8 @@ class ClosedSetScoring:
                 f"{len(by_video)} of {total} {role} videos were scored; trainer.limit_{role}_batches must "
                 "not be set, because a figure of a part would pass for the whole."
             )
-        found = by_video.values()
-        return [self._prediction(examples[rows[0]].record, [answers[row] for row in rows]) for rows in found]
+        answered = by_video.values()
+        return [self._prediction(examples[rows[0]].record, [answers[row] for row in rows]) for rows in answered]
 
     def _prediction(self, record: VideoRecord, answers: Sequence[_Answered]) -> Prediction:
         direct = next(answer for answer in answers if answer.rationales is None)

@@ -1,4 +1,4 @@
-"""Answering behind a rationale: the model writes one about a video that nobody labelled, then the labels are scored."""
+"""Answering after its own rationale: the model first writes about the video, then the labels are scored after it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Reasoner:
     Args:
         processor: The model's processor.
         book: The experiment's prompts; the question is the one that names no answer.
-        scorer: How labels are scored behind the label question; of it the normalisation is taken over.
+        scorer: scorer of the labels after the label question; its normalisation is used here, too.
         sampling: how rationales are drawn.
     """
 
@@ -56,7 +56,7 @@ class Reasoner:
             vlm: The model.
             prompts: The question for a rationale, about each video.
             videos: Ids, which the sampling is seeded by.
-            seed: Of the sampling.
+            seed: seed of the sampling.
         """
         # read twice, encoded once
         prompts = vlm.with_features(prompts)

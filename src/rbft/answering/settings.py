@@ -1,4 +1,4 @@
-"""How a test video's class is found: asked for directly, behind the model's own rationale, or in both ways."""
+"""How a test video's class is found: asked for directly, after the model's own rationale, or in both ways."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rbft.vlm.generation import Sampling
 Mode = Literal["direct", "rationale", "mixture"]
 
 MIXTURES = tuple(tenth / 10 for tenth in range(1, 10))
-"""Weights of the answer behind a rationale that are tried where validation decides on the mixture."""
+"""Weights of the answer after its own rationale that are tried where validation decides on the mixture."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,10 @@ class Answering(Sampling):
         temperature: 0 writes the likeliest text; more than one sample needs a temperature above 0.
         top_p: Sampling keeps the likeliest tokens that sum to this probability.
         max_new_tokens: Length limit of a rationale, in tokens.
-        mixture_weight: Weight of the answer behind the rationale; None: chosen on validation.
+        mixture_weight: weight of the answer after its own rationale; None: chosen on validation.
         strength: How far the weights go from the base model (0) to the tuned one (1), on a straight line between both
             (WiSE-FT, Wortsman et al., arXiv 2109.01903); for LoRA it scales the adapter. None: chosen on validation.
-        strengths: What is tried where validation chooses.
+        strengths: strengths that are tried where validation chooses.
         calibrate: Whether a temperature for the probabilities is fitted on the validation videos (Guo et al.,
             arXiv 1706.04599), which are scored for it; without any there is none. It changes no predicted class.
     """
@@ -75,7 +75,7 @@ class Answering(Sampling):
 
     @property
     def candidates(self) -> list[tuple[Mode, float]]:
-        """Modes with the weight of the answer behind the rationale, the simplest first."""
+        """Modes with the weight of the answer after its own rationale, the simplest first."""
         weights = MIXTURES if self.mixture_weight is None else (self.mixture_weight,)
         mixtures: list[tuple[Mode, float]] = [("mixture", weight) for weight in weights]
         direct: tuple[Mode, float] = ("direct", 0.0)
@@ -93,10 +93,10 @@ class Choice:
     """What test videos are answered with.
 
     Args:
-        mode: How.
-        mixture_weight: Weight of the answer behind the rationale.
-        strength: Of the tuning.
-        validation_accuracy: What it reached on the validation videos; None where nothing had to be chosen.
+        mode: way of answering.
+        mixture_weight: weight of the answer after its own rationale.
+        strength: strength of the tuning.
+        validation_accuracy: accuracy on the validation videos; None where nothing had to be chosen.
         validation_nll: Mean negative log-probability of the right class there.
     """
 
@@ -108,7 +108,7 @@ class Choice:
 
 
 def mix(prediction: Prediction, weight: float) -> tuple[float, ...]:
-    """Probabilities of both modes, `weight` on the answer behind the rationale."""
+    """Probabilities of both modes, `weight` on the answer after its own rationale."""
     pairs = zip(prediction.answers["direct"], prediction.answers["rationale"], strict=True)
     return tuple((1 - weight) * direct + weight * reasoned for direct, reasoned in pairs)
 
@@ -130,17 +130,17 @@ def choose(settings: Answering, validation: Mapping[float, Sequence[Prediction]]
     """The candidate that is right most often on validation; of equals the one that gives the right class most.
 
     Args:
-        settings: What may be chosen from.
+        settings: settings to choose from.
         validation: The validation videos' predictions, by strength.
         names: The classes.
     """
-    found: list[Choice] = []
+    choices: list[Choice] = []
     for strength, predictions in validation.items():
         for mode, weight in settings.candidates:
             answers = [answer(prediction, mode, weight, names) for prediction in predictions]
             right = sum(prediction.predicted == prediction.label for prediction in answers)
             likely = [prediction.probabilities[names.index(prediction.label)] for prediction in answers]
             nll = -sum(math.log(max(chance, 1e-300)) for chance in likely) / len(answers)
-            found.append(Choice(mode, weight, strength, right / len(answers), nll))
+            choices.append(Choice(mode, weight, strength, right / len(answers), nll))
     # of what is equal in both, the first: the simplest mode and the least strength
-    return max(found, key=lambda choice: (choice.validation_accuracy or 0.0, -(choice.validation_nll or 0.0)))
+    return max(choices, key=lambda choice: (choice.validation_accuracy or 0.0, -(choice.validation_nll or 0.0)))

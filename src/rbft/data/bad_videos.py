@@ -45,7 +45,7 @@ def apply_policy(
         splits: Before.
         labels: The classes.
         bad: By id: why a video cannot be read. A video of `pool` that is not named is taken to be readable.
-        policy: What to do.
+        policy: what to do about them.
         shots: Training videos that every class must keep; None: at least one, where there is a training split.
         pool: Candidates in order of preference; None: the unused videos.
 
@@ -100,7 +100,7 @@ def _substitutes(
         and record.split in (None, "train")
         and group_of(record) not in held_out
     ]
-    found: dict[str, VideoRecord] = {}
+    substitutes: dict[str, VideoRecord] = {}
     taken: set[str] = set()
     for record in broken:
         substitute = next((c for c in candidates if c.label == record.label and c.id not in taken), None)
@@ -110,8 +110,8 @@ def _substitutes(
                 f"take its place. Repair or add videos of the class, lower data.shots, or set {_KEY} to skip."
             )
         taken.add(substitute.id)
-        found[record.id] = substitute
-    return found
+        substitutes[record.id] = substitute
+    return substitutes
 
 
 def _require_shots(

@@ -40,7 +40,7 @@ def check_dataset(
 
     Args:
         root: The data root.
-        records: Every labelled video.
+        records: every labelled video.
         splits: Which videos train, validate and test; or why there is no answer, and then the splits that the
             records themselves state are checked, with all other videos for training.
         labels: The classes, or why there are none.
@@ -64,7 +64,7 @@ def check_dataset(
     known = [record for record in records if record.path in facts]
     notes: list[str] = []
 
-    found = [
+    findings = [
         *_bad_files(known, facts),
         *_listed_twice(records),
         *copies(known, facts, place),
@@ -75,25 +75,25 @@ def check_dataset(
         *parts_of_one(sides),
         *([] if sampling is None else _frames(sides, facts, sampling)),
     ]
-    found += [Finding("odd_label", question, ()) for question in odd_names(names)]
+    findings += [Finding("odd_label", question, ()) for question in odd_names(names)]
     texts = label_texts or {}
     refusal = _refusal(labels, texts)
     if refusal is not None:
         meant: dict[str, str] = {}
-        found += _labels(records, refusal, meant, texts)
+        findings += _labels(records, refusal, meant, texts)
         # counted as what they will be once they are corrected; a label that stands for no other class is left out
         names = tuple(dict.fromkeys(meant[name] for name in names if name in meant))
         records = _as_meant(records, meant)
         sides = {side: _as_meant(part, meant) for side, part in sides.items()}
         notes.append("classes were compared by their number of videos as if the labels to correct were corrected.")
-    found += _too_few(sides, records, names, facts, shots)
-    found += _imbalance(sides, names, imbalance, shots)
-    if isinstance(splits, DataError) and not _explained(found, sides, names, shots):
-        found.append(Finding("splits", str(splits), ()))
+    findings += _too_few(sides, records, names, facts, shots)
+    findings += _imbalance(sides, names, imbalance, shots)
+    if isinstance(splits, DataError) and not _explained(findings, sides, names, shots):
+        findings.append(Finding("splits", str(splits), ()))
     order = {kind: number for number, kind in enumerate(get_args(Kind))}
     return CheckReport(
         root=str(root),
-        findings=tuple(sorted(found, key=lambda finding: order[finding.kind])),
+        findings=tuple(sorted(findings, key=lambda finding: order[finding.kind])),
         counts={side: _counts(part, names) for side, part in sides.items()},
         ranges=_ranges([facts[record.path] for record in used]),
         notes=tuple(notes),
@@ -106,10 +106,10 @@ def _sides(records: Sequence[VideoRecord], splits: Splits | DataError) -> Sides:
     return {side: [record for record in records if (record.split or "train") == side] for side in SIDES}
 
 
-def _explained(found: Iterable[Finding], sides: Sides, names: Sequence[str], shots: int | None) -> bool:
+def _explained(findings: Iterable[Finding], sides: Sides, names: Sequence[str], shots: int | None) -> bool:
     """Whether the refusal of the splits is among the findings already, in more detail."""
-    told = {"label", "listed_twice", "group_across_splits"} & {finding.kind for finding in found}
-    return bool(told) or any(count < (shots or 1) for count in _counts(sides["train"], names).values())
+    kinds = {"label", "listed_twice", "group_across_splits"} & {finding.kind for finding in findings}
+    return bool(kinds) or any(count < (shots or 1) for count in _counts(sides["train"], names).values())
 
 
 def _counts(records: Iterable[VideoRecord], names: Sequence[str]) -> dict[str, int]:
@@ -118,14 +118,14 @@ def _counts(records: Iterable[VideoRecord], names: Sequence[str]) -> dict[str, i
 
 
 def _ranges(facts: Iterable[VideoFacts]) -> dict[str, tuple[float, float, float]]:
-    readable = [one for one in facts if one.readable]
+    readable = [video for video in facts if video.readable]
     columns: dict[str, list[float]] = {
-        "frames": [one.decoded_frames for one in readable],
-        "seconds": [one.duration for one in readable if one.duration],
-        "frames per second": [one.fps for one in readable if one.fps],
-        "width": [one.width for one in readable],
-        "height": [one.height for one in readable],
-        "megabytes": [one.bytes / 1e6 for one in readable],
+        "frames": [video.decoded_frames for video in readable],
+        "seconds": [video.duration for video in readable if video.duration],
+        "frames per second": [video.fps for video in readable if video.fps],
+        "width": [video.width for video in readable],
+        "height": [video.height for video in readable],
+        "megabytes": [video.bytes / 1e6 for video in readable],
     }
     return {name: (min(values), median(values), max(values)) for name, values in columns.items() if values}
 
@@ -141,9 +141,9 @@ _REMEDY = {
 
 def _bad_files(records: Iterable[VideoRecord], facts: Mapping[str, VideoFacts]) -> Iterator[Finding]:
     for record in records:
-        one = facts[record.path]
-        if one.problem:
-            yield Finding(one.problem, f"{record.path}: {one.reason}. {_REMEDY[one.problem]}", (record.id,))
+        video = facts[record.path]
+        if video.problem:
+            yield Finding(video.problem, f"{record.path}: {video.reason}. {_REMEDY[video.problem]}", (record.id,))
 
 
 def _listed_twice(records: Sequence[VideoRecord]) -> Iterator[Finding]:
@@ -154,9 +154,9 @@ def _listed_twice(records: Sequence[VideoRecord]) -> Iterator[Finding]:
         by_id[record.id].add(record.path)
     for path, rows in by_path.items():
         if len(rows) > 1:
-            told = some_of(f"{record.id!r} ({record.label})" for record in rows)
+            listed = some_of(f"{record.id!r} ({record.label})" for record in rows)
             ids = tuple(record.id for record in rows)
-            yield Finding("listed_twice", f"{path} is listed {len(rows)} times, as {told}. Keep one of them.", ids)
+            yield Finding("listed_twice", f"{path} is listed {len(rows)} times, as {listed}. Keep one of them.", ids)
     for name, paths in by_id.items():
         if len(paths) > 1:
             yield Finding(
@@ -188,7 +188,7 @@ def _labels(
         videos[record.label].append(record.id)
     accepted = ["?"]  # a set has at least two classes, and the first name must be judged by itself
     spellings: dict[str, str] = {}
-    found = False
+    any_wrong = False
     # of two spellings the rarer one is more likely the mistake
     for name in sorted(videos, key=lambda name: (-len(videos[name]), name)):
         try:
@@ -197,11 +197,11 @@ def _labels(
             accepted.append(name)
             spellings[folded(texts.get(name, name))] = meant[name] = name
         except DataError as error:
-            found = True
+            any_wrong = True
             if (key := folded(texts.get(name, name))) in spellings:
                 meant[name] = spellings[key]
             yield Finding("label", str(error), tuple(videos[name]))
-    if not found:
+    if not any_wrong:
         yield Finding("label", str(refusal), ())
 
 

@@ -45,16 +45,21 @@ class CheckReport:
     def with_more(self, findings: Iterable[Finding], notes: Iterable[str] = ()) -> CheckReport:
         """The same with what was found elsewhere, in order."""
         order = {kind: number for number, kind in enumerate(get_args(Kind))}
-        found = sorted([*self.findings, *findings], key=lambda finding: order[finding.kind])
-        return replace(self, findings=tuple(found), notes=(*self.notes, *notes))
+        every = sorted([*self.findings, *findings], key=lambda finding: order[finding.kind])
+        return replace(self, findings=tuple(every), notes=(*self.notes, *notes))
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
         return {
             "root": self.root,
             "findings": [
-                {"kind": one.kind, "severity": one.severity, "message": one.message, "ids": list(one.ids)}
-                for one in self.findings
+                {
+                    "kind": finding.kind,
+                    "severity": finding.severity,
+                    "message": finding.message,
+                    "ids": list(finding.ids),
+                }
+                for finding in self.findings
             ],
             "counts": {side: dict(counts) for side, counts in self.counts.items()},
             "ranges": {

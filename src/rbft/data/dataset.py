@@ -32,8 +32,8 @@ class Example:
     Args:
         record: The video.
         prompt: The question.
-        answer: What the model shall answer; None where nothing is trained.
-        weight: In the loss, in proportion to those of the other rows.
+        answer: text that the model learns to answer; None where nothing is trained.
+        weight: weight in the loss, in proportion to those of the other rows.
         whole: Whether the weight is of the answer as a whole; else it is of each of its tokens.
     """
 
@@ -121,7 +121,7 @@ class ExampleDataset(Dataset[list[Item]]):
         To be said before a loader is made: its workers have a copy of the data set.
 
         Args:
-            digest: Of all that encodes clips; None where that is trained, so that features do not last.
+            digest: digest of all that encodes clips; None where that is trained, so that features do not last.
         """
         self._vision = digest
 

@@ -47,9 +47,9 @@ class Finding:
     """One thing that is wrong, or may be.
 
     Args:
-        kind: Which check found it.
-        message: What is wrong, where, and what to do.
-        ids: Of the videos concerned.
+        kind: name of the check that found it.
+        message: what is wrong, where, and what to do.
+        ids: ids of the videos concerned.
     """
 
     kind: Kind

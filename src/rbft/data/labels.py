@@ -59,13 +59,13 @@ class LabelSet:
         Raises:
             DataError: A video's label is not among `names`, or as for the class itself.
         """
-        found: dict[str, str] = {}
+        by_text: dict[str, str] = {}
         for record in records:
-            found.setdefault(record.label, record.path)
+            by_text.setdefault(record.label, record.path)
         if names is None:
-            return cls(tuple(sorted(found)))
+            return cls(tuple(sorted(by_text)))
         labels = cls(tuple(names))
-        for name, path in found.items():
+        for name, path in by_text.items():
             if name not in labels._positions:
                 raise DataError(f"{path}: {labels._unknown(name)}")
         return labels
@@ -131,18 +131,18 @@ def require_apart(names: Sequence[str], texts: Mapping[str, str]) -> None:
 
 def odd_names(names: Iterable[str]) -> list[str]:
     """What may be no class: what tables hold where a label is missing, and names of splits; a question for each."""
-    found = []
+    questions = []
     for name in names:
         if name.casefold() in _MISSING:
-            found.append(
+            questions.append(
                 f"is {name!r} a class? Tables hold it where a label is missing; take such rows out if it is not."
             )
         elif names_split(name):
-            found.append(
+            questions.append(
                 f"is {name!r} a class? It reads like a split; if it is one, name the folders train, val and test, or "
                 "say in the table which videos are for what."
             )
-    return found
+    return questions
 
 
 def names_split(name: str) -> bool:
@@ -198,7 +198,7 @@ _SIGNS = re.compile(
 
 def _with_signs(name: str) -> str:
     """A name with `_SIGN` for each hyphen that is a sign."""
-    return _SIGNS.sub(lambda found: (found["low"] or "") + _SIGN, _normal(name).strip(" _\t"))
+    return _SIGNS.sub(lambda match: (match["low"] or "") + _SIGN, _normal(name).strip(" _\t"))
 
 
 def _normal(name: str) -> str:

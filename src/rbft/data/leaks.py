@@ -24,7 +24,7 @@ def copies(
 
     Args:
         records: Videos of all splits and of none.
-        facts: By path.
+        facts: facts of the videos, by path.
         place: The split by id; unused videos have none, and matter only where their labels say something else.
     """
     same: dict[str, list[VideoRecord]] = defaultdict(list)
@@ -35,10 +35,12 @@ def copies(
         ids = tuple(record.id for record in group)
         if len({record.path for record in group}) == 1:
             continue  # one file listed twice is reported as such
-        told = ", ".join(f"{record.path} ({record.label})" for record in group[:_NAMED])
+        copied = ", ".join(f"{record.path} ({record.label})" for record in group[:_NAMED])
         conflict = len({record.label for record in group}) > 1
         if conflict:
-            yield Finding("conflicting_labels", f"the same file has different labels: {told}. Keep the right one.", ids)
+            yield Finding(
+                "conflicting_labels", f"the same file has different labels: {copied}. Keep the right one.", ids
+            )
         used = [record for record in group if record.id in place]
         sides = sorted({place[record.id] for record in used}, key=SIDES.index)
         paths = some_of(f"{record.path} ({place[record.id]})" for record in used)
@@ -97,9 +99,9 @@ def near_duplicates(
 
     Args:
         sides: The splits, the one that trains first.
-        facts: By path.
+        facts: facts of the videos, by path.
         threshold: Likeness from which two clips are reported, see `rbft.data.perceptual_hash.most_alike`.
-        notes: Where it is said what was left out.
+        notes: list that takes a note on what was left out.
     """
     for first, second in itertools.combinations(sides, 2):
         others = [record for record in sides[first] if facts[record.path].signature]

@@ -75,10 +75,10 @@ def most_alike(some: Sequence[str], others: Sequence[str]) -> tuple[np.ndarray, 
             same = (left @ right.T + both) / 2  # the product counts agreements less disagreements
             either = left_known.sum(axis=1)[:, None] + right_known.sum(axis=1)[None] - both
             alike = same / np.maximum(either, 1)
-            found = alike.argmax(axis=1)
-            top = alike[np.arange(len(left)), found]
+            nearest = alike.argmax(axis=1)
+            top = alike[np.arange(len(left)), nearest]
             rows = np.flatnonzero(top > value[row : row + len(left)])
-            value[row + rows], best[row + rows] = top[rows], column + found[rows]
+            value[row + rows], best[row + rows] = top[rows], column + nearest[rows]
     return best, value
 
 

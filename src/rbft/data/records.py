@@ -39,7 +39,7 @@ class VideoRecord:
 
     Args:
         id: Unique in the data set; formats use the path where the data set has no ids of its own.
-        path: Of the video file, relative to the data root, with forward slashes.
+        path: path of the video file, relative to the data root, with forward slashes.
         label: Name of its class, as the data set spells it.
         split: Where the data set itself puts the video; None if it says nothing.
         group: What videos of one source (camera, person, uploaded film) share; a group never crosses splits.
@@ -70,15 +70,15 @@ def part_name(path: str, part: tuple[float, float] | None) -> str:
 
 def split_part(name: str) -> tuple[str, tuple[float, float] | None]:
     """The path and the part that `part_name` put together."""
-    found = _PART.search(name)
-    return (name, None) if found is None else (name[: found.start()], (float(found[1]), float(found[2])))
+    match = _PART.search(name)
+    return (name, None) if match is None else (name[: match.start()], (float(match[1]), float(match[2])))
 
 
-def overlap(one: VideoRecord, other: VideoRecord) -> bool:
+def overlap(first: VideoRecord, other: VideoRecord) -> bool:
     """Whether two records show some of the same seconds of one file."""
-    if one.path != other.path:
+    if first.path != other.path:
         return False
-    (start, end), (begin, stop) = (record.part or (0.0, math.inf) for record in (one, other))
+    (start, end), (begin, stop) = (record.part or (0.0, math.inf) for record in (first, other))
     return start < stop and begin < end
 
 

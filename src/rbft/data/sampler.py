@@ -15,7 +15,7 @@ class Draw(NamedTuple):
 
     Args:
         clip: Its position in the data set.
-        seed: For whatever is random about it (frames, augmentation).
+        seed: seed of whatever is random about it (frames, augmentation).
         weight: 1, or 0 for a clip that only fills up a rank's batch and counts nowhere.
         normalizer: Supervised tokens of the whole optimiser step, whatever they weigh.
     """
@@ -30,7 +30,7 @@ class TrainSampler(Sampler[list[Draw]]):
     """Micro-batches of one rank for training.
 
     Each clip stands once in each epoch. An optimiser step takes `batch_size x world_size x accumulate` clips of a
-    permutation drawn from (seed, epoch). The last step of an epoch may have fewer: its clips are spread over ranks and
+    permutation drawn from (seed, epoch). The last step of an epoch may have fewer: its clips are divided over ranks and
     micro-batches, and clips of weight 0 keep their number equal on every rank. Within a step, clips with answers of
     like length come into one micro-batch, which saves padding and changes no gradient.
 
@@ -39,9 +39,9 @@ class TrainSampler(Sampler[list[Draw]]):
         lengths: Tokens of each clip's answers.
         batch_size: Clips of a micro-batch.
         accumulate: Micro-batches of an optimiser step on one rank.
-        rank: Of this process.
+        rank: rank of this process.
         world_size: Number of processes.
-        seed: Of the order.
+        seed: seed of the order.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class EvaluationSampler(Sampler[list[Draw]]):
     Args:
         size: Number of clips.
         batch_size: Clips of a batch.
-        rank: Of this process.
+        rank: rank of this process.
         world_size: Number of processes.
     """
 

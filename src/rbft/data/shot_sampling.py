@@ -91,17 +91,17 @@ def take_keeping_back(
     Args:
         records: To take from.
         labels: The classes.
-        count: Of each class.
+        count: number of records of each class.
         suffice: Whether untouched records are enough for what else they must give.
-        salt: Of the order.
+        salt: values that seed the order.
         keep: Videos of each class that each of the later sides needs, a number a side; no group serves two of them.
 
     Returns:
         What was taken; as from `take` if no choice of groups was found.
     """
-    found = take(records, labels, count, *salt)
-    if suffice(found.untouched):
-        return found
+    chosen = take(records, labels, count, *salt)
+    if suffice(chosen.untouched):
+        return chosen
     groups = _used_last_first(_shuffled(records, *salt))
     kept: list[list[VideoRecord]] = []
     sizes: dict[str, list[int]] = defaultdict(list)
@@ -117,10 +117,10 @@ def take_keeping_back(
     left = Counter(record.label for record in others)
     wanted = {name: count if isinstance(count, int) else count[name] for name in labels.names}
     if any(left[name] < number for name, number in wanted.items()):
-        return found
+        return chosen
     taken = take(others, labels, count, *salt)
     untouched = kept_records + taken.untouched
-    return Taken(taken.taken, taken.rest, untouched) if suffice(untouched) else found
+    return Taken(taken.taken, taken.rest, untouched) if suffice(untouched) else chosen
 
 
 def _used_last_first(groups: Sequence[list[VideoRecord]]) -> list[list[VideoRecord]]:

@@ -106,14 +106,16 @@ def _largest(settings: Settings, works: Callable[[Settings], bool]) -> str | Non
         return None
     if settings.pool_shots is not None and settings.pool_shots > settings.shots:
         shots = settings.shots
-        found = _search(settings.pool_shots - 1, lambda n: works(replace(settings, shots=min(shots, n), pool_shots=n)))
-        if found is None:
+        largest = _search(
+            settings.pool_shots - 1, lambda n: works(replace(settings, shots=min(shots, n), pool_shots=n))
+        )
+        if largest is None:
             return None
-        also = f" and data.shots to at most {found}" if found < shots else ""
-        return f"data.pool_shots to at most {found}{also}"
+        also = f" and data.shots to at most {largest}" if largest < shots else ""
+        return f"data.pool_shots to at most {largest}{also}"
     pooled = settings.pool_shots is not None
-    found = _search(settings.shots - 1, lambda n: works(replace(settings, shots=n, pool_shots=n if pooled else None)))
-    return None if found is None else f"data.shots {'and data.pool_shots ' if pooled else ''}to at most {found}"
+    largest = _search(settings.shots - 1, lambda n: works(replace(settings, shots=n, pool_shots=n if pooled else None)))
+    return None if largest is None else f"data.shots {'and data.pool_shots ' if pooled else ''}to at most {largest}"
 
 
 def _search(most: int, works: Callable[[int], bool], least: int = 1) -> int | None:

@@ -90,7 +90,7 @@ def make_splits(
         records: The videos of the data set.
         labels: Its classes.
         shots: Training videos of each class, exactly; None trains on all.
-        draw: Which draw; other draws give other training videos (and others to test on, if no test split is stated).
+        draw: number of the draw; other draws give other training videos (and test videos, if no test split is stated).
         val_shots: Validation videos of each class, exactly.
         val_fraction: In [0, 1).
         pool_shots: At least `shots`, which is the default. The groups that a draw of so many shots uses are kept out
@@ -222,15 +222,15 @@ def _validation(
         return val, [], others
     if shots is None:
         counts = Counter(record.label for record in records)
-        found = take(records, labels, {name: min(at_most, counts[name]) for name in labels.names}, draw, "val")
+        validation = take(records, labels, {name: min(at_most, counts[name]) for name in labels.names}, draw, "val")
     else:
         _require_count("data.val_shots", shots, records, labels, "videos left for validation")
 
         def suffices(rest: list[VideoRecord]) -> bool:
             return _scarce(rest, labels, leave) is None
 
-        found = take_keeping_back(records, labels, shots, suffices, draw, "val", keep=(leave,))
-    return found.taken, found.rest, found.untouched
+        validation = take_keeping_back(records, labels, shots, suffices, draw, "val", keep=(leave,))
+    return validation.taken, validation.rest, validation.untouched
 
 
 def _splits(
@@ -272,15 +272,15 @@ def _refuse_overlaps(sides: Mapping[str, Sequence[VideoRecord]]) -> None:
     """Refuse the same seconds of a recording on two sides."""
     parts = [(record, side) for side, records in sides.items() for record in records if record.part is not None]
     parts.sort(key=lambda entry: (entry[0].path, entry[0].part))
-    for place, (one, side) in enumerate(parts):
+    for place, (part, side) in enumerate(parts):
         for other, beside in parts[place + 1 :]:
             # behind the first one that begins later, all do
-            if not overlap(one, other):
+            if not overlap(part, other):
                 break
             if side != beside:
                 raise DataError(
-                    f"{one.video} ({side}) and {other.video} ({beside}) show the same seconds, which tests on what was "
-                    "trained on. Move them to one side, correct start and end, or give both one group."
+                    f"{part.video} ({side}) and {other.video} ({beside}) show the same seconds, which tests on what "
+                    "was trained on. Move them to one side, correct start and end, or give both one group."
                 )
 
 
@@ -296,7 +296,7 @@ def _groups_of_scarcest(records: Sequence[VideoRecord], labels: LabelSet) -> int
     groups: dict[str, set[tuple[str, str]]] = {name: set() for name in labels.names}
     for record in records:
         groups[record.label].add(group_of(record))
-    return min(len(found) for found in groups.values())
+    return min(len(groups_of_class) for groups_of_class in groups.values())
 
 
 def _require_count(key: str, want: int, records: Sequence[VideoRecord], labels: LabelSet, what: str) -> None:

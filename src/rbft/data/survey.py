@@ -90,13 +90,13 @@ def survey(
     processes = min(_cores() if workers is None else workers, -(-len(jobs) // _FILES_A_WORKER))
     task: Task = partial(inspect_video, requests=tuple(requests), limits=limits)
     if processes > 1:
-        found = decode_in_processes(root, jobs, processes, time_limit, task)
+        surveyed = decode_in_processes(root, jobs, processes, time_limit, task)
     else:
-        found = (task(path, root, digest, time_limit) for path, digest in jobs)
+        surveyed = (task(path, root, digest, time_limit) for path, digest in jobs)
     try:
-        for one in _show_progress(found, len(jobs), console):
-            facts[one.path] = one
-            remembered.add(root, one)
+        for video in _show_progress(surveyed, len(jobs), console):
+            facts[video.path] = video
+            remembered.add(root, video)
     finally:
         remembered.save()
     return {path: facts[path] for path in wanted}
@@ -133,9 +133,9 @@ def decode_in_processes(
                     future = pool.submit(_guarded, task, path, root, digest, time_limit)
                     running[future] = waiting.popleft()
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    found = future.result()
+                    result = future.result()
                     del running[future]
-                    yield found
+                    yield result
         except BrokenProcessPool:
             pass  # one of those that were running did it: each gets a process of its own below
         finally:
@@ -186,12 +186,12 @@ def _guarded(task: Task, path: str, root: Path, digest: str, time_limit: float) 
             faulthandler.cancel_dump_traceback_later()
 
 
-def _show_progress(found: Iterator[VideoFacts], total: int, console: Console) -> Iterator[VideoFacts]:
+def _show_progress(surveyed: Iterator[VideoFacts], total: int, console: Console) -> Iterator[VideoFacts]:
     reported = time.monotonic()
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         bar = progress.add_task("decoding videos", total=total)
-        for number, one in enumerate(found, start=1):
-            yield one
+        for number, facts in enumerate(surveyed, start=1):
+            yield facts
             progress.advance(bar)
             if not console.is_terminal and time.monotonic() - reported > _REPORT_SECONDS:
                 reported = time.monotonic()

@@ -37,7 +37,7 @@ def read_unlabelled(root: Path, where: str, records: Sequence[VideoRecord], spli
         where: A folder below the root, all of whose videos are taken; or a .csv, .tsv or .jsonl file there with a
             column `path` (relative to the root) and, if it likes, `group`; or `unused`.
         records: The labelled videos; a path that is one of theirs keeps its group.
-        splits: Of the labelled videos.
+        splits: splits of the labelled videos.
 
     Raises:
         DataError: There is no such folder or file, it names no video, one twice or one that is not there, or one that
@@ -47,7 +47,7 @@ def read_unlabelled(root: Path, where: str, records: Sequence[VideoRecord], spli
         raise DataError(f"{_KEY}: with parts of videos (columns start and end) there is no such thing; leave it out.")
     if where == UNUSED:
         held_out = {record.group for record in (*splits.val, *splits.test)} - {None}
-        found = [r for r in splits.unused if r.split in (None, "train") and r.group not in held_out]
+        videos = [r for r in splits.unused if r.split in (None, "train") and r.group not in held_out]
     else:
         path = inside(root, root / relative_path(where, _KEY))
         if path.is_dir():
@@ -58,30 +58,30 @@ def read_unlabelled(root: Path, where: str, records: Sequence[VideoRecord], spli
         else:
             raise DataError(f"{_KEY}: {path} is neither a folder nor a table; it is relative to data.root.")
         known = {record.path: record for record in records}
-        found = [known.get(name) or VideoRecord(name, name, "") for name in stated]
-        found = [replace(record, group=stated[record.path] or record.group) for record in found]
-    if not found:
+        videos = [known.get(name) or VideoRecord(name, name, "") for name in stated]
+        videos = [replace(record, group=stated[record.path] or record.group) for record in videos]
+    if not videos:
         raise DataError(f"{_KEY}: {where} holds no video to write about without a label.")
-    found = [VideoRecord(record.id, record.path, "", None, record.group) for record in found]
-    require_on_disk(root, found, f"{_KEY} ({where})")
-    _refuse_known(found, splits)
-    return sorted(found, key=lambda record: record.id)
+    videos = [VideoRecord(record.id, record.path, "", None, record.group) for record in videos]
+    require_on_disk(root, videos, f"{_KEY} ({where})")
+    _refuse_known(videos, splits)
+    return sorted(videos, key=lambda record: record.id)
 
 
 def _read_table(path: Path) -> dict[str, str]:
     """The group of each path of a table, empty where none is stated."""
-    found: dict[str, str] = {}
+    groups: dict[str, str] = {}
     for row in read_table(path):
         name = relative_path(row.filled("path"), row.where)
-        if name in found:
+        if name in groups:
             raise DataError(f"{row.where}: {name} is named twice; keep one of the rows.")
-        found[name] = row.text("group") if "group" in row.cells else ""
-    return found
+        groups[name] = row.text("group") if "group" in row.cells else ""
+    return groups
 
 
-def _refuse_known(found: Sequence[VideoRecord], splits: Splits) -> None:
+def _refuse_known(records: Sequence[VideoRecord], splits: Splits) -> None:
     sides = {r.path: side for side in ("train", "val", "test") for r in getattr(splits, side)}
-    for record in found:
+    for record in records:
         if record.path in sides:
             raise DataError(f"{_KEY}: {record.path} is in {sides[record.path]}; take it off the unlabelled videos.")
 
@@ -91,8 +91,8 @@ def refuse_leaks(unlabelled: Sequence[VideoRecord], splits: Splits, facts: Mappi
 
     Args:
         unlabelled: The readable ones.
-        splits: Of the labelled videos.
-        facts: By path, of all of them.
+        splits: splits of the labelled videos.
+        facts: facts of all of them, by path.
 
     Returns:
         Warnings: what looks like a video of validation or test, and copies of training videos.
@@ -105,14 +105,14 @@ def refuse_leaks(unlabelled: Sequence[VideoRecord], splits: Splits, facts: Mappi
     for side in ("val", "test", "train"):
         part = [record for record in getattr(splits, side) if facts[record.path].decoded_frames]
         same = [(digests[facts[r.path].digest], r) for r in part if facts[r.path].digest in digests]
-        told = some_of(f"{one.path} is {other.path}" for one, other in same)
+        listed = some_of(f"{record.path} is {other.path}" for record, other in same)
         if same and side != "train":
             raise DataError(
-                f"{_KEY}: {len(same)} videos are the same files as videos of {side} ({told}), so that what "
+                f"{_KEY}: {len(same)} videos are the same files as videos of {side} ({listed}), so that what "
                 "is tested would be trained on. Take them off."
             )
         if same:
-            warnings.append(f"{_KEY}: {len(same)} videos are the same files as labelled training videos ({told}).")
+            warnings.append(f"{_KEY}: {len(same)} videos are the same files as labelled training videos ({listed}).")
         if side == "train":
             continue
         both = {"unlabelled": unlabelled, side: part}

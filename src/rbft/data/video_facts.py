@@ -121,7 +121,7 @@ def inspect_video(
     Args:
         path: The video, relative to `root`.
         root: The data root.
-        digest: Of its content.
+        digest: digest of its content.
         time_limit: Seconds it may take; looked at between frames.
         requests: Clips that will be read from it; they are stored if nothing is wrong with the video.
         limits: what it may cost beside.

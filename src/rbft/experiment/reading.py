@@ -20,7 +20,7 @@ class Experiment:
     """What one `rbft fit` has to do.
 
     Args:
-        name: Of the experiment; the file's name unless the file says otherwise.
+        name: name of the experiment; the file's name unless the file says otherwise.
         method: The list of stages that was chosen.
         variant: Folder name of the run below the experiment; the method unless set.
         stages: All stages of the method, in order.
@@ -28,7 +28,7 @@ class Experiment:
         run_dir: `<run_root>/<experiment>/<variant>/seed<k>`.
         files: The experiment files, left to right.
         flags: The remaining command line, which overrides files and layers.
-        restart: Whether finished work is done anew.
+        restart: whether finished work is done again.
         dry_run: Whether to stop after the plan.
         profile: Whether to report where each stage's time goes.
         wait: Whether to wait for another process that has the run folder.
@@ -96,7 +96,7 @@ def make_parser(prog: str = "rbft fit") -> Parser:
         help="experiment file; a second one overrides the first",
     )
     parser.add_argument("--stage", metavar="NAME", help="run one stage alone, with what the others left")
-    parser.add_argument("--restart", action="store_true", help="do finished work anew; what was there is archived")
+    parser.add_argument("--restart", action="store_true", help="do finished work again; what was there is archived")
     parser.add_argument("--dry_run", "--dry-run", action="store_true", help="print the plan and stop")
     parser.add_argument("--profile", action="store_true", help="say where the time of each stage goes")
     parser.add_argument("--wait", action="store_true", help="wait for another process that runs in the same folder")

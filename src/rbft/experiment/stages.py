@@ -42,12 +42,12 @@ class Stage:
     """One stage of a method.
 
     Args:
-        name: Its name, also its folder's.
-        kind: What it does.
+        name: name of the stage and of its folder.
+        kind: kind of the stage.
         layer: The configuration it lays over the experiment file.
         weights_from: The stage whose weights it starts from; None for the base model.
         rationales_from: The stage whose rationales it trains on or is measured against; None where it needs none.
-        rationale_epochs: Of a classification stage: it also trains for as many epochs as supervise as many tokens as
+        rationale_epochs: for a classification stage: it also trains for as many epochs as supervise as many tokens as
             this number of epochs over the rationales would.
     """
 

@@ -78,18 +78,18 @@ def comparison_clips(recorded: Recorded, model: WarmModel, folder: str | None, c
             "FOLDER."
         )
         names = [name for name in names if data.is_there(name)]
-    # spread over all of them, so that all classes are met
+    # taken evenly from all of them, so that all classes are met
     few = min(CLIPS, len(names))
     chosen = [names[place * len(names) // few] for place in range(few)]
     clips: list[Clip] = []
-    with steps_shown(console) as told:
+    with steps_shown(console) as report:
         for number, name in enumerate(chosen, start=1):
             try:
                 # under its whole path: the program of the export is run on it, too
                 clips.append(replace(data.clip(name), path=str(resolve_inside(data.root, name))))
             except VideoError as error:
                 console.print(f"not compared on: {escape(str(error))}")
-            told("videos read", number, len(chosen))
+            report("videos read", number, len(chosen))
     if not clips:
         raise StageError(missing)
     return clips
@@ -124,7 +124,7 @@ def build(
     recorded: Recorded, model: WarmModel, form: Form, clips: Sequence[Clip], target: Path, console: Console
 ) -> None:
     """Make the folder beside its target, and name it so when all of it is there and right."""
-    told = describe_run(recorded, model, form)
+    description = describe_run(recorded, model, form)
     target.parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(target)
     made = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=_UNFINISHED))
@@ -132,19 +132,19 @@ def build(
     try:
         _hold(held)
         parity, scores = write_weights(model, form, clips, made)
-        told["base_model"]["dtype"] = parity.dtype
-        code = script(told, parity.dtype)
+        description["base_model"]["dtype"] = parity.dtype
+        code = script(description, parity.dtype)
         write_atomic(made / PROGRAM, code)
-        write_json(made / "rbft.json", told)
+        write_json(made / "rbft.json", description)
         names = recorded.labels.names
-        expected = probabilities_of_program(scores, told)
+        expected = probabilities_of_program(scores, description)
         # weights in 4 bits are not what the program loads
         wanted = min(ANSWERED, len(clips)) if model.module.quantize == "none" else 0
         answered = check_program(made, clips, expected, names, parity.tolerance, wanted)
         parity = replace(parity, answered=answered)
-        told["parity"] = parity.to_json()
-        write_json(made / "rbft.json", told)
-        write_atomic(made / "README.md", card(recorded, model, told, parity, code))
+        description["parity"] = parity.to_json()
+        write_json(made / "rbft.json", description)
+        write_atomic(made / "README.md", card(recorded, model, description, parity, code))
         # made private; the finished folder is as open as any that the person makes
         umask = os.umask(0)
         os.umask(umask)

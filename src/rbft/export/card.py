@@ -43,17 +43,17 @@ def _environment() -> Environment:
     return environment
 
 
-def script(told: dict[str, Any], dtype: str) -> str:
+def script(description: dict[str, Any], dtype: str) -> str:
     """A program that scores a video with the export and without this package.
 
     Args:
-        told: The content of rbft.json.
-        dtype: Of the weights.
+        description: content of rbft.json.
+        dtype: dtype of the weights.
     """
-    frames = told["frames"]
+    frames = description["frames"]
     sized = frames["max_pixels"] is not None or frames["cells"] is not None
     template = _environment().get_template("score_video.py.j2")
-    return template.render(frames=frames, sized=sized, form=told["form"], dtype=dtype)
+    return template.render(frames=frames, sized=sized, form=description["form"], dtype=dtype)
 
 
 def licence_of(name: str, revision: str | None) -> str | None:
@@ -107,21 +107,21 @@ def serve_command(model: WarmModel, form: Form, frames: dict[str, Any], name: st
     )
 
 
-def card(recorded: Recorded, model: WarmModel, told: dict[str, Any], parity: Parity, code: str) -> str:
+def card(recorded: Recorded, model: WarmModel, description: dict[str, Any], parity: Parity, code: str) -> str:
     """README.md in the layout of the Hugging Face Hub.
 
     Args:
         recorded: The run.
-        model: Its settings; the weights may be gone.
-        told: The content of rbft.json.
-        parity: What comparing gave.
-        code: Of the program that scores a video.
+        model: settings of the model; the weights may be gone.
+        description: content of rbft.json.
+        parity: result of the comparison.
+        code: code of the program that scores a video.
     """
-    run, form = recorded.run, told["form"]
+    run, form = recorded.run, description["form"]
     metrics = read_json(run / METRICS if (run / METRICS).is_file() else recorded.folder / METRICS)
     splits = read_json(run / SPLITS) if (run / SPLITS).is_file() else {}
     counts = {side: len(splits[side]) if side in splits else "not recorded" for side in ("train", "val")}
-    name, revision, frames = model.module.name, model.module.revision, told["frames"]
+    name, revision, frames = model.module.name, model.module.revision, description["frames"]
     local = Path(model_source(name)).is_dir()
     base = Path(name).name if local and name not in BUILTIN else name
     licence = licence_of(name, revision)
@@ -159,7 +159,7 @@ def card(recorded: Recorded, model: WarmModel, told: dict[str, Any], parity: Par
             metrics={"test/ece_calibrated": None, **metrics},
             calibration=recorded.calibration.describe(),
             script=code,
-            mode=told["answering"]["mode"],
+            mode=description["answering"]["mode"],
             serve=serve_command(model, form, frames, title),
             frames=frames,
             wraps_frames=model.processor.wraps_frames,

@@ -44,7 +44,7 @@ def check_program(
         folder: The export.
         clips: As the run reads them, each with the path of its video.
         expected: Probabilities (clips, classes) that the run gives.
-        names: Of the classes.
+        names: names of the classes.
         tolerance: Most that a probability may differ.
         answered: Videos that are answered as well.
 
@@ -110,12 +110,12 @@ def _run(calls: Sequence[Sequence[str]], folder: Path) -> list[str] | None:
     return said
 
 
-def probabilities_of_program(scores: Tensor, told: Mapping[str, Any]) -> Tensor:
+def probabilities_of_program(scores: Tensor, description: Mapping[str, Any]) -> Tensor:
     """The probabilities (clips, classes) that belong to scores, as the program makes them of the content of rbft.json.
 
     Args:
         scores: (clips, classes), each divided by its label's length already.
-        told: The content of rbft.json.
+        description: content of rbft.json.
     """
-    prior = scores.new_tensor([label["prior"] for label in told["labels"]])
-    return ((scores - prior) / (told["calibration"]["temperature"] or 1.0)).softmax(-1)
+    prior = scores.new_tensor([label["prior"] for label in description["labels"]])
+    return ((scores - prior) / (description["calibration"]["temperature"] or 1.0)).softmax(-1)

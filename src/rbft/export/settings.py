@@ -36,7 +36,7 @@ def describe_run(recorded: Recorded, model: WarmModel, form: str) -> dict[str, A
     Args:
         recorded: The run.
         model: Its model.
-        form: Of the weights beside it.
+        form: form of the weights beside it.
     """
     module, book = model.module, model.book
     prompts, answering, choice = book.prompts, module.answering, recorded.choice

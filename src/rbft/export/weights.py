@@ -57,7 +57,7 @@ def label_scores(vlm: VLM, processor: ClipProcessor, model: WarmModel, clips: Se
         vlm: The weights to score with.
         processor: The processor to feed them by.
         model: The run, for its prompts and settings.
-        clips: As the run decodes them.
+        clips: clips as the run decodes them.
     """
     prompt, texts = model.book.label_prompt(), model.book.texts
     labels = tuple(processor.target_ids(prompt, text) for text in texts)
@@ -77,11 +77,11 @@ class Parity:
 
     Args:
         clips: Compared.
-        dtype: Of the weights.
-        measure: What differs: `log-likelihood` in nats, or `probability`.
-        tolerance: Most that it may differ.
-        merged: Most that it differs after merging; None where nothing was merged.
-        reloaded: Most that it differs after loading the export as anybody would.
+        dtype: dtype of the weights.
+        measure: what differs: `log-likelihood` in nats, or `probability`.
+        tolerance: largest allowed difference.
+        merged: largest difference after merging; None where nothing was merged.
+        reloaded: largest difference after loading the export as anybody would.
         answered: Videos that the program of the export answered as the run does; it reads all clips to the pixel.
     """
 
@@ -105,9 +105,9 @@ def write_weights(model: WarmModel, form: Form, clips: Sequence[Clip], folder: P
 
     Args:
         model: The run.
-        form: Of the weights.
+        form: form of the weights.
         clips: To compare on.
-        folder: Where to.
+        folder: folder to write to.
 
     Returns:
         What comparing gave, and the label scores (clips, classes) of the run.
@@ -136,10 +136,10 @@ def write_weights(model: WarmModel, form: Form, clips: Sequence[Clip], folder: P
     exact = dtype == "float32"
 
     def distance(scores: Tensor) -> float:
-        one, other = (scores, of_run) if exact else (scores.softmax(-1), of_run.softmax(-1))
-        return float((one - other).abs().max())
+        exported, other = (scores, of_run) if exact else (scores.softmax(-1), of_run.softmax(-1))
+        return float((exported - other).abs().max())
 
-    found = Parity(
+    parity = Parity(
         clips=len(clips),
         dtype=dtype,
         measure="log-likelihood" if exact else "probability",
@@ -147,15 +147,15 @@ def write_weights(model: WarmModel, form: Form, clips: Sequence[Clip], folder: P
         merged=None if of_merged is None else distance(of_merged),
         reloaded=distance(of_reloaded),
     )
-    for what, value in (("merged", found.merged), ("loaded again", found.reloaded)):
-        # written so that a difference that is no number fails as well
-        if value is not None and not value <= found.tolerance:
+    for what, value in (("merged", parity.merged), ("loaded again", parity.reloaded)):
+        # written so that a difference that is not a number fails as well
+        if value is not None and not value <= parity.tolerance:
             raise ModelError(
                 f"the export was not made: the weights, {what}, answer differently from the run: a "
-                f"{found.measure} of a label differs by {value:.3g} on {len(clips)} clips, more than "
-                f"{found.tolerance:g}."
+                f"{parity.measure} of a label differs by {value:.3g} on {len(clips)} clips, more than "
+                f"{parity.tolerance:g}."
             )
-    return found, of_run
+    return parity, of_run
 
 
 def _write_adapter(model: WarmModel, folder: Path) -> None:

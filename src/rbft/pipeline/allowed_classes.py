@@ -32,7 +32,7 @@ def take_allowed(args: Sequence[str]) -> tuple[set[str], list[str]]:
     It is a flag and no key: a file must not be able to allow what it names.
 
     Raises:
-        ConfigError: What stands behind the flag is no import path.
+        ConfigError: The value of the flag is not an import path.
     """
     names: set[str] = set()
     rest: list[str] = []

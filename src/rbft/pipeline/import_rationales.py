@@ -39,10 +39,10 @@ def import_into_run(
     Args:
         path: The file.
         to: The run's folder, or an experiment file.
-        flags: Of the experiment, as `rbft fit` takes them.
-        label_key: As of `read_rationale_file`.
-        conclusion: The same.
-        console: Where to speak.
+        flags: flags of the experiment, as `rbft fit` takes them.
+        label_key: see `read_rationale_file`.
+        conclusion: see `read_rationale_file`.
+        console: console to print on.
         skip: whether texts of videos that are not trained on are left out instead of refused.
 
     Raises:
@@ -62,20 +62,20 @@ def import_into_run(
     file = read_rationale_file(path, label_key=label_key, conclusion=conclusion)
     train = entry.datamodule.splits.train
     most = entry.module.writer.samples * len(entry.module.writer.attempts(entry.book.prompts.hint))
-    found = assign(file, train, entry.book, most, str(path), skip=skip)
-    if not found:
+    rationales = assign(file, train, entry.book, most, str(path), skip=skip)
+    if not rationales:
         raise DataError(f"{path}: no rationale is of one of the {len(train)} training videos of this run.")
     folder = experiment.run_dir / stage.name
     with holding_run(experiment.run_dir, wait=False, say=lambda text: console.print(escape(text))):
         if old := archive(folder):
             console.print(f"{escape(stage.name)}: what was there is now {escape(str(old))}")
         write_json(folder / STARTED, {"inputs": entry.inputs})
-        RationaleStore(folder).append(found, rank=0)
-    if left := len(file.rationales) - len(found):
+        RationaleStore(folder).append(rationales, rank=0)
+    if left := len(file.rationales) - len(rationales):
         console.print(f"{left} rationales are of videos that this run does not train on, and are left out.")
-    videos = len({rationale.id for rationale in found})
+    videos = len({rationale.id for rationale in rationales})
     console.print(
-        f"{len(found)} rationales of {videos} of {len(train)} training videos are in {escape(str(folder))}; "
+        f"{len(rationales)} rationales of {videos} of {len(train)} training videos are in {escape(str(folder))}; "
         "`rbft fit` with the same experiment checks them and goes on from here."
     )
 
@@ -113,7 +113,7 @@ def assign(
     """The rationales as those of training videos, which are found by id, by path, or by a file name that is unique.
 
     Args:
-        file: What was read.
+        file: rationales that were read.
         train: The training videos.
         book: The run's prompts.
         samples: Rationales of each video that the run writes at most; fewer are completed, more are refused.
@@ -130,7 +130,7 @@ def assign(
         word.casefold(): name for name, text in zip(book.labels.names, book.texts, strict=True) for word in (name, text)
     }
     seen: Counter[str] = Counter()
-    found = []
+    assigned = []
     for rationale in file.rationales:
         names = (rationale.id, rationale.video, PurePosixPath(rationale.video).stem)
         record = next((known[name] for name in names if name in known), None)
@@ -138,7 +138,7 @@ def assign(
             continue
         if record is None:
             raise DataError(
-                f"{where}: {rationale.id!r} ({rationale.video}) is no training video of this run; only "
+                f"{where}: {rationale.id!r} ({rationale.video}) is not a training video of this run; only "
                 "training videos may have rationales. Remove it, or leave out all such rows with --skip."
             )
         if spelled.get(rationale.label.casefold()) != record.label:
@@ -149,7 +149,7 @@ def assign(
         if seen[record.id] == samples:
             raise DataError(f"{where}: more than {samples} rationales of {record.path}; raise model.writer.samples.")
         stated = None if rationale.stated is None else spelled.get(rationale.stated.casefold())
-        found.append(
+        assigned.append(
             dataclasses.replace(
                 rationale,
                 id=record.id,
@@ -165,5 +165,5 @@ def assign(
             )
         )
         seen[record.id] += 1
-    refuse_untrusted(found, where)
-    return found
+    refuse_untrusted(assigned, where)
+    return assigned

@@ -26,10 +26,10 @@ class ModelCheck:
 
     Args:
         findings: Classes that cannot be scored, models that cannot be used, memory that does not suffice.
-        notes: What was not looked at, and why.
-        device: What costs were estimated for.
+        notes: what was not checked, and why.
+        device: device that costs were estimated for.
         clips: The clips as the last stage's model gets them; None where there is something to correct first.
-        estimates: Of the stages; empty where there is something to correct first.
+        estimates: estimates of the stages; empty where there is something to correct first.
     """
 
     findings: tuple[Finding, ...]
@@ -43,13 +43,13 @@ def check_models(experiment: Experiment, clis: Sequence[StageCLI]) -> ModelCheck
     """Look at all stages.
 
     Args:
-        experiment: What is to run.
+        experiment: experiment that will run.
         clis: Module and data of each stage, the data with labels, splits and facts.
     """
     device = device_of(clis[-1].resolved()["trainer"])
     processors: dict[ProcessorKey, ClipProcessor] = {}
     parts: list[StageParts] = []
-    found: dict[Finding, None] = {}  # stages mostly share their model
+    findings: dict[Finding, None] = {}  # stages mostly share their model
     for stage, cli in zip(experiment.stages, clis, strict=True):
         module, data, config = cli.model, cli.datamodule, cli.resolved()
         key = module.processor_key
@@ -58,19 +58,19 @@ def check_models(experiment: Experiment, clis: Sequence[StageCLI]) -> ModelCheck
             if key not in processors:
                 processors[key] = ClipProcessor(*key)
         except DataError as error:
-            found[Finding("unscorable", str(error), ())] = None
+            findings[Finding("unscorable", str(error), ())] = None
             continue
         except ModelError as error:
-            found[Finding("model", str(error), ())] = None
+            findings[Finding("model", str(error), ())] = None
             continue
-        mine = unscorable(book, processors[key], data.records)
-        found |= dict.fromkeys(mine)
-        if not mine:
+        unscored = unscorable(book, processors[key], data.records)
+        findings |= dict.fromkeys(unscored)
+        if not unscored:
             module.connect(processors[key], book, int(config["seed_everything"]))
             parts.append(StageParts(stage, module, data, config, book, processors[key]))
-    if found:
+    if findings:
         return ModelCheck(
-            tuple(found),
+            tuple(findings),
             ("what a run will cost was not estimated, as there are labels or a model to correct first.",),
             device,
         )

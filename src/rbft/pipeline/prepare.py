@@ -36,7 +36,7 @@ def prepare(experiment: Experiment, console: Console) -> list[Prepared]:
         RBFTError: Anything that would make a stage fail or its result worthless.
     """
     clis = [StageCLI(experiment.arguments(stage)) for stage in experiment.stages]
-    found: list[Prepared] = []
+    prepared: list[Prepared] = []
     books = []
     for stage, cli in zip(experiment.stages, clis, strict=True):
         data: VideoDataModule = cli.datamodule
@@ -76,7 +76,7 @@ def prepare(experiment: Experiment, console: Console) -> list[Prepared]:
         learnt = "" if stage.rationale_epochs else stage.rationales_from or ""
         count = samples.get(learnt, 0)
         without = unlabelled.get(stage.name if stage.kind == "write" else learnt, 0)
-        found.append(
+        prepared.append(
             Prepared(
                 stage=stage,
                 module=module,
@@ -91,4 +91,4 @@ def prepare(experiment: Experiment, console: Console) -> list[Prepared]:
                 unlabelled=without,
             )
         )
-    return found
+    return prepared

@@ -76,7 +76,7 @@ def require_quantize(cli: StageCLI) -> None:
     if cli.model.quantize != "none" and config["strategy"] == "fsdp2":
         raise ConfigError(
             "model.quantize and trainer.strategy fsdp2 exclude each other: weights in 4 bits are not "
-            "spread over processes; use trainer.strategy ddp."
+            "sharded over processes; use trainer.strategy ddp."
         )
 
 
@@ -156,16 +156,16 @@ def require_orders(stages: Sequence[Stage], clis: Sequence[StageCLI]) -> None:
         taught = set()
         source = stage.weights_from
         while source is not None:
-            before, its = of[source]
+            before, order = of[source]
             if before.kind in ("rationale", "joint"):
-                taught.add(its.model.prompts.target_order)
+                taught.add(order.model.prompts.target_order)
             source = before.weights_from
         if "label_then_rationale" not in taught:
             continue
         if stage.kind == "test" and cli.model.answering.writes:
             raise ConfigError(
-                f"the stage {stage.name!r}: model.answering.mode {cli.model.answering.mode} scores the classes behind "
-                "a rationale, and under model.prompts.target_order label_then_rationale it stands before. Set "
+                f"the stage {stage.name!r}: model.answering.mode {cli.model.answering.mode} answers after its "
+                "own rationale, and under model.prompts.target_order label_then_rationale the class comes first. Set "
                 "model.answering.mode to direct, or target_order to rationale_then_label."
             )
         if stage.kind == "write" and cli.model.prompts.target_order != "label_then_rationale":
@@ -214,7 +214,7 @@ def require_epochs(stages: Sequence[Stage], clis: Sequence[StageCLI]) -> None:
 
 
 def require_attempts(stages: Sequence[Stage], clis: Sequence[StageCLI]) -> None:
-    """Refuse several attempts at writing where it could not be told in between what is missing.
+    """Refuse several attempts at writing where nobody could find out in between what is missing.
 
     Raises:
         ConfigError: Names the stage and what to change.

@@ -35,7 +35,7 @@ def writing_once(experiment: Experiment, entry: Prepared, author: str, console: 
         experiment: Whose other runs are looked at.
         entry: The stage; of another kind than `write`, nothing is done.
         author: The model with its weights, as rationales name it.
-        console: Where to speak.
+        console: console to print on.
     """
     if entry.stage.kind != "write" or not first_rank() or not can_agree():
         yield

@@ -79,7 +79,7 @@ def _clear(experiment: Experiment, entry: Prepared, console: Console) -> None:
     started = read_json(folder / STARTED) if (folder / STARTED).is_file() else None
     inputs = record.inputs if record is not None else started.get("inputs") if isinstance(started, dict) else None
     if experiment.restart:
-        reason = "starting anew"
+        reason = "starting again"
     elif not isinstance(inputs, dict):
         reason = "the folder holds something that no stage of this version left"
     elif fingerprint(inputs) == entry.fingerprint:
@@ -94,7 +94,7 @@ def _require(experiment: Experiment, entry: Prepared, finished: dict[str, Prepar
     """Refuse to start a stage whose inputs are not there or are not this experiment's.
 
     Raises:
-        StageError: Names the stage to run first.
+        StageError: An earlier stage is missing; names it.
     """
     for source, what in ((entry.stage.weights_from, "weights"), (entry.stage.rationales_from, "rationales")):
         if source is None:
@@ -166,11 +166,11 @@ def run(experiment: Experiment, command: Sequence[str]) -> None:
     """Run an experiment.
 
     Args:
-        experiment: What to do.
+        experiment: experiment to run.
         command: The command line, for the advice on how to continue.
 
     Raises:
-        RBFTError: With a message for the person who ran it.
+        RBFTError: The run cannot start or failed.
     """
     console = make_console()
     quieten()
@@ -196,11 +196,11 @@ def _run(experiment: Experiment, command: Sequence[str], console: Console) -> No
             raise
         raise StageError(_removed(experiment.run_dir)) from error
     if ran == 0 and first_rank():
-        console.print("everything was done already; --restart does it anew")
+        console.print("everything was done already; --restart does it again")
 
 
 def _removed(folder: Path) -> str:
-    return f"{folder} was removed while the run was going; the same command begins anew what is missing there."
+    return f"{folder} was removed while the run was going; the same command makes again what is missing there."
 
 
 def _carry_out(experiment: Experiment, prepared: Sequence[Prepared], command: Sequence[str], console: Console) -> int:
@@ -232,7 +232,7 @@ def _run_stages(
         _clear(experiment, entry, console)
         ran += 1
         with writing_once(experiment, entry, author_of(entry), console):
-            # no rank looks for a checkpoint to continue from before the old one is set aside
+            # no rank looks for a checkpoint to continue from before the old one is archived
             wait_for_all()
             if _is_done(experiment, entry):
                 continue

@@ -25,8 +25,8 @@ def write_run_files(experiment: Experiment, prepared: Sequence[Prepared]) -> Non
     Figures of an earlier run in the same folder would pass for this one's until it ends; they are archived.
 
     Args:
-        experiment: What is run.
-        prepared: Its stages.
+        experiment: experiment that is run.
+        prepared: its stages.
     """
     root = experiment.run_dir
     for name in PUBLISHED:
@@ -48,7 +48,7 @@ def merged_experiment(experiment: Experiment, configs: Mapping[str, Mapping[str,
     A flag beats the layer of every stage, so a layer is written as what its stage has beyond the experiment's own keys.
 
     Args:
-        experiment: What is run.
+        experiment: experiment that is run.
         configs: Resolved configuration of each of its stages, by name.
     """
     files = [part for file in experiment.files for part in ("--config", file)]
@@ -79,7 +79,7 @@ def _beyond(
         parsed: The experiment's as parsed: where it has a namespace, keys are merged; all else is replaced whole.
         keys: The keys to look at; all by default.
     """
-    found: dict[str, Any] = {}
+    beyond: dict[str, Any] = {}
     for key in stage if keys is None else keys:
         before, now, node = base.get(key), stage[key], parsed.get(key)
         if now == before:
@@ -93,10 +93,10 @@ def _beyond(
             inner = _beyond(before, now, node)
             if "class_path" in now:
                 inner = {"class_path": now["class_path"], **inner}
-            found[key] = inner
+            beyond[key] = inner
         else:
-            found[key] = now
-    return found
+            beyond[key] = now
+    return beyond
 
 
 def _without_flags(layer: dict[str, Any], flags: Sequence[str]) -> dict[str, Any]:

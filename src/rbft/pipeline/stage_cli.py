@@ -100,14 +100,16 @@ class StageCLI(LightningCLI):
 
     def instantiate_classes(self) -> None:
         """Module and data; no trainer yet."""
-        code = (found for key in ("model", "data", "trainer") for found in functions_in(self.config.get(key), key))
+        code = (
+            function for key in ("model", "data", "trainer") for function in functions_in(self.config.get(key), key)
+        )
         for key, path in code:
             if not any(f"{path}.".startswith(f"{name}.") for name in self._allowed):
                 raise ConfigError(not_allowed_message(key, path))
         if self.config.trainer.logger is False:
             raise ConfigError(
                 "trainer.logger: every run writes TensorBoard files; leave the key out, or name loggers "
-                "that shall hear the same."
+                "that get the same."
             )
         with class_errors():
             self.config_init = self.parser.instantiate_classes(self.config)

@@ -30,8 +30,8 @@ def stage_inputs(stage: Stage, cli: StageCLI, config: dict[str, Any], done: dict
 
     Args:
         stage: The stage.
-        cli: Its module and data.
-        config: Its resolved configuration.
+        cli: module and data of the stage.
+        config: resolved configuration.
         done: Fingerprints of the stages before it, by name.
     """
     data: VideoDataModule = cli.datamodule
@@ -78,9 +78,9 @@ def _validation(cli: StageCLI, model: dict[str, Any]) -> dict[str, Any]:
     """What decides on the best epoch, beside the videos; stages as they always were have the inputs they always had."""
     if cli.model.selection.weights != "best":
         return {}
-    found: dict[str, Any] = {key: model["scoring"][key] for key in ("normalize", "prior")}
-    if found == {"normalize": "sum", "prior": "none"}:
-        found = {}
+    inputs: dict[str, Any] = {key: model["scoring"][key] for key in ("normalize", "prior")}
+    if inputs == {"normalize": "sum", "prior": "none"}:
+        inputs = {}
     if cli.model.chooses_after_rationales:
-        found["rationale_tokens"] = cli.model.writer.max_new_tokens
-    return {"validation": found} if found else {}
+        inputs["rationale_tokens"] = cli.model.writer.max_new_tokens
+    return {"validation": inputs} if inputs else {}

@@ -86,24 +86,24 @@ def inspect_videos(
             all are written as they are named.
 
     Raises:
-        DataError: Names the first few things that are wrong and what to do.
+        DataError: Videos are wrong; names the first few problems and what to do.
     """
     requests = _requests(datas)
     facts: dict[tuple[Path, str], VideoFacts] = {}
-    told: set[str] = set()
+    warnings_given: set[str] = set()
     checked: dict[tuple[object, ...], CheckReport] = {}
     for data, texts in zip(datas, label_texts or [{}] * len(datas), strict=True):
         every = _every(data)
         new = [record for record in every if (data.root, record.path) not in facts]
-        found = _survey(data, new, console, requests.get(data.root, ()))
-        facts |= {(data.root, path): fact for path, fact in found.items()}
-        mine = {record.path: facts[data.root, record.path] for record in every}
+        surveyed = _survey(data, new, console, requests.get(data.root, ()))
+        facts |= {(data.root, path): fact for path, fact in surveyed.items()}
+        video_facts = {record.path: facts[data.root, record.path] for record in every}
         splits = data.splits
         sides = [tuple((r.id, r.path, r.label) for r in part) for part in (splits.train, splits.val, splits.test)]
-        same = (data.root, data.shots, *sides, tuple(mine))
+        same = (data.root, data.shots, *sides, tuple(video_facts))
         if same not in checked:  # stages mostly share their videos
             checked[same] = check_dataset(
-                data.root, data.records, splits, data.labels, mine, shots=data.shots, label_texts=texts
+                data.root, data.records, splits, data.labels, video_facts, shots=data.shots, label_texts=texts
             )
         report = checked[same]
         # bad files are the policy's to judge, and so is what a class is short of because of them
@@ -115,18 +115,18 @@ def inspect_videos(
                 f"the data set would give a result that cannot be trusted:\n  {shown}{more}\n"
                 "`rbft check` with the same arguments shows everything."
             )
-        data.take_out_bad(mine)
+        data.take_out_bad(video_facts)
         warned = [finding.message for finding in report.findings if finding.severity == "warning"]
         warned += [*_left_out(data, data.unlabelled_videos, texts=False), *_inspect_unlabelled(data)]
-        warned = [message for message in warned if message not in told]
+        warned = [message for message in warned if message not in warnings_given]
         for message in warned[:_SHOWN]:
             console.print(f"warning: {escape(message)}")
         if len(warned) > _SHOWN:
             console.print(f"... and {len(warned) - _SHOWN} more warnings; `rbft check` shows all")
-        told |= set(warned)
+        warnings_given |= set(warned)
         for record in data.unreadable:
-            if record.path not in told:
-                told.add(record.path)
+            if record.path not in warnings_given:
+                warnings_given.add(record.path)
                 console.print(f"warning: {escape(record.path)} cannot be read; in the test it counts as wrong")
 
 
@@ -158,8 +158,8 @@ def check_experiment(experiment: Experiment, console: Console) -> tuple[CheckRep
     Nothing is trained and no weights are loaded.
 
     Args:
-        experiment: What is to run.
-        console: Where progress is shown.
+        experiment: experiment that will run.
+        console: console to show progress on.
 
     Returns:
         What was found, and what the models make of it; None where there are no splits yet.
@@ -199,21 +199,21 @@ def check_experiment(experiment: Experiment, console: Console) -> tuple[CheckRep
         report = report.with_more((), data.split_notes)
     model: ModelCheck | None = None
     if isinstance(splits, Splits):
-        found: dict[str, Finding] = {}
+        findings: dict[str, Finding] = {}
         for stage, cli in zip(experiment.stages, clis, strict=True):
             try:
                 require_videos(stage, cli)
             except DataError as error:
-                found[str(error)] = Finding("splits", str(error), ())
+                findings[str(error)] = Finding("splits", str(error), ())
             # survey remembers: a stage over the same videos costs nothing
             cli.datamodule.facts = _survey(cli.datamodule, _every(cli.datamodule), console)
             try:
-                found |= {
+                findings |= {
                     message: Finding("near_duplicate", message, ()) for message in _inspect_unlabelled(cli.datamodule)
                 }
             except DataError as error:
-                found[str(error)] = Finding("splits", str(error), ())
-        report = report.with_more(tuple(found.values()), ())
+                findings[str(error)] = Finding("splits", str(error), ())
+        report = report.with_more(tuple(findings.values()), ())
         model = check_models(experiment, clis)
         report = report.with_more(model.findings, model.notes)
     else:

@@ -19,10 +19,10 @@ class Moment:
     """The answer about a part of a video.
 
     Args:
-        start: Of the part, in seconds.
-        end: Of the part, in seconds.
+        start: start of the part, in seconds.
+        end: end of the part, in seconds.
         predicted: The likeliest class; None where the part cannot be read.
-        probability: Of that class.
+        probability: probability of that class.
         top: The likeliest classes with their probabilities, at most five.
         rationale: The model's own words, where it was asked for them.
         error: Why the part cannot be read.
@@ -46,16 +46,16 @@ class Answer:
     """What the classifier says of a video.
 
     Args:
-        video: Its path, as it was given.
+        video: path of the video, as it was given.
         predicted: The class; None for a video that cannot be read, and where the classifier abstains.
-        probability: Of that class, and of the likeliest one where the classifier abstains; calibrated where the run is.
+        probability: probability of that class, or of the likeliest if it abstains; calibrated if the run is.
         top: The likeliest classes with their probabilities, at most five.
-        rationale: The model's own words, where the run answers behind a rationale or they were asked for.
+        rationale: The model's own words, where the run answers after its own rationale or they were asked for.
         error: Why the video, or a part of it, cannot be read.
-        abstained: Whether no class was sure enough.
-        is_calibrated: Whether the probabilities are calibrated.
+        abstained: whether no class was confident enough.
+        is_calibrated: whether the probabilities are calibrated.
         raw: Probabilities as the model scores them, in the order of the labels.
-        calibrated: The same with the run's temperature; empty where it has none.
+        calibrated: probabilities with the run's temperature; empty where it has none.
         timeline: The answers about parts of the video, where it was looked at in windows.
     """
 
@@ -92,7 +92,7 @@ class Rule:
 
     Args:
         min_confidence: Below this probability of the class none is said; None: one always is.
-        thresholds: Classes that are said only from a probability on, and then always; the surest where several are.
+        thresholds: classes that are answered only from a probability on, and then always; of several the likeliest.
     """
 
     min_confidence: float | None = None
@@ -128,7 +128,7 @@ def write_answers(path: Path, answers: Sequence[Answer]) -> None:
     """Write answers as `.jsonl` or `.csv`, which has no timeline; a file that is in the way is set aside."""
     archive(path)
     if path.suffix == ".jsonl":
-        write_jsonl(path, [found.to_json() for found in answers])
+        write_jsonl(path, [answer.to_json() for answer in answers])
         return
     rows = [["video", "predicted", "probability", "abstained", "rationale", "error"]]
     rows += [

@@ -15,7 +15,7 @@ from rbft.errors import ConfigError, VideoError
 from rbft.evaluation.predictions import Prediction, probabilities
 from rbft.predict.answers import Answer, Moment, Rule, likeliest
 from rbft.predict.inputs import VideoInput, named
-from rbft.predict.model import Told, WarmModel
+from rbft.predict.model import Report, WarmModel
 from rbft.predict.run_settings import read_run
 from rbft.predict.windows import Windows, alarm, log_probabilities, merge
 from rbft.terminal import steps_shown
@@ -86,8 +86,8 @@ class Classifier:
         Args:
             videos: Paths of videos, wherever they are, or what `rbft.predict.expand` makes of a folder or a table, out
                 of which nothing is read.
-            console: Where to show how far it is; None is silent.
-            rationale: Whether the model says why, even where the run answers without.
+            console: console to show progress on; None shows none.
+            rationale: whether the model explains its answers, even where the run answers directly.
             windows: Look at each video in windows of so many seconds; None: at the whole video at once.
             alarm: A class that a video has as soon as one window shows it; None: the windows' mean decides.
             rule: When a class is said.
@@ -121,13 +121,13 @@ class Classifier:
             return {}
         root = Path(os.path.commonpath([file.parent for file, _ in files.values()]))
         names = {asked: part_name(asked[0].relative_to(root).as_posix(), asked[1]) for asked in files.values()}
-        with steps_shown(console) as told:
-            found = (
-                self._whole(list(names.values()), root, rationale, told)
+        with steps_shown(console) as report:
+            answered = (
+                self._whole(list(names.values()), root, rationale, report)
                 if windows is None
-                else self._in_windows(list(names.values()), root, windows, alarm, rationale, told)
+                else self._in_windows(list(names.values()), root, windows, alarm, rationale, report)
             )
-        return {asked: found[name] for asked, name in names.items()}
+        return {asked: answered[name] for asked, name in names.items()}
 
     def _decided(self, said: Answer, rule: Rule) -> Answer:
         if not said.raw:
@@ -142,15 +142,15 @@ class Classifier:
         said = answer(prediction, choice.mode, choice.mixture_weight, self.labels.names)
         return self.recorded.calibration.apply([said])[0]
 
-    def _whole(self, names: Sequence[str], root: Path, rationale: bool, told: Told) -> dict[str, Answer]:
+    def _whole(self, names: Sequence[str], root: Path, rationale: bool, report: Report) -> dict[str, Answer]:
         parts = [(name, *split_part(name)) for name in names]
         records = [VideoRecord(name, path, self.labels.names[0], part=part) for name, path, part in parts]
-        predictions, errors = self.model.ask(records, root, told=told, rationale=rationale)
-        found = {name: Answer(name, None, None, error=error) for name, error in errors.items()}
+        predictions, errors = self.model.ask(records, root, report=report, rationale=rationale)
+        answers = {name: Answer(name, None, None, error=error) for name, error in errors.items()}
         for name, prediction in predictions.items():
             said = self.answered(prediction)
-            found[name] = self._answer(name, said.probabilities, said.calibrated, said.rationale)
-        return found
+            answers[name] = self._answer(name, said.probabilities, said.calibrated, said.rationale)
+        return answers
 
     def _answer(
         self, name: str, raw: tuple[float, ...], calibrated: tuple[float, ...], rationale: str | None
@@ -161,9 +161,9 @@ class Classifier:
     # -- long videos
 
     def _in_windows(
-        self, names: Sequence[str], root: Path, windows: Windows, alarm: str | None, rationale: bool, told: Told
+        self, names: Sequence[str], root: Path, windows: Windows, alarm: str | None, rationale: bool, report: Report
     ) -> dict[str, Answer]:
-        found: dict[str, Answer] = {}
+        answers: dict[str, Answer] = {}
         spans: dict[str, list[VideoRecord]] = {}
         for name in names:
             try:
@@ -172,7 +172,7 @@ class Classifier:
                 if not duration:
                     raise VideoError(name, "does not say how long it is, which windows need")
             except VideoError as error:
-                found[name] = Answer(name, None, None, error=str(error))
+                answers[name] = Answer(name, None, None, error=str(error))
                 continue
             spans[name] = [
                 VideoRecord(f"{name}#{start}-{end}", name, self.labels.names[0], part=(start, end))
@@ -182,14 +182,14 @@ class Classifier:
         # one pass together
         turns = windows.overlapping
         records = [record for parts in spans.values() for turn in range(turns) for record in parts[turn::turns]]
-        told_windows = _counting(told, "windows answered")
-        predictions, errors = self.model.ask(records, root, told=told_windows)
+        report_windows = _counting(report, "windows answered")
+        predictions, errors = self.model.ask(records, root, report=report_windows)
         said = {record: self.answered(prediction) for record, prediction in predictions.items()}
         if rationale and not self.model.writes:
-            said |= self._reasons(spans, said, root, alarm, told)
+            said |= self._reasons(spans, said, root, alarm, report)
         for name, parts in spans.items():
-            found[name] = self._merged(name, parts, said, errors, alarm)
-        return found
+            answers[name] = self._merged(name, parts, said, errors, alarm)
+        return answers
 
     def _reasons(
         self,
@@ -197,7 +197,7 @@ class Classifier:
         said: Mapping[str, Prediction],
         root: Path,
         alarm: str | None,
-        told: Told,
+        report: Report,
     ) -> dict[str, Prediction]:
         """The answers about the windows that speak the most for each video's class, with the model's words."""
         asked = []
@@ -206,8 +206,8 @@ class Classifier:
             if read:
                 place = self._place(self._merged(name, parts, said, {}, alarm))
                 asked.append(max(read, key=lambda record: said[record.id].probabilities[place]))
-        predictions, _ = self.model.ask(asked, root, told=_counting(told, "rationales written"), rationale=True)
-        return {name: replace(said[name], rationale=found.rationale) for name, found in predictions.items()}
+        predictions, _ = self.model.ask(asked, root, report=_counting(report, "rationales written"), rationale=True)
+        return {name: replace(said[name], rationale=prediction.rationale) for name, prediction in predictions.items()}
 
     def _place(self, said: Answer) -> int:
         chances = said.calibrated or said.raw
@@ -262,19 +262,19 @@ def _resolve(inputs: Sequence[VideoInput]) -> tuple[dict[int, _Asked], dict[int,
     return files, refused
 
 
-def _counting(told: Told, what: str) -> Told:
-    return lambda _, done, total: told(what, done, total)
+def _counting(report: Report, what: str) -> Report:
+    return lambda _, done, total: report(what, done, total)
 
 
 def check_flags(flags: Sequence[str]) -> None:
     """Refuse settings that would shape an answer.
 
     Raises:
-        ConfigError: Names the flag and those there are.
+        ConfigError: A flag is unknown; names it and those there are.
     """
     for flag in flags:
         if flag.startswith("--") and not flag[2:].startswith(_FREE):
             raise ConfigError(
                 f"{flag.split('=')[0]}: a run is predicted with as it was tested; only "
-                f"{', '.join(_FREE)} may be said anew."
+                f"{', '.join(_FREE)} may be changed."
             )

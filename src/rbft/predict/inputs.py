@@ -20,7 +20,7 @@ class VideoInput:
     """A video to answer.
 
     Args:
-        name: How it is called in the answer.
+        name: name of the video in the answer.
         path: The file, absolute or relative to `root`.
         root: The folder the file has to lie in, links followed; None: the person named this very file.
         problem: Why it must not be opened, as a clause; empty where nothing speaks against it.

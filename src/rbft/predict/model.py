@@ -27,7 +27,7 @@ from rbft.vlm.feature_cache import hardware
 from rbft.vlm.model import VLM
 from rbft.vlm.processing import ClipProcessor
 
-Told = Callable[[str, int, int], None]
+Report = Callable[[str, int, int], None]
 """Called with (what, done, total) as work goes on."""
 
 
@@ -114,19 +114,19 @@ class WarmModel:
 
     @property
     def writes(self) -> bool:
-        """Whether the run answers behind a rationale, so that there always is one."""
+        """Whether the run answers after its own rationale, so that there always is one."""
         return self.module.answering.writes
 
     def ask(
-        self, records: Sequence[VideoRecord], root: Path, *, told: Told, rationale: bool = False
+        self, records: Sequence[VideoRecord], root: Path, *, report: Report, rationale: bool = False
     ) -> tuple[dict[str, Prediction], dict[str, str]]:
         """Answer every record in all ways that the run answers in.
 
         Args:
             records: Videos, or parts of them.
-            root: Where they lie; nothing outside of it is read.
-            told: Hears how far it is.
-            rationale: Whether the model writes a rationale even where the run answers without.
+            root: folder of the videos; nothing outside of it is read.
+            report: function that is called with the progress.
+            rationale: whether the model writes a rationale even where the run answers directly.
 
         Returns:
             Predictions, and why the others cannot be read, by id of the record.
@@ -157,9 +157,9 @@ class WarmModel:
             if batch is not None:
                 with torch.inference_mode(), self._trainer.precision_plugin.forward_context():
                     scoring.add(vlm, batch.to(self.device), [rows[i] for i in batch.indices])
-            told("videos answered", min(done, len(dataset)), len(dataset))
-        found = scoring.gather(rows, "test", 1, partly=True)
-        return {prediction.id: prediction for prediction in found}, errors
+            report("videos answered", min(done, len(dataset)), len(dataset))
+        predictions = scoring.gather(rows, "test", 1, partly=True)
+        return {prediction.id: prediction for prediction in predictions}, errors
 
     def _batches(self, dataset: ExampleDataset) -> DataLoader[Any]:
         sampler = EvaluationSampler(len(dataset), self.data.eval_batch_size, 0, 1)

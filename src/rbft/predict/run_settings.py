@@ -27,14 +27,14 @@ class Recorded:
     """A finished run.
 
     Args:
-        run: Its folder.
-        experiment: What was run.
+        run: run folder.
+        experiment: experiment that was run.
         stage: The last test.
         labels: The classes.
         weights: Folder of the trained weights that were tested; None for the base model.
-        choice: How the test answered.
+        choice: how the test answered.
         prior: Scores (C) behind a blank clip that are subtracted; None where none are.
-        calibration: Of the probabilities.
+        calibration: calibration of the probabilities.
     """
 
     run: Path
@@ -64,7 +64,7 @@ class Recorded:
         """What speaks against using the run.
 
         Args:
-            own_videos: Whether it is asked about videos that lie elsewhere than those it was made from.
+            own_videos: whether it is asked about videos in other folders than those it was made from.
 
         Raises:
             RBFTError: A file of the run is damaged.
@@ -119,8 +119,8 @@ def read_run(run: str | Path) -> Recorded:
             raise StageError(f"{source} holds no finished stage, so there are no weights to predict with.")
         verify_outputs(source, trained)
         weights = source / ADAPTER
-    told = _json(run / stage.name / ANSWERING) or {"mode": "direct", "mixture_weight": 0.0, "strength": 1.0}
-    prior = told.get("label_prior")
+    recorded = _json(run / stage.name / ANSWERING) or {"mode": "direct", "mixture_weight": 0.0, "strength": 1.0}
+    prior = recorded.get("label_prior")
     calibration = run / stage.name / CALIBRATION
     return Recorded(
         run=run,
@@ -128,7 +128,7 @@ def read_run(run: str | Path) -> Recorded:
         stage=stage,
         labels=LabelSet(tuple(read_json(run / LABELS))),
         weights=weights,
-        choice=Choice(told["mode"], float(told["mixture_weight"]), float(told["strength"])),
+        choice=Choice(recorded["mode"], float(recorded["mixture_weight"]), float(recorded["strength"])),
         prior=None if prior is None else tuple(map(float, prior)),
         calibration=read_calibration(_json(calibration), calibration),
     )

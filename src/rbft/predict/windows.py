@@ -46,7 +46,7 @@ class Windows:
         """Start and end of each window in seconds: all as long as each other, the last one ending with the video.
 
         Args:
-            duration: Of the video in seconds; of one shorter than a window all is one window.
+            duration: duration of the video in seconds; a video shorter than a window is one window.
         """
         if duration <= self.seconds:
             return [(0.0, duration)]
@@ -75,7 +75,7 @@ def alarm(merged: Sequence[float], highest: float, place: int) -> tuple[float, .
     Args:
         merged: Probabilities of the classes, merged over the windows.
         highest: The largest probability of the alarm's class in any window; becomes the video's.
-        place: Of that class; the others share the rest as they did.
+        place: index of that class; the others share the rest in proportion.
     """
     rest = math.fsum(chance for number, chance in enumerate(merged) if number != place)
     share = (1 - highest) / rest if rest > 0 else 0.0

@@ -29,10 +29,10 @@ class Example:
     """One of the worst rationales by a check.
 
     Args:
-        check: Which check.
-        score: What it gave.
+        check: name of the check.
+        score: its score.
         id: The video's id.
-        label: Its class.
+        label: class of the video.
         text: The rationale.
         remark: What the check found, in words; may be empty.
     """
@@ -52,7 +52,7 @@ class Audit:
     Args:
         source: The file.
         overall: Figures of all rationales.
-        per_class: The same for each class.
+        per_class: figures of each class.
         lengths: Words of a text.
         distinct: Distinct runs of 1 to 4 words, as a share of all.
         openings: The commonest first words, with their shares.
@@ -101,11 +101,11 @@ def audit_stored(
     """Audit what a write stage left by the scores that its own checks gave, so that no model is asked again.
 
     Args:
-        source: What to call it.
-        rationales: What was written.
+        source: name of the set.
+        rationales: rationales of the stage.
         book: The stage's prompts.
         checks: The stage's checks.
-        doubts: What those said about their own scores.
+        doubts: doubts of the checks about their own scores.
     """
     # of an unlabelled video a text that states no class is of none
     known = tuple(rationale for rationale in rationales if rationale.label)
@@ -118,8 +118,8 @@ def audit(source: str, file: RationaleFile, judge: Judge | None = None, stored: 
     """Audit a set of rationales.
 
     Args:
-        source: What to call it.
-        file: Its rationales.
+        source: name of the set.
+        file: rationales of the set.
         judge: The model that reads them, for contradiction, and watches their videos, for grounding.
         stored: Without a judge, the checks whose scores stand with the rationales already.
     """
@@ -187,7 +187,7 @@ def _check_texts(rows: Sequence[_Row], material: Material, file: RationaleFile, 
         _note(rows, check, check.scores(material))
     leak = Leak()
     _note(rows, leak, leak.scores(material))
-    for row, quotes in zip(rows, leak.found(material), strict=True):
+    for row, quotes in zip(rows, leak.leaks(material), strict=True):
         if quotes:
             row.remarks["leak"] = " | ".join(quotes)
     own = {name: LabelMask([file.book.text(name)]) for name in file.book.labels.names}
@@ -239,13 +239,13 @@ def _check_with_model(
 
     check = Contradiction()
     verdicts = check.verdicts(material)
-    argued, found = verdicts.chances, (verdicts.answers, verdicts.doubts())
+    argued, result = verdicts.chances, (verdicts.answers, verdicts.doubts())
     _note(rows, check, own_against_best_other(argued, [names.index(row.rationale.label) for row in rows]))
     for row, chances in zip(rows, argued, strict=True):
         row.remarks[check.name], _ = _guess(row, names, chances, "argues for")
     if judge.ask is None:
         missing["grounding"] = "no folder of videos was named (--videos)"
-        return found
+        return result
     grounding = Grounding()
     for row, margin in zip(rows, grounding.margins(material), strict=True):
         if margin is not None:
@@ -258,7 +258,7 @@ def _check_with_model(
             row.remarks[grounding.name] = f"{margin.over_others:+.2f} nats a token over other videos"
     if not any("fails_grounding" in row.values for row in rows):
         missing["grounding"] = "there are too few other videos to compare with"
-    return found
+    return result
 
 
 def _check_as_stored(rows: Sequence[_Row], checks: Sequence[Check], missing: dict[str, str]) -> None:
@@ -307,24 +307,24 @@ _SHARES = (
 
 def _figures(rows: Sequence[_Row], rationales: Sequence[Rationale]) -> Figures:
     """Counts and means; None for what was not measured."""
-    found: Figures = {"rationales": len(rationales), "empty": sum(not r.text for r in rationales)}
+    figures: Figures = {"rationales": len(rationales), "empty": sum(not r.text for r in rationales)}
     for key in _SHARES:
         values = [row.values[key] for row in rows if key in row.values]
-        found[key] = fmean(values) if values else None
+        figures[key] = fmean(values) if values else None
     lengths = statistics.lengths([row.text for row in rows]) if rows else {}
-    return found | {"median_words": lengths.get("median")}
+    return figures | {"median_words": lengths.get("median")}
 
 
 def _examples(rows: Sequence[_Row]) -> list[Example]:
     """The lowest scores below its threshold by each check; of equal ones those of different classes and texts."""
-    found: list[Example] = []
+    examples: list[Example] = []
     for check in dict.fromkeys(name for row in rows for name in row.scores):
         failed = [row for row in rows if row.values.get(f"fails_{check}")]
         failed.sort(key=lambda row: row.scores[check])
-        told: set[tuple[str, ...]] = set()
+        texts: set[tuple[str, ...]] = set()
         for row in failed:
-            if len(told) < _EXAMPLES and row.text.words not in told:
-                told.add(row.text.words)
+            if len(texts) < _EXAMPLES and row.text.words not in texts:
+                texts.add(row.text.words)
                 r = row.rationale
-                found.append(Example(check, row.scores[check], r.id, r.label, r.text, row.remarks.get(check, "")))
-    return found
+                examples.append(Example(check, row.scores[check], r.id, r.label, r.text, row.remarks.get(check, "")))
+    return examples

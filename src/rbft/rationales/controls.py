@@ -34,7 +34,7 @@ class Control(ABC):
 
         Args:
             rationales: The kept ones.
-            seed: Of whatever is drawn.
+            seed: seed of whatever is drawn.
             records: The training videos.
         """
 
@@ -42,7 +42,7 @@ class Control(ABC):
         """What it takes from the training videos' records, as a hash; nothing unless it says otherwise.
 
         Raises:
-            DataError: What it takes is not there.
+            DataError: The texts that it needs are missing.
         """
         return ""
 
@@ -86,12 +86,12 @@ class ShuffledVideos(Control):
             sizes = [sum(labels[video] == name for video in group) for name in {labels[video] for video in group}]
             turn = 1 if self.within == "class" else max(sizes)
             donor |= {video: group[(place + turn) % len(group)] for place, video in enumerate(group)}
-        found = []
+        shuffled = []
         for rationale in rationales:
             others = texts[donor[rationale.id]]
-            mine = [other.sample for other in texts[rationale.id]].index(rationale.sample)
-            found.append(replace(rationale, text=others[mine % len(others)].text))
-        return found
+            position = [other.sample for other in texts[rationale.id]].index(rationale.sample)
+            shuffled.append(replace(rationale, text=others[position % len(others)].text))
+        return shuffled
 
 
 @dataclass(frozen=True)
@@ -100,12 +100,12 @@ class ShuffledWords(Control):
 
     def apply(self, rationales: Sequence[Rationale], seed: int, records: Sequence[VideoRecord] = ()) -> list[Rationale]:
         """Shuffle the words of each text."""
-        found = []
+        shuffled = []
         for number, rationale in enumerate(rationales):
             words = rationale.text.split()
             np.random.default_rng((seed, number)).shuffle(words)
-            found.append(replace(rationale, text=" ".join(words)))
-        return found
+            shuffled.append(replace(rationale, text=" ".join(words)))
+        return shuffled
 
 
 @dataclass(frozen=True)
@@ -184,8 +184,8 @@ class HumanText(Control):
 
     def takes(self, records: Sequence[VideoRecord]) -> str:
         """The texts of the column."""
-        told = json.dumps(sorted(self._texts(records).items()))
-        return hashlib.blake2b(told.encode(), digest_size=16).hexdigest()
+        content = json.dumps(sorted(self._texts(records).items()))
+        return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
 
     def _texts(self, records: Sequence[VideoRecord]) -> dict[str, str]:
         for record in records:

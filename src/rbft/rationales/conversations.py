@@ -82,13 +82,13 @@ def concluded(talk: Conversation, lead: str) -> str:
     """
     behind = re.split(re.escape(lead), talk.answer, flags=re.IGNORECASE)[1:]
     line = _BECAUSE.split(behind[-1].strip().split("\n")[0])[0] if behind else ""
-    found = line.strip(" *_.\"'")
-    if not found or len(found) > MAX_LENGTH:
+    conclusion = line.strip(" *_.\"'")
+    if not conclusion or len(conclusion) > MAX_LENGTH:
         raise DataError(
             f"{talk.row.where}: the answer names no class behind {lead!r}; set --conclusion to the words "
             f"before the class, or --label_key to the key that names it ({', '.join(talk.row.cells)})."
         )
-    return found
+    return conclusion
 
 
 def label_key(rows: list[Row]) -> str | None:

@@ -39,8 +39,8 @@ class RationaleFile:
     """What a file holds, whatever its format.
 
     Args:
-        rationales: In the order of the file.
-        questions: What stands in front of each in training; None where the file does not say.
+        rationales: all rationales, in the order of the file.
+        questions: question before each in training; None where the file does not say.
         labels_stated_apart: Whether each row names its class apart from what the answer says.
         book: The prompts, with the classes of the file.
     """
@@ -103,8 +103,8 @@ def _foreign(
 ) -> RationaleFile:
     lead = (conclusion if prompts is None else prompts.conclusion.removesuffix("{label}")).strip()
     talks = [read_conversation(row, lead) for row in rows]
-    ours = [row.cells.get(_OURS) for row in rows]
-    if all(isinstance(cells, dict) for cells in ours):
+    own_parts = [row.cells.get(_OURS) for row in rows]
+    if all(isinstance(cells, dict) for cells in own_parts):
         return _exported(talks, prompts)
     key = label_key if label_key is not None else find_label_key(list(rows))
     own_words = prompts is None
@@ -152,7 +152,7 @@ def _exported(talks: Sequence[Conversation], prompts: Prompts | None) -> Rationa
         answer = cells.pop("answer", None)
         rationales.append((parse_rationale(talk.row.where, cells), talk.answer != answer))
     book = _book(prompts, sorted({rationale.label for rationale, _ in rationales}))
-    found = []
+    taken = []
     for (rationale, edited), talk in zip(rationales, talks, strict=True):
         if edited:
             parsed = book.parse(talk.answer)
@@ -161,8 +161,8 @@ def _exported(talks: Sequence[Conversation], prompts: Prompts | None) -> Rationa
             )
             if not parsed.body:
                 rationale = dataclasses.replace(rationale, kept=False, reason="empty")
-        found.append(rationale)
-    return RationaleFile(tuple(found), tuple(talk.question for talk in talks), True, book)
+        taken.append(rationale)
+    return RationaleFile(tuple(taken), tuple(talk.question for talk in talks), True, book)
 
 
 def _one_spelling(names: Sequence[str]) -> dict[str, str]:
@@ -196,21 +196,21 @@ def refuse_untrusted(rationales: Sequence[Rationale], where: str) -> None:
 
 
 def write_rationale_file(path: Path, rationales: Sequence[Rationale]) -> Path | None:
-    """Write our own format; a file that stood there is set aside, and its new name returned."""
+    """Write our own format; an existing file is archived, and its new name returned."""
     old = archive(path)
     write_jsonl(path, [dataclasses.asdict(rationale) for rationale in rationales])
     return old
 
 
 def export_conversations(path: Path, rationales: Sequence[Rationale], book: PromptBook, format: Format) -> Path | None:
-    """Write what stage 1 trains on as conversations; a file that stood there is set aside.
+    """Write what stage 1 trains on as conversations; an existing file is archived.
 
     Each row also has the key `rbft` with all that is known of the rationale: read back, it is the same. The tools named
     ignore keys they do not know.
 
     Args:
-        path: Of the .json or .jsonl file.
-        rationales: What to write.
+        path: path of the .json or .jsonl file.
+        rationales: rationales to write.
         book: The prompts stage 1 asks with.
         format: `llava`, `sharegpt` (LLaMA-Factory) or `messages` (ms-swift).
 

@@ -55,9 +55,9 @@ def score(checks: Sequence[Check], material: Material, standing: int = 0) -> lis
     """The rationales with their scores; cheap checks run first, so that what is missing for the others shows early.
 
     Args:
-        checks: What scores them; what is unusable anyway is not scored.
+        checks: checks that score them; unusable texts are not scored.
         material: The rationales.
-        standing: How many of them, from the first on, keep the scores they have: those of earlier attempts.
+        standing: number of them, from the first on, that keep their scores: those of earlier attempts.
 
     Raises:
         ConfigError: A check needs a model or videos that are not there.
@@ -72,7 +72,8 @@ def score(checks: Sequence[Check], material: Material, standing: int = 0) -> lis
             if value is not None and place >= standing:
                 scores[place][check.name] = value
     return [
-        dataclasses.replace(rationale, scores=mine) for rationale, mine in zip(material.rationales, scores, strict=True)
+        dataclasses.replace(rationale, scores=scored)
+        for rationale, scored in zip(material.rationales, scores, strict=True)
     ]
 
 
@@ -104,7 +105,7 @@ class Keep(ABC):
         """The rationales with `kept`, `reason` and `weight` set; classes may have lost all of theirs.
 
         Args:
-            rationales: All of them, scored.
+            rationales: all rationales, scored.
             checks: Those that scored them.
             book: The prompts they were written for.
         """
@@ -118,7 +119,7 @@ class Keep(ABC):
         """The last word: no class of the labelled videos is left without a rationale.
 
         Args:
-            judged: As `judge` gave them.
+            judged: result of `judge`.
             book: The prompts they were written for.
 
         Raises:
@@ -136,17 +137,17 @@ class Keep(ABC):
         """The same for rationales none of which is empty, one for each in order; classes may lose all of theirs."""
 
     def _rescue(self, rationales: list[Rationale], label: str, book: PromptBook) -> list[Rationale]:
-        mine = [r for r in rationales if r.label == label and r.labelled]
-        usable = [r for r in mine if not unusable(r, book)]
-        reasons = Counter(r.reason.split(" ")[0] for r in mine).most_common(3)
-        told = (
-            f"{len(mine)} of {len(mine)} rationales of the class {label!r} are dropped "
+        of_class = [r for r in rationales if r.label == label and r.labelled]
+        usable = [r for r in of_class if not unusable(r, book)]
+        reasons = Counter(r.reason.split(" ")[0] for r in of_class).most_common(3)
+        problem = (
+            f"{len(of_class)} of {len(of_class)} rationales of the class {label!r} are dropped "
             f"({', '.join(f'{reason}: {count}' for reason, count in reasons)})"
         )
         if self.on_empty_class == "error" or not usable:
             raise StageError(
-                f"{told}. Write more of them (model.writer.samples, model.writer.regenerate), lower the thresholds in "
-                "model.checks, or set model.keep.on_empty_class to keep_best."
+                f"{problem}. Write more of them (model.writer.samples, model.writer.regenerate), lower the thresholds "
+                "in model.checks, or set model.keep.on_empty_class to keep_best."
             )
         best = _best_of_each_video(usable, 1)
         return [
@@ -159,12 +160,12 @@ def _best_of_each_video(rationales: Sequence[Rationale], count: int) -> set[tupl
     """Keys of the `count` rationales of each video with the greatest product of scores; earlier samples win ties."""
     ranked = sorted(rationales, key=lambda r: (-product(r), r.sample))
     taken: Counter[str] = Counter()
-    found = set()
+    best = set()
     for rationale in ranked:
         if taken[rationale.id] < count:
             taken[rationale.id] += 1
-            found.add(rationale.key)
-    return found
+            best.add(rationale.key)
+    return best
 
 
 class KeepAll(Keep):
@@ -194,8 +195,8 @@ class BestOf(Keep):
     """Keeps the rationales of each video with the greatest product of scores.
 
     Args:
-        count: How many of each video.
-        on_empty_class: As of every policy; here a class loses all only if all its texts are empty.
+        count: number of texts kept for each video.
+        on_empty_class: as in every policy; here a class loses all only if all its texts are empty.
     """
 
     def __init__(self, count: int = 1, on_empty_class: OnEmptyClass = "error") -> None:

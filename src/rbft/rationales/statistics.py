@@ -19,9 +19,9 @@ class Text:
     """A rationale cut into words once.
 
     Args:
-        id: Of the video.
-        label: Of the video.
-        words: In lower case.
+        id: id of the video.
+        label: label of the video.
+        words: words in lower case.
     """
 
     id: str

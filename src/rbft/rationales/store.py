@@ -23,10 +23,10 @@ class Rationale:
 
     Args:
         id: The video's id.
-        sample: Which of the video's texts, from 0; attempt n of k samples has those from n * k on.
+        sample: number of the video's text, from 0; attempt n of k samples has those from n * k on.
         video: The video's path under the data root.
         label: Its class; of an unlabelled video the one that the text states, and empty if it states none.
-        prompt_hash: Of the prompt it was written for.
+        prompt_hash: hash of the prompt it was written for.
         hint: The hint policy it was written under.
         model: The model that wrote it, with its revision or the lineage of its weights.
         text: The rationale without its conclusion.
@@ -34,7 +34,7 @@ class Rationale:
         written: The whole text as generated.
         truncated: Whether it ran into the length limit.
         scores: Verification scores in [0, 1] by check.
-        weight: Its weight in the stage-1 loss.
+        weight: weight in the stage-1 loss.
         kept: Whether stage 1 uses it.
         reason: Why it was dropped, or kept all the same; else empty.
         labelled: Whether the class was known before; else it is what the model said itself.
@@ -139,11 +139,11 @@ class RationaleStore:
 
     def written(self) -> dict[tuple[str, int], Rationale]:
         """Everything written so far, whichever rank wrote it."""
-        found: dict[tuple[str, int], Rationale] = {}
+        written: dict[tuple[str, int], Rationale] = {}
         for part in sorted(self.parts.glob("rank*.jsonl")):
             for rationale in read_rationales(part):
-                found.setdefault(rationale.key, rationale)
-        return found
+                written.setdefault(rationale.key, rationale)
+        return written
 
     def append(self, rationales: Iterable[Rationale], rank: int) -> None:
         """Add rationales; they survive a kill from here on."""
@@ -155,11 +155,11 @@ class RationaleStore:
         Raises:
             StageError: A rationale is missing; names how many and the first video.
         """
-        found = self.written()
+        written = self.written()
         wanted = [(record.id, sample) for record in records for sample in samples]
-        if missing := [key for key in wanted if key not in found]:
+        if missing := [key for key in wanted if key not in written]:
             raise StageError(f"{self.folder}: {len(missing)} rationales are missing, first for {missing[0][0]!r}.")
-        return [found[key] for key in wanted]
+        return [written[key] for key in wanted]
 
     def ask_again(self, attempt: int, ids: Collection[str]) -> None:
         """Say which videos are to be written about in an attempt."""

@@ -31,7 +31,7 @@ class VLLM:
     """Has vLLM write the rationales; the Python with vLLM is named by the environment variable RBFT_VLLM_PYTHON.
 
     Args:
-        tensor_parallel_size: GPUs that the model is spread over.
+        tensor_parallel_size: number of GPUs that the model is sharded over.
         max_model_len: Tokens of prompt and answer at most; None: the model's own limit.
         gpu_memory_utilization: Part of each GPU's memory that vLLM takes.
     """
@@ -69,8 +69,8 @@ class Request:
 
     Args:
         example: The question.
-        prompt: As the model's chat template renders it, the video's place holder in it.
-        seed: Of the sampling.
+        prompt: prompt as the model's chat template renders it, with the video's placeholder.
+        seed: seed of the sampling.
         other_prompts: Texts of which some version of vLLM makes the tokens that the model's processor makes of
             `prompt`.
     """
@@ -87,7 +87,7 @@ class Frames:
 
     Args:
         pixels: (T, H, W, 3) uint8.
-        video: `fps`, `duration`, `total_num_frames` and `frames_indices`, as video processors are told them.
+        video: `fps`, `duration`, `total_num_frames` and `frames_indices`, as video processors take them.
         processor: Settings of the model's processor for these frames.
         token_ids: What the model's processor makes of the prompt about them.
     """
@@ -103,8 +103,8 @@ class Answer:
     """One text.
 
     Args:
-        ids: Its tokens.
-        truncated: Whether it was cut at the length limit.
+        ids: tokens of the text.
+        truncated: whether it was cut at the length limit.
     """
 
     ids: tuple[int, ...]
@@ -122,12 +122,12 @@ def answers(
     """Answers as they come, in the order of the requests.
 
     Args:
-        settings: Of vLLM.
+        settings: settings of vLLM.
         model: Name or folder, revision and dtype.
         sampling: `n`, `temperature`, `top_p`, `max_tokens`, `stop_token_ids` and `banned_token_ids`.
-        requests: What to write about.
+        requests: requests to write about.
         frames: Those of an example's video.
-        log: Takes what the other process prints.
+        log: file for the output of the other process.
 
     Raises:
         ConfigError: There is no Python with vLLM.
@@ -158,17 +158,17 @@ def _hand_over(chunk: Sequence[Request], start: int, frames: Callable[[Example],
     """Write the frames and the requests of a chunk."""
     rows = []
     for number, request in enumerate(chunk, start=start):
-        found, saved = frames(request.example), folder / f"{number}.npy"
-        np.save(saved, found.pixels, allow_pickle=False)
+        clip, saved = frames(request.example), folder / f"{number}.npy"
+        np.save(saved, clip.pixels, allow_pickle=False)
         rows.append(
             {
                 "id": request.example.record.id,
                 "prompt": request.prompt,
                 "other_prompts": list(request.other_prompts),
-                "token_ids": found.token_ids,
+                "token_ids": clip.token_ids,
                 "frames": str(saved),
-                "video": found.video,
-                "processor": found.processor,
+                "video": clip.video,
+                "processor": clip.processor,
                 "seed": request.seed,
             }
         )
@@ -182,11 +182,11 @@ def _received(
 ) -> Iterator[tuple[Request, list[Answer]]]:
     for request in chunk:
         reply = worker.read()
-        found = reply.get("answers")
-        if reply.get("id") != request.example.record.id or not isinstance(found, list) or len(found) != samples:
+        answers = reply.get("answers")
+        if reply.get("id") != request.example.record.id or not isinstance(answers, list) or len(answers) != samples:
             raise worker.failed(f"its answer about {request.example.record.id!r} is none: {json.dumps(reply)[:200]}")
         try:
-            texts = [Answer(tuple(map(int, row["token_ids"])), row["finish_reason"] == "length") for row in found]
+            texts = [Answer(tuple(map(int, row["token_ids"])), row["finish_reason"] == "length") for row in answers]
         except (KeyError, TypeError, ValueError) as error:
             raise worker.failed(f"its answer about {request.example.record.id!r} lacks {error}") from error
         if reply.get("same_prompt") is False and not worker.warned:
@@ -247,12 +247,12 @@ class _Worker:
 @contextmanager
 def _running(command: list[str], log: Path) -> Iterator[_Worker]:
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("w", encoding="utf-8") as told:
+    with log.open("w", encoding="utf-8") as output:
         process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=told,
+            stderr=output,
             text=True,
             encoding="utf-8",
             env={**os.environ, "PYTHONSAFEPATH": "1"},

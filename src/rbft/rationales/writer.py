@@ -28,9 +28,9 @@ class Regenerate:
     """Further attempts for videos whose rationales were all dropped.
 
     Args:
-        attempts: How many at most; each writes as many samples as the first one, with other random numbers.
-        temperature: Of these attempts, above 0.
-        hint: Whether they are given the label; None: as the attempt before. Unlabelled videos never are.
+        attempts: most attempts; each writes as many samples as the first one, with other random numbers.
+        temperature: temperature of these attempts, above 0.
+        hint: whether they are given the label; None: as the attempt before. Unlabelled videos never are.
     """
 
     attempts: int = 2
@@ -55,9 +55,9 @@ class Attempt:
     """One round of writing: the first is about all videos, later ones about those that have no rationale yet.
 
     Args:
-        number: From 0.
+        number: number of the attempt, from 0.
         hinted: Whether labelled videos are written about with their label.
-        temperature: Of the sampling.
+        temperature: temperature of the sampling.
         unlabelled: Whether unlabelled videos are written about too.
     """
 
@@ -123,13 +123,13 @@ class RationaleWriter(Sampling):
 
         Args:
             vlm: The model.
-            processor: Its processor.
+            processor: processor of the model.
             book: The experiment's prompts.
             batch: The clips with their questions.
-            examples: What the rows of the batch are about.
+            examples: examples that the rows of the batch are about.
             author: Name of the model and of its weights.
-            seed: Of the sampling; with the video's id it decides on a text, whatever else is in the batch.
-            attempt: Which round this is.
+            seed: seed of the sampling; with the video's id it decides on a text, whatever else is in the batch.
+            attempt: round of writing.
         """
         written = generate(
             vlm,
@@ -164,14 +164,14 @@ class RationaleWriter(Sampling):
 
         Args:
             model: Name or folder, revision and dtype.
-            processor: Its processor.
+            processor: processor of the model.
             book: The experiment's prompts.
             examples: The questions.
             frames: Those of an example's video.
             author: Name of the model.
-            seed: Of the sampling.
-            attempt: Which round this is.
-            log: Takes what vLLM prints.
+            seed: seed of the sampling.
+            attempt: round of writing.
+            log: file for the output of vLLM.
         """
         assert self.vllm is not None
         sampling = {
@@ -187,8 +187,8 @@ class RationaleWriter(Sampling):
             prompt = processor.render(example.prompt)
             others = tuple(filter(None, [processor.wrapped_twice(prompt)]))
             requests.append(Request(example, prompt, seed_of(seed, example.record.id, attempt.number), others))
-        for request, found in answers(self.vllm, model, sampling, requests, frames, log):
-            texts = [(processor.decode(torch.tensor(answer.ids)), answer.truncated) for answer in found]
+        for request, received in answers(self.vllm, model, sampling, requests, frames, log):
+            texts = [(processor.decode(torch.tensor(answer.ids)), answer.truncated) for answer in received]
             yield [
                 _rationale(book, processor, request.example, number, written, truncated, author)
                 for number, (written, truncated) in zip(self.numbers(attempt), texts, strict=True)

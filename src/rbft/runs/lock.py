@@ -95,10 +95,10 @@ class RunLock:
     def _is_the_file(self, file: int) -> bool:
         """Whether an open file still lies there: whoever had it may have removed it."""
         try:
-            theirs, here = os.fstat(file), self.path.stat()
+            inherited, here = os.fstat(file), self.path.stat()
         except OSError:
             return False
-        return (theirs.st_dev, theirs.st_ino) == (here.st_dev, here.st_ino)
+        return (inherited.st_dev, inherited.st_ino) == (here.st_dev, here.st_ino)
 
     def inherit(self) -> bool:
         """Take over the open file of the worker that started this process; False where there is none of this run."""

@@ -20,8 +20,8 @@ class About:
         title: `experiment / variant / seed`.
         model: The base model's name.
         labels: The classes.
-        metrics: Of its test; empty where the folder has none.
-        cautions: What speaks against using it.
+        metrics: metrics of its test; empty where the folder has none.
+        cautions: reasons against using it.
     """
 
     title: str
@@ -49,7 +49,7 @@ def about(run: Path, model: str, labels: tuple[str, ...], cautions: Sequence[str
         run: The folder.
         model: The base model's name.
         labels: The classes.
-        cautions: What speaks against using it.
+        cautions: reasons against using it.
 
     Raises:
         DataError: Its metrics.json is damaged.

@@ -35,14 +35,14 @@ _log = logging.getLogger("rbft.serve")
 
 
 def make_app(
-    predict: Predict, told: About, folder: Path, max_mb: float, turns: Turns, names: Iterable[str] = ()
+    predict: Predict, shown: About, folder: Path, max_mb: float, turns: Turns, names: Iterable[str] = ()
 ) -> FastAPI:
     """The application.
 
     Args:
         predict: Called in one thread, one call at a time, with a video below `folder` and `rationale=`.
-        told: What is said about the run.
-        folder: Where uploads lie while they are worked on; each in a folder of its own that is always removed.
+        shown: facts about the run that the page shows.
+        folder: folder for uploads while they are processed; each gets its own folder, which is always removed.
         max_mb: Most megabytes (1e6 bytes) of a video.
         turns: Whose turn it is.
         names: Host names under which it may be asked, beside localhost and IP addresses.
@@ -50,7 +50,7 @@ def make_app(
     # its pages of documentation would fetch scripts from the network
     app = FastAPI(title="rbft", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(Guard, names=tuple(names))
-    page, style, script = _page(told, max_mb), _style(), _text("page.js")
+    page, style, script = _page(shown, max_mb), _style(), _text("page.js")
 
     @app.get("/", response_class=HTMLResponse)
     async def index() -> str:
@@ -70,7 +70,7 @@ def make_app(
 
     @app.get("/api/run")
     async def run() -> dict[str, Any]:
-        return told.to_json()
+        return shown.to_json()
 
     @app.post("/api/predict")
     async def classify(request: Request) -> JSONResponse:
@@ -100,7 +100,7 @@ async def _answer(request: Request, predict: Predict, folder: Path, max_mb: floa
         def work() -> dict[str, Any]:
             start = time.perf_counter()
             answered = predict(video, rationale=wanted["rationale"])
-            return _told(upload, answered, time.perf_counter() - start, frames=wanted["frames"])
+            return _answer_json(upload, answered, time.perf_counter() - start, frames=wanted["frames"])
 
         try:
             async with turns.place():
@@ -123,8 +123,8 @@ def _refused(status: int, detail: str, headers: dict[str, str] | None = None) ->
     return JSONResponse({"detail": detail}, status, headers)
 
 
-def _told(upload: Upload, answered: Answered, seconds: float, *, frames: bool) -> dict[str, Any]:
-    told: dict[str, Any] = {
+def _answer_json(upload: Upload, answered: Answered, seconds: float, *, frames: bool) -> dict[str, Any]:
+    answer: dict[str, Any] = {
         "video": upload.name,
         "predicted": answered.predicted,
         "probability": answered.probabilities[0][1],
@@ -136,8 +136,8 @@ def _told(upload: Upload, answered: Answered, seconds: float, *, frames: bool) -
     }
     if frames:
         pictures = zip(answered.frames, answered.timestamps, strict=True)
-        told["frames"] = [{"time": round(at, 2), "image": _picture(frame)} for frame, at in pictures]
-    return told
+        answer["frames"] = [{"time": round(at, 2), "image": _picture(frame)} for frame, at in pictures]
+    return answer
 
 
 def _picture(frame: Tensor) -> str:
@@ -159,6 +159,6 @@ def _style() -> str:
     return shared + _text("page.css")
 
 
-def _page(told: About, max_mb: float) -> str:
+def _page(shown: About, max_mb: float) -> str:
     environment = Environment(loader=PackageLoader("rbft", "serve"), autoescape=True, undefined=StrictUndefined)
-    return environment.get_template("page.html.j2").render(told=told, max_mb=max_mb, version=__version__)
+    return environment.get_template("page.html.j2").render(shown=shown, max_mb=max_mb, version=__version__)

@@ -31,11 +31,11 @@ class Guard:
 
     A name that an attacker's name server points at this machine (DNS rebinding) stands in the Host header, so names
     other than this machine's are refused; an address written as numbers cannot be rebound. A form or script of another
-    site (cross-site request forgery) is told by the Origin and Sec-Fetch-Site headers, which browsers set and pages
+    site (cross-site request forgery) shows in the Origin and Sec-Fetch-Site headers, which browsers set and pages
     cannot change.
 
     Args:
-        app: What is guarded.
+        app: application to guard.
         names: Host names, beside `localhost` and IP addresses, under which it may be asked.
     """
 

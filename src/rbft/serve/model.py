@@ -25,11 +25,11 @@ class Answered:
     Args:
         predicted: The likeliest class.
         probabilities: (class, probability), the likeliest first; of all classes.
-        calibrated: Whether they are, by the run's temperature.
+        calibrated: whether the probabilities are calibrated by the run's temperature.
         rationale: The model's own words; None where none were asked for.
         frames: (T, 3, H, W) uint8: what the model was shown.
-        timestamps: Of the frames, in seconds.
-        duration: Of the video, in seconds.
+        timestamps: timestamps of the frames, in seconds.
+        duration: duration of the video, in seconds.
     """
 
     predicted: str
@@ -64,7 +64,7 @@ class ServedModel:
 
     Args:
         run: The run's folder.
-        flags: As of `rbft.predict.Classifier`.
+        flags: settings of speed, see `rbft.predict.Classifier`.
         time_limit: Seconds that reading one video may take.
 
     Raises:
@@ -91,7 +91,7 @@ class ServedModel:
 
         Args:
             video: The file; it alone is read, and a link that leads out of its folder is refused.
-            rationale: Whether the model shall say why, even where the run answers without.
+            rationale: whether the model explains its answer, even where the run answers directly.
 
         Raises:
             VideoError: It cannot be read.

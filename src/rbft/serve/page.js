@@ -30,17 +30,17 @@ function chance(entry) {
   return row;
 }
 
-function show(told) {
-  at("answer").textContent = `${told.predicted}, ${percent(told.probability)}`;
-  at("about").textContent = `${told.video}, ${told.duration.toFixed(1)} s, answered in ${told.seconds.toFixed(1)} s`;
-  at("chances").replaceChildren(...told.probabilities.slice(0, SHOWN).map(chance));
-  const more = told.probabilities.slice(SHOWN);
+function show(answer) {
+  at("answer").textContent = `${answer.predicted}, ${percent(answer.probability)}`;
+  at("about").textContent = `${answer.video}, ${answer.duration.toFixed(1)} s, answered in ${answer.seconds.toFixed(1)} s`;
+  at("chances").replaceChildren(...answer.probabilities.slice(0, SHOWN).map(chance));
+  const more = answer.probabilities.slice(SHOWN);
   at("rest").hidden = more.length === 0;
   at("rest").querySelector("summary").textContent = `${more.length} more classes`;
   at("rest").querySelector("div").replaceChildren(...more.map(chance));
-  at("reason").hidden = !told.rationale;
-  at("reason").querySelector("blockquote").textContent = told.rationale || "";
-  at("frames").replaceChildren(...told.frames.map((frame) => {
+  at("reason").hidden = !answer.rationale;
+  at("reason").querySelector("blockquote").textContent = answer.rationale || "";
+  at("frames").replaceChildren(...answer.frames.map((frame) => {
     const item = make("li", null);
     item.append(make("img", null, { src: frame.image, alt: `frame at ${frame.time.toFixed(2)} s` }), make("span", `${frame.time.toFixed(2)} s`));
     return item;
@@ -77,9 +77,9 @@ function send(file) {
   request.onabort = () => { busy(false); say("cancelled"); };
   request.onload = () => {
     busy(false);
-    const told = request.response;
-    if (request.status === 200 && told) { say(""); show(told); return; }
-    fail(told && told.detail ? told.detail : `The server answered ${request.status}.`);
+    const answer = request.response;
+    if (request.status === 200 && answer) { say(""); show(answer); return; }
+    fail(answer && answer.detail ? answer.detail : `The server answered ${request.status}.`);
   };
   request.open("POST", "api/predict");
   request.responseType = "json";

@@ -21,7 +21,7 @@ class BusyError(Exception):
 
     Args:
         retry_after: Seconds after which it is worth asking again.
-        message: For a person.
+        message: message for a person.
     """
 
     def __init__(self, retry_after: int, message: str) -> None:
@@ -33,7 +33,7 @@ class Turns:
     """Gives out the model. Everything is called from one event loop, except `close`.
 
     Args:
-        waiting: How many may wait behind the one in work.
+        waiting: number of requests that may wait behind the current one.
     """
 
     def __init__(self, waiting: int) -> None:
@@ -147,9 +147,9 @@ class Turns:
         """Let the one in work finish and tell all others at once; safe to call from a signal handler."""
         self._closed = True
         if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._tell)
+            self._loop.call_soon_threadsafe(self._notify)
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         """Wake those that wait and those that are being received."""
         for turn in self._line:
             if not turn.done():

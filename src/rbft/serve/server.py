@@ -26,10 +26,10 @@ def serve(
 
     Args:
         run: The run's folder.
-        flags: Settings of the run that are said anew, as with `rbft predict`.
+        flags: settings of the run to change, as with `rbft predict`.
         host: Address to listen on.
         port: Port to listen on; 0 for any free one.
-        max_megabytes: Most megabytes of a video.
+        max_megabytes: most megabytes of a video.
         places: Videos that may wait.
         time_limit: Seconds that reading one video may take.
 
@@ -90,10 +90,10 @@ def _run(
         signal.signal(number, lambda number, _: stopped.append(number))
     model = ServedModel(run, flags, time_limit)
     console.print(f"loading {escape(str(run))}")
-    told = about(run, model.load(), model.labels, model.cautions)
-    for caution in told.cautions:
+    about_run = about(run, model.load(), model.labels, model.cautions)
+    for caution in about_run.cautions:
         console.print(f"[bold]warning:[/] {escape(caution)}")
-    app = make_app(model.predict, told, folder, max_megabytes, turns, own_names(host))
+    app = make_app(model.predict, about_run, folder, max_megabytes, turns, own_names(host))
 
     class Server(uvicorn.Server):
         """Lets the video in work finish, and those that wait know at once."""

@@ -31,8 +31,8 @@ class UploadError(Exception):
     """A request that cannot be taken.
 
     Args:
-        status: Of HTTP: 400, 408, 413 or 415.
-        message: For a person.
+        status: HTTP status: 400, 408, 413 or 415.
+        message: message for a person.
     """
 
     def __init__(self, status: int, message: str) -> None:
@@ -46,7 +46,7 @@ class Upload:
 
     Args:
         name: The file's name as its sender calls it, for people only.
-        path: Where it lies; None until a file came.
+        path: path of the file; None until it has come.
         fields: The other fields.
     """
 
@@ -59,9 +59,9 @@ async def receive(request: Request, folder: Path, max_bytes: int) -> Upload:
     """Receive a form with one file in the field `video`.
 
     Args:
-        request: Of type multipart/form-data.
+        request: request of type multipart/form-data.
         folder: Where to put the file, under a name made here; of the sender's only a known suffix is kept.
-        max_bytes: Of the file.
+        max_bytes: most bytes of the file.
 
     Raises:
         UploadError: It is no such form, brings no file or several, is larger, or stops coming.

@@ -20,7 +20,7 @@ from rbft.stages.context import StageContext, StageResult, author_of, connect, m
 from rbft.stages.verification import describe_dropped, describe_rescued, judge_written
 from rbft.stages.vllm_stage import write_elsewhere
 from rbft.training.logging import log_rationales
-from rbft.vlm.sharded import is_spread
+from rbft.vlm.sharded import is_sharded
 
 
 def write(context: StageContext) -> StageResult:
@@ -46,7 +46,7 @@ def write(context: StageContext) -> StageResult:
         _write_what_is_left(context, trainer, store, attempt, records)
         written = store.collect(records, module.writer.numbers(attempt)) if first_rank() else []
         # a sharded model reads them on all processes
-        together = module.vlm is not None and is_spread(module.vlm)
+        together = module.vlm is not None and is_sharded(module.vlm)
         if together:
             written = trainer.strategy.broadcast(written)
         if first_rank() or together:

@@ -103,8 +103,8 @@ def _folder(root: Path) -> Layout:
             f"{root} holds {loose} videos and nothing that says their classes. Move them into a folder for each class, "
             f"or write {root / 'labels.csv'} with the columns path,label."
         )
-    found = ", ".join(entry.name for entry in entries[:5]) or "nothing"
-    raise DataError(f"{root} holds no videos (found {found}). Name the folder that holds your clips.")
+    entries_found = ", ".join(entry.name for entry in entries[:5]) or "nothing"
+    raise DataError(f"{root} holds no videos (found {entries_found}). Name the folder that holds your clips.")
 
 
 def _file(path: Path) -> Layout:
@@ -116,9 +116,9 @@ def _file(path: Path) -> Layout:
     if suffix == ".txt":
         return _read(path.parent, MMAction(train=path.name), {"train": path.name}, "a list of paths and class numbers")
     if suffix in TABLES:
-        found = ", ".join(map(repr, read_table(path)[0].cells))
+        header = ", ".join(map(repr, read_table(path)[0].cells))
         raise DataError(
-            f"{path}: no column of it is known to hold paths and classes (columns: {found}). "
+            f"{path}: no column of it is known to hold paths and classes (columns: {header}). "
             f"Call them path and label, or say --data.format Table --data.format.path_column and --data.format."
             "label_column with an experiment file."
         )

@@ -66,7 +66,7 @@ def write_text(named: str, flags: Sequence[str], absolute: Path | None = None) -
     Args:
         named: Folder, table or list of clips.
         flags: Command line behind it.
-        absolute: The same as an absolute path, where the file must be found from anywhere.
+        absolute: the source as an absolute path, where the file must be found from anywhere.
 
     Returns:
         Text of the file, name of the experiment, and what to tell the person.

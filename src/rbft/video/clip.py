@@ -47,7 +47,7 @@ class Clip:
     def metadata(self) -> dict[str, int | float | list[int]]:
         """The fields of `transformers.video_utils.VideoMetadata` that video processors read.
 
-        They take a frame's number over the rate for its time. Where that is not so they are told milliseconds in the
+        They take a frame's number over the rate for its time. Where that is not so they get milliseconds in the
         place of numbers, and a thousand of them a second.
         """
         if not self.steady:

@@ -59,7 +59,7 @@ def pack_entry(key: str, clip: Mapping[str, Any], frames: np.ndarray) -> bytes:
     """The content of an entry; of all fields only the path stays out, because equal videos have several.
 
     Args:
-        key: Its name.
+        key: name of the entry.
         clip: The fields of the clip, but for its frames.
         frames: These, (T, C, H, W) uint8, contiguous.
     """

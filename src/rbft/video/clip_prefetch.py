@@ -62,8 +62,8 @@ class ClipPrefetch:
         """Keep a frame if it is one of the clip.
 
         Args:
-            frame: As decoded.
-            order: How many frames were displayed before it.
+            frame: the decoded frame.
+            order: number of frames displayed before it.
         """
         name = frame.pts if self._index.timed else order
         if not self._possible or name not in self._missing:
@@ -74,7 +74,7 @@ class ClipPrefetch:
             if self._possible:
                 self._target.put(self._missing.pop(name), frame)
         except VideoError:
-            self._possible = False  # who reads the clip is told why
+            self._possible = False  # the reader of the clip reports why
 
     def keep(self, content: str) -> None:
         """Store the clip if it is whole.

@@ -54,7 +54,7 @@ class Limits:
         """Refuse a video that lasts too long.
 
         Raises:
-            VideoError: Says by how much, and what to do.
+            VideoError: A limit is exceeded; says by how much, and what to do.
         """
         if seconds > self.max_seconds:
             raise VideoError(path, f"lasts {seconds:.0f} s, over the limit of {self.max_seconds:g} s; {_TOO_LONG}")
@@ -63,7 +63,7 @@ class Limits:
         """Refuse a video of too many frames.
 
         Raises:
-            VideoError: Says so, and what to do.
+            VideoError: A limit is exceeded; says which, and what to do.
         """
         if frames > self.max_frames:
             raise VideoError(path, f"has {frames} frames or more, over the limit of {self.max_frames}; {_TOO_LONG}")
@@ -150,7 +150,7 @@ class OpenVideo:
         path: The file, as it was named (for messages).
         container: The demuxer; valid inside the `with` block of :func:`open_video` only.
         stream: The first video stream that is no cover picture; its decoder uses one thread.
-        limits: What the file may cost.
+        limits: limits on the cost of a file.
     """
 
     path: str
@@ -227,7 +227,7 @@ def open_video(path: str | Path, root: Path | None = None, limits: Limits = DEFA
     Args:
         path: The video, absolute or relative to `root`.
         root: The folder the file has to lie in, links followed. None: the person named this very file, wherever it is.
-        limits: What the file may cost.
+        limits: limits on the cost of a file.
 
     Raises:
         VideoError: The file is missing, empty, outside of `root`, not a video of an accepted format, damaged at its
@@ -267,7 +267,7 @@ def probe(path: str | Path, root: Path | None = None, limits: Limits = DEFAULT_L
     Args:
         path: The video, absolute or relative to `root`.
         root: The folder the file has to lie in; None for no such bound.
-        limits: What the file may cost.
+        limits: limits on the cost of a file.
 
     Raises:
         VideoError: As :func:`open_video`, or not even one frame decodes.

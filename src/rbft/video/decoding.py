@@ -25,8 +25,8 @@ class Shown(NamedTuple):
 
     Args:
         frame: The decoded frame.
-        order: How many frames the run displayed before it.
-        position: How many packets the run was given before the one that holds the frame.
+        order: number of frames that the run displayed before it.
+        position: number of packets that the run was given before the one that holds the frame.
     """
 
     frame: VideoFrame

@@ -50,7 +50,7 @@ class FrameMissingError(VideoError):
 
     Args:
         path: The file, as it was named.
-        reason: What is missing.
+        reason: what is missing.
         num_frames: Frames that the video does have.
     """
 
@@ -68,7 +68,7 @@ class VideoReader:
     Args:
         video: The video, freshly opened.
         reopen: Opens the same video again, for decoding from its start.
-        index: Of its frames, if it is known.
+        index: index of its frames, if it is known.
         often: whether parts are read one after the other: decoding from the start then goes on where it stopped, in
             a video that stays open until `close`.
     """
@@ -214,7 +214,7 @@ def open_reader(
     Args:
         path: The video, absolute or relative to `root`.
         root: The folder the file has to lie in; None for no such bound.
-        limits: What the file may cost.
+        limits: limits on the cost of a file.
         often: Whether parts of the video are read one after the other, so that its index is worth remembering and the
             file is left open; both are made anew when the file's size or times change.
 
@@ -293,7 +293,7 @@ def read_frames(
         indices: Frame indices, in any order, with repetitions or without.
         size: Height and width of the results as displayed; None keeps the video's own.
         root: The folder the file has to lie in; None for no such bound.
-        limits: What the file may cost.
+        limits: limits on the cost of a file.
 
     Raises:
         VideoError: The file is refused, or a wanted frame does not exist, is damaged or cannot be converted.
@@ -308,7 +308,7 @@ def count_frames(path: str | Path, root: Path | None = None, limits: Limits = DE
     Args:
         path: The video, absolute or relative to `root`.
         root: The folder the file has to lie in; None for no such bound.
-        limits: What the file may cost.
+        limits: limits on the cost of a file.
 
     Raises:
         VideoError: The file is refused by :func:`rbft.video.container.open_video`.

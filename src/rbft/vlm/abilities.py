@@ -16,13 +16,13 @@ from rbft.errors import ModelError
 
 
 def sees_every_token(config: PreTrainedConfig) -> bool:
-    """Whether every layer of a language model attends to all tokens before, and so can be told which are padding.
+    """Whether every layer of a language model attends to all tokens before, and so takes a mask of the padding.
 
     A shorter prompt of a batch has padding between its last token and what is written behind it. Full attention is
-    told to skip that. A layer with a window counts it as tokens, and one with a running state reads it.
+    masked to skip that. A layer with a window counts it as tokens, and one with a running state reads it.
 
     Args:
-        config: Of the whole model.
+        config: config of the whole model.
     """
     layers = DynamicCache(config=config).layers
     # by the very class: layers with a window, an index or a state inherit from the plain one
@@ -33,8 +33,8 @@ def encoder_of(model: PreTrainedModel, modality: Literal["image", "video"]) -> C
     """What makes visual features of a clip, wherever a family has it; called with the processor's names.
 
     Args:
-        model: With a head for language.
-        modality: What the family's processor takes a clip for.
+        model: model with a head for language.
+        modality: modality that the family's processor takes a clip for.
 
     Raises:
         ModelError: The model has none.
@@ -53,7 +53,7 @@ def position_keys(model: PreTrainedModel) -> frozenset[str]:
     """What of a processor's visual output token positions are made of; the rest goes to the encoder only.
 
     Args:
-        model: With a head for language.
+        model: model with a head for language.
     """
     positions = getattr(model.base_model, "get_rope_index", None)
     named = () if positions is None else inspect.signature(positions).parameters
@@ -78,7 +78,7 @@ def masks_of(model: PreTrainedModel) -> Masks:
     """How attention is masked, seen in front of the first layer, before anything is computed.
 
     Args:
-        model: With a head for language; its layers are not run.
+        model: model with a head for language; its layers are not run.
     """
     length = 6
     embeddings = torch.zeros((1, length, model.config.get_text_config().hidden_size), dtype=model.dtype)

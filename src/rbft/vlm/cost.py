@@ -101,10 +101,10 @@ class ModelSize:
         projector: Parameters of what stands between the two.
         vocabulary: Tokens it knows.
         patch_values: Numbers that the vision tower makes one token of.
-        parameters: Of the whole model, adapters included.
-        weight_bytes: Of those, as they are loaded.
+        parameters: parameters of the whole model, adapters included.
+        weight_bytes: bytes of the weights, as they are loaded.
         trained_parameters: Those that are trained.
-        trained_bytes: Of those while they are trained, which is in float32.
+        trained_bytes: bytes of the trained weights in training, which is in float32.
         master_bytes: What they take more than as they are loaded.
         half_copies: Bytes of copies in half precision that a training step makes of weights held in float32.
         trained_tensors: How many tensors they are.
@@ -162,7 +162,7 @@ class ModelSize:
         time computes the rest anew.
 
         Args:
-            rows: Of a micro-batch.
+            rows: rows of a micro-batch.
             row: Tokens of each, padding included.
             supervised: Tokens of each that the loss is about.
             checkpointing: Whether activations are computed anew in the backward pass.
@@ -260,9 +260,9 @@ def model_size(
 
     Args:
         vlm: Built-in name, local folder or hub id.
-        revision: Of a hub id.
-        dtype: Of the weights.
-        attn_implementation: Of transformers; None is its own choice.
+        revision: revision of a hub id.
+        dtype: dtype of the weights.
+        attn_implementation: attention of transformers; None is its own choice.
         tuning: What of it is trained.
         mixed: Whether it computes in half precision beside weights of another (Lightning's mixed precision).
 
@@ -353,9 +353,9 @@ def _half_copies(model: nn.Module, parts: Mapping[str, Part], reached: set[Part]
 
 def _linear_parameters(model: PreTrainedModel) -> dict[Part, int]:
     """Weights that tokens are multiplied with, by part of the model; the head is counted where it is used."""
-    found: dict[Part, int] = {"language": 0, "projector": 0, "vision": 0}
+    counts: dict[Part, int] = {"language": 0, "projector": 0, "vision": 0}
     head, parts = model.get_output_embeddings(), parts_of(model)
     for name, module in model.named_modules():
         if isinstance(module, _PRODUCTS) and module is not head:
-            found[parts[f"{name}.weight"]] += module.weight.numel()
-    return found
+            counts[parts[f"{name}.weight"]] += module.weight.numel()
+    return counts

@@ -32,7 +32,7 @@ class FeatureCache:
     Whatever keeps the folder from working is said once in a warning, and clips are encoded instead.
 
     Args:
-        folder: Where the entries are; made with the first entry, for its owner alone.
+        folder: folder of the entries; made with the first entry, for its owner alone.
         max_bytes: Nothing more is stored when the entries would exceed this together.
     """
 

@@ -35,7 +35,7 @@ def remedy(model: nn.Module, otherwise: str = "", *, trained: bool = True) -> st
     Args:
         model: The model.
         otherwise: Where no weight is at fault; empty: as for a model that is asked.
-        trained: Whether weights that are being trained are looked at too; a step may have spoilt those.
+        trained: whether weights that are being trained are checked too; a step may have damaged those.
     """
     for name, value in model.named_parameters():
         if value.requires_grad and not trained:
@@ -46,7 +46,7 @@ def remedy(model: nn.Module, otherwise: str = "", *, trained: bool = True) -> st
                 return f"The trained weight {name!r} holds such numbers: train the stage again with --restart."
             return (
                 f"The model's weight {name!r} holds such numbers: its files are damaged, or its training went wrong. "
-                "Fetch the model anew, or name another one in model.vlm."
+                "Fetch the model again, or name another one in model.vlm."
             )
     return otherwise or (
         "The model's weights are finite, so numbers overflow on the way: set model.dtype to float32 and "

@@ -16,7 +16,7 @@ from rbft.vlm.batch import PromptInputs
 from rbft.vlm.finite import require_finite
 from rbft.vlm.model import VLM
 from rbft.vlm.prefix_cache import read_together
-from rbft.vlm.sharded import go_on
+from rbft.vlm.sharded import any_rank
 
 
 @dataclass(frozen=True)
@@ -78,19 +78,19 @@ def generate(
         samples: Answers for each prompt.
         banned_ids: Tokens that never appear (visual placeholders and other special tokens); those that end an answer
             are never banned.
-        seeds: Of the sampling, one for each prompt; None: 0 for all.
+        seeds: seeds of the sampling, one for each prompt; None: 0 for all.
 
     Returns:
         For each prompt, `samples` sequences of token ids, the end token included if it was reached.
 
     Raises:
-        ModelError: What the model expects next is no number.
+        ModelError: A logit of the next token is not a number.
     """
     seeds = [0] * len(prompts) if seeds is None else seeds
     answers: list[list[Tensor]] = [[] for _ in prompts]
     for group in read_together(vlm, prompts):
-        mine, own = [prompts[row] for row in group], [seeds[row] for row in group]
-        written = _write(vlm, mine, max_new_tokens, temperature, top_p, samples, banned_ids, own)
+        group_prompts, own = [prompts[row] for row in group], [seeds[row] for row in group]
+        written = _write(vlm, group_prompts, max_new_tokens, temperature, top_p, samples, banned_ids, own)
         for row, texts in zip(group, written, strict=True):
             answers[row] = texts
     return answers
@@ -123,7 +123,7 @@ def _write(
         chances = _uniform(seeds, samples, max_new_tokens).to(device)
     rows = torch.arange(total, device=device)  # those that are still computed
     done = torch.zeros(total, dtype=torch.bool, device=device)
-    highest = torch.zeros(total, device=device)  # no number as soon as one of a row's is none; looked at once
+    highest = torch.zeros(total, device=device)  # not a number as soon as one of a row is not; checked once
     for step in range(max_new_tokens):
         highest[rows] = highest[rows] + logits.amax(-1)
         logits = logits.index_fill(1, banned, -torch.inf)
@@ -131,7 +131,7 @@ def _write(
         written[rows, step] = tokens
         done = done | torch.isin(tokens, ends)
         left = len(rows) - int(done.sum())
-        if step + 1 == max_new_tokens or not go_on(vlm, left > 0):
+        if step + 1 == max_new_tokens or not any_rank(vlm, left > 0):
             break
         # leaving rows out copies the cache, so that is done when it saves a quarter of the work
         if max(left, 1) <= 0.75 * len(rows):

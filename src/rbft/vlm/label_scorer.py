@@ -112,16 +112,16 @@ class LabelScorer:
             return self._score_rows(vlm, cache, first, positions, rows)
         scores = first.new_empty((len(prompts), len(self.label_ids)))
         for group, tree in self._trees:
-            found = first.new_zeros((len(prompts), len(group)))
+            group_scores = first.new_zeros((len(prompts), len(group)))
             behind = vlm.continue_tree(cache, rows.mask, positions, tree) if len(tree) else None
             log_totals = None if behind is None else _log_totals(behind)
             for column, index in enumerate(group):
                 ids, sources = self.label_ids[index].to(first.device), tree.sources[column].to(first.device)
-                found[:, column] = first[:, ids[0]]
+                group_scores[:, column] = first[:, ids[0]]
                 if behind is not None and log_totals is not None and len(ids) > 1:
                     logits = behind[:, sources[1:], ids[1:]].float()
-                    found[:, column] += (logits - log_totals[:, sources[1:]]).sum(1)
-            scores[:, group] = found
+                    group_scores[:, column] += (logits - log_totals[:, sources[1:]]).sum(1)
+            scores[:, group] = group_scores
             if len(tree):
                 cache.crop(-len(tree))
         return scores
@@ -144,8 +144,8 @@ class LabelScorer:
         for start in range(0, classes, step):
             part = slice(start, start + step)
             # expanding works in place, so all but the last part take a copy
-            mine = cache if start + step >= classes else copy.deepcopy(cache)
-            behind.append(_continue(vlm, mine, positions, rows.mask, fed[part], scored[part], real[part]))
+            step_cache = cache if start + step >= classes else copy.deepcopy(cache)
+            behind.append(_continue(vlm, step_cache, positions, rows.mask, fed[part], scored[part], real[part]))
         lead = torch.tensor([int(ids[0]) for ids in self.label_ids], device=device)
         return first[:, lead] + torch.cat(behind, dim=1)
 

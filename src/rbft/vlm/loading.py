@@ -100,7 +100,7 @@ def _take_no_kernels(config: PretrainedConfig) -> Iterator[str]:
     fetched from the hub and run.
 
     Args:
-        config: Of the model or of a part of it; changed in place.
+        config: config of the model or of a part of it; changed in place.
 
     Yields:
         The names that are not taken.
@@ -121,14 +121,14 @@ def weights_dtype(config: PretrainedConfig, dtype: DType) -> torch.dtype:
 
     Args:
         config: The model's.
-        dtype: As for `load_model`.
+        dtype: see `load_model`.
     """
     import torch
 
     if dtype != "auto":
         return cast("torch.dtype", getattr(torch, dtype))
-    found = getattr(config, "dtype", None) or getattr(config.get_text_config(), "dtype", None)
-    return torch.float32 if found is None else found
+    recorded = getattr(config, "dtype", None) or getattr(config.get_text_config(), "dtype", None)
+    return torch.float32 if recorded is None else recorded
 
 
 def bare_model(config: PretrainedConfig, dtype: torch.dtype | None = None) -> PreTrainedModel:
@@ -136,7 +136,7 @@ def bare_model(config: PretrainedConfig, dtype: torch.dtype | None = None) -> Pr
 
     Args:
         config: The model's.
-        dtype: Of the weights; None: as the configuration says.
+        dtype: dtype of the weights; None: as the configuration says.
     """
     import torch
     from transformers import AutoModelForImageTextToText
@@ -218,10 +218,10 @@ def load_model(
 
     Args:
         vlm: Built-in name, local folder or hub id.
-        revision: Of a hub id.
-        dtype: Of the weights that are not quantised.
-        attn_implementation: Of transformers; None lets it choose.
-        quantize: What of the language model is; see `rbft.vlm.quantize`.
+        revision: revision of a hub id.
+        dtype: dtype of the weights that are not quantised.
+        attn_implementation: attention of transformers; None lets it choose.
+        quantize: how the language model is quantised; see `rbft.vlm.quantize`.
 
     Raises:
         ModelError: They cannot be had, the files are damaged, or some weights are missing from them.
@@ -231,7 +231,7 @@ def load_model(
 
     options: dict[str, Any] = {"dtype": dtype, "trust_remote_code": False, "use_safetensors": True}
     options["config"] = load_config(vlm, revision)
-    # reported below by name; without it they end in an error that cannot be told from a lack of memory
+    # reported below by name; without it they end in an error that looks like a lack of memory
     options["ignore_mismatched_sizes"] = True
     if attn_implementation is not None:
         options["attn_implementation"] = attn_implementation

@@ -15,7 +15,7 @@ from rbft.errors import ConfigError
 
 @dataclass(frozen=True)
 class Targets:
-    """What gets an adapter, as PEFT is told.
+    """What gets an adapter, in PEFT's words.
 
     Args:
         expression: Regular expression over the names of linear layers.

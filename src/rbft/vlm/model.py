@@ -56,7 +56,7 @@ class VLM(nn.Module):
         self.end_ids = end_ids
         self.compute_dtype = compute_dtype
         self.sees_every_token = sees_every_token(self.base.config)
-        # asked while weights are whole: once they are spread over processes, all of those would have to ask
+        # asked while weights are whole: once they are sharded, all processes would have to ask
         self._masks = masks_of(self.base)
         self._position_keys = position_keys(self.base)
         self.features: FeatureCache | None = None
@@ -90,8 +90,8 @@ class VLM(nn.Module):
     @property
     def visual_ids(self) -> tuple[int, ...]:
         """Placeholders of visual features among token ids."""
-        found = [getattr(self.base.config, f"{kind}_token_id", None) for kind in ("video", "image")]
-        return tuple(int(i) for i in found if i is not None)
+        ids = [getattr(self.base.config, f"{kind}_token_id", None) for kind in ("video", "image")]
+        return tuple(int(i) for i in ids if i is not None)
 
     @property
     def vision_frozen(self) -> bool:
@@ -209,14 +209,14 @@ class VLM(nn.Module):
 
         Args:
             keep: (B, L) bool.
-            arguments: Of the model.
+            arguments: arguments of the model.
 
         Returns:
             Its output, with logits (N, V) for the N kept places row by row.
         """
         with self._computing(), read_at(self.base.get_decoder(), keep):
             output = self.base(**arguments, logits_to_keep=keep)
-        # some models know a number of last tokens only, or compute all whatever they are told
+        # some models take only a number of last tokens, or compute all in any case
         if output.logits.ndim == 3:
             output.logits = output.logits[keep]
         return output
@@ -224,7 +224,7 @@ class VLM(nn.Module):
     def target_logits(
         self, prompts: Sequence[PromptInputs], targets: Sequence[Tensor], visual: dict[str, Any] | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Logits about each target token behind its prompt.
+        """Logits about each target token after its prompt.
 
         The language-model head and the last layer run only where a token is supervised.
 
@@ -251,7 +251,7 @@ class VLM(nn.Module):
     def target_log_probs(
         self, prompts: Sequence[PromptInputs], targets: Sequence[Tensor], visual: dict[str, Any] | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Log-probability of each target token behind its prompt, as `target_logits`.
+        """Log-probability of each target token after its prompt, as `target_logits`.
 
         Returns:
             Log-probabilities (N,) in float32 and the row of each (N,), N the number of target tokens.
@@ -289,13 +289,13 @@ class VLM(nn.Module):
 
     @property
     def takes_tree_masks(self) -> bool:
-        """Whether attention can be told for each token which others it sees; fused kernels know causal rows only."""
+        """Whether attention takes a mask of which tokens each token sees; fused kernels know causal rows only."""
         kernel = self.base.config.get_text_config()._attn_implementation
         return self.sees_every_token and self._masks.taken and kernel in ("sdpa", "eager")
 
     @property
     def takes_packed_rows(self) -> bool:
-        """Whether a prompt with several answers behind it can be told so in one mask, its clip included."""
+        """Whether one mask can express a prompt with several answers after it, its clip included."""
         return self.takes_tree_masks and self._masks.causal
 
     def attention_mask(self, visible: Tensor) -> Tensor:

@@ -27,14 +27,14 @@ def parts_of(model: PreTrainedModel | PeftModel) -> dict[str, Part]:
     towers = vision_towers(base)
     vision = _tensors(towers)
     projecting = _tensors(module for tower in towers for module in _projecting(tower, _width(base)))
-    found: dict[str, Part] = {}
+    parts: dict[str, Part] = {}
     named = (*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False))
     for name, value in named:
         if id(value) in language:
-            found[name] = "language"
+            parts[name] = "language"
         else:
-            found[name] = "vision" if id(value) in vision - projecting else "projector"
-    return found
+            parts[name] = "vision" if id(value) in vision - projecting else "projector"
+    return parts
 
 
 def vision_towers(model: PreTrainedModel) -> list[nn.Module]:

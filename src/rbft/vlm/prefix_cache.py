@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rbft.vlm.batch import PromptInputs
 from rbft.vlm.model import VLM
-from rbft.vlm.sharded import is_spread
+from rbft.vlm.sharded import is_sharded
 
 
 def read_together(vlm: VLM, prompts: Sequence[PromptInputs]) -> list[list[int]]:
@@ -21,7 +21,7 @@ def read_together(vlm: VLM, prompts: Sequence[PromptInputs]) -> list[list[int]]:
     """
     if vlm.sees_every_token:
         return [list(range(len(prompts)))]
-    if is_spread(vlm):
+    if is_sharded(vlm):
         # all processes compute together, so none may have more groups than another
         return [[number] for number in range(len(prompts))]
     groups: dict[int, list[int]] = {}

@@ -58,7 +58,7 @@ class ClipProcessor(Chat):
 
     Args:
         vlm: Built-in name, local folder or hub id.
-        revision: Of a hub id.
+        revision: revision of a hub id.
         template: Arguments of its chat template, by name.
 
     Raises:
@@ -119,13 +119,13 @@ class ClipProcessor(Chat):
         """Most frames within a bound of tokens, where each costs the same whatever its size."""
         if max_visual_tokens is None:
             return None
-        one, two = (self.clip_cost(frames, 64, 64).visual_tokens for frames in (1, 2))
-        if one > max_visual_tokens:
+        tokens_of_one, two = (self.clip_cost(frames, 64, 64).visual_tokens for frames in (1, 2))
+        if tokens_of_one > max_visual_tokens:
             raise ConfigError(
-                f"data.max_visual_tokens: a clip of one frame costs this model {one} visual tokens; "
+                f"data.max_visual_tokens: a clip of one frame costs this model {tokens_of_one} visual tokens; "
                 f"{max_visual_tokens} are too few."
             )
-        return None if one == two else 1 + (max_visual_tokens - one) // (two - one)
+        return None if tokens_of_one == two else 1 + (max_visual_tokens - tokens_of_one) // (two - tokens_of_one)
 
     def clip_cost(
         self,
@@ -141,11 +141,11 @@ class ClipProcessor(Chat):
 
         Args:
             frames: Frames of the clip.
-            height: Of a frame as it is decoded, in pixels.
-            width: Of a frame as it is decoded, in pixels.
+            height: height of a frame as it is decoded, in pixels.
+            width: width of a frame as it is decoded, in pixels.
             prompt: The question about the clip.
             seconds: Length of the clip; some families write the times of frames into the prompt. None: 1 s a frame.
-            sized: As for `prompt_inputs`.
+            sized: see `prompt_inputs`.
 
         Raises:
             ModelError: The processor refuses such a clip.
@@ -210,7 +210,7 @@ class ClipProcessor(Chat):
 
         Args:
             prompt: A question about the clip, any one.
-            clip: Its features.
+            clip: features of the clip.
             video: Path of its video, for messages.
         """
         return replace(self._tokens(self.render(prompt), clip.text), text=clip.text, encoded=clip, video=video)

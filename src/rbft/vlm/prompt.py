@@ -53,11 +53,11 @@ def check_template(key: str, template: str, allowed: set[str], required: frozens
     Raises:
         ConfigError: Names the config key, the placeholder and those there are.
     """
-    found = placeholders(template)
-    if unknown := sorted(found - allowed):
+    fields = placeholders(template)
+    if unknown := sorted(fields - allowed):
         known = ", ".join(f"{{{name}}}" for name in sorted(allowed)) or "none"
         raise ConfigError(f"{key}: unknown placeholder {{{unknown[0]}}} in {template!r}; known here: {known}.")
-    if missing := sorted(required - found):
+    if missing := sorted(required - fields):
         raise ConfigError(f"{key}: {template!r} lacks the placeholder {{{missing[0]}}}.")
 
 

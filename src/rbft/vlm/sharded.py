@@ -1,4 +1,4 @@
-"""Models whose weights are spread over processes (FSDP2): a forward pass is something all of them do together."""
+"""Models whose weights are sharded over processes (FSDP2): all of them run each forward pass together."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from torch.distributed.fsdp import FSDPModule
 from rbft.vlm.model import VLM
 
 
-def is_spread(vlm: VLM) -> bool:
-    """Whether the weights are spread over processes."""
+def is_sharded(vlm: VLM) -> bool:
+    """Whether the weights are sharded over processes."""
     return isinstance(vlm.base, FSDPModule)
 
 
-def go_on(vlm: VLM, mine: bool) -> bool:
+def any_rank(vlm: VLM, here: bool) -> bool:
     """Whether there is more to compute: on this process, or on any of those that must compute together.
 
     Args:
-        vlm: The model.
-        mine: Whether there is on this process.
+        vlm: the model.
+        here: whether there is more on this process.
     """
-    if not is_spread(vlm):
-        return mine
-    found = torch.tensor(int(mine), device=vlm.device)
-    dist.all_reduce(found, op=dist.ReduceOp.MAX)
-    return bool(found)
+    if not is_sharded(vlm):
+        return here
+    flag = torch.tensor(int(here), device=vlm.device)
+    dist.all_reduce(flag, op=dist.ReduceOp.MAX)
+    return bool(flag)

@@ -97,10 +97,10 @@ def answer_logits(vlm: VLM, batch: Batch) -> AnswerLogits:
         else:
             packed += [single for row in rows if (single := _pack(vlm, batch, [row])) is not None]
             members += [[row] for row in rows]
-    found, answers = packed_logits(vlm, packed)
+    packed_answers, answers = packed_logits(vlm, packed)
     width = max(len(rows) for rows in members)
     table = torch.tensor([rows + rows[:1] * (width - len(rows)) for rows in members], device=vlm.device)
-    return replace(found, rows=table[found.rows, answers])
+    return replace(packed_answers, rows=table[packed_answers.rows, answers])
 
 
 def _pack(vlm: VLM, batch: Batch, rows: Sequence[int]) -> Packed | None:

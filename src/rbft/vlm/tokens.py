@@ -53,8 +53,8 @@ class TokenMaker:
 
         Args:
             text: A rendered conversation with a place for a clip.
-            frames: Of the clip (T, C, H, W).
-            settings: Of the processor.
+            frames: frames of the clip (T, C, H, W).
+            settings: settings of the processor.
 
         Raises:
             ModelError: Another question about the same clip could not be asked without processing it again.
@@ -100,11 +100,11 @@ class TokenMaker:
         return PromptInputs(each.pop("input_ids"), each.pop("mm_token_type_ids", None), {}, extras=each)
 
 
-def _same(one: PromptInputs, other: PromptInputs) -> bool:
-    if not torch.equal(one.ids, other.ids) or (one.types is None) != (other.types is None):
+def _same(first: PromptInputs, other: PromptInputs) -> bool:
+    if not torch.equal(first.ids, other.ids) or (first.types is None) != (other.types is None):
         return False
-    if one.types is not None and other.types is not None and not torch.equal(one.types, other.types):
+    if first.types is not None and other.types is not None and not torch.equal(first.types, other.types):
         return False
-    return one.extras.keys() == other.extras.keys() and all(
-        torch.equal(value, other.extras[name]) for name, value in one.extras.items()
+    return first.extras.keys() == other.extras.keys() and all(
+        torch.equal(value, other.extras[name]) for name, value in first.extras.items()
     )

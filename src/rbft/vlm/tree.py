@@ -80,10 +80,10 @@ def split_by_size(sequences: Sequence[Tensor], most: int) -> list[list[int]]:
     nodes: set[tuple[int, ...]] = set()
     for index in order:
         tokens = tuple(sequences[index].tolist())
-        mine = {tokens[:end] for end in range(1, len(tokens))}
-        if not groups or len(nodes | mine) > most:
+        prefixes = {tokens[:end] for end in range(1, len(tokens))}
+        if not groups or len(nodes | prefixes) > most:
             groups.append([])
             nodes = set()
         groups[-1].append(index)
-        nodes |= mine
+        nodes |= prefixes
     return groups

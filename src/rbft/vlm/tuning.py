@@ -44,7 +44,7 @@ class LoRA(Tuning):
     Args:
         rank: Rank of each adapter.
         alpha: Scale; the adapter's output is multiplied by alpha / rank.
-        dropout: On the adapter's input.
+        dropout: dropout on the adapter's input.
         targets: Regular expression over the whole names of the linear layers that get an adapter; None: all of the
             language model.
         experts: Whether its stacks of experts get adapters, too. In each pass a whole stack is computed anew, which
@@ -130,7 +130,7 @@ class FullFineTuning(Tuning):
 
     Args:
         language: Language model with its embeddings and head.
-        projector: What maps visual features into the language model.
+        projector: module that maps visual features into the language model.
         vision: Vision tower.
     """
 
@@ -168,9 +168,9 @@ def save_trained(model: PreTrainedModel | PeftModel, folder: Path, *, write: boo
     """Write what was trained as safetensors: the adapter in PEFT's format, whole parameters beside it.
 
     Args:
-        model: May be spread over processes; then all of them call this together.
-        folder: Where to.
-        write: Whether this process writes; of one that is spread, all others only give their parts.
+        model: the model; if it is sharded over processes, all of them call this together.
+        folder: folder to write to.
+        write: whether this process writes; the other processes of a sharded model only give their parts.
     """
     if write:
         folder.mkdir(parents=True, exist_ok=True)
@@ -236,14 +236,14 @@ def load_trained(model: PreTrainedModel | PeftModel, folder: Path) -> None:
 def _check_adapter(model: PeftModel, folder: Path) -> None:
     """Refuse an adapter of another scale: its weights fit, and would act more or less than they were trained to."""
     # read as plain data: peft's own loader asks the hub for a file that is not there
-    path, mine = folder / "adapter_config.json", model.peft_config["default"]
+    path, adapter = folder / "adapter_config.json", model.peft_config["default"]
     saved = read_json(path) if path.is_file() else None
     if not isinstance(saved, dict):
         raise StageError(f"{path} is missing or no adapter's configuration; run the stage that wrote it again.")
     for key in ("r", "lora_alpha"):
-        if saved.get(key) != getattr(mine, key):
+        if saved.get(key) != getattr(adapter, key):
             raise StageError(
-                f"{folder} was trained with {key} {saved.get(key)}, model.tuning says {getattr(mine, key)}; "
+                f"{folder} was trained with {key} {saved.get(key)}, model.tuning says {getattr(adapter, key)}; "
                 "use the same model.tuning in all stages."
             )
 

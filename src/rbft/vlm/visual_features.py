@@ -33,7 +33,7 @@ def encoded_clip(output: Any, vision: Mapping[str, Tensor], text: str, position_
     """What an encoder gave for one clip, in the one form of all families.
 
     Args:
-        output: Of the model's `get_video_features` or `get_image_features`.
+        output: output of the model's `get_video_features` or `get_image_features`.
         vision: What it was given, by the processor's names.
         text: What stands for the clip in a prompt's text.
         position_keys: What of it token positions are made of (`rbft.vlm.abilities.position_keys`).

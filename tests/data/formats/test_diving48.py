@@ -41,7 +41,11 @@ def test_read(put):
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        ("Diving48_V2_train.json", '[{"vid_name": "a", "label": 3}]', "item 1: the label '3' is no number from 0 to 2"),
+        (
+            "Diving48_V2_train.json",
+            '[{"vid_name": "a", "label": 3}]',
+            "item 1: the label '3' is not a number from 0 to 2",
+        ),
         ("Diving48_V2_train.json", '[{"vid_name": "a"}]', "item 1: there is no column 'label'"),
         ("Diving48_V2_train.json", '{"a": 1}', "expected a list of objects, found dict"),
         ("Diving48_V2_train.json", "[\n{]", "row 2: not valid JSON"),

@@ -57,7 +57,7 @@ class ColumnFormat(DatasetFormat):
         split_column = optional_column(self.split_column, "split", rows) if split is None else None
         group_column = optional_column(self.group_column, "group", rows)
         times = part_columns(rows)
-        found = []
+        records = []
         for row in rows:
             stated = relative_path(row.filled(path_column), row.where)
             path = f"{folder}/{stated}" if folder else stated
@@ -71,8 +71,8 @@ class ColumnFormat(DatasetFormat):
                 text={column: row.text(column) for column in self.text_columns},
                 part=part,
             )
-            found.append((row, record))
-        return found
+            records.append((row, record))
+        return records
 
 
 def part_columns(rows: Sequence[Row]) -> tuple[str, str] | None:

@@ -22,8 +22,8 @@ class Conversations(DatasetFormat):
 
     Args:
         train: File of the training conversations, relative to the data root.
-        val: The same for validation, if there is one.
-        test: The same for testing, if there is one.
+        val: file for validation, if there is one.
+        test: file for testing, if there is one.
         conclusion: The words in front of the label, if the answer says more than the label ("Classification:"); where
             they stand several times the last one counts.
         lowercase: Whether labels are lower-cased, for files that write one class in two ways.
@@ -63,8 +63,8 @@ class Conversations(DatasetFormat):
     def _label(self, row: Row) -> str:
         answer = _answer(row)
         if self.conclusion is not None:
-            _, found, answer = answer.rpartition(self.conclusion)
-            if not found:
+            _, conclusion, answer = answer.rpartition(self.conclusion)
+            if not conclusion:
                 raise DataError(
                     f"{row.where}: the answer does not hold {self.conclusion!r}, after which the label stands."
                 )
@@ -77,12 +77,12 @@ class Conversations(DatasetFormat):
 
 
 def _video(row: Row) -> str:
-    found = row.cells.get("video", row.cells.get("videos"))
-    if isinstance(found, list) and len(found) == 1:
-        found = found[0]
-    if not isinstance(found, str):
-        raise DataError(f"{row.where}: expected one path in 'video' or 'videos', found {found!r}.")
-    return found
+    video = row.cells.get("video", row.cells.get("videos"))
+    if isinstance(video, list) and len(video) == 1:
+        video = video[0]
+    if not isinstance(video, str):
+        raise DataError(f"{row.where}: expected one path in 'video' or 'videos', found {video!r}.")
+    return video
 
 
 def _answer(row: Row) -> str:

@@ -23,7 +23,7 @@ class Diving48(DatasetFormat):
 
     Args:
         train: List of {vid_name, label}, relative to the data root. V1 had wrong labels; use V2.
-        test: The same for testing.
+        test: list for testing.
         vocabulary: List of the terms of each class, by number.
         videos: Folder below which the clips lie; empty looks everywhere below the root.
     """
@@ -67,7 +67,7 @@ class Diving48(DatasetFormat):
             for row in read_json_objects(annotation_file(root, file)):
                 clip, number = row.filled("vid_name"), row.filled("label")
                 if not number.isdecimal() or int(number) >= len(names):
-                    raise DataError(f"{row.where}: the label {number!r} is no number from 0 to {len(names) - 1}.")
+                    raise DataError(f"{row.where}: the label {number!r} is not a number from 0 to {len(names) - 1}.")
                 clips.add(clip, names[int(number)], index.find(clip), side)
         return clips.on_disk(str(root))
 

@@ -22,8 +22,8 @@ class Kinetics(DatasetFormat):
 
     Args:
         train: Table of the training clips, relative to the data root.
-        val: The same for validation; None leaves validation to the splits that are made.
-        test: The same for testing.
+        val: list for validation; None leaves validation to the splits that are made.
+        test: list for testing.
         videos: Folder below which the clips lie; empty looks everywhere below the root.
         missing: Listed clips that are not on disk (videos vanish from YouTube): `error`, or `drop` with a warning that
             counts them by class.

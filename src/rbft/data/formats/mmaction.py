@@ -16,8 +16,8 @@ class MMAction(DatasetFormat):
 
     Args:
         train: List of the training videos, relative to the data root.
-        val: The same for validation, if there is one.
-        test: The same for testing, if there is one.
+        val: list for validation, if there is one.
+        test: list for testing, if there is one.
         classes: File with the name of a class a line, in the order of the numbers.
         videos: Folder the paths start from, relative to the data root.
         delimiter: Between path and number; the last one in the line counts, so paths may hold it too.

@@ -69,7 +69,7 @@ def _in_folder(root: Path, videos: str, video: str) -> str | None:
     """The only video in the folder that the data set's download script makes for an id."""
     stated = PurePosixPath(videos, relative_path(video, "Video_ID"))
     folder = root / stated
-    found = [path.name for path in visible(folder) if is_video(path.name)] if folder.is_dir() else []
-    if len(found) > 1:
-        raise DataError(f"{folder} holds {len(found)} videos ({found[0]}, {found[1]}); leave the right one.")
-    return relative_path(str(stated / found[0]), str(folder)) if found else None
+    names = [path.name for path in visible(folder) if is_video(path.name)] if folder.is_dir() else []
+    if len(names) > 1:
+        raise DataError(f"{folder} holds {len(names)} videos ({names[0]}, {names[1]}); leave the right one.")
+    return relative_path(str(stated / names[0]), str(folder)) if names else None

@@ -29,7 +29,7 @@ def require_folder(root: Path) -> None:
     """Refuse a data root that is not a folder.
 
     Raises:
-        DataError: Names it.
+        DataError: The file is missing; names it.
     """
     if not root.is_dir():
         raise DataError(f"the data root {root} is no folder; set the path of the data set.")
@@ -101,9 +101,9 @@ def listing(names: Sequence[str]) -> str:
     return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "") if names else "nothing"
 
 
-def _counted(what: Sequence[str] | int, one: str, several: str = "") -> str:
+def _counted(what: Sequence[str] | int, singular: str, several: str = "") -> str:
     count = what if isinstance(what, int) else len(what)
-    return f"{count} {one if count == 1 else several or one + 's'}"
+    return f"{count} {singular if count == 1 else several or singular + 's'}"
 
 
 def no_video(folder: Path) -> str:
@@ -144,15 +144,15 @@ class VideoIndex:
         Raises:
             DataError: Several files have that name.
         """
-        found = self._by_name.get(name.casefold(), [])
-        if len(found) > 1 and prefer:
-            found = [path for path in found if f"/{path}".endswith(f"/{prefer}")] or found
-        if len(found) > 1:
+        paths = self._by_name.get(name.casefold(), [])
+        if len(paths) > 1 and prefer:
+            paths = [path for path in paths if f"/{path}".endswith(f"/{prefer}")] or paths
+        if len(paths) > 1:
             raise DataError(
-                f"{self._top}: {found[0]} and {found[1]} could both be the clip {name!r}; "
+                f"{self._top}: {paths[0]} and {paths[1]} could both be the clip {name!r}; "
                 "remove one, or set `videos` to the folder that holds the right ones."
             )
-        return found[0] if found else None
+        return paths[0] if paths else None
 
 
 def report_missing(missing: Sequence[tuple[str, str]], listed: int, source: str, policy: MissingPolicy) -> None:
@@ -188,7 +188,7 @@ def require_on_disk(root: Path, records: Sequence[VideoRecord], source: str) -> 
     """Refuse records whose file does not exist.
 
     Raises:
-        DataError: Names the first five and the number.
+        DataError: Clips are missing; names the first five and their number.
     """
     require_folder(root)
     missing = [(record.path, record.label) for record in records if not (root / record.path).is_file()]
@@ -201,10 +201,10 @@ def warn_if_not_official(where: str, listed: Mapping[str, int], official: Mappin
     Args:
         where: The lists, for the message.
         listed: Videos by split.
-        official: The same of the official lists.
+        official: numbers of clips of the official lists.
     """
     if dict(listed) != dict(official):
-        told = ", ".join(
+        counts = ", ".join(
             f"{listed.get(side, 0):,} {side} videos (official: {count:,})" for side, count in official.items()
         )
-        warnings.warn(f"{where}: {told}; results cannot stand beside published ones.", stacklevel=2)
+        warnings.warn(f"{where}: {counts}; results cannot stand beside published ones.", stacklevel=2)

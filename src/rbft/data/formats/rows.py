@@ -21,7 +21,7 @@ class Row:
 
     Args:
         where: File and row number, counted as an editor does: the first line is row 1.
-        cells: Its values by column.
+        cells: values by column.
         header: File and row that name the columns: the table's first, or the row itself where each row names its own.
     """
 
@@ -59,7 +59,7 @@ def find_column(column: str, columns: Sequence[str], where: str, setting: str) -
         column: The name.
         columns: Those there are.
         where: File and row that name them.
-        setting: Of the format, by which another column can be named.
+        setting: setting of the format, by which another column can be named.
 
     Raises:
         DataError: There is none; lists the columns and says how to name another.
@@ -102,7 +102,7 @@ def annotation_file(root: Path, name: str) -> Path:
 def inside(root: Path, path: Path) -> Path:
     """`path` as it is, if it lies below the data root with links followed.
 
-    What is wrong with an annotation file is told with what stands in it, so that one of another folder must not be
+    An error in an annotation file quotes its content, so that one of another folder must not be
     read at all.
 
     Raises:
@@ -168,7 +168,7 @@ def read_json_objects(path: Path, *, wrapped: bool = False) -> list[Row]:
     content = read_json(path)
     if wrapped and isinstance(content, dict) and not {"conversations", "messages"} & set(content):
         lists = [
-            found for found in content.values() if isinstance(found, list) and found and isinstance(found[0], dict)
+            nested for nested in content.values() if isinstance(nested, list) and nested and isinstance(nested[0], dict)
         ]
         content = lists[0] if len(lists) == 1 else content
     if not isinstance(content, list):

@@ -23,7 +23,7 @@ class ShapesWorld(DatasetFormat):
         domain: `pairs`: a class is one ordered pair of actions; `unions`: a class is any of four events; `relations`: a
             class is how the doings of two objects relate; `majority`: a class is what most of their doings are.
         style: `plain` backgrounds, or `textured` ones.
-        seed: Of the clips.
+        seed: seed of the clips.
         train_per_class: Training videos of a class, from which the shots are drawn.
         val_per_class: Validation videos of a class.
         test_per_class: Test videos of a class.
@@ -71,9 +71,9 @@ class ShapesWorld(DatasetFormat):
         from rbft.worlds.domain import TRUTH_FILE
         from rbft.worlds.events import CLASSES
 
-        told = {row["path"]: row["description"] for _, row in read_jsonl(root / TRUTH_FILE)}
+        descriptions = {row["path"]: row["description"] for _, row in read_jsonl(root / TRUTH_FILE)}
         words = dict(zip(CLASSES[self.domain], self.label_names(root) or CLASSES[self.domain], strict=True))
         return [
-            replace(record, label=words[record.label], text={"description": told[record.path]})
+            replace(record, label=words[record.label], text={"description": descriptions[record.path]})
             for record in ClassFolders().read(root)
         ]

@@ -30,7 +30,7 @@ class SmartHomeBench(DatasetFormat):
         vague: What becomes of Vague Abnormal: `abnormal` (as the RB-FT authors do), `drop`, or `own_class`.
         train_list: File of the training clips: an id a line, or JSON (a list of ids, or of conversations that name
             `video` or `id`).
-        test_list: The same for the test clips. If both lists are given, clips on neither are left out; if one is
+        test_list: list of the test clips. If both lists are given, clips on neither are left out; if one is
             given, the other clips have no stated split.
         missing: Listed clips that are not on disk: `error`, or `drop` with a warning that counts them by class.
     """
@@ -112,14 +112,14 @@ class SmartHomeBench(DatasetFormat):
 
 def _by_clip(rows: list[Row], column: str) -> dict[str, Row]:
     """The rows of a table by clip; rows without a clip (empty ones that a spreadsheet adds) are left out."""
-    found: dict[str, Row] = {}
+    by_clip: dict[str, Row] = {}
     for row in rows:
         if not row.text(column):
             continue
         clip = _clip(row.text(column), row.where)
-        if (other := found.setdefault(clip, row)) is not row:
+        if (other := by_clip.setdefault(clip, row)) is not row:
             raise DataError(f"{row.where}: {clip} is already listed in {other.where}; keep one of the rows.")
-    return found
+    return by_clip
 
 
 def _clip(name: str, where: str) -> str:
@@ -133,7 +133,7 @@ def _read_list(path: Path) -> list[tuple[str, str]]:
     """(file and row, clip) for each entry of an id list or a conversation file."""
     if path.suffix != ".json":
         return [(where, _clip(line, where)) for where, line in read_lines(path)]
-    found: list[tuple[str, str]] = []
+    clips: list[tuple[str, str]] = []
     content = read_json(path)
     if not isinstance(content, list):
         raise DataError(f"{path}: expected a list of ids or conversations, found {type(content).__name__}.")
@@ -142,8 +142,8 @@ def _read_list(path: Path) -> list[tuple[str, str]]:
         name = item.get("video", item.get("id")) if isinstance(item, dict) else item
         if not isinstance(name, str):
             raise DataError(f"{where}: expected an id, or an object that names 'video' or 'id'.")
-        found.append((where, _clip(PurePosixPath(name).stem, where)))
-    return found
+        clips.append((where, _clip(PurePosixPath(name).stem, where)))
+    return clips
 
 
 def _human_text(row: Row) -> dict[str, str]:

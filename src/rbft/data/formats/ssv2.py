@@ -21,8 +21,8 @@ class SSv2(DatasetFormat):
 
     Args:
         train: List of {id, label, template}, relative to the data root.
-        val: The same for validation; None leaves validation to the splits that are made.
-        test: The same for testing.
+        val: list for validation; None leaves validation to the splits that are made.
+        test: list for testing.
         labels: Object that gives each class its number.
         videos: Folder below which the clips `<id>.webm` lie; empty looks everywhere below the root.
     """

@@ -46,16 +46,16 @@ class VideoFolder(ColumnFormat):
         """
         require_folder(root)
         folders = [path for path in visible(root) if path.is_dir() and path.name.casefold() in SPLIT_NAMES]
-        found: list[tuple[Path, Split | None]] = [(path, None) for path in _metadata(root)]
-        if not found:
-            found = [(path, SPLIT_NAMES[folder.name.casefold()]) for folder in folders for path in _metadata(folder)]
-        if not found:
+        tables: list[tuple[Path, Split | None]] = [(path, None) for path in _metadata(root)]
+        if not tables:
+            tables = [(path, SPLIT_NAMES[folder.name.casefold()]) for folder in folders for path in _metadata(folder)]
+        if not tables:
             raise DataError(
                 f"{root} holds no {' or '.join(_METADATA)}, nor do its split folders; for videos in a folder for each "
                 "class use the format ClassFolders."
             )
         records = []
-        for path, split in found:
+        for path, split in tables:
             folder = path.parent.relative_to(root).as_posix()
             rows = read_table(inside(root, path))
             records += [record for _, record in self.records(rows, "" if folder == "." else folder, split)]
@@ -64,7 +64,7 @@ class VideoFolder(ColumnFormat):
 
 
 def _metadata(folder: Path) -> list[Path]:
-    found = [folder / name for name in _METADATA if (folder / name).is_file()]
-    if len(found) > 1:
+    files = [folder / name for name in _METADATA if (folder / name).is_file()]
+    if len(files) > 1:
         raise DataError(f"{folder} holds both {' and '.join(_METADATA)}; keep one.")
-    return found
+    return files

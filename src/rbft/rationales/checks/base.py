@@ -25,7 +25,7 @@ class Judge:
 
     Args:
         vlm: The model, in evaluation mode.
-        processor: Its processor.
+        processor: processor of the model.
         ask: The inputs, with pixels, of a question about a video, named by its path under the data root; None where
             there are no videos.
         batch_size: Rows with a video that are computed at a time; bounds memory.
@@ -44,7 +44,7 @@ class Material:
     """What checks look at.
 
     Args:
-        rationales: All rationales of a set; some checks compare them with each other.
+        rationales: all rationales of a set; some checks compare them with each other.
         book: The prompts they were written for.
         judge: Who reads them; None for the checks that need no model.
     """
@@ -87,12 +87,12 @@ class Check(ABC):
         if self.needs_videos and (judge is None or judge.ask is None):
             raise ConfigError(f"the check {self.name!r} watches the videos; say where they are, or leave it out.")
         places = [place for place, rationale in enumerate(material.rationales) if rationale.text]
-        found: list[float | None] = [None] * len(material.rationales)
+        scores: list[float | None] = [None] * len(material.rationales)
         if places:
             filled = dataclasses.replace(material, rationales=tuple(material.rationales[place] for place in places))
             for place, score in zip(places, self._scores(filled), strict=True):
-                found[place] = score
-        return found
+                scores[place] = score
+        return scores
 
     @abstractmethod
     def _scores(self, material: Material) -> list[float | None]:
@@ -101,8 +101,8 @@ class Check(ABC):
 
 def own_against_best_other(probabilities: Sequence[Sequence[float]], own: Sequence[int]) -> list[float]:
     """p(own) / (p(own) + p(strongest other)) for each row of probabilities."""
-    found = []
-    for row, mine in zip(probabilities, own, strict=True):
-        other = max(value for place, value in enumerate(row) if place != mine)
-        found.append(row[mine] / (row[mine] + other))
-    return found
+    shares = []
+    for row, own_chance in zip(probabilities, own, strict=True):
+        other = max(value for place, value in enumerate(row) if place != own_chance)
+        shares.append(row[own_chance] / (row[own_chance] + other))
+    return shares

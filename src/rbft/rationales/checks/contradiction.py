@@ -48,9 +48,9 @@ class Verdicts:
         """Why these verdicts are not to be trusted, in sentences; empty where nothing speaks against them."""
         from scipy.stats import binomtest
 
-        found, chance = [], 1 / len(self.names)
+        reasons, chance = [], 1 / len(self.names)
         if binomtest(self.found, self.stated, chance, alternative="greater").pvalue > 0.05:
-            found.append(
+            reasons.append(
                 f"the judge finds the class in {self.found} of {self.stated} texts that do nothing but name one, and "
                 f"guessing finds {chance * self.stated:.0f}: it does not read these classes. Name another model, or "
                 "leave the check out."
@@ -58,11 +58,11 @@ class Verdicts:
         name, share = max(self.answers.items(), key=lambda answer: answer[1])
         true_share = self.labels.count(name) / max(1, len(self.labels))
         if len(self.labels) >= _FEWEST and share >= _ONE_SIDED and true_share <= 0.8:
-            found.append(
+            reasons.append(
                 f"the judge says {name!r} of {share:.1%} of the texts, and {true_share:.1%} are of that class: read "
                 "some of them before you believe it."
             )
-        return found
+        return reasons
 
 
 class Contradiction(Check):

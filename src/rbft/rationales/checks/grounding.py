@@ -29,8 +29,8 @@ class Margin:
 
     Args:
         own: Log-probability of the text given its own video, in nats.
-        others: The same given other videos.
-        blank: The same given a clip of its own video's shape that shows one colour.
+        others: log-likelihoods given other videos.
+        blank: log-likelihood given a clip of its own video's shape that shows one colour.
         tokens: Tokens of the text.
     """
 
@@ -97,7 +97,7 @@ class Grounding(Check):
         """What each rationale gains from its own video; None where there are too few videos to compare with."""
         judge, question = material.judge, material.book.blind_prompt()
         assert judge is not None and judge.ask is not None, "Check.scores refuses to go on without"
-        found: dict[int, Margin] = {}
+        margins: dict[int, Margin] = {}
         of_video: dict[str, list[int]] = {}
         for place, rationale in enumerate(material.rationales):
             of_video.setdefault(rationale.video, []).append(place)
@@ -116,9 +116,9 @@ class Grounding(Check):
                         chances = seen.log_probabilities(target)
                         own = chances.pop(column)
                         (nothing,) = blank.log_probabilities(target)
-                        found[place] = Margin(own, tuple(chances), nothing, len(target))
-                    judge.report(self.name, len(found), len(material.rationales))
-        return [found.get(place) for place in range(len(material.rationales))]
+                        margins[place] = Margin(own, tuple(chances), nothing, len(target))
+                    judge.report(self.name, len(margins), len(material.rationales))
+        return [margins.get(place) for place in range(len(material.rationales))]
 
     def _groups(self, rationales: Sequence[Rationale]) -> Iterator[list[str]]:
         """The videos in groups within which they are compared: each clip is encoded once.
@@ -158,13 +158,13 @@ class _Encoded:
 
     def log_probabilities(self, target: Tensor) -> list[float]:
         """Of one text given each of the clips."""
-        found: list[float] = []
+        scores: list[float] = []
         for clips, visual in self.parts:
             chances, rows = self.judge.vlm.target_log_probs(clips, [target] * len(clips), visual)
             sums = torch.zeros(len(clips), device=chances.device).index_add_(0, rows, chances)
             require_finite(sums, clips, "the log-probabilities of a rationale", self.judge.vlm)
-            found += sums.tolist()
-        return found
+            scores += sums.tolist()
+        return scores
 
 
 def _blank(inputs: PromptInputs) -> PromptInputs:

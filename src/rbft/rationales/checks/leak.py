@@ -48,14 +48,14 @@ class Leak(Check):
         self._phrases = re.compile(rf"\b(?:{'|'.join((*_PHRASES, *more))})\b", re.IGNORECASE)
 
     def _scores(self, material: Material) -> list[float | None]:
-        return [float(not found) for found in self.found(material)]
+        return [float(not leaks) for leaks in self.leaks(material)]
 
-    def found(self, material: Material) -> list[list[str]]:
+    def leaks(self, material: Material) -> list[list[str]]:
         """What betrays it, for each rationale."""
         book = material.book
         hints = _hint_patterns(book)
         own = {label: LabelMask([book.text(label)]) for label in book.labels.names} if self.label_words else {}
-        found = []
+        leaks = []
         for rationale in material.rationales:
             text = rationale.text
             quotes = [match.group() for match in self._phrases.finditer(text)]
@@ -63,8 +63,8 @@ class Leak(Check):
             quotes += [match.group() for hint in hints for match in hint.finditer(plain)]
             if self.label_words:
                 quotes += own[rationale.label].found(text)
-            found.append(quotes)
-        return found
+            leaks.append(quotes)
+        return leaks
 
 
 def _hint_patterns(book: PromptBook) -> list[re.Pattern[str]]:

@@ -1,4 +1,4 @@
-"""The check whether the class can be told from the text alone, by a classifier trained on the other rationales."""
+"""The check whether a classifier trained on the other rationales recovers the class from the text alone."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ class Reconstruction(Check):
         self.min_videos, self.folds = min_videos, folds
 
     def _scores(self, material: Material) -> list[float | None]:
-        found = self.guessed(material)
-        if found is None:
+        guesses = self.guessed(material)
+        if guesses is None:
             return [None] * len(material.rationales)
         own = [material.book.labels.index(rationale.label) for rationale in material.rationales]
-        return list(own_against_best_other(found, own))
+        return list(own_against_best_other(guesses, own))
 
     def guessed(self, material: Material) -> list[list[float]] | None:
         """Probability of each class, in their order, for each rationale; None where a class has too few videos."""

@@ -83,10 +83,10 @@ def _ends(text: str) -> bool:
 
 
 def _breaks_off(text: str) -> bool:
-    found = words(text)
-    last = found[-1] if found else ""
-    longer = (word.removeprefix(last) for word in found[:-1] if word.startswith(last))
-    torso = len(last) > 1 and found.count(last) == 1 and any(rest not in _ENDINGS for rest in longer)
+    all_words = words(text)
+    last = all_words[-1] if all_words else ""
+    longer = (word.removeprefix(last) for word in all_words[:-1] if word.startswith(last))
+    torso = len(last) > 1 and all_words.count(last) == 1 and any(rest not in _ENDINGS for rest in longer)
     return text.rstrip().endswith((",", ";", ":", "-", "–", "—")) or last in _NEEDS_MORE or torso
 
 

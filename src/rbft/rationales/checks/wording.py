@@ -42,16 +42,16 @@ def numbered_runs(texts: Sequence[Sequence[str]], longest: int) -> list[tuple[In
     known: dict[str, int] = {}
     flat = np.fromiter((known.setdefault(word, len(known)) for word in chain.from_iterable(texts)), np.int64)
     rows = np.repeat(np.arange(len(texts)), np.array([len(text) for text in texts], np.int64))
-    found = [(rows, flat)]
+    runs = [(rows, flat)]
     for n in range(2, longest + 1):
-        before_rows, before = found[-1]
+        before_rows, before = runs[-1]
         last_rows, last = rows[n - 1 :], flat[n - 1 :]
         # those of one word less that the text goes on behind
         goes_on = np.append(before_rows[1:] == before_rows[:-1], False)[: len(before)]
         within = last_rows == rows[: len(last_rows)]
         _, numbers = np.unique(before[goes_on] * max(1, len(known)) + last[within], return_inverse=True)
-        found.append((last_rows[within], numbers))
-    return found
+        runs.append((last_rows[within], numbers))
+    return runs
 
 
 class LabelMask:
