@@ -43,7 +43,7 @@ FUNCTIONS = {
 
 
 # the one place that listens, and only where a person starts it; tests/serve holds it to 127.0.0.1 and its guards
-LISTENS = {"serve/command.py": "socket.socket"}
+LISTENS = {"serve/server.py": "socket.socket"}
 
 
 def name_of(node: ast.expr) -> str:
@@ -83,9 +83,9 @@ def test_nothing_of_it_stands_in_the_source(path: Path) -> None:
 
 
 def test_what_listens_listens_to_this_machine_alone() -> None:
-    from rbft.commands.serve import _parser
+    from rbft.commands.serve import parser
 
-    assert _parser().parse_args(["--run", "x"]).host == "127.0.0.1"
+    assert parser().parse_args(["--run", "x"]).host == "127.0.0.1"
 
 
 @pytest.mark.parametrize(

@@ -257,9 +257,10 @@ class VideoDataModule(L.LightningDataModule):
         file, part = split_part(path)
         return read(file, self.spec.of_part(part), self.root)
 
-    def is_there(self, name: str) -> bool:
-        """Whether the file of a video, or of a part, lies in the data root."""
-        return (self.root / split_part(name)[0]).is_file()
+    def files_there(self, names: Sequence[str]) -> list[str]:
+        """The files of videos, or of parts of recordings, that lie in the data root; each once, in order."""
+        paths = dict.fromkeys(split_part(name)[0] for name in names)
+        return [path for path in paths if (self.root / path).is_file()]
 
     def connect(self, seed: int, accumulate: int, **rows: Sequence[Example]) -> None:
         """Say what the loaders yield, after `use_processor`.

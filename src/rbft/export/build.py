@@ -77,7 +77,8 @@ def comparison_clips(recorded: Recorded, model: WarmModel, folder: str | None, c
             "cannot be compared with the run's. Name a folder of videos, any that show your domain: --videos "
             "FOLDER."
         )
-        names = [name for name in names if data.is_there(name)]
+        # whole recordings in the place of parts: that is what the program of the export is given
+        names = data.files_there(names)
     # taken evenly from all of them, so that all classes are met
     few = min(CLIPS, len(names))
     chosen = [names[place * len(names) // few] for place in range(few)]
