@@ -127,6 +127,8 @@ def test_a_terminal_that_is_gone_stops_it_and_nothing_is_said_to_it_any_more(sto
     pid = os.fork()
     if not pid:
         os.dup2(terminal, 1)
+        # the tests themselves may run under nohup
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
         code = 1
         try:
             with stop:
