@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -58,38 +58,38 @@ def copies(
 
 def crossing_groups(sides: Sides) -> Iterator[Finding]:
     """Groups of which some videos train and others validate or test."""
-    groups: dict[str, dict[str, list[VideoRecord]]] = defaultdict(lambda: defaultdict(list))
-    for side, records in sides.items():
-        for record in records:
-            if record.group is not None:
-                groups[record.group][side].append(record)
-    for name, by_side in groups.items():
-        if len(by_side) > 1:
-            where = "; ".join(f"{some_of(r.path for r in part)} in {side}" for side, part in by_side.items())
-            yield Finding(
-                "group_across_splits",
-                f"the group {name!r} is on {len(by_side)} sides, which tests on known scenes: {where}. "
-                "Move it to one side, or correct the groups.",
-                tuple(record.id for part in by_side.values() for record in part),
-            )
+    for name, by_side in _on_several_sides(sides, lambda record: record.group):
+        where = "; ".join(f"{some_of(r.path for r in part)} in {side}" for side, part in by_side.items())
+        yield Finding(
+            "group_across_splits",
+            f"the group {name!r} is on {len(by_side)} sides, which tests on known scenes: {where}. "
+            "Move it to one side, or correct the groups.",
+            tuple(record.id for part in by_side.values() for record in part),
+        )
 
 
 def parts_of_one(sides: Sides) -> Iterator[Finding]:
     """Recordings of which some parts train and others validate or test; the same seconds are refused before."""
-    places: dict[str, dict[str, list[VideoRecord]]] = defaultdict(lambda: defaultdict(list))
+    for path, by_side in _on_several_sides(sides, lambda record: None if record.part is None else record.path):
+        where = "; ".join(f"{some_of(r.video for r in part)} in {side}" for side, part in by_side.items())
+        yield Finding(
+            "near_duplicate",
+            f"parts of the recording {path} are on {len(by_side)} sides, and neighbours look alike: {where}. "
+            "Give each recording one side, or the parts that belong together one group.",
+            tuple(record.id for part in by_side.values() for record in part),
+        )
+
+
+def _on_several_sides(
+    sides: Sides, key_of: Callable[[VideoRecord], str | None]
+) -> Iterator[tuple[str, dict[str, list[VideoRecord]]]]:
+    """What more than one side has a record of, with its records by side; records without a key are left out."""
+    by_key: dict[str, dict[str, list[VideoRecord]]] = defaultdict(lambda: defaultdict(list))
     for side, records in sides.items():
         for record in records:
-            if record.part is not None:
-                places[record.path][side].append(record)
-    for path, by_side in places.items():
-        if len(by_side) > 1:
-            where = "; ".join(f"{some_of(r.video for r in part)} in {side}" for side, part in by_side.items())
-            yield Finding(
-                "near_duplicate",
-                f"parts of the recording {path} are on {len(by_side)} sides, and neighbours look alike: {where}. "
-                "Give each recording one side, or the parts that belong together one group.",
-                tuple(record.id for part in by_side.values() for record in part),
-            )
+            if (key := key_of(record)) is not None:
+                by_key[key][side].append(record)
+    yield from ((key, by_side) for key, by_side in by_key.items() if len(by_side) > 1)
 
 
 def near_duplicates(
