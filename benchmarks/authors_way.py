@@ -2,7 +2,7 @@
 
 As the authors of the method work: every epoch decodes, processes and encodes every clip again, the hinted question
 stays in the training prompt, weights pass from run to run as files, and the test generates an answer clip by clip and
-looks for a label in it. Decoding stops behind the last frame wanted and converts only the frames wanted. Nothing of
+looks for a label in it. Decoding stops after the last frame wanted and converts only the frames wanted. Nothing of
 rbft's model code is used.
 """
 
@@ -148,8 +148,8 @@ class Collator:
         batch = process(self.processor, whole, [video for _, video in rows])
         labels = batch["input_ids"].clone()
         for number, ((row, _), text) in enumerate(zip(rows, whole, strict=True)):
-            behind = text[len(render(self.processor, row.question)) :]
-            answer = self.processor.tokenizer(behind, add_special_tokens=False)["input_ids"]
+            after = text[len(render(self.processor, row.question)) :]
+            answer = self.processor.tokenizer(after, add_special_tokens=False)["input_ids"]
             length = int(batch["attention_mask"][number].sum())
             labels[number, : length - len(answer)] = -100
             labels[number, length:] = -100

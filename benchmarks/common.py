@@ -66,7 +66,7 @@ def time_in_turns(
     """Measures all contestants in every round, so that a change of the machine's pace meets all of them.
 
     Every other round goes backwards, so that nobody always runs
-    behind the same predecessor.
+    after the same predecessor.
 
     Args:
         contestants: What to call, by name.
@@ -79,7 +79,7 @@ def time_in_turns(
     """
     names = list(contestants)
     seconds: dict[str, list[float]] = {name: [] for name in names}
-    gc.freeze()  # lest clearing up behind every contestant, so that no other pays for it, walks through all modules
+    gc.freeze()  # lest clearing up after every contestant, so that no other pays for it, walks through all modules
     try:
         for turn in range(-warm_up, repeats):
             for name in names if turn % 2 else reversed(names):

@@ -5,7 +5,7 @@ Inputs were prepared before on both sides, and ours has the visual features of t
 epoch on. Utilisation is the operations that a path needs (two for each weight and token, forward; recomputed nothing)
 over what this GPU does in a large matrix product of the same type, measured here.
 
-Before, every stage runs once on a small model (`benchmarks/gpu_smoke.py`), and the record is written anew behind each
+Before, every stage runs once on a small model (`benchmarks/gpu_smoke.py`), and the record is written anew after each
 figure, so that a machine lent for a quarter of an hour leaves what was found until then: `--minutes 13`.
 
 Needs a GPU. `--device cpu --sizes tiny` runs all of it small, to see that it works; its figures mean nothing.

@@ -39,7 +39,7 @@ def smoke(device: str, seconds: float, folder: Path) -> Iterator[Row]:
 
     Args:
         device: `cuda` or `cpu`.
-        seconds: None is begun later than so many behind the start.
+        seconds: None is begun later than so many after the start.
         folder: For clips, models and runs.
 
     Yields:

@@ -1,4 +1,4 @@
-"""The models that benchmarks measure: random weights behind real classes of transformers, and clips to feed them."""
+"""The models that benchmarks measure: random weights in real classes of transformers, and clips to feed them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.family_parts import Size
 from rbft.video.clip import Clip
 from rbft.vlm.loading import load_model
 from rbft.vlm.model import VLM
-from rbft.vlm.parts import parts_of
+from rbft.vlm.model_parts import parts_of
 from rbft.vlm.processing import ClipProcessor
 from rbft.vlm.tuning import LoRA, Tuning
 

@@ -64,14 +64,14 @@ def watch_trainer(steps: list[Step]) -> None:
 
     def training_step(self: Any, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Any:
         ids, labels = inputs["input_ids"], inputs["labels"]
-        # the template's line break behind the end of the answer is no part of it, and not all learn it
+        # the template's line break after the end of the answer is no part of it, and not all learn it
         ends = ids == model.config.text_config.eos_token_id
         labels[:, 1:][ends[:, :-1]] = -100
         places = torch.arange(labels.shape[1]).expand_as(labels)
         video = model.config.video_token_id
         known = {
             "rows": len(ids),
-            # padding and what stands behind the answer left out
+            # padding and what stands after the answer left out
             "tokens": int((inputs["attention_mask"] * (places <= ends_of(labels))).sum()),
             "visual": int((ids == video).sum()),
             "supervised": int((labels != -100).sum()),

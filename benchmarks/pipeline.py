@@ -134,7 +134,7 @@ def compare_clips(job: Job, size: str) -> Compared:
             same = dataclasses.replace(video, frames=clip.frames.permute(0, 2, 3, 1).numpy())
             batch = collator([(authors_way.Conversation(path, LABEL_QUESTION, label), same)])
             target = ours.processor.target_ids(question, label)
-            # what the template writes behind the end of the turn is not scored
+            # what the template writes after the end of the turn is not scored
             batch["labels"][:, len(inputs.ids) + len(target) :] = -100
             item = Item(0, inputs, target, normalizer=float(len(target)))
             with torch.no_grad():

@@ -242,7 +242,7 @@ def measure(name: str, folder: Path, labels: Sequence[int]) -> Iterator[Row]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print, and write the record, anew behind each figure."""
+    """Measure, print, and write the record, anew after each figure."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     parser = make_parser("published_shapes", __doc__, repeats=1)
     parser.add_argument("--models", nargs="+", choices=tuple(SHAPES), default=tuple(SHAPES))

@@ -34,7 +34,7 @@ from tools.tiny_vlm.evaluate import parse
 
 from rbft.data.formats import ShapesWorld
 from rbft.data.labels import LabelSet
-from rbft.data.prompts import HintPolicy, PromptBook, Prompts
+from rbft.data.prompt_templates import HintPolicy, PromptBook, Prompts
 from rbft.data.records import VideoRecord
 from rbft.files import read_jsonl
 from rbft.rationales.checks.base import Check, Judge, Material

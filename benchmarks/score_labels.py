@@ -1,11 +1,11 @@
-"""What scoring a closed set of labels costs: labels read together behind a prompt that is read once, against peers.
+"""What scoring a closed set of labels costs: labels read together after a prompt that is read once, against peers.
 
-Ours encodes the clip, reads the prompt into a key-value cache, and reads all labels behind it as one tree of tokens.
+Ours encodes the clip, reads the prompt into a key-value cache, and reads all labels after it as one tree of tokens.
   naive                 a whole forward pass of transformers for each label, pixels included
   rows behind a cache   what ours does where attention takes no tree: the cache repeated for each label
   generate and parse    greedy generation of as many tokens as the longest label has; knows one label, no scores
 Pixels were prepared before in all of them. max_abs_diff is between summed log-probabilities of labels. `bound` is what
-`speedup` would be if labels cost nothing behind the clip and the prompt, which every way has to read once. With
+`speedup` would be if labels cost nothing after the clip and the prompt, which every way has to read once. With
 `kept_features_speedup` ours takes the features of the clip from where an earlier epoch, stage or run left them.
 """
 
@@ -37,7 +37,7 @@ QUESTION = "Which action does this video show? Answer with one of the following 
 
 
 class RowsOnly(VLM):
-    """The model behind an attention kernel that takes no tree, so that the scorer reads a row for each label."""
+    """The model with an attention kernel that takes no tree, so that the scorer reads a row for each label."""
 
     @property
     def takes_tree_masks(self) -> bool:
@@ -50,11 +50,11 @@ def naive_scores(model: Any, inputs: dict[str, Any], labels: Sequence[Tensor]) -
     """Log-likelihood of each label (C,), one full pass for each."""
     length, scores = inputs["input_ids"].shape[1], []
     for label in labels:
-        behind = {"input_ids": label, "attention_mask": torch.ones_like(label)}
-        behind["mm_token_type_ids"] = torch.zeros_like(label)
+        after = {"input_ids": label, "attention_mask": torch.ones_like(label)}
+        after["mm_token_type_ids"] = torch.zeros_like(label)
         whole = dict(inputs)
-        for key in behind.keys() & inputs.keys():
-            tail = behind[key].to(inputs[key]).unsqueeze(0)
+        for key in after.keys() & inputs.keys():
+            tail = after[key].to(inputs[key]).unsqueeze(0)
             whole[key] = torch.cat([inputs[key], tail], dim=1)
         log_probs = model(**whole, use_cache=False).logits[0, length - 1 : -1].float().log_softmax(-1)
         scores.append(log_probs.gather(1, label.to(log_probs.device).unsqueeze(1)).sum())

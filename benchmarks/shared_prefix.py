@@ -1,7 +1,7 @@
 """What several rationales of one clip cost in training: one packed row against a row for each.
 
   rows    a row for each rationale, each with the prompt and its visual tokens, in one batch
-Ours computes the prompt once and each rationale behind it. Forward and backward pass, LoRA; visual features were
+Ours computes the prompt once and each rationale after it. Forward and backward pass, LoRA; visual features were
 computed before in both. max_abs_diff is between the losses; `gradient_diff` is the largest difference of a gradient
 over the largest gradient.
 """

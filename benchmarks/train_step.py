@@ -60,10 +60,10 @@ def plain_batch(plain: Plain, clips: Sequence[Clip], answers: Sequence[str]) -> 
     tokenizer = plain.processor.tokenizer
     for row, answer in enumerate(answers):
         text = plain.text(QUESTION, answer)[len(start) :]
-        behind = tokenizer(text, add_special_tokens=False)["input_ids"]
-        # what the template writes behind the end of the turn is not learned
-        end = behind.index(tokenizer.eos_token_id) + 1
-        last = int(inputs["attention_mask"][row].sum()) - len(behind)
+        after = tokenizer(text, add_special_tokens=False)["input_ids"]
+        # what the template writes after the end of the turn is not learned
+        end = after.index(tokenizer.eos_token_id) + 1
+        last = int(inputs["attention_mask"][row].sum()) - len(after)
         labels[row, :last] = -100
         labels[row, last + end :] = -100
     return inputs | {"labels": labels}

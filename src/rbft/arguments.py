@@ -16,7 +16,7 @@ class Parser(argparse.ArgumentParser):
     """Raises what argparse would print and exit with.
 
     Attributes:
-        advice: A sentence on what to do, behind every message.
+        advice: A sentence on what to do, after every message.
     """
 
     advice = ""

@@ -103,9 +103,9 @@ def sync_folder(folder: Path) -> None:
 
 @contextmanager
 def replacing(path: Path, need: int | None = None) -> Iterator[Path]:
-    """A temporary file to write in the block, which becomes `path` behind it, whole and durable, or else is removed.
+    """A temporary file to write in the block, which becomes `path` after it, whole and durable, or else is removed.
 
-    It lies in the same folder, so that the rename is one; the file is synced before it and the folder behind it.
+    It lies in the same folder, so that the rename is one; the file is synced before it and the folder after it.
 
     Args:
         path: file to write.
@@ -279,7 +279,7 @@ def append_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     end = None
     try:
         with path.open("ab+") as stream:
-            end = _behind_whole_lines(stream)
+            end = _after_whole_lines(stream)
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
@@ -291,8 +291,8 @@ def append_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
         raise
 
 
-def _behind_whole_lines(stream: IO[bytes]) -> int:
-    """Go to the end of a file, cut off what stands behind its last whole line, and tell where that is."""
+def _after_whole_lines(stream: IO[bytes]) -> int:
+    """Go to the end of a file, cut off what stands after its last whole line, and tell where that is."""
     if stream.seek(0, os.SEEK_END):
         stream.seek(-1, os.SEEK_END)
         # only a torn file is read whole: one that grows by a line at a time would be read over and over

@@ -1,4 +1,4 @@
-"""Labels scored behind the model's own words score what full passes over question, words and label give them."""
+"""Labels scored after the model's own words score what full passes over question, words and label give them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.models import Loaded, Plain, load, make_clip
 
 from rbft.answering.reasoning import Reasoner
 from rbft.data.labels import LabelSet
-from rbft.data.prompts import PromptBook, Prompts
+from rbft.data.prompt_templates import PromptBook, Prompts
 from rbft.vlm.generation import Sampling, generate
 from rbft.vlm.label_scorer import LabelScorer, Scoring
 from rbft.vlm.model import VLM
@@ -66,8 +66,8 @@ def test_several_rationales_are_averaged_and_follow_the_seed(loaded: Loaded) -> 
     one = reasoner(loaded)
     singles = []
     for text in first[0].texts:
-        behind, labels = one._behind(prompts[0], text)
-        scores = LabelScorer(tuple(labels))(loaded.vlm, [behind])
+        after, labels = one._after(prompts[0], text)
+        scores = LabelScorer(tuple(labels))(loaded.vlm, [after])
         singles.append(scores[0].double().softmax(-1))
     assert first[0].probabilities == pytest.approx(torch.stack(singles).mean(0).tolist(), abs=1e-5)
 
@@ -106,9 +106,9 @@ def test_what_labels_share_is_in_neither_part_of_a_normalised_score(loaded: Load
     asked = Reasoner(loaded.processor, book, scorer, Sampling(1, 0.0, max_new_tokens=8))
     prompts = [loaded.processor.prompt_inputs(book.blind_prompt(), CLIPS[0])]
     (found,) = asked(loaded.vlm, prompts, ["one"], seed=0)
-    behind, labels = asked._behind(prompts[0], found.texts[0])
+    after, labels = asked._after(prompts[0], found.texts[0])
     assert len(labels[0]) < len(targets[0]), "the first tokens are shared"
-    sums = LabelScorer(tuple(labels))(loaded.vlm, [behind])[0].double()
+    sums = LabelScorer(tuple(labels))(loaded.vlm, [after])[0].double()
     sizes = [len(ids) if normalize == "token" else max(1, len(loaded.processor.decode(ids).encode())) for ids in labels]
     expected = (sums / torch.tensor(sizes, dtype=torch.float64)).softmax(-1)
     assert found.probabilities == pytest.approx(expected.tolist(), abs=1e-5)

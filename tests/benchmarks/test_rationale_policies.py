@@ -10,7 +10,7 @@ import pytest
 from benchmarks.rationale_policies import HINTS, POLICIES, Tally, World, make_world
 
 from benchmarks import rationale_policies
-from rbft.data.prompts import PromptBook
+from rbft.data.prompt_templates import PromptBook
 from rbft.rationales.store import Rationale
 from rbft.worlds.events import VERBS
 

@@ -37,7 +37,7 @@ def shell(*command: str, folder: Path) -> str:
 
 @pytest.fixture
 def complete(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    """What bash offers behind the words of a command line, the last of which is being typed."""
+    """What bash offers after the words of a command line, the last of which is being typed."""
     bash = shutil.which("bash")
     if bash is None:
         pytest.skip("no bash on the PATH")

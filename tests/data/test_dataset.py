@@ -1,4 +1,4 @@
-"""A row is the clip of its video behind its question, with the answer's tokens and its weight."""
+"""A row is the clip of its video after its question, with the answer's tokens and its weight."""
 
 from __future__ import annotations
 

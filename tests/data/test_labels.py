@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rbft.data.labels import MAX_LENGTH, LabelSet, odd_names, require_apart, spoken
-from rbft.data.prompts import PromptBook, Prompts
+from rbft.data.prompt_templates import PromptBook, Prompts
 from rbft.data.records import VideoRecord
 from rbft.errors import DataError
 

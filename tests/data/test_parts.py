@@ -82,7 +82,7 @@ def test_a_whole_video_beside_a_part_of_it_is_listed_twice():
 
 def test_overlaps():
     assert overlap(part(0, 2), part(1, 3))
-    assert not overlap(part(0, 2), part(2, 3)), "the end is behind the last frame"
+    assert not overlap(part(0, 2), part(2, 3)), "the end is after the last frame"
     assert not overlap(part(0, 2), part(0, 2, path="b.mp4"))
 
 

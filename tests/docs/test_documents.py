@@ -100,7 +100,7 @@ def test_every_command_is_run_or_marked() -> None:
     for document in documents():
         for block in blocks(document):
             place = f"{document}, line {block.line}"
-            assert block.language or not program.search(block.text), f"{place}: say sh or python behind the fence"
+            assert block.language or not program.search(block.text), f"{place}: say sh or python after the fence"
             assert block.language in ("", "sh", "python", "yaml", "json", "toml"), f"{place}: {block.language}"
             assert not block.mark or block.file or block.mark in MARKERS, f"{place}: {block.mark!r} is no known mark"
             if block.language == "python" or (block.file or "").endswith(".py"):

@@ -37,7 +37,7 @@ def test_callbacks_that_a_run_has_itself_are_refused_before_work(command, tmp_pa
     assert not (tmp_path / "cache").exists()
 
 
-@pytest.mark.parametrize("when", ["before", "behind"])
+@pytest.mark.parametrize("when", ["before", "after"])
 def test_a_run_folder_that_is_removed_meanwhile(command, tmp_path, monkeypatch, when):
     test = pipeline._RUNS["test"]
 
@@ -45,7 +45,7 @@ def test_a_run_folder_that_is_removed_meanwhile(command, tmp_path, monkeypatch, 
         if when == "before":
             shutil.rmtree(tmp_path / "runs/small")
         result = test(context)
-        if when == "behind":
+        if when == "after":
             shutil.rmtree(tmp_path / "runs/small")
         return result
 

@@ -38,7 +38,7 @@ from rbft.training.module import VLMFineTuner
 from rbft.training.sharding import ShardedStrategy, require_direct, shard
 from rbft.vlm.master_weights import hold_in_float32
 from rbft.vlm.model import VLM
-from rbft.vlm.parts import parts_of
+from rbft.vlm.model_parts import parts_of
 from rbft.vlm.sharded import is_sharded
 from rbft.vlm.tuning import FullFineTuning, LoRA, Tuning, load_trained, save_trained, trained_state
 
@@ -99,7 +99,7 @@ def test_what_is_sharded(
         for name, value in loaded.vlm.named_parameters()
         if "layers.0" in name and value.requires_grad and "lora_A" not in name
     )
-    assert all(isinstance(value, DTensor) for value in trained_state(loaded.vlm).values()), "given up behind a pass"
+    assert all(isinstance(value, DTensor) for value in trained_state(loaded.vlm).values()), "given up after a pass"
 
 
 @pytest.mark.parametrize("tuning", [FullFineTuning(), LoRA(rank=2)])

@@ -259,7 +259,7 @@ def test_memory_grows_with_what_makes_it(size):
     labels = [torch.arange(3), torch.arange(10, 14)]
     tree, apart = (scoring_memory(model, rows, 2, labels, 4096).cache for model in (size, flash))
     assert tree == size.kv_cache(2 * 100 + 2 * 5) and apart == size.kv_cache(2 * 100 + 4 * 103)
-    # 101 labels of 5 tokens behind 8 prompts of 1500: not a copy of the prompts for each
+    # 101 labels of 5 tokens after 8 prompts of 1500: not a copy of the prompts for each
     long = [Row(1500, 4, 10_000)] * 8
     many = [torch.arange(6 * number, 6 * number + 6) for number in range(101)]
     assert scoring_memory(flash, long, 8, many, 4096).cache == size.kv_cache(8 * 1500 + 8 * 1505)

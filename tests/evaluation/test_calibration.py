@@ -146,7 +146,7 @@ def test_threshold_is_the_lowest_before_a_bound_fails():
     assert found.bound == pytest.approx(0.915, abs=2e-3) and found.videos == 72
     assert found.recall == sum(p.label == "a" for p in above) / 70
     stricter = choose_threshold(videos, ("a", "b"), "a", 0.94)
-    assert stricter.videos == 60, "the error behind them is one too many, whatever comes after it"
+    assert stricter.videos == 60, "the error after them is one too many, whatever comes after it"
 
 
 def test_what_validation_cannot_support_is_refused():

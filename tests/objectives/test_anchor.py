@@ -13,8 +13,8 @@ from tests.support.models import Loaded, load, make_clip
 from rbft.errors import ConfigError
 from rbft.objectives.base import language_model_loss
 from rbft.objectives.classification import ClassificationObjective
+from rbft.vlm.base_weights import Reference, base_state
 from rbft.vlm.batch import Batch, Item, collate
-from rbft.vlm.reference import Reference, base_state
 from rbft.vlm.tuning import FullFineTuning, LoRA, trained_state
 
 QUESTION = "Which action?"

@@ -11,7 +11,7 @@ from tests.support.models import Loaded, load, make_clip
 
 from rbft.data.dataset import Example
 from rbft.data.labels import LabelSet
-from rbft.data.prompts import PromptBook, Prompts
+from rbft.data.prompt_templates import PromptBook, Prompts
 from rbft.data.records import VideoRecord
 from rbft.objectives.base import class_weights
 from rbft.objectives.closed_set import ClosedSetObjective

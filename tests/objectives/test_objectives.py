@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from rbft.data.labels import LabelSet
-from rbft.data.prompts import PromptBook, Prompts
+from rbft.data.prompt_templates import PromptBook, Prompts
 from rbft.data.records import VideoRecord
 from rbft.data.splits import Splits
 from rbft.errors import ConfigError, StageError

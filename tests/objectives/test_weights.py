@@ -14,7 +14,7 @@ from tests.support.models import Loaded, load, make_clip
 import rbft.data.dataset
 from rbft.data.dataset import ExampleDataset
 from rbft.data.labels import LabelSet
-from rbft.data.prompts import PromptBook, Prompts
+from rbft.data.prompt_templates import PromptBook, Prompts
 from rbft.data.records import VideoRecord
 from rbft.data.sampler import TrainSampler
 from rbft.objectives.base import ClassWeights, Objective

@@ -125,7 +125,7 @@ def test_a_rationale_is_written_on_request_and_changes_no_answer(copy: Run, clip
     assert len({answer.rationale for answer in reasoned}) > 1, "about the videos"
     for one, other in zip(plain, reasoned, strict=True):
         assert other.raw == pytest.approx(one.raw, abs=1e-6)
-    # written by the weights that are asked, as answering behind a rationale writes
+    # written by the weights that are asked, as answering after a rationale writes
     assert copy.again(*short, "--model.answering.mode", "rationale").code == 0
     by_run = {p.video: p.rationale for p in read_predictions(copy.folder / "predictions.jsonl")}
     assert {Path(answer.video).relative_to(clips).as_posix(): answer.rationale for answer in reasoned} == by_run

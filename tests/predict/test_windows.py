@@ -102,7 +102,7 @@ def test_the_command_writes_a_timeline_and_does_the_rest_where_a_window_is_bad(
     assert all(moment["predicted"] in CLASSES and 0 < moment["probability"] <= 1 for moment in row["timeline"])
     damaged = write_video(tmp_path / "damaged.mp4", num_frames=20, fps=4, gop=4)
     content = bytearray(damaged.read_bytes())
-    # pictures of the fourth second; the table behind them is left whole
+    # pictures of the fourth second; the table after them is left whole
     place = content.index(b"mdat") + int((content.index(b"moov") - content.index(b"mdat")) * 0.7)
     content[place : place + 400] = bytes(400)
     damaged.write_bytes(content)

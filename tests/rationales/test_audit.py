@@ -17,7 +17,7 @@ from tests.support.planted import PROMPTS, Planted, plant
 
 from rbft.__main__ import main
 from rbft.data.labels import LabelSet
-from rbft.data.prompts import PromptBook, Prompts
+from rbft.data.prompt_templates import PromptBook, Prompts
 from rbft.rationales import statistics
 from rbft.rationales.audit import audit
 from rbft.rationales.exchange import RationaleFile, read_rationale_file, write_rationale_file

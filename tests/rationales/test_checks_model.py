@@ -14,7 +14,7 @@ from scipy.stats import t as student
 from tests.support.models import Loaded, Plain, load, make_clip
 
 from rbft.data.labels import LabelSet
-from rbft.data.prompts import PromptBook, Prompts
+from rbft.data.prompt_templates import PromptBook, Prompts
 from rbft.errors import ConfigError
 from rbft.rationales.checks.base import Judge, Material
 from rbft.rationales.checks.contradiction import Contradiction

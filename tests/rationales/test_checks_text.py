@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from rbft.data.labels import LabelSet
-from rbft.data.prompts import PromptBook, Prompts
+from rbft.data.prompt_templates import PromptBook, Prompts
 from rbft.errors import ConfigError
 from rbft.rationales.checks.base import Check, Material
 from rbft.rationales.checks.contradiction import Contradiction

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from rbft.data.formats.conversations import Conversations
 from rbft.data.labels import LabelSet
-from rbft.data.prompts import PromptBook, Prompts
+from rbft.data.prompt_templates import PromptBook, Prompts
 from rbft.data.records import VideoRecord
 from rbft.errors import DataError
 from rbft.pipeline.import_rationales import assign
@@ -124,7 +124,7 @@ def foreign(path: Path, *answers: str, **more: Any) -> Path:
 
 def test_foreign_conversations_are_read_by_their_conclusion(tmp_path):
     path = foreign(tmp_path / "x.json", "A dog.\nClassification: Normal", "A thief. It is abnormal.")
-    with pytest.raises(DataError, match=r"x\.json, item 2: the answer names no class behind"):
+    with pytest.raises(DataError, match=r"x\.json, item 2: the answer names no class after"):
         read_rationale_file(path)
     path = foreign(
         tmp_path / "x.json",
@@ -254,7 +254,7 @@ SHAPES = {
     "a key ground_truth": (["Why?", "{body}"], {"ground_truth": "{label}"}),
     "a key answer with tags": (["Why?", "{body}"], {"answer": "<answer>{label}</answer>"}),
     "the class in a second turn": (["Why?", "{body}", "So which class?", "{label}"], {}),
-    "its reason behind the class": (["Why?", "{body}\nClassification: {label} because of that."], {}),
+    "its reason after the class": (["Why?", "{body}\nClassification: {label} because of that."], {}),
     "the class first": (["Why?", "Classification: {label}\n{body}"], {}),
 }
 

@@ -7,7 +7,7 @@ import pytest
 from scipy.optimize import minimize_scalar
 
 from rbft.data.labels import LabelSet
-from rbft.data.prompts import PromptBook, Prompts
+from rbft.data.prompt_templates import PromptBook, Prompts
 from rbft.errors import ConfigError
 from rbft.rationales.checks.base import Material
 from rbft.rationales.checks.reconstruction import Reconstruction

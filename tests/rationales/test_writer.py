@@ -10,7 +10,7 @@ import torch
 from tests.support.models import Loaded, load, make_clip
 
 from rbft.data.labels import LabelSet
-from rbft.data.prompts import PromptBook, Prompts
+from rbft.data.prompt_templates import PromptBook, Prompts
 from rbft.data.records import VideoRecord
 from rbft.errors import ConfigError
 from rbft.rationales.store import prompt_hash

@@ -10,7 +10,7 @@ from tests.support.fitting import Stage
 from rbft.answering.closed_set import ClosedSetScoring
 from rbft.answering.settings import Answering
 from rbft.data.labels import LabelSet
-from rbft.data.prompts import HintPolicy, PromptBook, Prompts
+from rbft.data.prompt_templates import HintPolicy, PromptBook, Prompts
 from rbft.data.records import VideoRecord
 from rbft.vlm.label_scorer import Scoring
 

@@ -12,7 +12,7 @@ from tests.support.videos import write_video
 
 from rbft.data.datamodule import VideoDataModule
 from rbft.data.formats import ClassFolders
-from rbft.data.prompts import PromptBook, Prompts
+from rbft.data.prompt_templates import PromptBook, Prompts
 from rbft.evaluation import metrics
 from rbft.evaluation.predictions import Prediction
 from rbft.experiment import Experiment, Stage

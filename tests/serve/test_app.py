@@ -12,9 +12,8 @@ import torch
 from fastapi.testclient import TestClient
 
 from rbft.errors import VideoError
-from rbft.serve.about import About
 from rbft.serve.app import make_app
-from rbft.serve.model import Answered
+from rbft.serve.model import About, Answered
 from rbft.serve.request_queue import BusyError, Turns
 
 ORIGIN = "http://127.0.0.1:8420"

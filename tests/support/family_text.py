@@ -98,7 +98,7 @@ def _sentences() -> list[str]:
         "Drumming Fencing FrontCrawl GolfSwing Haircut HammerThrow HandstandWalking HorseRiding Diving",
         "Kayaking Knitting LongJump MoppingFloor PlayingGuitar PoleVault PullUps Rowing SkyDiving YoYo",
         "kitchen street field pool stage gym court track road beach snow wall table background foreground",
-        "quickly carefully again before after while during therefore however between behind above below",
+        "quickly carefully again before after while during therefore however between after above below",
         "appears disappears accelerates bounces rotates shrinks grows collides follows crosses leaves",
         "square triangle circle yellow purple orange white black grey bright dark large tiny upper lower",
         "evidence shows that the clip contains several visible clues, such as posture, tools or places",

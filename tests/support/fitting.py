@@ -10,7 +10,7 @@ import torch
 
 from rbft.data.datamodule import VideoDataModule
 from rbft.data.dataset import Example
-from rbft.data.prompts import PromptBook, Prompts
+from rbft.data.prompt_templates import PromptBook, Prompts
 from rbft.objectives.classification import ClassificationObjective
 from rbft.training.module import VLMFineTuner
 from rbft.vlm.processing import ClipProcessor

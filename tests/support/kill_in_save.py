@@ -12,7 +12,7 @@ from typing import Any
 
 from rbft.training import checkpoint
 
-# what a save does to the disk; each is a moment before it, and one behind it
+# what a save does to the disk; each is a moment before it, and one after it
 _CALLS = ("fsync", "replace", "unlink")
 Moment = tuple[str, int]
 
@@ -87,7 +87,7 @@ class _Trap:
         def called(*args: Any, **settings: Any) -> Any:
             self.moment(f"before {name}")
             found = call(*args, **settings)
-            self.moment(f"behind {name}")
+            self.moment(f"after {name}")
             return found
 
         return called

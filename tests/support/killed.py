@@ -99,7 +99,7 @@ class Command:
 
     @contextmanager
     def running(self, hook: Hook | None = None) -> Iterator[list[Any]]:
-        """The processes of one run; killed behind the block if they still live."""
+        """The processes of one run; killed after the block if they still live."""
         together: dict[str, str] = {}
         if self.ranks > 1:
             together = {
@@ -161,7 +161,7 @@ def _free_port() -> int:
 
 
 class KillRank(L.Callback):
-    """Kills one process of a run behind its first training batch; another waits, as in a collective without an end.
+    """Kills one process of a run after its first training batch; another waits, as in a collective without an end.
 
     Args:
         rank: Of the process.

@@ -86,15 +86,15 @@ class Plain:
         return output
 
     @torch.no_grad()
-    def _logits(self, question: str, clip: Clip, behind: Tensor) -> Tensor:
-        """Log-probabilities at the prompt's last token and at each of `behind` (1 + T, V)."""
+    def _logits(self, question: str, clip: Clip, after: Tensor) -> Tensor:
+        """Log-probabilities at the prompt's last token and at each of `after` (1 + T, V)."""
         inputs = dict(self.prompt(question, clip))
         length = inputs["input_ids"].shape[1]
-        tails = {"input_ids": behind, "attention_mask": torch.ones_like(behind)}
+        tails = {"input_ids": after, "attention_mask": torch.ones_like(after)}
         for key, value in inputs.items():
             # whatever else is given for each token of the prompt says of text that it is text
             if isinstance(value, Tensor) and value.shape == (1, length):
-                tail = tails.get(key, torch.zeros_like(behind)).to(value.dtype)
+                tail = tails.get(key, torch.zeros_like(after)).to(value.dtype)
                 inputs[key] = torch.cat([value, tail.unsqueeze(0)], dim=1)
         if hasattr(self.model.model, "rope_deltas"):
             self.model.model.rope_deltas = None  # left by the call before
@@ -106,11 +106,11 @@ class Plain:
         return self._logits(question, clip, target)[:-1].gather(1, target.unsqueeze(1)).squeeze(1)
 
     def next_log_probs(self, question: str, clip: Clip, written: Tensor) -> Tensor:
-        """Log-probability of every token behind what was written (V,)."""
+        """Log-probability of every token after what was written (V,)."""
         return self._logits(question, clip, written)[-1]
 
     def scores(self, question: str, clips: Sequence[Clip], targets: Sequence[Tensor]) -> Tensor:
-        """Log-likelihood of every target behind every clip (B, C), one full pass for each."""
+        """Log-likelihood of every target after every clip (B, C), one full pass for each."""
         return torch.stack(
             [torch.stack([self.log_probs(question, clip, target).sum() for target in targets]) for clip in clips]
         )

@@ -16,7 +16,7 @@ from typing import Any, get_args
 import numpy as np
 
 from rbft.data.labels import LabelSet
-from rbft.data.prompts import PromptBook, Prompts
+from rbft.data.prompt_templates import PromptBook, Prompts
 from rbft.files import read_jsonl
 from rbft.rationales.checks.base import Check, Judge, Material
 from rbft.rationales.checks.contradiction import Contradiction

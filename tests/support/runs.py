@@ -143,7 +143,7 @@ def digests(folder: Path, pattern: str = "**/*") -> dict[str, str]:
 
 
 class SignalOnce(L.Callback):
-    """Sends its process a signal behind a batch; not again once `marker` exists, so that the same command goes on.
+    """Sends its process a signal after a batch; not again once `marker` exists, so that the same command goes on.
 
     Args:
         marker: File that says that the signal was sent.

@@ -42,14 +42,14 @@ def test_what_is_learned_of_a_description_is_true_whatever_the_hint():
 
 
 def test_a_conclusion_is_learned_only_behind_a_true_description():
-    behind = {True: 0, False: 0}
+    after = {True: 0, False: 0}
     for clip, turn in TURNS:
         if turn.question == language.RATIONALE:
             *told, (name, learned) = turn.answer
             assert name == language.label_of(SCENES, clip)
             assert learned == all(flag for _, flag in told)
-            behind[learned] += 1
-    assert behind[True] > behind[False] > 0
+            after[learned] += 1
+    assert after[True] > after[False] > 0
 
 
 def test_every_kind_of_question_is_asked_and_none_twice():

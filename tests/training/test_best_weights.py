@@ -11,7 +11,7 @@ import torch
 from tests.support.fitting import Stage, trainer
 from torch import nn
 
-from rbft.data.prompts import PromptBook, Prompts
+from rbft.data.prompt_templates import PromptBook, Prompts
 from rbft.errors import ConfigError
 from rbft.evaluation.predictions import Prediction
 from rbft.objectives.rationale import RationaleObjective

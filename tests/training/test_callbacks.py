@@ -51,7 +51,7 @@ def test_places_are_saved_every_so_many_whole_steps():
         made = trainer(global_step=(batch_idx + 1) // 2)
         end_of_batch(callback, made, batch_idx)
         saved += [batch_idx] * len(made.saved)
-    assert saved == [5, 11], "behind steps 3 and 6, once each"
+    assert saved == [5, 11], "after steps 3 and 6, once each"
 
 
 def test_the_last_batch_is_left_to_the_end_of_the_epoch():

@@ -161,7 +161,7 @@ def save(manifest: Path, epoch: int, kill: KillInSave | None = None) -> int | No
 def test_killed_at_every_moment_of_a_save(manifest, tmp_path):
     assert save(manifest, 4, KillInSave(None, tmp_path / "moments")) == 0
     every = moments(tmp_path / "moments")
-    assert {"write", "half written", "before fsync", "behind replace", "before unlink"} <= {name for name, _ in every}
+    assert {"write", "half written", "before fsync", "after replace", "before unlink"} <= {name for name, _ in every}
     epoch, new = 4, []
     for moment in every:
         assert save(manifest, epoch + 1, KillInSave(moment)) == -signal.SIGKILL, moment

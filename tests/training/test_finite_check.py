@@ -60,7 +60,7 @@ def test_it_stops_within_the_step_and_names_its_videos(stage, what, value, told,
     run = trainer(tmp_path, callbacks=[Look(place, 1)], plugins=[AtomicCheckpointIO()], limit_val_batches=0)
     with pytest.raises(ModelError, match=rf"({told}) at step 1, in the batch of .*Lower model\.optim\.lr") as error:
         run.fit(module, datamodule=stage.data)
-    assert len(module.objective.seen) == 2, "the batch behind it is not begun"
+    assert len(module.objective.seen) == 2, "the batch after it is not begun"
     examples = stage.data.dataset("train").examples
     named = set(re.findall(r"[\w /]+\.mp4", str(error.value).split("batch of ")[1]))
     assert {name.strip() for name in named} == {examples[i].record.path for i in module.objective.seen[-1]}

@@ -10,7 +10,7 @@ import torch
 from tests.support.fitting import Stage, equal, trainer, weights
 
 from rbft.data.datamodule import VideoDataModule
-from rbft.data.prompts import PromptBook, Prompts
+from rbft.data.prompt_templates import PromptBook, Prompts
 from rbft.data.sampler import Draw
 from rbft.errors import ConfigError, ModelError, StageError
 from rbft.objectives.base import Objective

@@ -54,7 +54,7 @@ class Small(ClassificationObjective):
         if clips > self.clips and self.where == "forward":
             raise self.error
         if clips > self.clips:
-            # the last weight on the way back: gradients of those behind it have been added
+            # the last weight on the way back: gradients of those after it have been added
             first = next(v for n, v in vlm.named_parameters() if "layers.0." in n and v.requires_grad)
             self._hook = first.register_hook(self._full)
         return super().loss(vlm, batch)

@@ -13,7 +13,7 @@ from torch import nn
 
 from rbft.errors import ConfigError
 from rbft.training.optim import OptimSettings, configure, parameter_groups, rate_factor
-from rbft.vlm.parts import Part, parts_of
+from rbft.vlm.model_parts import Part, parts_of
 from rbft.vlm.tuning import FullFineTuning, LoRA
 
 NAMES = {

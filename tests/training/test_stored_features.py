@@ -14,7 +14,7 @@ from tests.support.watch import count_opens, entries
 from rbft.data.datamodule import VideoDataModule
 from rbft.data.dataset import Example
 from rbft.data.formats import ClassFolders
-from rbft.data.prompts import PromptBook, Prompts
+from rbft.data.prompt_templates import PromptBook, Prompts
 from rbft.evaluation.predictions import Prediction
 from rbft.objectives.classification import ClassificationObjective
 from rbft.rationales.store import RationaleStore

@@ -17,7 +17,7 @@ HUGE = 60_000_000
 
 
 def put(data: bytearray, box: bytes, offset: int, *numbers: int) -> None:
-    """Overwrites numbers of 32 bits behind the name of the first such box."""
+    """Overwrites numbers of 32 bits after the name of the first such box."""
     place = data.index(box) + len(box) + offset
     data[place : place + 4 * len(numbers)] = struct.pack(f">{len(numbers)}I", *numbers)
 
@@ -54,7 +54,7 @@ def many_boxes(data: bytearray) -> None:
         (many_boxes, "more than 100000 boxes"),
     ],
 )
-@pytest.mark.parametrize("wide", [False, True], ids=["plain", "behind a wide box"])
+@pytest.mark.parametrize("wide", [False, True], ids=["plain", "after a wide box"])
 def test_bombs(spoil: Callable[[bytearray], None], reason: str, wide: bool, tmp_path: Path) -> None:
     fragments = {"movflags": "frag_keyframe+empty_moov"} if spoil is many_in_a_fragment else {"movflags": "faststart"}
     path = write_video(tmp_path / "a.mp4", size=(48, 64), bframes=2, container_options=fragments)

@@ -20,7 +20,7 @@ from rbft.vlm.feature_cache import FeatureCache, feature_key
 from rbft.vlm.generation import generate
 from rbft.vlm.loading import load_model
 from rbft.vlm.model import VLM
-from rbft.vlm.parts import parts_of
+from rbft.vlm.model_parts import parts_of
 from rbft.vlm.prompt import Prompt
 from rbft.vlm.tuning import LoRA
 

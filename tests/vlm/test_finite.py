@@ -12,7 +12,7 @@ from tests.support.models import Loaded, load, make_clip
 
 from rbft.answering.reasoning import Reasoner
 from rbft.data.labels import LabelSet
-from rbft.data.prompts import PromptBook, Prompts
+from rbft.data.prompt_templates import PromptBook, Prompts
 from rbft.errors import ModelError
 from rbft.rationales.checks.base import Judge, Material
 from rbft.rationales.checks.contradiction import Contradiction

@@ -1,4 +1,4 @@
-"""Scoring all labels behind a prompt that is read once is scoring each label with a pass of its own."""
+"""Scoring all labels after a prompt that is read once is scoring each label with a pass of its own."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_score_of_a_label_does_not_depend_on_the_others(loaded, labels, naive):
 def test_labels_of_a_single_id_need_no_second_pass(folder, loaded, labels, monkeypatch):
     ids = tuple(label[:1] for label in labels)
     prompts = [loaded.inputs(QUESTION, clip) for clip in CLIPS]
-    monkeypatch.setattr(VLM, "continue_prefix", lambda *_: pytest.fail("nothing stands behind the first token"))
+    monkeypatch.setattr(VLM, "continue_prefix", lambda *_: pytest.fail("nothing stands after the first token"))
     check(LabelScorer(ids)(loaded.vlm, prompts), Plain(folder).scores(QUESTION, CLIPS, ids))
 
 

@@ -24,7 +24,7 @@ from rbft.vlm.label_scorer import LabelScorer
 from rbft.vlm.loading import bare_model, load_config, load_model
 from rbft.vlm.lora_targets import adapter_targets, language_layers
 from rbft.vlm.model import VLM
-from rbft.vlm.parts import parts_of
+from rbft.vlm.model_parts import parts_of
 from rbft.vlm.processing import ClipProcessor
 from rbft.vlm.prompt import Prompt
 from rbft.vlm.shared_prefix import answer_logits

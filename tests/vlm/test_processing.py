@@ -134,7 +134,7 @@ def test_a_prompt_that_ends_inside_a_thought_is_refused(family_folder, tmp_path)
         thinking.render(PROMPT)
     quiet = ClipProcessor(str(tmp_path / "model"), None, (("quiet", True),))
     assert quiet.render(PROMPT).endswith("</think>\n\n")
-    # the answer stands behind the thought, not in it, and is what a model of such prompts writes
+    # the answer stands after the thought, not in it, and is what a model of such prompts writes
     assert quiet.decode(quiet.target_ids(PROMPT, "archery")) == "archery"
     assert quiet.target_ids(PROMPT, "archery").tolist() == tokenizer_of(quiet)("archery<|im_end|>")["input_ids"]
 

@@ -17,7 +17,7 @@ from rbft.training.module import VLMFineTuner
 from rbft.vlm import quantize
 from rbft.vlm.loading import bare_model, load_config, load_model
 from rbft.vlm.model import VLM
-from rbft.vlm.parts import parts_of
+from rbft.vlm.model_parts import parts_of
 from rbft.vlm.tuning import FullFineTuning, LoRA, load_trained, save_trained
 
 pytest_plugins = ["tests.support.run_fixtures"]

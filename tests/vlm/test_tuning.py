@@ -14,7 +14,7 @@ from torch import nn
 
 from rbft.errors import ConfigError, StageError
 from rbft.vlm.loading import load_model
-from rbft.vlm.parts import parts_of
+from rbft.vlm.model_parts import parts_of
 from rbft.vlm.tuning import FullFineTuning, LoRA, Tuning, load_trained, save_trained, trained_state
 
 # written out by family, so that a family whose names change shows up

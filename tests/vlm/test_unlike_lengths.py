@@ -48,7 +48,7 @@ def naive(folder, labels):
 
 def test_only_one_length_is_read_into_a_cache(loaded, prompts):
     assert read_together(loaded.vlm, prompts) == [[0, 2], [1]]
-    with pytest.raises(ValueError, match="padding behind shorter prompts"):
+    with pytest.raises(ValueError, match="padding after shorter prompts"):
         loaded.vlm.prefix(prompts)
 
 

@@ -46,7 +46,7 @@ class Describer:
 
     @torch.no_grad()
     def choices(self, question: str, begun: Sequence[str], frames: Frames, names: Sequence[str]) -> list[str]:
-        """The likeliest of the names, each one token, behind what the answer to each clip has begun with."""
+        """The likeliest of the names, each one token, after what the answer to each clip has begun with."""
         ids = [self.processor.tokenizer.convert_tokens_to_ids(name) for name in names]
         found: list[str] = []
         for inputs in self._batches([question] * len(begun), begun, frames):
@@ -99,7 +99,7 @@ def description_accuracy(texts: Sequence[str], scenes: Scenes, slots: tuple[int,
     """Shares of true objects that are named by colour, and of those with shape and actions right.
 
     Args:
-        texts: One description a clip; what stands behind a conclusion's lead is not looked at.
+        texts: One description a clip; what stands after a conclusion's lead is not looked at.
         scenes: The truth.
         slots: The objects that count.
 

@@ -58,7 +58,7 @@ def encode(model: Qwen2_5_VLForConditionalGeneration, patches: Tensor) -> tuple[
 
 @dataclass(frozen=True)
 class Packed:
-    """Conversations about B clips, packed into one row a clip behind one shared beginning.
+    """Conversations about B clips, packed into one row a clip after one shared beginning.
 
     A row is the beginning (up to and with the user's opening token), the visual block, then turns that see the
     beginning, perhaps the visual block, and nothing of each other: what separate rows would compute.
@@ -66,7 +66,7 @@ class Packed:
     Attributes:
         ids: (B, L) token ids; placeholders for the visual tokens.
         labels: (B, L) what each position must predict next, -100 where nothing.
-        positions: (B, L) rotary positions; every turn restarts behind what it sees.
+        positions: (B, L) rotary positions; every turn restarts after what it sees.
         group: (B, L) 0 beginning, 1 visual block, 2 and up the turns, -1 padding.
         sees_video: (B, L) whether a token of a turn sees the visual block.
         video_start: Column of the first visual token, the same in every row.

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from rbft.answering.reasoning import Reasoner
 from rbft.answering.settings import Answering
 from rbft.data.dataset import Example
-from rbft.data.prompts import PromptBook
+from rbft.data.prompt_templates import PromptBook
 from rbft.data.records import VideoRecord
 from rbft.errors import ConfigError, ModelError
 from rbft.evaluation.predictions import Prediction, probabilities
@@ -25,7 +25,7 @@ class _Answered(NamedTuple):
     """One question about one video."""
 
     scores: list[float]
-    rationales: tuple[str, ...] | None  # None where the labels were scored right behind the question
+    rationales: tuple[str, ...] | None  # None where the labels were scored right after the question
 
 
 class ClosedSetScoring:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from rbft.data.prompts import PromptBook
+from rbft.data.prompt_templates import PromptBook
 from rbft.rationales.writer import seed_of
 from rbft.vlm.batch import PromptInputs
 from rbft.vlm.generation import Sampling, generate
@@ -34,7 +34,7 @@ class Reasoned:
 
 @dataclass(frozen=True)
 class Reasoner:
-    """Writes rationales and scores the labels behind them.
+    """Writes rationales and scores the labels after them.
 
     Args:
         processor: The model's processor.
@@ -71,16 +71,16 @@ class Reasoner:
             seeds=[seed_of(seed, video) for video in videos],
         )
         texts = [[self.book.parse(self.processor.decode(ids)).body for ids in rows] for rows in written]
-        behind = [self._behind(prompt, text) for prompt, rows in zip(prompts, texts, strict=True) for text in rows]
-        # the labels' tokens are the same behind every text, unless a tokeniser joins one with what stands before it
+        after = [self._after(prompt, text) for prompt, rows in zip(prompts, texts, strict=True) for text in rows]
+        # the labels' tokens are the same after every text, unless a tokeniser joins one with what stands before it
         groups: dict[tuple[tuple[int, ...], ...], list[int]] = {}
-        for row, (_, labels) in enumerate(behind):
+        for row, (_, labels) in enumerate(after):
             groups.setdefault(tuple(tuple(ids.tolist()) for ids in labels), []).append(row)
-        chances = torch.empty((len(behind), len(self.book.texts)), dtype=torch.float64)
+        chances = torch.empty((len(after), len(self.book.texts)), dtype=torch.float64)
         for rows in groups.values():
-            targets = tuple(behind[rows[0]][1])
+            targets = tuple(after[rows[0]][1])
             scorer = replace(self.scorer, label_ids=targets, lengths=self._lengths(targets), prior=None)
-            scores = scorer(vlm, [behind[row][0] for row in rows])
+            scores = scorer(vlm, [after[row][0] for row in rows])
             chances[rows] = scores.cpu().double().softmax(-1)
         means = chances.reshape(len(prompts), self.sampling.samples, -1).mean(1).tolist()
         return [
@@ -97,7 +97,7 @@ class Reasoner:
             return tokens
         return tuple(float(max(1, len(self.processor.decode(ids).encode()))) for ids in labels)
 
-    def _behind(self, prompt: PromptInputs, text: str) -> tuple[PromptInputs, list[Tensor]]:
+    def _after(self, prompt: PromptInputs, text: str) -> tuple[PromptInputs, list[Tensor]]:
         """The question with a rationale and the words that lead to the class, and what each class adds to that."""
         question = self.book.blind_prompt()
         answers = [self.book.concluded(text, name) for name in self.book.labels.names]

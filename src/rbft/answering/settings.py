@@ -22,8 +22,8 @@ class Answering(Sampling):
     """How test videos are answered.
 
     Args:
-        mode: `direct` scores the labels behind the label question; `rationale` has the model write a rationale first
-            and scores the labels behind it (chain of thought, Wei et al., arXiv 2201.11903); `mixture` is the weighted
+        mode: `direct` scores the labels after the label question; `rationale` has the model write a rationale first
+            and scores the labels after it (chain of thought, Wei et al., arXiv 2201.11903); `mixture` is the weighted
             mean of both probabilities; `validation` takes what is right most often on the validation videos. All but
             `direct` report all modes.
         samples: Rationales written for each video; their probabilities are averaged (self-consistency over a closed

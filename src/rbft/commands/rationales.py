@@ -16,7 +16,7 @@ from rbft.files import read_yaml, require_writable, write_json
 from rbft.runs.names import CONFIG, RATIONALES
 
 if TYPE_CHECKING:
-    from rbft.data.prompts import Prompts
+    from rbft.data.prompt_templates import Prompts
     from rbft.rationales.exchange import RationaleFile
 
 FORMATS = ("llava", "sharegpt", "messages")
@@ -92,7 +92,7 @@ def _config(args: argparse.Namespace) -> dict[str, Any] | None:
 
 
 def _prompts(config: dict[str, Any] | None) -> Prompts | None:
-    from rbft.data.prompts import Prompts
+    from rbft.data.prompt_templates import Prompts
 
     if config is None:
         return None

@@ -13,13 +13,12 @@ from rbft.arguments import Parser
 from rbft.errors import ConfigError, RBFTError
 from rbft.files import require_writable, write_json
 from rbft.runs.lock import KERNEL_LOCKS
-from rbft.sweep.cost import duration, remaining_seconds
 from rbft.sweep.display import SweepBoard, headline
 from rbft.sweep.driver import Driver
 from rbft.sweep.grid import Sweep, read_sweep
 from rbft.sweep.launchers import LocalLauncher, make_launcher
 from rbft.sweep.options import LAUNCHERS
-from rbft.sweep.progress import Progress
+from rbft.sweep.progress import Progress, duration, remaining_seconds
 from rbft.sweep.state import is_finished, is_running, read_record
 
 _PLAIN_WIDTH = 120

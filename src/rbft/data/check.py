@@ -259,7 +259,7 @@ def _blank(records: Iterable[VideoRecord], facts: Mapping[str, VideoFacts]) -> I
 
 
 def _outside(records: Iterable[VideoRecord], facts: Mapping[str, VideoFacts]) -> Iterator[Finding]:
-    """Parts that begin where their video has ended, or that end far behind it."""
+    """Parts that begin where their video has ended, or that end well after it."""
     for record in records:
         seconds = facts[record.path].timeline.seconds
         # a time stamp may be off by a frame

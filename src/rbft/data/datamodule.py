@@ -302,7 +302,7 @@ class VideoDataModule(L.LightningDataModule):
         return self._train_sampler(0, world_size).steps
 
     def resume(self, epoch: int, batches: int) -> None:
-        """Start training in `epoch`, behind the micro-batches that were computed before.
+        """Start training in `epoch`, after the micro-batches that were computed before.
 
         To be said before the loader is made: its workers draw rows as soon as they exist.
         """

@@ -138,7 +138,7 @@ class ExampleDataset(Dataset[list[Item]]):
 
     def _first(self, example: Example, seed: tuple[int, ...]) -> PromptInputs:
         inputs = self._inputs(example, seed)
-        # behind the read: what was read before the file was replaced is as good, and the same again would not be
+        # after the read: what was read before the file was replaced is as good, and the same again would not be
         known = self._digests.get(example.record.path, "") if example.prompt.video else ""
         if known and file_digest(self.root / example.record.path) != known:
             raise DataError(

@@ -168,7 +168,7 @@ def spoken(name: str) -> str:
 
     Words keep their digits ('UCF101'). Words in capitals are acronyms and stay ('TVShow' becomes 'TV show'), unless the
     whole name is in capitals and more than a short acronym ('NO_FIGHT' becomes 'no fight'). Signs stay ('-5', 'A-',
-    '1-2'), and so do units behind a number ('50 kHz') and a name that is nothing but signs.
+    '1-2'), and so do units after a number ('50 kHz') and a name that is nothing but signs.
     """
     pieces = [piece.replace(_SIGN, "-") for piece in re.split(r"[\s_-]+", _with_signs(name)) if piece]
     words: list[str] = []
@@ -191,7 +191,7 @@ _MEASURE = re.compile(rf"\W*\d+(?:[.,]\d+)?(?:{'|'.join(_UNITS)})")
 _SIGNS = re.compile(
     r"^-(?=[^\W_]|\.\d)"  # before the whole name
     r"|(?<=[\s_])-(?=\.?\d)"  # before a number
-    r"|(?<=[^\W_])-$"  # behind the whole name, as in grades
+    r"|(?<=[^\W_])-$"  # after the whole name, as in grades
     r"|(?:(?<![\w.])|(?<=_))(?P<low>\d+(?:\.\d+)?)-(?=\d+(?:\.\d+)?(?![^\W_]))"  # between two numbers
 )
 

@@ -59,7 +59,7 @@ class VideoRecord:
 
     @property
     def video(self) -> str:
-        """The path, with the part behind it where there is one; see `part_name`."""
+        """The path, with the part after it where there is one; see `part_name`."""
         return part_name(self.path, self.part)
 
 

@@ -73,7 +73,7 @@ class TrainSampler(Sampler[list[Draw]]):
         self.epoch = epoch
 
     def resume(self, epoch: int, batches: int) -> None:
-        """Start `epoch` behind the micro-batches that were computed before the run was interrupted."""
+        """Start `epoch` after the micro-batches that were computed before the run was interrupted."""
         self._skip = {epoch: batches}
 
     def __iter__(self) -> Iterator[list[Draw]]:

@@ -274,7 +274,7 @@ def _refuse_overlaps(sides: Mapping[str, Sequence[VideoRecord]]) -> None:
     parts.sort(key=lambda entry: (entry[0].path, entry[0].part))
     for place, (part, side) in enumerate(parts):
         for other, beside in parts[place + 1 :]:
-            # behind the first one that begins later, all do
+            # after the first one that begins later, all do
             if not overlap(part, other):
                 break
             if side != beside:

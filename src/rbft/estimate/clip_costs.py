@@ -15,7 +15,7 @@ from rbft.vlm.prompt import Prompt
 
 if TYPE_CHECKING:
     from rbft.data.datamodule import VideoDataModule
-    from rbft.data.prompts import PromptBook
+    from rbft.data.prompt_templates import PromptBook
     from rbft.data.records import VideoRecord
     from rbft.experiment import Stage
     from rbft.training.module import VLMFineTuner

@@ -183,8 +183,8 @@ class _Stage:
             assert self._writer is not None, f"the stage {stage.name!r} has no stage that writes its rationales"
             label = record.label or book.labels.names[0]  # the model will name one
             writer, conclusion = self._writer.module.writer, book.rationale_target("", label)
-            behind = len(self._parts.processor.target_ids(question, conclusion)) if conclusion else 0
-            answers += writer.samples * (writer.max_new_tokens + behind)
+            after = len(self._parts.processor.target_ids(question, conclusion)) if conclusion else 0
+            answers += writer.samples * (writer.max_new_tokens + after)
             if stage.kind == "joint":
                 between = self._costs.cost(record).text_tokens
             question = book.training_prompt(record.label) if record.label else book.blind_prompt()
@@ -305,9 +305,9 @@ class _Stage:
             return direct
         rows = [self._row(record, book.blind_prompt(), answering.max_new_tokens) for record in records]
         written = writing_memory(self._size, rows, batch, answering.samples)
-        behind = self._scoring([replace(row, prompt=row.length, answer=0) for row in rows])
-        work = direct[1] + writing_work(self._size, rows, batch, answering.samples) + behind[1] * answering.samples
-        return max(direct[0], written, behind[0], key=lambda memory: memory.total), work
+        after = self._scoring([replace(row, prompt=row.length, answer=0) for row in rows])
+        work = direct[1] + writing_work(self._size, rows, batch, answering.samples) + after[1] * answering.samples
+        return max(direct[0], written, after[0], key=lambda memory: memory.total), work
 
     def _scoring(self, rows: Sequence[Row]) -> tuple[Memory, Work]:
         batch, most = self._data.eval_batch_size, int(self._config["model"]["scoring"]["max_tokens"])

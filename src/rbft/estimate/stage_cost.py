@@ -9,7 +9,7 @@ from torch import Tensor
 
 from rbft.vlm.cost import ModelSize
 from rbft.vlm.label_scorer import TREE_NODES
-from rbft.vlm.tree import TokenTree, split_by_size
+from rbft.vlm.token_tree import TokenTree, split_by_size
 
 # Operations of a transformer layer as transformers writes it, and how many times the cost of an operation alone the
 # Python around it makes of each: 3.4 to 6.5 in small models of six families; backward takes three times forward.

@@ -1,4 +1,4 @@
-"""One line a test video: what was predicted, with one probability per label."""
+"""One line a test video: what was predicted, with one probability per label; and what is counted from these lines."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import chain
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from rbft.errors import DataError
 from rbft.files import read_jsonl, write_jsonl
@@ -85,3 +88,22 @@ def read_predictions(path: Path) -> list[Prediction]:
         except DataError as error:
             raise DataError(f"{path}, line {number}: {error}") from error
     return predictions
+
+
+def confusion_counts(predictions: Sequence[Prediction], names: Sequence[str]) -> NDArray[np.int64]:
+    """Counts (C, C): rows are true classes, columns predicted ones; unreadable videos are in neither."""
+    place = {name: number for number, name in enumerate(names)}
+    counts = np.zeros((len(names), len(names)), dtype=np.int64)
+    for prediction in predictions:
+        if prediction.predicted is not None:
+            counts[place[prediction.label], place[prediction.predicted]] += 1
+    return counts
+
+
+def recalls(predictions: Sequence[Prediction], names: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """Of each class how many test videos are right, and how many there are, unreadable ones included."""
+    right, total = dict.fromkeys(names, 0), dict.fromkeys(names, 0)
+    for prediction in predictions:
+        total[prediction.label] += 1
+        right[prediction.label] += prediction.predicted == prediction.label
+    return {name: (right[name], total[name]) for name in names}

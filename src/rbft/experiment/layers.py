@@ -51,7 +51,7 @@ def take_sections(flags: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
             rest.append(flag)
             continue
         if not equals and (text := next(left, "")) == "":
-            raise ConfigError(f"--{key}: a value is missing behind it.")
+            raise ConfigError(f"--{key}: a value is missing after it.")
         try:
             value = yaml.safe_load(text)
         except yaml.YAMLError as error:

@@ -51,7 +51,7 @@ def choose_form(model: WarmModel, wanted: str | None) -> Form:
 
 
 def label_scores(vlm: VLM, processor: ClipProcessor, model: WarmModel, clips: Sequence[Clip]) -> Tensor:
-    """Log-likelihood of every label behind every clip (N, C), as the run scores them without a prior.
+    """Log-likelihood of every label after every clip (N, C), as the run scores them without a prior.
 
     Args:
         vlm: The weights to score with.

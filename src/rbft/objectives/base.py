@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rbft.data.dataset import Example
-from rbft.data.prompts import PromptBook
+from rbft.data.prompt_templates import PromptBook
 from rbft.data.records import VideoRecord
 from rbft.errors import ConfigError
 from rbft.rationales.store import Rationale

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rbft.data.dataset import Example
-from rbft.data.prompts import PromptBook
+from rbft.data.prompt_templates import PromptBook
 from rbft.data.records import VideoRecord
 from rbft.objectives.base import ClassWeights, Objective, check_anchor, class_weights
 from rbft.rationales.store import Rationale

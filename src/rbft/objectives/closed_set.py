@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rbft.data.dataset import Example
-from rbft.data.prompts import PromptBook
+from rbft.data.prompt_templates import PromptBook
 from rbft.data.records import VideoRecord
 from rbft.objectives.base import ClassWeights, Objective, class_weights
 from rbft.rationales.store import Rationale

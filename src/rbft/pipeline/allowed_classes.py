@@ -27,7 +27,7 @@ def not_allowed_message(key: str, name: str) -> str:
 
 
 def take_allowed(args: Sequence[str]) -> tuple[set[str], list[str]]:
-    """The names behind --allow-class, and the rest of the command line.
+    """The names after --allow-class, and the rest of the command line.
 
     It is a flag and no key: a file must not be able to allow what it names.
 

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from rich.console import Console
 from rich.markup import escape
 
-from rbft.data.prompts import PromptBook
+from rbft.data.prompt_templates import PromptBook
 from rbft.data.records import VideoRecord
 from rbft.errors import ConfigError, DataError, StageError
 from rbft.experiment import Experiment, Stage, read_experiment

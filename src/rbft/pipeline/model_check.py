@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from rbft.data.findings import Finding
-from rbft.data.prompts import PromptBook
+from rbft.data.prompt_templates import PromptBook
 from rbft.data.records import VideoRecord
 from rbft.errors import ConfigError, DataError, ModelError
 from rbft.estimate.clip_costs import Clips, KnownCosts, StageParts, describe_clips

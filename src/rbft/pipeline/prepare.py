@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 
 from rbft.data.datamodule import VideoDataModule
-from rbft.data.prompts import PromptBook
+from rbft.data.prompt_templates import PromptBook
 from rbft.experiment import Experiment
 from rbft.pipeline.requirements import (
     require_attempts,

@@ -1,4 +1,4 @@
-"""What settings must be for a stage to run, alone and behind the stages before it; refused before a model is loaded."""
+"""What settings must be for a stage to run, alone and after the stages before it; refused before a model is loaded."""
 
 from __future__ import annotations
 

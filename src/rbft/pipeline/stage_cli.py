@@ -133,7 +133,7 @@ class StageCLI(LightningCLI):
 
         Args:
             callbacks: Behind those of the configuration.
-            settings: In the place of the configuration's; behind a logger come those of the configuration.
+            settings: In the place of the configuration's; after a logger come those of the configuration.
         """
         configured = self._get(self.config_init, "trainer", default={})
         if isinstance(logger := settings.get("logger"), Logger):

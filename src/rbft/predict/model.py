@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from rbft.data.datamodule import VideoDataModule
 from rbft.data.dataset import ExampleDataset
-from rbft.data.prompts import PromptBook
+from rbft.data.prompt_templates import PromptBook
 from rbft.data.records import VideoRecord
 from rbft.data.sampler import Draw, EvaluationSampler
 from rbft.errors import ConfigError, StageError, VideoError

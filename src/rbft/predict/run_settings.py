@@ -33,7 +33,7 @@ class Recorded:
         labels: The classes.
         weights: Folder of the trained weights that were tested; None for the base model.
         choice: how the test answered.
-        prior: Scores (C) behind a blank clip that are subtracted; None where none are.
+        prior: Scores (C) after a blank clip that are subtracted; None where none are.
         calibration: calibration of the probabilities.
     """
 

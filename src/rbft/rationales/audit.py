@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from rbft.data.prompts import PromptBook
+from rbft.data.prompt_templates import PromptBook
 from rbft.rationales import statistics
 from rbft.rationales.checks.base import Check, Judge, Material, own_against_best_other
 from rbft.rationales.checks.leak import Leak

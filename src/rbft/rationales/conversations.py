@@ -30,7 +30,7 @@ class Conversation:
         video: path of its video.
         question: the question, without what stands for the video.
         system: the system turn, if there is one.
-        answer: the reasons, and behind them the class where the answer names one.
+        answer: the reasons, and after them the class where the answer names one.
     """
 
     row: Row
@@ -75,17 +75,17 @@ def read_conversation(row: Row, lead: str) -> Conversation:
 
 
 def concluded(talk: Conversation, lead: str) -> str:
-    """The class that stands behind the last conclusion, on its line.
+    """The class that stands after the last conclusion, on its line.
 
     Raises:
         DataError: there is none.
     """
-    behind = re.split(re.escape(lead), talk.answer, flags=re.IGNORECASE)[1:]
-    line = _BECAUSE.split(behind[-1].strip().split("\n")[0])[0] if behind else ""
+    after = re.split(re.escape(lead), talk.answer, flags=re.IGNORECASE)[1:]
+    line = _BECAUSE.split(after[-1].strip().split("\n")[0])[0] if after else ""
     conclusion = line.strip(" *_.\"'")
     if not conclusion or len(conclusion) > MAX_LENGTH:
         raise DataError(
-            f"{talk.row.where}: the answer names no class behind {lead!r}; set --conclusion to the words "
+            f"{talk.row.where}: the answer names no class after {lead!r}; set --conclusion to the words "
             f"before the class, or --label_key to the key that names it ({', '.join(talk.row.cells)})."
         )
     return conclusion
@@ -121,7 +121,7 @@ def _text(turn: dict[str, Any], where: str) -> str:
 
 
 def _untagged(answer: str, lead: str) -> str:
-    """Thoughts, and the class behind them, without their tags: as reasons that end in a conclusion."""
+    """Thoughts, and the class after them, without their tags: as reasons that end in a conclusion."""
     thoughts, said = _THOUGHT.findall(answer), _ANSWER.findall(answer)
     if not thoughts and not said:
         return answer

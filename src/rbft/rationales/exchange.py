@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from rbft.data.formats.rows import Row, read_json_objects
 from rbft.data.labels import SPECIAL_TOKEN, LabelSet
-from rbft.data.prompts import PromptBook, Prompts
+from rbft.data.prompt_templates import PromptBook, Prompts
 from rbft.data.records import relative_path
 from rbft.errors import DataError
 from rbft.files import archive, write_json, write_jsonl

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Literal
 
-from rbft.data.prompts import PromptBook
+from rbft.data.prompt_templates import PromptBook
 from rbft.errors import ConfigError, StageError
 from rbft.rationales.checks.base import Check, Material
 from rbft.rationales.checks.leak import Leak

@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 
 from rbft.data.dataset import Example
-from rbft.data.prompts import HintPolicy, PromptBook
+from rbft.data.prompt_templates import HintPolicy, PromptBook
 from rbft.data.records import VideoRecord
 from rbft.errors import ConfigError
 from rbft.rationales.store import Rationale, prompt_hash

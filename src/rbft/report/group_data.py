@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from rbft.errors import DataError
 from rbft.evaluation.calibration import Bin, reliability
 from rbft.evaluation.comparison import Group
-from rbft.evaluation.counts import confusion_counts, recalls
-from rbft.evaluation.predictions import Prediction, read_predictions
+from rbft.evaluation.predictions import Prediction, confusion_counts, read_predictions, recalls
 from rbft.experiment import TEST_KINDS
 from rbft.files import read_json
 from rbft.rationales.store import read_rationales

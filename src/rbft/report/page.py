@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from rbft.data.datamodule import VideoDataModule
 from rbft.evaluation.calibration import both_reliabilities
-from rbft.evaluation.counts import confusion_counts, recalls
 from rbft.evaluation.figures import as_png, confusion_figure, frames_png, reliability_figure
 from rbft.evaluation.metrics import accuracy_interval
-from rbft.evaluation.predictions import Prediction
+from rbft.evaluation.predictions import Prediction, confusion_counts, recalls
 from rbft.files import write_atomic
 from rbft.rationales.audit import Audit
 from rbft.rationales.store import Rationale, spread

@@ -22,9 +22,8 @@ from torch import Tensor
 from rbft import __version__
 from rbft.errors import VideoError, printable
 from rbft.report.templates import render
-from rbft.serve.about import About
 from rbft.serve.host_check import Guard
-from rbft.serve.model import Answered
+from rbft.serve.model import About, Answered
 from rbft.serve.request_queue import BusyError, Turns
 from rbft.serve.upload import DISCARD_SECONDS, UPLOAD_SECONDS, Upload, UploadError, discard, receive
 

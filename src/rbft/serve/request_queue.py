@@ -33,7 +33,7 @@ class Turns:
     """Gives out the model. Everything is called from one event loop, except `close`.
 
     Args:
-        waiting: number of requests that may wait behind the current one.
+        waiting: number of requests that may wait after the current one.
     """
 
     def __init__(self, waiting: int) -> None:

@@ -73,10 +73,9 @@ def _run(
 ) -> None:
     import uvicorn
 
-    from rbft.serve.about import about
     from rbft.serve.app import make_app
     from rbft.serve.host_check import own_names
-    from rbft.serve.model import ServedModel
+    from rbft.serve.model import ServedModel, about
     from rbft.serve.request_queue import Turns
     from rbft.terminal import make_console, quieten
 

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from rbft.data.datamodule import VideoDataModule
 from rbft.data.dataset import Example
-from rbft.data.prompts import PromptBook
+from rbft.data.prompt_templates import PromptBook
 from rbft.experiment import Stage
 from rbft.runs.names import ADAPTER
 from rbft.training.callbacks import GracefulStop

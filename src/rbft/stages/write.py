@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
 import lightning as L
+import torch
+from rich.console import Console
 from rich.markup import escape
 
 from rbft.data.dataset import Example
 from rbft.data.records import VideoRecord
 from rbft.ranks import can_agree, first_rank, grouped, wait_for_all
+from rbft.rationales.checks.base import Judge, Material
+from rbft.rationales.quality import RESCUED, score
 from rbft.rationales.store import Rationale, RationaleStore
 from rbft.rationales.writer import Attempt
 from rbft.runs.names import RATIONALES, TENSORBOARD
 from rbft.stages.cautions import rationale_cautions
-from rbft.stages.context import StageContext, StageResult, author_of, connect, make_trainer, start
-from rbft.stages.verification import describe_dropped, describe_rescued, judge_written
+from rbft.stages.context import Prepared, StageContext, StageResult, author_of, connect, make_trainer, start
 from rbft.stages.vllm_stage import write_elsewhere
+from rbft.terminal import steps_shown
 from rbft.training.logging import log_rationales
+from rbft.vlm.batch import PromptInputs
+from rbft.vlm.prompt import Prompt
 from rbft.vlm.sharded import is_sharded
 
 
@@ -51,7 +58,7 @@ def write(context: StageContext) -> StageResult:
             written = trainer.strategy.broadcast(written)
         if first_rank() or together:
             device = trainer.strategy.root_device
-            judged = judge_written(entry, [*judged, *written], device, context.console, standing=len(judged))
+            judged = _judge_written(entry, [*judged, *written], device, context.console, standing=len(judged))
     if not first_rank():
         return StageResult(())
     place = {record.id: number for number, record in enumerate(everyone)}
@@ -128,6 +135,31 @@ def _write_what_is_left(
     trainer.strategy.barrier()
 
 
+def _judge_written(
+    entry: Prepared, rationales: Sequence[Rationale], device: torch.device, console: Console, standing: int = 0
+) -> list[Rationale]:
+    """Score the rationales of a write stage and judge each; a class may have lost all of its.
+
+    Args:
+        entry: the stage, with its starting weights set.
+        rationales: all rationales that it wrote.
+        device: device of the model that wrote them and now reads them.
+        console: console to show progress on.
+        standing: number of them, from the first on, that keep the scores they have.
+    """
+    module, data, processor = entry.module, entry.datamodule, entry.processor
+
+    def ask(video: str, prompt: Prompt) -> PromptInputs:
+        return processor.prompt_inputs(prompt, data.clip(video), sized=data.spec.sized)
+
+    with steps_shown(console) as report:
+        judge = None
+        if any(check.needs_model for check in module.checks) and len(rationales) > standing:
+            judge = Judge(module.load_on(device).eval(), processor, ask, data.eval_batch_size, report)
+        scored = score(module.checks, Material(tuple(rationales), entry.book, judge), standing)
+        return module.keep.judge(scored, module.checks, entry.book)
+
+
 def _report(context: StageContext, rationales: Sequence[Rationale]) -> dict[str, Any]:
     """Print what was written; gives the figures of the stage."""
     stated = [r for r in rationales if r.labelled and r.stated is not None]
@@ -152,9 +184,9 @@ def _report(context: StageContext, rationales: Sequence[Rationale]) -> dict[str,
         f"  {summary['rationales']} rationales, {summary['kept']} kept; {summary['state_the_right_class']} of "
         f"{summary['state_a_class']} that name a class name the right one; {summary['truncated']} cut at the limit"
     )
-    if dropped := describe_dropped(rationales):
+    if dropped := _describe_dropped(rationales):
         say(f"  dropped: {escape(dropped)}")
-    if rescued := describe_rescued(rationales):
+    if rescued := _describe_rescued(rationales):
         say(f"  classes that lost all and keep the best of each video: {escape(rescued)}")
     if summary["videos_without"]:
         say(f"  {summary['videos_without']} of {summary['videos']} videos have no rationale that is kept")
@@ -165,3 +197,15 @@ def _report(context: StageContext, rationales: Sequence[Rationale]) -> dict[str,
     for rationale in rationales[:: max(1, len(rationales) // 3)][:3]:
         say(f"  {escape(rationale.video)}: {escape(rationale.text)}", soft_wrap=True)
     return summary
+
+
+def _describe_dropped(rationales: Sequence[Rationale]) -> str:
+    """Why rationales were dropped, in a clause; empty if none was."""
+    reasons = Counter(part.split(" ")[0] for r in rationales if not r.kept for part in r.reason.split(", "))
+    return ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
+
+
+def _describe_rescued(rationales: Sequence[Rationale]) -> str:
+    """Which classes kept rationales that were dropped, in a clause; empty if none did."""
+    rescued = Counter(r.label for r in rationales if r.kept and r.reason.startswith(RESCUED))
+    return ", ".join(f"{label} {count}" for label, count in rescued.items())

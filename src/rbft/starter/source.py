@@ -65,7 +65,7 @@ def write_text(named: str, flags: Sequence[str], absolute: Path | None = None) -
 
     Args:
         named: Folder, table or list of clips.
-        flags: Command line behind it.
+        flags: Command line after it.
         absolute: the source as an absolute path, where the file must be found from anywhere.
 
     Returns:
@@ -115,7 +115,7 @@ def _located(name: str) -> str:
 
 
 def _split(args: Sequence[str]) -> tuple[list[str], list[str]]:
-    """What stands in front of the first flag, and the rest: behind a flag a word may be its value."""
+    """What stands in front of the first flag, and the rest: after a flag a word may be its value."""
     named = list(itertools.takewhile(lambda word: not word.startswith("-"), args))
     return named, list(args[len(named) :])
 

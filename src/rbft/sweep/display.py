@@ -12,8 +12,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from rbft.sweep.cost import duration
-from rbft.sweep.progress import Progress
+from rbft.sweep.progress import Progress, duration
 
 _ROWS = 24
 _ORDER = {"running": 0, "failed": 1, "waiting": 2, "finished": 3}

@@ -14,9 +14,8 @@ from torch.utils.tensorboard import SummaryWriter
 from rbft.data.datamodule import VideoDataModule
 from rbft.data.labels import LabelSet
 from rbft.evaluation.calibration import both_reliabilities
-from rbft.evaluation.counts import confusion_counts
 from rbft.evaluation.figures import confusion_figure, reliability_figure, strip_figure
-from rbft.evaluation.predictions import Prediction
+from rbft.evaluation.predictions import Prediction, confusion_counts
 from rbft.rationales.store import Rationale, spread
 from rbft.training.module import VLMFineTuner
 

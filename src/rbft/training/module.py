@@ -13,7 +13,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from rbft.answering.closed_set import ClosedSetScoring
 from rbft.answering.settings import Answering, answer
-from rbft.data.prompts import PromptBook, Prompts
+from rbft.data.prompt_templates import PromptBook, Prompts
 from rbft.errors import ConfigError, StageError
 from rbft.evaluation.metrics import validation_metrics
 from rbft.evaluation.predictions import Prediction
@@ -28,18 +28,17 @@ from rbft.training.best_weights import Selection
 from rbft.training.feature_pool import FeaturePool
 from rbft.training.optim import OptimSettings, configure, parameter_groups
 from rbft.training.sharding import shard
+from rbft.vlm.base_weights import Reference, TuningStrength, base_state
 from rbft.vlm.batch import Batch
 from rbft.vlm.feature_cache import hardware
 from rbft.vlm.label_scorer import Scoring
 from rbft.vlm.loading import DType, load_model
 from rbft.vlm.master_weights import hold_in_float32
 from rbft.vlm.model import VLM
-from rbft.vlm.parts import parts_of
+from rbft.vlm.model_parts import parts_of
 from rbft.vlm.processing import ClipProcessor, ProcessorKey
 from rbft.vlm.prompt import Plain
 from rbft.vlm.quantize import Quantize
-from rbft.vlm.reference import Reference, base_state
-from rbft.vlm.strength import TuningStrength
 from rbft.vlm.tuning import LoRA, Tuning, load_trained
 
 

@@ -12,7 +12,7 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
 from rbft.errors import ConfigError
-from rbft.vlm.parts import Part
+from rbft.vlm.model_parts import Part
 
 
 @dataclass(frozen=True)

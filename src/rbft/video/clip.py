@@ -124,7 +124,7 @@ def read_clip(
 
 
 def _span(path: str | Path, index: FrameIndex, sampling: FrameSampling) -> tuple[int, int]:
-    """The frames to sample from: the first, and behind the last."""
+    """The frames to sample from: the first, and after the last."""
     if sampling.part is None:
         return 0, index.num_frames
     try:

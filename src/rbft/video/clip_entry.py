@@ -19,7 +19,7 @@ from rbft.video.clip_spec import ClipSpec
 CLIP_FIELDS = ("frames", "timestamps", "indices", "fps", "duration", "total_num_frames", "path", "steady")
 """What `rbft.video.clip.Clip` is made of."""
 HEAD = struct.Struct("<8sI16s")
-"""What an entry begins with: magic, bytes of the JSON header behind it, their hash."""
+"""What an entry begins with: magic, bytes of the JSON header after it, their hash."""
 MAGIC = b"rbftclip"
 
 # To be raised when the layout of an entry changes, or the frames that the reader gives for the same request.
@@ -51,7 +51,7 @@ def hashed(data: bytes) -> bytes:
 
 
 def aligned(position: int) -> int:
-    """Where the frames begin behind a header that ends at `position`."""
+    """Where the frames begin after a header that ends at `position`."""
     return -(-position // _ALIGNMENT) * _ALIGNMENT
 
 

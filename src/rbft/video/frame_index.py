@@ -74,7 +74,7 @@ class FrameIndex:
 
         Args:
             first: number of the first frame.
-            end: number behind the last frame.
+            end: number after the last frame.
             part: start and end in seconds of the part of the video that shows them; None for all of it.
         """
         count = end - first
@@ -85,10 +85,10 @@ class FrameIndex:
         return Timeline(count, stop - start, np.maximum(appear, 0.0))
 
     def span(self, start: float, end: float) -> tuple[int, int]:
-        """The frames that a part of the video shows, in seconds: the first, and behind the last.
+        """The frames that a part of the video shows, in seconds: the first, and after the last.
 
         They are those that appear from `start` on and before `end`. The one that stands there at `start` already is
-        among them where no other appears, and where frames do not come at one rate; none is behind the video's end.
+        among them where no other appears, and where frames do not come at one rate; none is after the video's end.
 
         Raises:
             ValueError: The video is untimed and its frame rate unknown.
@@ -101,11 +101,11 @@ class FrameIndex:
             first, last = np.searchsorted((self.pts - self.pts[0]) * float(self.time_base), edges)
         else:
             first, last = np.ceil(edges * self.fps)
-        begin, behind = (min(max(int(place), 0), self.num_frames) for place in (first, last))
+        begin, after = (min(max(int(place), 0), self.num_frames) for place in (first, last))
         late = begin == self.num_frames or self.timestamp(begin) > start + 1e-6
-        if begin and late and start < self.duration and (begin == behind or not self.steady):
+        if begin and late and start < self.duration and (begin == after or not self.steady):
             begin -= 1
-        return begin, behind
+        return begin, after
 
 
 class _Packets(NamedTuple):

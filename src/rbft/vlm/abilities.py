@@ -18,7 +18,7 @@ from rbft.errors import ModelError
 def sees_every_token(config: PreTrainedConfig) -> bool:
     """Whether every layer of a language model attends to all tokens before, and so takes a mask of the padding.
 
-    A shorter prompt of a batch has padding between its last token and what is written behind it. Full attention is
+    A shorter prompt of a batch has padding between its last token and what is written after it. Full attention is
     masked to skip that. A layer with a window counts it as tokens, and one with a running state reads it.
 
     Args:
@@ -66,7 +66,7 @@ class Masks:
 
     Args:
         taken: Whether a mask that says for each token which others it sees is taken as it is.
-        causal: Whether, left to itself, no token of a clip sees one behind it.
+        causal: Whether, left to itself, no token of a clip sees one after it.
     """
 
     taken: bool

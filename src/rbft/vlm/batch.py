@@ -87,7 +87,7 @@ class PromptInputs:
         )
 
     def followed_by(self, text: Tensor) -> PromptInputs:
-        """The same with more tokens of text (T,) behind."""
+        """The same with more tokens of text (T,) after."""
         count = len(text)
         return replace(
             self,

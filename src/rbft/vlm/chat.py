@@ -85,7 +85,7 @@ class Chat:
     def target_ids(self, prompt: Prompt, answer: str) -> Tensor:
         """Token ids of an answer, up to and with its first end-of-turn token (T,), which need not be the template's.
 
-        The template's text behind the prompt is tokenised alone, so that a trained answer has the very tokens
+        The template's text after the prompt is tokenised alone, so that a trained answer has the very tokens
         that generation would have to produce.
 
         Args:

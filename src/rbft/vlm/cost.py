@@ -16,7 +16,7 @@ from rbft.vlm.abilities import sees_every_token
 from rbft.vlm.label_scorer import LOGITS_AT_ONCE
 from rbft.vlm.loading import DType, bare_model, load_config, weights_dtype
 from rbft.vlm.master_weights import hold_in_float32
-from rbft.vlm.parts import Part, parts_of
+from rbft.vlm.model_parts import Part, parts_of
 from rbft.vlm.tuning import LoRA, Tuning
 
 
@@ -114,7 +114,7 @@ class ModelSize:
         adapted: Input features of all adapted linear layers, over the whole language model.
         dropout: Whether adapters drop inputs.
         eager: Whether attention is computed step by step, with all its scores in memory.
-        takes_tree_masks: Whether all labels can stand in one row behind a prompt.
+        takes_tree_masks: Whether all labels can stand in one row after a prompt.
     """
 
     language: Tower

@@ -1,4 +1,4 @@
-"""Writing answers: each prompt is read once, however many answers are drawn behind it."""
+"""Writing answers: each prompt is read once, however many answers are drawn after it."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def _write(
         fed, seen = tokens.unsqueeze(1), mask[:, : width + step + 1]
         logits = vlm.continue_prefix(cache, seen, fed, (positions + step).unsqueeze(1))[:, 0].float()
     require_finite(highest, [prompt for prompt in prompts for _ in range(samples)], "the expected tokens", vlm)
-    # a row that ended and was still computed went on behind its end
+    # a row that ended and was still computed went on after its end
     answers = [_cut(row, ends) for row in written]
     return [answers[start : start + samples] for start in range(0, total, samples)]
 

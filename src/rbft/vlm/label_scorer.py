@@ -1,4 +1,4 @@
-"""Log-likelihood of every label of a closed set behind a video prompt that is read once."""
+"""Log-likelihood of every label of a closed set after a video prompt that is read once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rbft.vlm.batch import PromptInputs, Rows
 from rbft.vlm.finite import require_finite
 from rbft.vlm.model import VLM
 from rbft.vlm.prefix_cache import read_together
-from rbft.vlm.tree import TokenTree, split_by_size
+from rbft.vlm.token_tree import TokenTree, split_by_size
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Scoring:
         normalize: `sum` is the log-likelihood of the label's text; `token` and `byte` divide it by the number of its
             tokens or of the bytes of its text, which takes from long labels the disadvantage of being long (length
             normalisation as in GPT-3, Brown et al., arXiv 2005.14165, section 2.4).
-        prior: `blank` subtracts what the label scores behind a blank clip, and so what the model expects before it
+        prior: `blank` subtracts what the label scores after a blank clip, and so what the model expects before it
             has seen anything (contextual calibration and pointwise mutual information: Zhao et al., arXiv 2102.09690;
             Holtzman et al., arXiv 2104.08315).
         max_tokens: Tokens of labels (clips x nodes of the label tree) read at a time; bounds memory. Where each label
@@ -75,7 +75,7 @@ class LabelScorer:
         return cls(label_ids, lengths[scoring.normalize], scoring.max_tokens)
 
     def corrected(self, vlm: VLM, blank: PromptInputs) -> LabelScorer:
-        """The same with the scores behind a blank clip subtracted."""
+        """The same with the scores after a blank clip subtracted."""
         return replace(self, prior=replace(self, prior=None)(vlm, [blank])[0])
 
     @torch.no_grad()
@@ -83,7 +83,7 @@ class LabelScorer:
         """Scores (B, C) in float32.
 
         Raises:
-            ModelError: The scores behind a prompt are not finite.
+            ModelError: The scores after a prompt are not finite.
         """
         widest = max(len(tree) for _, tree in self._trees)
         step = max(1, self.max_tokens // max(1, widest))
@@ -99,7 +99,7 @@ class LabelScorer:
 
     @cached_property
     def _trees(self) -> list[tuple[list[int], TokenTree]]:
-        # a tree's mask grows with its square, so many labels are read in several trees behind the same prompt
+        # a tree's mask grows with its square, so many labels are read in several trees after the same prompt
         groups = split_by_size(self.label_ids, min(self.max_tokens, TREE_NODES))
         return [(group, TokenTree.of([self.label_ids[i] for i in group])) for group in groups]
 
@@ -113,13 +113,13 @@ class LabelScorer:
         scores = first.new_empty((len(prompts), len(self.label_ids)))
         for group, tree in self._trees:
             group_scores = first.new_zeros((len(prompts), len(group)))
-            behind = vlm.continue_tree(cache, rows.mask, positions, tree) if len(tree) else None
-            log_totals = None if behind is None else _log_totals(behind)
+            after = vlm.continue_tree(cache, rows.mask, positions, tree) if len(tree) else None
+            log_totals = None if after is None else _log_totals(after)
             for column, index in enumerate(group):
                 ids, sources = self.label_ids[index].to(first.device), tree.sources[column].to(first.device)
                 group_scores[:, column] = first[:, ids[0]]
-                if behind is not None and log_totals is not None and len(ids) > 1:
-                    logits = behind[:, sources[1:], ids[1:]].float()
+                if after is not None and log_totals is not None and len(ids) > 1:
+                    logits = after[:, sources[1:], ids[1:]].float()
                     group_scores[:, column] += (logits - log_totals[:, sources[1:]]).sum(1)
             scores[:, group] = group_scores
             if len(tree):
@@ -138,16 +138,16 @@ class LabelScorer:
             fed[row, : len(ids) - 1] = ids[:-1].to(device)
             scored[row, : len(ids) - 1] = ids[1:].to(device)
             real[row, : len(ids) - 1] = 1
-        behind = []
+        after = []
         # each row has a copy of its prompt's keys and values, which is most of its memory
         step = max(1, self.max_tokens // ((rest + rows.ids.shape[1]) * len(first)))
         for start in range(0, classes, step):
             part = slice(start, start + step)
             # expanding works in place, so all but the last part take a copy
             step_cache = cache if start + step >= classes else copy.deepcopy(cache)
-            behind.append(_continue(vlm, step_cache, positions, rows.mask, fed[part], scored[part], real[part]))
+            after.append(_continue(vlm, step_cache, positions, rows.mask, fed[part], scored[part], real[part]))
         lead = torch.tensor([int(ids[0]) for ids in self.label_ids], device=device)
-        return first[:, lead] + torch.cat(behind, dim=1)
+        return first[:, lead] + torch.cat(after, dim=1)
 
 
 TREE_NODES = 256
@@ -157,7 +157,7 @@ TREE_NODES = 256
 def _continue(
     vlm: VLM, cache: Any, positions: Tensor, mask: Tensor, fed: Tensor, scored: Tensor, real: Tensor
 ) -> Tensor:
-    """Log-likelihood of the labels' tokens behind the first (B, C') for C' of the labels."""
+    """Log-likelihood of the labels' tokens after the first (B, C') for C' of the labels."""
     clips, (classes, rest) = len(mask), fed.shape
     cache.reorder_cache(torch.arange(clips, device=mask.device).repeat_interleave(classes))
     mask = torch.cat([mask.repeat_interleave(classes, 0), real.repeat(clips, 1)], dim=1)

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-# What in a layer works on each token alone and serves no other token. Keys and values serve all tokens behind.
+# What in a layer works on each token alone and serves no other token. Keys and values serve all tokens after.
 _QUERY, _RESULT, _FORWARD = "self_attn.q_proj", "self_attn.o_proj", "mlp"
 
 

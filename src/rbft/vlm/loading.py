@@ -25,7 +25,7 @@ BUILTIN = {"builtin/tiny": Path(__file__).parent / "tiny" / "checkpoint"}
 
 
 def model_source(vlm: str) -> str:
-    """The folder or hub id behind a name.
+    """The folder or hub id after a name.
 
     Raises:
         ModelError: An unknown built-in name, or a path to something that is no model folder.

@@ -15,14 +15,14 @@ from transformers import PreTrainedModel
 
 from rbft.errors import ModelError
 from rbft.vlm.abilities import encoder_of, masks_of, position_keys, sees_every_token
+from rbft.vlm.base_weights import Reference
 from rbft.vlm.batch import EncodedClip, PromptInputs, Rows, pad_rows
 from rbft.vlm.feature_cache import FeatureCache, weights_digest
 from rbft.vlm.finite import require_finite
 from rbft.vlm.last_layer import read_at
 from rbft.vlm.master_weights import convert_between
-from rbft.vlm.parts import parts_of
-from rbft.vlm.reference import Reference
-from rbft.vlm.tree import TokenTree
+from rbft.vlm.model_parts import parts_of
+from rbft.vlm.token_tree import TokenTree
 from rbft.vlm.visual_features import encoded_clip, modality_of, together
 
 
@@ -240,9 +240,9 @@ class VLM(nn.Module):
         rows = pad_rows(prompts, targets, self.pad_id)
         keep = torch.zeros_like(rows.ids, dtype=torch.bool)
         for row, (prompt, target) in enumerate(zip(prompts, targets, strict=True)):
-            # the logits at a position are about the token behind it
+            # the logits at a position are about the token after it
             keep[row, len(prompt.ids) - 1 : len(prompt.ids) - 1 + len(target)] = True
-        # a row is filled up behind its tokens, where none of them looks: without a mask attention is the faster kernel
+        # a row is filled up after its tokens, where none of them looks: without a mask attention is the faster kernel
         arguments = self.arguments(rows, visual)
         output = self.read(keep, **arguments, position_ids=self.positions(rows, visual), use_cache=False)
         logits: Tensor = output.logits
@@ -263,7 +263,7 @@ class VLM(nn.Module):
     def prefix(
         self, prompts: Sequence[PromptInputs], visual: dict[str, Any] | None = None
     ) -> tuple[Any, Tensor, Tensor, Rows]:
-        """Read prompts once, so that many answers can be tried behind each.
+        """Read prompts once, so that many answers can be tried after each.
 
         Args:
             prompts: One per row; of one length unless `sees_every_token` (`rbft.vlm.prefix_cache.read_together`).
@@ -274,16 +274,16 @@ class VLM(nn.Module):
             token (B,) and the rows read (right-padded).
         """
         if not self.sees_every_token and len({len(prompt.ids) for prompt in prompts}) > 1:
-            raise ValueError("this model's layers would read the padding behind shorter prompts")
+            raise ValueError("this model's layers would read the padding after shorter prompts")
         visual = self.encode(prompts) if visual is None else visual
         rows = pad_rows(prompts, None, self.pad_id)
         arguments = self.arguments(rows, visual)
         positions = self.positions(rows, visual)
         last = (rows.lengths - 1).unsqueeze(1)
         keep = torch.zeros_like(rows.ids, dtype=torch.bool).scatter(1, last, True)
-        # without a mask, as in `target_logits`; whoever goes on behind the prompts leaves their padding out
+        # without a mask, as in `target_logits`; whoever goes on after the prompts leaves their padding out
         output = self.read(keep, **arguments, position_ids=positions, use_cache=True)
-        # text goes on behind the last token's position, which is not the row's length where a clip spans few positions
+        # text goes on after the last token's position, which is not the row's length where a clip spans few positions
         following = rows.lengths if positions is None else positions[0].gather(1, last).squeeze(1) + 1
         return output.past_key_values, output.logits.float().log_softmax(-1), following, rows
 
@@ -306,12 +306,12 @@ class VLM(nn.Module):
         return mask.masked_fill(~visible, torch.finfo(mask.dtype).min).unsqueeze(1)
 
     def continue_tree(self, cache: Any, mask: Tensor, following: Tensor, tree: TokenTree) -> Tensor:
-        """Logits behind each node of a tree that stands behind each prompt of a cached prefix.
+        """Logits after each node of a tree that stands after each prompt of a cached prefix.
 
         Args:
             cache: From `prefix`; the nodes are appended to it.
             mask: (B, P) 1 for real tokens of the prefix.
-            following: (B,) position of the token behind each prefix.
+            following: (B,) position of the token after each prefix.
             tree: The nodes.
 
         Returns:
@@ -325,7 +325,7 @@ class VLM(nn.Module):
         return self.continue_prefix(cache, self.attention_mask(visible), ids, positions)
 
     def continue_prefix(self, cache: Any, mask: Tensor, ids: Tensor, positions: Tensor) -> Tensor:
-        """Logits behind more tokens after a cached prefix.
+        """Logits after more tokens after a cached prefix.
 
         Args:
             cache: From `prefix`, expanded to the rows of `ids`.

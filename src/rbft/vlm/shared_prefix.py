@@ -10,12 +10,12 @@ from torch import Tensor
 
 from rbft.vlm.batch import Batch, PromptInputs, pad_rows
 from rbft.vlm.model import VLM
-from rbft.vlm.tree import TokenTree
+from rbft.vlm.token_tree import TokenTree
 
 
 @dataclass(frozen=True)
 class Packed:
-    """Questions about one clip with their answers, as a tree behind what the questions have in common.
+    """Questions about one clip with their answers, as a tree after what the questions have in common.
 
     Args:
         prefix: The common beginning, with the clip.
@@ -46,7 +46,7 @@ def pack(prompts: Sequence[PromptInputs], targets: Sequence[Tensor], visual_ids:
     shared = _common([prompt.ids for prompt in prompts])
     first = prompts[0]
     visual = torch.tensor(list(visual_ids))
-    # a text token stands behind the clip, so that positions go on from it as they do from any text
+    # a text token stands after the clip, so that positions go on from it as they do from any text
     if shared == 0 or any(torch.isin(prompt.ids[shared - 1 :].cpu(), visual).any() for prompt in prompts):
         return None
     rests = [prompt.ids[shared:].cpu() for prompt in prompts]
@@ -126,14 +126,14 @@ def packed_logits(vlm: VLM, rows: Sequence[Packed]) -> tuple[AnswerLogits, Tenso
     keep = torch.zeros((count, width), dtype=torch.bool, device=vlm.device)
     for number, row in enumerate(rows):
         length, nodes = len(row.prefix.ids), len(row.tree)
-        before, behind = slice(0, length), slice(length, length + nodes)
+        before, after = slice(0, length), slice(length, length + nodes)
         counted = torch.arange(length, device=vlm.device).expand(3, -1)
         positions[:, number, before] = counted if known is None else known[:, number, before]
         following = positions[0, number, length - 1] + 1
-        positions[:, number, behind] = following + row.tree.depths.to(vlm.device)
+        positions[:, number, after] = following + row.tree.depths.to(vlm.device)
         visible[number, before, before] = torch.ones(length, length, dtype=torch.bool, device=vlm.device).tril()
-        visible[number, behind, before] = True
-        visible[number, behind, behind] = row.tree.lineage().to(vlm.device)
+        visible[number, after, before] = True
+        visible[number, after, after] = row.tree.lineage().to(vlm.device)
         keep[number, row.sources.to(vlm.device)] = True
     logits = vlm.read(
         keep,

@@ -41,7 +41,7 @@ class TokenMaker:
         """
         if clip is None:
             return self._of(self._processor(text=[text], return_tensors="pt", **self._begin(text)))
-        # all that the processor does to text, behind a step for videos that is done already
+        # all that the processor does to text, after a step for videos that is done already
         done = copy.copy(self._processor)
         blank = torch.zeros((1, 3, 2, 2), dtype=torch.uint8)
         # pixels that stand for none, because some processors move them about

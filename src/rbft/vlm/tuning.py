@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 from rbft.errors import ConfigError, StageError
 from rbft.files import read_json, replacing
 from rbft.vlm.lora_targets import adapter_targets, expert_stacks, language_layers
-from rbft.vlm.parts import Part, parts_of
+from rbft.vlm.model_parts import Part, parts_of
 
 Training = Literal["frozen", "train"]
 

@@ -85,7 +85,7 @@ def row_part(row: Row, columns: tuple[str, str] | None) -> tuple[float, float] |
     """Start and end, in seconds, of the part of a video that a row is about; None for all of it, where both are empty.
 
     Raises:
-        DataError: They are no numbers, or the end is not behind the start.
+        DataError: They are no numbers, or the end is not after the start.
     """
     if columns is None:
         return None
@@ -98,7 +98,7 @@ def row_part(row: Row, columns: tuple[str, str] | None) -> tuple[float, float] |
         start, end = 0.0, 0.0
     if not 0 <= start < end < math.inf:
         raise DataError(
-            f"{row.where}: {columns[0]!r} and {columns[1]!r} must be seconds of the video, the end behind the start, "
+            f"{row.where}: {columns[0]!r} and {columns[1]!r} must be seconds of the video, the end after the start, "
             f"such as 10 and 12.5; found {cells[0]!r} and {cells[1]!r}. Both empty means the whole video; "
             "rename the columns if they mean something else."
         )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rbft.data.prompts import PromptBook
+from rbft.data.prompt_templates import PromptBook
 from rbft.rationales.checks.base import Check, Judge, Material, own_against_best_other
 from rbft.rationales.checks.wording import MASK, LabelMask
 from rbft.vlm.label_scorer import LabelScorer
@@ -111,7 +111,7 @@ class Contradiction(Check):
         return Verdicts(chances[len(stated) :], book.labels.names, labels, len(stated), sum(right))
 
     def _ask(self, judge: Judge, book: PromptBook, texts: Sequence[str], videos: Sequence[str]) -> Tensor:
-        """Log-likelihood (N, C) of each class behind each text."""
+        """Log-likelihood (N, C) of each class after each text."""
         questions = [book.judge_prompt(text) for text in texts]
         answers = tuple(judge.processor.target_ids(questions[0], text) for text in book.texts)
         inputs = [

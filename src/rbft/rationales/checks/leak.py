@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from rbft.data.prompts import PromptBook
+from rbft.data.prompt_templates import PromptBook
 from rbft.rationales.checks.base import Check, Material
 from rbft.rationales.checks.wording import LabelMask, words
 

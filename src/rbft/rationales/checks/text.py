@@ -70,7 +70,7 @@ class Truncation(Check):
         super().__init__(threshold)
 
     def _scores(self, material: Material) -> list[float | None]:
-        # behind a conclusion the text was complete, with a full stop or without, unless others appended it to a torso
+        # after a conclusion the text was complete, with a full stop or without, unless others appended it to a torso
         closed = [r.stated is not None and not material.book.begins_with_class(r.written) for r in material.rationales]
         return [
             float(not r.truncated and (_ends(r.text) or (done and not _breaks_off(r.text))))

@@ -46,7 +46,7 @@ def numbered_runs(texts: Sequence[Sequence[str]], longest: int) -> list[tuple[In
     for n in range(2, longest + 1):
         before_rows, before = runs[-1]
         last_rows, last = rows[n - 1 :], flat[n - 1 :]
-        # those of one word less that the text goes on behind
+        # those of one word less that the text goes on after
         goes_on = np.append(before_rows[1:] == before_rows[:-1], False)[: len(before)]
         within = last_rows == rows[: len(last_rows)]
         _, numbers = np.unique(before[goes_on] * max(1, len(known)) + last[within], return_inverse=True)

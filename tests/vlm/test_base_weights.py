@@ -9,7 +9,7 @@ import pytest
 import torch
 from tests.support.models import load, make_clip
 
-from rbft.vlm.strength import TuningStrength
+from rbft.vlm.base_weights import TuningStrength
 from rbft.vlm.tuning import FullFineTuning, LoRA, trained_state
 
 TUNINGS = {"lora": LoRA(rank=4, dropout=0.0), "projector": LoRA(rank=4, projector="train"), "full": FullFineTuning()}

@@ -161,13 +161,13 @@ class PromptBook:
         return self.concluded(body, label)
 
     def concluded(self, body: str, label: str) -> str:
-        """A rationale with the sentence that states a class behind it."""
+        """A rationale with the sentence that states a class after it."""
         return f"{body}{self.prompts.separator}{self._conclusion(label)}" if body else self._conclusion(label)
 
     def parse(self, written: str) -> ParsedRationale:
         """Split a written text: what stands before its first conclusion, and the last class that one names.
 
-        A text that begins with its conclusion has its body behind it.
+        A text that begins with its conclusion has its body after it.
         """
         places = list(self._leads.finditer(written))
         if not places:
@@ -177,7 +177,7 @@ class PromptBook:
         if not self.begins_with_class(written):
             return ParsedRationale(written[: places[0].start()].strip(), stated)
         end = places[1].start() if len(places) > 1 else len(written)
-        return ParsedRationale(self._behind_class(written[places[0].end() : end]), stated)
+        return ParsedRationale(self._after_class(written[places[0].end() : end]), stated)
 
     def begins_with_class(self, written: str) -> bool:
         """Whether a text states its class before its reasons."""
@@ -188,12 +188,12 @@ class PromptBook:
     def _conclusion(self, label: str) -> str:
         return fill(self.prompts.conclusion, {"label": self.text(label)})
 
-    def _behind_class(self, tail: str) -> str:
+    def _after_class(self, tail: str) -> str:
         """What follows the class that opens `tail`; where it names none, what follows its first line."""
         longest = sorted(self.texts, key=len, reverse=True)
         named = re.match(rf"[\W_]*(?:{'|'.join(map(re.escape, longest))})(?!\w)", tail, re.IGNORECASE)
         rest = tail[named.end() :] if named is not None else tail.partition("\n")[2]
-        # what is left of bold type, quotes or a full stop behind the class
+        # what is left of bold type, quotes or a full stop after the class
         return re.sub(r"^[.,;:!*_\"'”’)\]]*\s*(?:[.,;:]\s+)?", "", rest).strip()
 
     def _match(self, tail: str) -> str | None:

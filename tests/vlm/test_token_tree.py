@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rbft.vlm.tree import TokenTree, split_by_size
+from rbft.vlm.token_tree import TokenTree, split_by_size
 
 sequences = st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=6), min_size=1, max_size=8)
 

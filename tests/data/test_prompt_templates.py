@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rbft.data.labels import LabelSet
-from rbft.data.prompts import ParsedRationale, PromptBook, Prompts
+from rbft.data.prompt_templates import ParsedRationale, PromptBook, Prompts
 from rbft.errors import ConfigError, DataError
 
 LABELS = LabelSet(("Push", "PushUp", "HorseRiding"))

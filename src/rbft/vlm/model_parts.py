@@ -17,7 +17,7 @@ def parts_of(model: PreTrainedModel | PeftModel) -> dict[str, Part]:
 
     The language model is what transformers calls the decoder, with token embeddings and head. A vision tower is what
     it calls the encoder of pictures. Everything else maps features into the language model; towers that do so
-    themselves have modules for it behind their stack of layers, whose weights are as wide as the language model.
+    themselves have modules for it after their stack of layers, whose weights are as wide as the language model.
 
     Args:
         model: With or without adapters, which belong to the part that they are in.
@@ -60,7 +60,7 @@ def _width(model: PreTrainedModel) -> int:
 
 
 def _projecting(tower: nn.Module, width: int) -> list[nn.Module]:
-    """Modules of a tower behind its stack of layers that make features of the language model's width."""
+    """Modules of a tower after its stack of layers that make features of the language model's width."""
     children = list(tower.children())
     stacks = [place for place, child in enumerate(children) if isinstance(child, nn.ModuleList)]
     if not stacks:

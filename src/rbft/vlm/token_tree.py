@@ -11,13 +11,13 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class TokenTree:
-    """Sequences behind one prompt, each token of a shared beginning standing once.
+    """Sequences after one prompt, each token of a shared beginning standing once.
 
     Tree attention as in SpecInfer (Miao et al., arXiv 2305.09781, section 4.2). The last token of a sequence predicts
-    nothing and is no node, unless a longer sequence goes on behind it.
+    nothing and is no node, unless a longer sequence goes on after it.
 
     Args:
-        ids: (N,) token of each node; a node stands behind its parent.
+        ids: (N,) token of each node; a node stands after its parent.
         parents: (N,) the node before; -1 is the prompt's last token.
         depths: (N,) nodes between a node and the prompt.
         sources: For each sequence (T,), the node whose logits are about each of its tokens; -1 is the prompt's last

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rbft.evaluation.counts import confusion_counts, recalls
-from rbft.evaluation.predictions import Prediction
+from rbft.evaluation.predictions import Prediction, confusion_counts, recalls
 
 NAMES = ("a", "b", "c")
 
