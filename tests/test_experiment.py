@@ -63,7 +63,13 @@ def test_methods_are_stages_that_hand_on_weights_and_rationales(read, method, ex
     assert [stage.trains for stage in found.stages] == [
         kind in ("rationale", "classification", "joint") for _, kind, _, _ in expected
     ]
-    assert set(METHODS) == {"zero_shot", "sft", "rbft", "joint", "probe"}
+    assert {"zero_shot", "sft", "rbft", "joint", "probe", "caption_probe"} <= set(METHODS)
+
+
+@pytest.mark.parametrize("method", ["probe", "caption_probe"])
+def test_controls_need_no_layer_of_their_own(read, method):
+    found = read("stages: {test: {}}", flags=("--method", method))
+    assert summary(found) == [(method, method, None, None)] and found.stages[0].tests
 
 
 def test_the_default_method_is_rbft(read):
@@ -200,7 +206,7 @@ WRONG = {
     "empty method": (only(STAGES + "methods: {m: []}"), (), "methods.m must be a list of stage names"),
     "stage twice": (only(STAGES + "methods: {m: [test, test]}"), (), "methods.m lists a stage twice"),
     "missing stage": ("stages: {tests: {}}\nmethod: zero_shot", (), "'test', which .* did you mean 'tests'"),
-    "missing stage of a known kind": ("stages: {test: {}}\nmethod: probe", (), "add the line `probe: {}` there"),
+    "missing stage of a known kind": ("stages: {test: {}}\nmethod: joint", (), "add the line `write: {}` there"),
     "stage no mapping": ("stages: {test: 3}\nmethod: zero_shot", (), "stages.test must hold keys and values"),
     "unknown layer key": (
         "stages: {test: {modle: {}}}\nmethod: zero_shot",

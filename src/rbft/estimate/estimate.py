@@ -157,7 +157,9 @@ class _Stage:
     def _rows(self) -> list[Row]:
         splits, book, stage = self._data.splits, self._parts.book, self._parts.stage
         every = (*splits.train, *splits.val, *splits.test)
-        records = readable(self._data, {"test": splits.test, "probe": every}.get(stage.kind, splits.train))
+        records = readable(self._data, {"test": splits.test}.get(stage.kind, every if stage.tests else splits.train))
+        if stage.kind == "caption_probe":
+            return [self._row(record, book.blind_prompt(), self._module.writer.max_new_tokens) for record in records]
         if stage.tests:
             return [self._row(record, book.label_prompt()) for record in records]
         if stage.kind == "write":
@@ -226,7 +228,7 @@ class _Stage:
             prepared = epochs * (len(self.rows) + len(readable(data, data.splits.val)))
         else:
             steps, prepared = -(-len(self.rows) // (data.eval_batch_size * processes)), len(self.rows)
-            if kind == "write":
+            if kind in ("write", "caption_probe"):
                 samples = self._module.writer.samples
                 memory = writing_memory(self._size, self.rows, data.eval_batch_size, samples)
                 work = writing_work(self._size, self.rows, data.eval_batch_size, samples)
@@ -257,7 +259,7 @@ class _Stage:
     def _held(self, memory: Memory) -> Memory:
         """What one device holds of it: its shard under fsdp2, 4-bit weights, nothing where another program writes."""
         weights, training = memory.weights, memory.training
-        if self._parts.stage.kind == "write" and self._module.writer.vllm is not None:
+        if self._parts.stage.kind in ("write", "caption_probe") and self._module.writer.vllm is not None:
             return Memory(0)
         if self._module.quantize == "4bit":
             # half a byte and the scale of each block of 64

@@ -43,8 +43,11 @@ class LinearProbe:
     present: NDArray[np.int64]
     classes: int
 
-    def log_probabilities(self, features: Array) -> Array:
-        """Log-probability of each class (N, C) for features (N, H); one without a training clip gets about `UNSEEN`."""
+    def log_probabilities(self, features: Array | Sequence[str]) -> Array:
+        """Log-probability of each class (N, C) for features (N, H), or for what else the pipeline turns into these.
+
+        A class without a training clip gets about `UNSEEN`.
+        """
         logs = np.full((len(features), self.classes), UNSEEN)
         # sklearn's own log-probabilities are logarithms of probabilities: minus infinity far from the training clips
         scores = self.pipeline.decision_function(features)

@@ -11,16 +11,19 @@ from typing import Any, Literal, get_args
 from rbft.errors import ConfigError
 from rbft.experiment.layers import lay_over
 
-StageKind = Literal["write", "rationale", "classification", "joint", "test", "probe"]
+StageKind = Literal["write", "rationale", "classification", "joint", "test", "probe", "caption_probe"]
 KINDS: tuple[str, ...] = get_args(StageKind)
 TRAINING_KINDS = ("rationale", "classification", "joint")
-TEST_KINDS = ("test", "probe")
+TEST_KINDS = ("test", "probe", "caption_probe")
+PROBE_KINDS = ("probe", "caption_probe")
+"""Kinds of test whose classifier is fitted beside the model, to the labelled videos, and not kept."""
 METHODS: dict[str, tuple[str, ...]] = {
     "zero_shot": ("test",),
     "sft": ("classification", "test"),
     "rbft": ("write", "rationale", "classification", "test"),
     "joint": ("write", "joint", "test"),
     "probe": ("probe",),
+    "caption_probe": ("caption_probe",),
 }
 # What a stage of each kind means, below whatever its layer says.
 _KIND_LAYERS: dict[str, dict[str, Any]] = {
@@ -32,6 +35,7 @@ _KIND_LAYERS: dict[str, dict[str, Any]] = {
     "joint": {"model": {"objective": {"class_path": "rbft.objectives.joint.JointObjective"}}},
     "test": {},
     "probe": {},
+    "caption_probe": {},
 }
 _LAYER_KEYS = ("kind", "start", "rationale_epochs", "model", "data", "trainer")
 _STARTS = ("previous", "base")
@@ -110,13 +114,14 @@ def make_stages(where: str, names: Sequence[str], layers: Mapping[str, Any]) -> 
     weights: str | None = None
     rationales: str | None = None
     for name in names:
-        if name not in layers:
+        if name not in layers and name not in PROBE_KINDS:
             add = f" Or add the line `{name}: {{}}` there." if name in KINDS else ""
             raise ConfigError(
                 f"{where}: the method lists the stage {name!r}, which `stages:` does not have; "
                 f"{nearest(name, layers)}{add}"
             )
-        layer = layers[name] or {}
+        # a control needs no settings of its own, so that any experiment can be compared with it
+        layer = layers.get(name) or {}
         if not isinstance(layer, Mapping):
             raise ConfigError(f"{where}: stages.{name} must hold keys and values, found {type(layer).__name__}.")
         if unknown := sorted(str(key) for key in layer if key not in _LAYER_KEYS):

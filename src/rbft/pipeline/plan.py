@@ -100,6 +100,10 @@ def print_plan(experiment: Experiment, prepared: Sequence[Prepared], console: Co
             say += f", up to {attempts} attempts where none is kept" if attempts > 1 else ""
         elif entry.stage.kind == "probe":
             say = f"a linear probe fitted to {len(splits_of.train)} videos, {len(splits_of.test)} tested"
+        elif entry.stage.kind == "caption_probe":
+            fitted = len(splits_of.train) + len(splits_of.val)
+            say = f"{entry.module.writer.samples} description(s) each of {fitted + len(splits_of.test)} videos, "
+            say += f"a text classifier fitted to {fitted} of them, {len(splits_of.test)} tested"
         else:
             say = f"{len(splits_of.test)} videos against {len(labels)} labels"
         first_words = entry.stage.kind == "write" and entry.stage.weights_from is None

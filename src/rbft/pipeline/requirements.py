@@ -115,7 +115,7 @@ def require_elsewhere(stage: Stage, writer: RationaleWriter) -> None:
     Raises:
         ConfigError: There is no such program, or the stage starts from weights that it does not have.
     """
-    if stage.kind != "write" or writer.vllm is None:
+    if stage.kind not in ("write", "caption_probe") or writer.vllm is None:
         return
     writer.vllm.python()
     if stage.weights_from is not None:

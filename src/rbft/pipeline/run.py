@@ -34,6 +34,7 @@ from rbft.runs.stage_record import (
     verify_outputs,
     write_record,
 )
+from rbft.stages.caption_probe import caption_probe
 from rbft.stages.context import Prepared, StageContext, StageResult, author_of
 from rbft.stages.probe import probe
 from rbft.stages.publish import conclude
@@ -52,6 +53,7 @@ _RUNS: dict[str, Callable[[StageContext], StageResult]] = {
     "joint": train,
     "test": score,
     "probe": probe,
+    "caption_probe": caption_probe,
 }
 
 

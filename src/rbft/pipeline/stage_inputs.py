@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rbft.data.datamodule import VideoDataModule
-from rbft.experiment import Stage
+from rbft.experiment import PROBE_KINDS, Stage
 from rbft.pipeline.stage_cli import StageCLI
 from rbft.vlm.loading import model_fingerprint
 
@@ -51,8 +51,9 @@ def stage_inputs(stage: Stage, cli: StageCLI, config: dict[str, Any], done: dict
     else:
         # its bound on memory changes no score
         model = model | {"scoring": {key: model["scoring"][key] for key in ("normalize", "prior")}}
-        probes = stage.kind == "probe"
+        probes = stage.kind in PROBE_KINDS
         keys["model"] += [] if probes else ["scoring", "answering"]
+        keys["model"] += ["writer"] if stage.kind == "caption_probe" else []
         videos = data.fingerprint("train", "test")
         answering = cli.model.answering
         if probes or answering.needs_validation or (answering.calibrate and data.splits.val):

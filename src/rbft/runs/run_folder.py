@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rbft.errors import DataError
-from rbft.experiment import METHODS
+from rbft.experiment import METHODS, TEST_KINDS
 from rbft.files import read_json, read_yaml
 from rbft.runs.names import EXPERIMENT, LABELS, METRICS, PREDICTIONS, VALIDATION
 from rbft.runs.stage_record import StageRecord, read_record
@@ -130,7 +130,7 @@ class RunFolder:
     @property
     def validation(self) -> Path | None:
         """Its last test's predictions of the validation videos; None where there is no such file."""
-        paths = [path / VALIDATION for path, _ in self.stages_of("test", "probe")]
+        paths = [path / VALIDATION for path, _ in self.stages_of(*TEST_KINDS)]
         return paths[-1] if paths and paths[-1].is_file() else None
 
     @cached_property

@@ -50,7 +50,7 @@ def write(context: StageContext) -> StageResult:
             continue
         if attempt.number:
             context.console.print(f"  attempt {attempt.number + 1}: {len(records)} videos have no rationale yet")
-        _write_what_is_left(context, trainer, store, attempt, records)
+        write_what_is_left(context, trainer, store, attempt, records)
         written = store.collect(records, module.writer.numbers(attempt)) if first_rank() else []
         # a sharded model reads them on all processes
         together = module.vlm is not None and is_sharded(module.vlm)
@@ -113,10 +113,18 @@ def _pending(
     return [record for record in everyone if record.id in asked]
 
 
-def _write_what_is_left(
+def write_what_is_left(
     context: StageContext, trainer: L.Trainer, store: RationaleStore, attempt: Attempt, records: Sequence[VideoRecord]
 ) -> None:
-    """Have an attempt written, but for what an interrupted run has written already."""
+    """Have an attempt written, but for what an interrupted run has written already.
+
+    Args:
+        context: the stage.
+        trainer: trainer of the stage.
+        store: where it is kept.
+        attempt: round of writing.
+        records: videos to write about.
+    """
     entry, module, data = context.entry, context.entry.module, context.entry.datamodule
     left = _left(context, store, attempt, module.writer.examples(records, entry.book, attempt))
     if not left:

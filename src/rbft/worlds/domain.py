@@ -83,7 +83,7 @@ def write_domain(
         style: "plain": backgrounds as in pre-training. "textured": others.
         seed: seed of every clip; clips of another seed are other clips.
         train_per_class: clips of each class in `train`.
-        val_per_class: clips of each class in `val`.
+        val_per_class: clips of each class in `val`; without any there is no such folder.
         test_per_class: clips of each class in `test`.
         events_shown: number of a union's four events that the clips of `train` and `val` show; `test` shows all.
 
@@ -150,9 +150,10 @@ def _digest(root: Path) -> str:
 def _write_clips(root: Path, settings: _Settings) -> Iterator[dict[str, Any]]:
     for split_id, split in enumerate(SPLITS):
         for label, name in enumerate(CLASSES[settings.domain]):
-            folder = root / split / name
-            folder.mkdir(parents=True)
-            for number in range(getattr(settings, f"{split}_per_class")):
+            folder, clips = root / split / name, getattr(settings, f"{split}_per_class")
+            if clips:
+                folder.mkdir(parents=True)
+            for number in range(clips):
                 # Each clip has a generator of its own: more clips of one split leave all others as they are.
                 kind = (get_args(Domain).index(settings.domain), get_args(Style).index(settings.style))
                 rng = np.random.default_rng([settings.seed, *kind, split_id, label, number])
