@@ -114,7 +114,9 @@ def test_training_state_is_that_of_the_optimiser(tuning, dtype, family_folder: C
 
 
 @pytest.mark.parametrize("name", ["builtin/tiny", "qwen2_5_vl", "smolvlm"])
-@pytest.mark.parametrize("tuning", [LoRA(), FullFineTuning(), WHOLE], ids=["lora", "language", "whole"])
+@pytest.mark.parametrize(
+    "tuning", [LoRA(), FullFineTuning(), WHOLE, FullFineTuning(layers=0.5)], ids=["lora", "language", "whole", "upper"]
+)
 @pytest.mark.parametrize(
     ("checkpointing", "dtype"), [(False, "float32"), (True, "float32"), (False, "bfloat16")], ids=str
 )

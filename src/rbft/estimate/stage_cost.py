@@ -133,7 +133,7 @@ def training_work(
     """Work of a training stage, by all devices together.
 
     A forward pass; as much for gradients of activations; as much again for gradients of whole weights; and another
-    forward pass where activations are computed anew.
+    forward pass where activations are computed anew. Below the layers that are trained, a forward pass alone.
 
     Args:
         size: size of the model.
@@ -149,12 +149,15 @@ def training_work(
     vision = 3 + again if size.vision_trained else 1
     flops = 0.0
     for row in rows:
-        flops += epochs * language * (size.read_flops(row.length, row.answer) + size.head_flops(row.answer))
+        lower = size.lower_flops(row.length)
+        upper = size.read_flops(row.length, row.answer) - lower + size.head_flops(row.answer)
+        flops += epochs * (language * upper + lower)
         flops += row.encode * vision * size.vision_flops(row.pixel_values, row.visual)
     encoded = sum(row.encode for row in rows)
     batches = epochs * len(rows) / batch_size
     passes = 1 + _BACKWARD_LAUNCHES + again
-    launches = _launches(size.language.layers * batches * passes)
+    below = size.language.layers - size.trained_layers
+    launches = _launches((size.trained_layers * passes + below) * batches)
     launches += _launches(size.vision.layers * encoded * (passes if size.vision_trained else 1))
     launches += steps * size.trained_tensors * _UPDATE_OPERATIONS[kind]
     return Work(flops, 0.0, launches)

@@ -63,7 +63,7 @@ def stage_inputs(stage: Stage, cli: StageCLI, config: dict[str, Any], done: dict
     return {
         "kind": stage.kind,
         "seed": config["seed_everything"],
-        "model": {key: model[key] for key in keys["model"]}
+        "model": {key: _as_ever(model[key]) for key in keys["model"]}
         | ({"template_arguments": model["template_arguments"]} if model["template_arguments"] else {})
         | {"files": model_fingerprint(model["vlm"])},
         "data": {key: config["data"][key] for key in keys["data"]} | {"videos": videos},
@@ -73,6 +73,14 @@ def stage_inputs(stage: Stage, cli: StageCLI, config: dict[str, Any], done: dict
         "weights": done.get(stage.weights_from or ""),
         "rationales": done.get(stage.rationales_from or ""),
     }
+
+
+def _as_ever(value: Any) -> Any:
+    """A setting without arguments that came later and are not used: stages that were done before stay done."""
+    arguments = value.get("init_args") if isinstance(value, dict) else None
+    if not isinstance(arguments, dict) or arguments.get("layers", 0) is not None:
+        return value
+    return {**value, "init_args": {name: kept for name, kept in arguments.items() if name != "layers"}}
 
 
 def _validation(cli: StageCLI, model: dict[str, Any]) -> dict[str, Any]:

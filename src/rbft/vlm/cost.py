@@ -18,6 +18,7 @@ from rbft.vlm.loading import DType, bare_model, load_config, weights_dtype
 from rbft.vlm.master_weights import hold_in_float32
 from rbft.vlm.model_parts import Part, parts_of
 from rbft.vlm.tuning import LoRA, Tuning
+from rbft.vlm.upper_layers import first_trained, layers_of
 
 
 @dataclass(frozen=True)
@@ -109,9 +110,10 @@ class ModelSize:
         half_copies: Bytes of copies in half precision that a training step makes of weights held in float32.
         trained_tensors: How many tensors they are.
         trained_parts: Where they are.
+        trained_layers: Layers of the language model that gradients flow back through.
         element: Bytes of a number that products of matrices are computed in.
         stream: Bytes of a number between the layers of the language model in a training step.
-        adapted: Input features of all adapted linear layers, over the whole language model.
+        adapted: Input features of all adapted linear layers together.
         dropout: Whether adapters drop inputs.
         eager: Whether attention is computed step by step, with all its scores in memory.
         takes_tree_masks: Whether all labels can stand in one row after a prompt.
@@ -130,6 +132,7 @@ class ModelSize:
     half_copies: int
     trained_tensors: int
     trained_parts: frozenset[Part]
+    trained_layers: int
     element: int
     stream: int
     adapted: int
@@ -157,9 +160,9 @@ class ModelSize:
     def training_activations(self, rows: int, row: int, supervised: int, *, checkpointing: bool) -> int:
         """Most bytes of activations of the language model in a training step, logits included.
 
-        What all layers keep, and then the larger of the logits with their gradients and one layer's gradients, which
-        are about as large as what it kept. With checkpointing each layer but the last keeps its input, and one at a
-        time computes the rest anew.
+        What the layers that gradients flow through keep, and then the larger of the logits with their gradients and
+        one layer's gradients, which are about as large as what it kept. With checkpointing each layer but the last
+        keeps its input, and one at a time computes the rest anew.
 
         Args:
             rows: rows of a micro-batch.
@@ -168,12 +171,12 @@ class ModelSize:
             checkpointing: Whether activations are computed anew in the backward pass.
         """
         tower = self.language
-        adapters = self.adapted * (4 + (1 if self.dropout else 0)) // tower.layers
+        adapters = self.adapted * (4 + (1 if self.dropout else 0)) // self.trained_layers
         scores = row if self.eager else 0
         layer = tower.kept(self.element, self.whole_language, scores, stream=self.stream) + adapters
         last = tower.kept(self.element, self.whole_language, scores, forward=False, stream=self.stream)
         ends = 3 * tower.width * self.stream  # embeddings without and with features, and the last norm
-        kept = (tower.layers - 1) * (tower.width * self.stream if checkpointing else layer) + last + ends
+        kept = (self.trained_layers - 1) * (tower.width * self.stream if checkpointing else layer) + last + ends
         working = 2 * layer if checkpointing else layer
         half = self.element if self.element < 4 else 0
         logits = rows * supervised * self.vocabulary * (3 * 4 + half)  # log-softmax and two gradients
@@ -229,6 +232,11 @@ class ModelSize:
         """
         whole = row * (2.0 * self.language.linear + 2.0 * self.language.layers * row * self.language.query)
         return whole - 2.0 * (row - kept) * self.language.own
+
+    def lower_flops(self, row: int) -> float:
+        """Of `read_flops`, what the layers take that no gradient flows back through."""
+        below = 1 - self.trained_layers / self.language.layers
+        return below * self.read_flops(row, row)
 
     def vision_flops(self, pixel_values: int, visual_tokens: int) -> float:
         """Of encoding a clip, whose frames each attend to themselves."""
@@ -310,6 +318,7 @@ def model_size(
         half_copies=_half_copies(tuned, parts, reached) if half else 0,
         trained_tensors=len(trained),
         trained_parts=trained_parts,
+        trained_layers=len(layers_of(model)) - first_trained(tuned),
         element=2 if mixed else number.itemsize,
         stream=model.dtype.itemsize,
         adapted=sum(module.in_features for name, module in tuned.named_modules() if name.endswith("lora_A.default")),

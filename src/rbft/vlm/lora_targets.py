@@ -11,6 +11,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from rbft.errors import ConfigError
+from rbft.vlm.upper_layers import layer_prefix, layers_of, names_above
 
 
 @dataclass(frozen=True)
@@ -26,12 +27,14 @@ class Targets:
     layers: tuple[str, ...]
 
 
-def adapter_targets(model: PreTrainedModel, expression: str | None) -> Targets:
+def adapter_targets(model: PreTrainedModel, expression: str | None, first: int = 0) -> Targets:
     """The layers that a setting means in a model.
 
     Args:
         model: May be on the meta device.
         expression: As `LoRA.targets`.
+        first: Index of the first layer of the language model that may get adapters; 0: all of them, and what is
+            below them too.
 
     Raises:
         ConfigError: It names nothing, or something that an adapter cannot be added to, trained and merged into.
@@ -39,15 +42,28 @@ def adapter_targets(model: PreTrainedModel, expression: str | None) -> Targets:
     linear = {name for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     taken = _taken_for_experts(model)
     if expression is None:
-        leaves = sorted({name.rpartition(".")[2] for name in language_layers(model)} - taken)
+        leaves = sorted({name.rpartition(".")[2] for name in language_layers(model, first)} - taken)
         decoder = next(name for name, module in model.named_modules() if module is model.get_decoder())
-        expression = rf"{re.escape(decoder)}\.(.*\.)?({'|'.join(map(re.escape, leaves))})"
-    key = f"model.tuning.targets: {expression!r}"
+        numbers = "|".join(map(str, range(first, len(layers_of(model)))))
+        where = rf"{re.escape(layer_prefix(model))}({numbers})" if first else re.escape(decoder)
+        whole = rf"{where}\.(.*\.)?({'|'.join(map(re.escape, leaves))})"
+    else:
+        numbers = "|".join(map(str, range(first)))
+        below = rf"{re.escape(layer_prefix(model))}({numbers})\."
+        whole = f"(?!{below})(?:{expression})" if first else expression
+    key = f"model.tuning.targets: {(expression or whole)!r}"
+    expression = whole
     matched = {name for name, _ in model.named_modules() if name and re.fullmatch(expression, name)}
     if other := sorted(matched - linear):
         raise ConfigError(
             f"{key} reaches {other[0]!r}, a {type(model.get_submodule(other[0])).__name__}; only linear layers get "
             "adapters."
+        )
+    above = names_above(model, first)
+    if first and (lower := sorted(name for name in matched if f"{name}.weight" not in above)):
+        raise ConfigError(
+            f"{key} reaches {lower[0]!r}, which is below the upper layers that model.tuning.layers trains; leave it "
+            "out of the expression."
         )
     if lost := sorted(name for name in matched if name.rpartition(".")[2] in taken):
         raise ConfigError(
@@ -62,19 +78,26 @@ def adapter_targets(model: PreTrainedModel, expression: str | None) -> Targets:
             "in it could not be merged. Leave it out."
         )
     if not matched:
-        raise ConfigError(f"{key} matches no linear layer; one is named {sorted(language_layers(model))[-1]!r}.")
+        where = f" in the upper {len(layers_of(model)) - first} layers (model.tuning.layers)" if first else ""
+        named = sorted(language_layers(model, first))[-1]
+        raise ConfigError(f"{key} matches no linear layer{where}; one is named {named!r}.")
     return Targets(expression, tuple(sorted(matched)))
 
 
-def language_layers(model: PreTrainedModel) -> list[str]:
-    """Names of all linear layers of the language model, without its head."""
-    inside = {id(module) for module in model.get_decoder().modules()}
+def language_layers(model: PreTrainedModel, first: int = 0) -> list[str]:
+    """Names of all linear layers of the language model, without its head; in its layers from `first` on, if above 0."""
+    inside = _modules_from(model, first)
     return [n for n, module in model.named_modules() if isinstance(module, nn.Linear) and id(module) in inside]
 
 
-def expert_stacks(model: PreTrainedModel) -> list[str]:
-    """Names of the weights that hold all experts of a layer of the language model, as one tensor."""
-    inside = {id(module) for module in model.get_decoder().modules()}
+def _modules_from(model: PreTrainedModel, first: int) -> set[int]:
+    parts = layers_of(model)[first:] if first else [model.get_decoder()]
+    return {id(module) for part in parts for module in part.modules()}
+
+
+def expert_stacks(model: PreTrainedModel, first: int = 0) -> list[str]:
+    """Names of the weights that hold all experts of a layer of the language model, as one tensor; from `first` on."""
+    inside = _modules_from(model, first)
     return [
         f"{name}.{weight}"
         for name, module in model.named_modules()

@@ -23,6 +23,7 @@ from rbft.errors import ConfigError, StageError
 from rbft.files import read_json, replacing
 from rbft.vlm.lora_targets import adapter_targets, expert_stacks, language_layers
 from rbft.vlm.model_parts import Part, parts_of
+from rbft.vlm.upper_layers import check_layers, first_of, names_above
 
 Training = Literal["frozen", "train"]
 
@@ -51,6 +52,8 @@ class LoRA(Tuning):
             costs memory and time of the size of all experts.
         projector: Whether the projector is trained, in full.
         vision: Whether the vision tower is trained, in full.
+        layers: Upper layers of the language model that get adapters: how many, or a fraction between 0 and 1 of them,
+            rounded up; None: all.
     """
 
     rank: int = 16
@@ -60,8 +63,11 @@ class LoRA(Tuning):
     experts: Training = "frozen"
     projector: Training = "frozen"
     vision: Training = "frozen"
+    layers: int | float | None = None
 
     def __post_init__(self) -> None:
+        check_layers(self.layers)
+        _require_frozen_below(self.layers, self.projector, self.vision)
         try:
             re.compile(self.targets or "")
         except re.error as error:
@@ -73,15 +79,16 @@ class LoRA(Tuning):
         """Freeze the model and add adapters."""
         parts = parts_of(model)
         trained = _asked_for(parts, {"language": "frozen", "projector": self.projector, "vision": self.vision})
-        chosen = adapter_targets(model, self.targets)
+        first = first_of(model, self.layers)
+        chosen = adapter_targets(model, self.targets, first)
         if both := [f"{name}.weight" for name in chosen.layers if f"{name}.weight" in trained]:
             raise ConfigError(
                 f"model.tuning.targets: {self.targets!r} reaches {both[0]!r}, which is trained whole; leave "
                 f"{parts[both[0]]} frozen or its layers out of the expression."
             )
         if self.targets is None:
-            _say_what_is_left(model, chosen.layers, self.experts)
-        experts = expert_stacks(model) if self.experts == "train" else []
+            _say_what_is_left(model, chosen.layers, self.experts, first)
+        experts = expert_stacks(model, first) if self.experts == "train" else []
         if self.experts == "train" and not experts:
             raise ConfigError("model.tuning.experts: this model has no stacks of experts; leave them frozen.")
         if experts and self.dropout:
@@ -100,7 +107,7 @@ class LoRA(Tuning):
             odd = sorted(adapted ^ set(chosen.layers))[0]
             raise ConfigError(
                 f"model.tuning.targets: PEFT reads {chosen.expression!r} otherwise for this family and disagrees about "
-                f"{odd!r}; leave it out."
+                f"{odd!r}; leave it out" + (", or train all layers (model.tuning.layers)." if first else ".")
             )
         for name, parameter in wrapped.named_parameters():
             if "lora_" not in name:
@@ -109,10 +116,20 @@ class LoRA(Tuning):
         return wrapped
 
 
-def _say_what_is_left(model: PreTrainedModel, adapted: Collection[str], experts: Training) -> None:
-    """Warn of layers of the language model that get no adapter though all were meant."""
-    layers = language_layers(model)
-    stacks = len(expert_stacks(model)) if experts == "frozen" else 0
+def _require_frozen_below(layers: float | None, projector: Training, vision: Training) -> None:
+    """Refuse to train what is reached only through layers that nothing is to flow back through."""
+    for part, training in (("projector", projector), ("vision", vision)):
+        if layers is not None and training == "train":
+            raise ConfigError(
+                f"model.tuning.layers: gradients end at the first of these layers, and model.tuning.{part} is to be "
+                "trained below it; leave one of the two out."
+            )
+
+
+def _say_what_is_left(model: PreTrainedModel, adapted: Collection[str], experts: Training, first: int) -> None:
+    """Warn of linear layers that get no adapter though all from the layer `first` on were meant."""
+    layers = language_layers(model, first)
+    stacks = len(expert_stacks(model, first)) if experts == "frozen" else 0
     if len(adapted) < len(layers) or stacks:
         left = sorted({name.rpartition(".")[2] for name in set(layers) - set(adapted)})
         without = [f"the others are named {', '.join(left)}"] if left else []
@@ -132,16 +149,31 @@ class FullFineTuning(Tuning):
         language: Language model with its embeddings and head.
         projector: module that maps visual features into the language model.
         vision: Vision tower.
+        layers: Upper layers of the language model that are trained: how many, or a fraction between 0 and 1 of them,
+            rounded up; None: all. The last norm is trained with them, and the head, unless it shares its weights with
+            the embeddings, which stay frozen.
     """
 
     language: Training = "train"
     projector: Training = "frozen"
     vision: Training = "frozen"
+    layers: int | float | None = None
+
+    def __post_init__(self) -> None:
+        check_layers(self.layers)
+        _require_frozen_below(self.layers, self.projector, self.vision)
+        if self.layers is not None and self.language == "frozen":
+            raise ConfigError(
+                "model.tuning.layers: they are layers of the language model, which model.tuning.language freezes; "
+                "leave one of the two out."
+            )
 
     def apply(self, model: PreTrainedModel) -> PreTrainedModel:
         """Freeze and unfreeze the parts."""
         asked: dict[Part, Training] = {"language": self.language, "projector": self.projector, "vision": self.vision}
         trained = _asked_for(parts_of(model), asked)
+        if self.layers is not None:
+            trained &= names_above(model, first_of(model, self.layers))
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name in trained)
         return model
