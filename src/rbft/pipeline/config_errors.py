@@ -13,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from rbft.data.formats import DatasetFormat
 from rbft.errors import ConfigError
+from rbft.experiment.places import place_of
 from rbft.objectives.base import Objective
 from rbft.pipeline.allowed_classes import not_allowed_message
 from rbft.rationales.checks.base import Check
@@ -71,14 +72,20 @@ def _readable(message: str) -> str:
     return f"{key}: {'; or '.join(causes)}; given {value}"
 
 
-def _suggestion(message: str, known: Sequence[str]) -> str:
+def _refused_key(message: str) -> str:
+    """The key that is not accepted, as the parser's message has it; empty where that is not what is wrong."""
     match = re.search(r"unrecognized arguments: --([\w.]+)", message)
     match = match or re.search(r"(?:[Oo]ption|key) '([\w.]+)' is not accepted", message)
     match = match or re.search(r"does not accept (?:option|nested key|key) '([\w.]+)'", message)
     if match is None:
         return ""
     wrong, group = match.group(1), re.search(r"Group '([\w.]+)'", message)
-    wrong = f"{group.group(1)}.{wrong}" if group is not None and not wrong.startswith(group.group(1)) else wrong
+    return f"{group.group(1)}.{wrong}" if group is not None and not wrong.startswith(group.group(1)) else wrong
+
+
+def _suggestion(message: str, known: Sequence[str]) -> str:
+    if not (wrong := _refused_key(message)):
+        return ""
     # a nested key is reported with what stands below it; its parent may be the misspelt part
     for candidate in (wrong, wrong.rsplit(".", 1)[0]):
         if close := difflib.get_close_matches(candidate, known, n=1, cutoff=0.7):
@@ -86,6 +93,24 @@ def _suggestion(message: str, known: Sequence[str]) -> str:
     tails = {key.rsplit(".", 1)[-1]: key for key in known}
     close = difflib.get_close_matches(wrong.rsplit(".", 1)[-1], list(tails), n=1, cutoff=0.7)
     return f". Did you mean {tails[close[0]]}?" if close else ""
+
+
+@contextmanager
+def places_named(args: Sequence[str]) -> Iterator[None]:
+    """A key that an experiment file has wrong is reported with file and line.
+
+    Args:
+        args: command line of the stage.
+    """
+    try:
+        yield
+    except ConfigError as error:
+        message = str(error)
+        stated = re.match(r'(?:Parser key ")?([a-z]\w*(?:\.\w+)+)"?: ', message)
+        key = _refused_key(message) or (stated.group(1) if stated else "")
+        if not (place := place_of(key, args) if key else ""):
+            raise
+        raise ConfigError(f"{place}: {message}") from error.__cause__
 
 
 @contextmanager

@@ -25,7 +25,7 @@ import rbft.rationales.checks.reconstruction  # noqa: F401
 from rbft.data.datamodule import VideoDataModule
 from rbft.errors import ConfigError
 from rbft.pipeline.allowed_classes import allow, functions_in, not_allowed_message, take_allowed
-from rbft.pipeline.config_errors import StageParser, class_errors, interpolation_errors
+from rbft.pipeline.config_errors import StageParser, class_errors, interpolation_errors, places_named
 from rbft.training.module import VLMFineTuner
 
 # Lightning's classes have text enumerations as defaults (Timer), with which no configuration could be written down
@@ -48,7 +48,7 @@ class StageCLI(LightningCLI):
     def __init__(self, args: Sequence[str]) -> None:
         self._allowed, args = take_allowed(args)
         allow(self._allowed)
-        with warnings.catch_warnings(), interpolation_errors():
+        with warnings.catch_warnings(), places_named(args), interpolation_errors():
             # the command line is given by `args`; what else stands in sys.argv has been read already
             warnings.filterwarnings("ignore", message=".*LightningCLI's args parameter.*")
             super().__init__(
