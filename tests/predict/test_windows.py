@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -117,6 +118,29 @@ def test_the_command_writes_a_timeline_and_does_the_rest_where_a_window_is_bad(
     capsys.readouterr()
     assert main(["predict", "--run", str(finished.folder), str(long), "--window", "1"]) == 0
     assert "from 0 s: " in capsys.readouterr().out
+
+
+def test_of_a_recording_that_was_cut_short_the_windows_that_are_there_are_answered(
+    classifier: Classifier, finished: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    faststart = {"movflags": "faststart"}
+    video = write_video(tmp_path / "a.mp4", num_frames=200, size=(48, 64), bframes=2, container_options=faststart)
+    cut, stub = tmp_path / "cut.mp4", tmp_path / "stub.mp4"
+    content = video.read_bytes()
+    cut.write_bytes(content[: int(len(content) * 0.7)])
+    stub.write_bytes(content[: int(len(content) * 0.35)])
+    whole, part, nothing = classifier.predict([video, cut, stub], windows=Windows(2))
+    times = [(moment.start, moment.end) for moment in part.timeline]
+    assert times[:-1] == [(0, 2), (2, 4)] and 4 < times[-1][1] < 6
+    for moment, same in zip(part.timeline[:2], whole.timeline[:2], strict=True):
+        assert dict(moment.top) == pytest.approx(dict(same.top), abs=1e-6)
+    assert all(moment.error is None for moment in part.timeline) and part.predicted in CLASSES
+    assert re.fullmatch(r".*cut\.mp4: is cut short: .*; answered from its first (\S+) s", part.error)
+    assert whole.error is None
+    assert nothing.predicted is None and not nothing.timeline, "not one window is there"
+    assert "is cut short" in nothing.error and "answered" not in nothing.error
+    assert main(["predict", "--run", str(finished.folder), str(cut), "--window", "2"]) == 1
+    assert "is cut short" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.h264"])

@@ -6,6 +6,7 @@ import re
 import struct
 import tracemalloc
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -139,3 +140,38 @@ def test_two_files_are_left_open_at_most(tmp_path: Path):
         with pytest.raises(VideoError, match="shows no frame"):
             read_clip(path, TWO.of_part((50, 60)))
     assert len(list(descriptors.iterdir())) - before <= 4, "each is open twice: to be asked, and to be decoded"
+
+
+CUT = {
+    "a.mp4": {"bframes": 2, "container_options": {"movflags": "faststart"}},
+    "pieces.mp4": {"bframes": 2, "container_options": {"movflags": "frag_keyframe+empty_moov"}},
+    "a.mkv": {"bframes": 2},
+    "a.webm": {"codec": "libvpx"},
+    "a.flv": {"codec": "flv"},
+}
+
+
+@pytest.mark.parametrize("name", CUT)
+def test_parts_before_the_loss_of_a_video_that_was_cut_short(name: str, tmp_path: Path):
+    path = write_video(tmp_path / name, num_frames=200, size=(48, 64), gop=25, **CUT[name])
+    content = path.read_bytes()
+    for share in (0.4, 0.63):
+        path.write_bytes(content[: int(len(content) * share)])
+        with open_reader(path) as opened:
+            index = opened.index
+        assert index.loss and 0.5 < index.intact < index.duration < 8.0
+        whole = replace(TWO, sampling=replace(TWO.sampling, num_frames=round(index.intact * 25)))
+        frames = read_clip(path, whole.of_part((0.0, index.intact))).frames
+        assert [read_number(frame) for frame in frames.numpy()] == list(range(len(frames))), "each of them, intact"
+        for part in (None, (0.0, index.intact + 0.1)):
+            with pytest.raises(VideoError, match="is cut short"):
+                read_clip(path, TWO.of_part(part))
+
+
+def test_of_numbered_pictures_nobody_knows_where_one_is_missing(tmp_path: Path):
+    path = write_video(tmp_path / "a.avi", num_frames=200, size=(48, 64), codec="mpeg4")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with open_reader(path) as opened:
+        assert opened.index.loss and opened.index.intact == 0.0
+    with pytest.raises(VideoError, match="is cut short"):
+        read_clip(path, TWO.of_part((0.0, 1.0)))

@@ -165,18 +165,23 @@ class Classifier:
     ) -> dict[str, Answer]:
         answers: dict[str, Answer] = {}
         spans: dict[str, list[VideoRecord]] = {}
+        lost: dict[str, str] = {}
         for name in names:
             try:
                 with open_reader(name, root, PART_LIMITS, often=True) as reader:
-                    duration = reader.index.duration
-                if not duration:
+                    index = reader.index
+                if not index.duration:
                     raise VideoError(name, "does not say how long it is, which windows need")
+                if index.loss and index.intact < windows.seconds:
+                    raise VideoError(name, index.loss)
             except VideoError as error:
                 answers[name] = Answer(name, None, None, error=str(error))
                 continue
+            if index.loss:
+                lost[name] = f"{name}: {index.loss}; answered from its first {index.intact:.2f} s"
             spans[name] = [
                 VideoRecord(f"{name}#{start}-{end}", name, self.labels.names[0], part=(start, end))
-                for start, end in windows.spans(duration)
+                for start, end in windows.spans(index.intact)
             ]
         # windows that do not overlap one after the other: where a video can be decoded from its start alone, they cost
         # one pass together
@@ -188,7 +193,9 @@ class Classifier:
         if rationale and not self.model.writes:
             said |= self._reasons(spans, said, root, alarm, report)
         for name, parts in spans.items():
-            answers[name] = self._merged(name, parts, said, errors, alarm)
+            merged = self._merged(name, parts, said, errors, alarm)
+            told = "; ".join(filter(None, (lost.get(name), merged.error)))
+            answers[name] = replace(merged, error=told or None)
         return answers
 
     def _reasons(

@@ -75,7 +75,7 @@ def read_clip(
     root: Path | None = None,
     rng: np.random.Generator | None = None,
 ) -> Clip:
-    """Reads a clip from a video that is there as a whole.
+    """Reads a clip from a video that is there as a whole, or from a part of one that is.
 
     Args:
         path: the video, absolute or relative to `root`.
@@ -90,7 +90,8 @@ def read_clip(
     sampling = spec.sampling
     with open_reader(path, root, spec.limits, often=sampling.part is not None) as reader:
         index = reader.index
-        if index.loss:
+        # a part that ends before something is missing is as whole as if it had been cut out
+        if index.loss and (sampling.part is None or sampling.part[1] > index.intact + 1e-6):
             raise VideoError(path, index.loss)
         if sampling.fps is not None and not index.fps:
             raise VideoError(path, "does not say its frame rate, which sampling by fps needs; set num_frames")

@@ -27,7 +27,9 @@ from rbft.video.orientation import Orientation
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm,mpegts,mpeg,flv,asf,ogg,gif,h264,hevc"
 FORMAT_NAMES = "mp4/mov, avi, mkv/webm, mpeg ts/ps, flv, wmv/asf, ogg, gif, raw h264/hevc"
 
-_COUNTING_CONTAINERS = frozenset({"avi", "h264", "hevc"})  # number their pictures instead of timing them
+COUNTING_CONTAINERS = frozenset({"avi", "h264", "hevc"})
+"""Containers that number their pictures instead of timing them."""
+
 _HEAD_BYTES = 256  # enough to know an mp4, and to tell what a file that is no video is instead
 
 # What the media library raises on damaged input beside its own errors: ValueError includes UnicodeDecodeError
@@ -293,7 +295,7 @@ def probe(path: str | Path, root: Path | None = None, limits: Limits = DEFAULT_L
             fps=float(stream.average_rate or stream.guessed_rate or 0),
             declared_frames=stream.frames,
             duration=header_seconds(video.container, stream),
-            start=0.0 if container in _COUNTING_CONTAINERS else float((first.pts or 0) * (stream.time_base or 0)),
+            start=0.0 if container in COUNTING_CONTAINERS else float((first.pts or 0) * (stream.time_base or 0)),
             orientation=orientation,
         )
 

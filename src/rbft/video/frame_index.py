@@ -12,7 +12,7 @@ import numpy as np
 from av.stream import Stream
 
 from rbft.errors import VideoError
-from rbft.video.container import MEDIA_ERRORS, OpenVideo, brief, header_seconds
+from rbft.video.container import COUNTING_CONTAINERS, MEDIA_ERRORS, OpenVideo, brief, header_seconds
 from rbft.video.sampling import Timeline
 
 # avi numbers packets in decoding order. That is the order of display in these, as long as they have no B-frames.
@@ -49,6 +49,8 @@ class FrameIndex:
         duration: Seconds from the first frame to the end of the last, 0.0 when unknown.
         steady: whether frames come at one rate: none appears more than half a frame's time away from an even grid.
         loss: What the header promises and the file does not hold, as a clause; None if nothing is missing.
+        intact: Seconds from the first frame up to which every frame is there, whatever is missing behind; 0.0 where
+            that cannot be told.
     """
 
     num_frames: int
@@ -62,6 +64,7 @@ class FrameIndex:
     duration: float
     steady: bool
     loss: str | None
+    intact: float
 
     def timestamp(self, index: int) -> float:
         """Seconds from the first displayed frame to frame `index`; i / fps in an untimed video."""
@@ -120,6 +123,7 @@ class _Packets(NamedTuple):
         keyframes: (presentation time stamp, decoding time stamp or `_NO_TIME`, bytes) of those that decoding can
             start at.
         last: (presentation time stamp, duration) of the displayed one that comes last.
+        decoded: decoding time stamp of the one that is decoded last, `_NO_TIME` where it has none.
         end: the latest end in seconds of any packet of the file that was seen.
         stopped: the error that ended the walk through the file; empty at its end.
     """
@@ -131,6 +135,7 @@ class _Packets(NamedTuple):
     sizes: np.ndarray
     keyframes: list[tuple[int, int, int]]
     last: tuple[int, int]
+    decoded: int
     end: float
     stopped: str
 
@@ -168,7 +173,16 @@ def build_index(video: OpenVideo) -> FrameIndex:
         keyframes = np.empty((0, 3), np.int64)
         duration = count / rate if rate else 0.0
     limits.check_seconds(video.path, duration)
-    return FrameIndex(count, stream.frames, timed, pts, sizes, keyframes, time_base, rate, duration, _steady(pts), loss)
+    intact = duration
+    if loss is not None:
+        # What is missing would be decoded later, and nothing is displayed before it is decoded. Where pictures are
+        # numbered instead of timed, one that is missing in the middle would not show.
+        numbered = not timed or video.container.format.name in COUNTING_CONTAINERS or packets.decoded == _NO_TIME
+        intact = 0.0 if numbered else max(0.0, float((packets.decoded - int(pts[0])) * time_base))
+    steady = _steady(pts)
+    return FrameIndex(
+        count, stream.frames, timed, pts, sizes, keyframes, time_base, rate, duration, steady, loss, intact
+    )
 
 
 def _steady(pts: np.ndarray) -> bool:
@@ -187,7 +201,7 @@ def _demux(video: OpenVideo) -> _Packets:
     times, sizes, keyframes = array("q"), array("q"), list[tuple[int, int, int]]()
     count, end, stopped = 0, 0.0, ""
     first_key = first_shown = False
-    last = (_NO_TIME, 0)
+    last, decoded = (_NO_TIME, 0), _NO_TIME
     try:
         for packet in video.packets(*_streams_to_time(video)):
             pts, duration, stream = packet.pts, packet.duration or 0, packet.stream_index
@@ -203,6 +217,7 @@ def _demux(video: OpenVideo) -> _Packets:
             if not count:
                 first_key, first_shown = packet.is_keyframe and pts is not None, shown
             count += 1
+            decoded = _NO_TIME if packet.dts is None else packet.dts
             if shown:
                 times.append(_NO_TIME if pts is None else pts)
                 sizes.append(packet.size)
@@ -213,7 +228,7 @@ def _demux(video: OpenVideo) -> _Packets:
     except MEDIA_ERRORS as error:
         stopped = brief(error)
     pts_shown, sizes_shown = (np.frombuffer(numbers, np.int64) for numbers in (times, sizes))
-    return _Packets(count, first_key, first_shown, pts_shown, sizes_shown, keyframes, last, end, stopped)
+    return _Packets(count, first_key, first_shown, pts_shown, sizes_shown, keyframes, last, decoded, end, stopped)
 
 
 def _timed(video: OpenVideo, packets: _Packets) -> bool:
