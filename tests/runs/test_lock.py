@@ -19,7 +19,7 @@ import pytest
 
 from rbft.errors import StageError
 from rbft.runs import lock as locks
-from rbft.runs.lock import INHERITED, Holder, RunLock, holding_run
+from rbft.runs.lock import INHERITED, Holder, RunLock, holding_run, is_alive
 
 HOLD = """
 import sys, time
@@ -168,3 +168,15 @@ def test_a_run_that_a_sweep_started_is_in_its_worker_s_hands(tmp_path, monkeypat
         take(folder)
     worker.release()
     assert locks.is_alive(os.getpid())
+
+
+def test_a_process_that_has_ended_and_was_not_noticed_is_gone():
+    """As in containers whose first process waits for no other."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        assert is_alive(process.pid)
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert not is_alive(process.pid)
+        assert Holder(socket.gethostname(), process.pid, process.pid).gone
+        assert not Holder("far", process.pid, process.pid).gone
+    assert not is_alive(process.pid)

@@ -56,8 +56,13 @@ class Holder:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether there is a process of this number on this machine."""
-    return psutil.pid_exists(pid)
+    """Whether a process of this number runs on this machine; one that has ended and waits to be noticed does not."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.AccessDenied:  # somebody else's
+        return True
 
 
 class RunLock:
