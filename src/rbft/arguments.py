@@ -89,6 +89,12 @@ def _system_trouble(error: OSError) -> str | None:
     from rbft.files import NO_ROOM
 
     where = error.filename or "what the run leaves"
+    if isinstance(error, FileNotFoundError) and "No usable temporary directory" in str(error):
+        return (
+            "there is no folder for temporary files: nothing can be written in any of "
+            f"{re.sub(r'^.*? in ', '', str(error.strerror))}. Make room there, or set the environment variable TMPDIR "
+            "to a folder that can be written."
+        )
     if error.errno in NO_ROOM:
         return f"{where}: {NO_ROOM[error.errno]}. Make room and give the same command again."
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):

@@ -263,3 +263,14 @@ def test_the_accuracy_stands_beside_chance_and_majority(model: Model, turns: Tur
     with TestClient(make_app(model, told, model.folder, 0.1, turns), base_url=ORIGIN) as asked:
         page = " ".join(asked.get("/").text.split())
     assert "50.0% of 12 test videos (95% interval 25.0 to 75.0; guessing: 50.0)." in page
+
+
+def test_a_folder_that_takes_no_more_is_told_in_a_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    gone = tmp_path / "gone"
+    app = make_app(Model(gone), About("x", "y", ("a",), {}), gone, 0.1, Turns(2), [])
+    with TestClient(app, base_url=ORIGIN, raise_server_exceptions=False) as client:
+        answer = send(client, b"good")
+        assert (answer.status_code, "no room to receive a video" in answer.json()["detail"]) == (507, True)
+        assert str(gone) in caplog.text and "Traceback" not in caplog.text
+        gone.mkdir()
+        assert send(client, b"good").status_code == 200

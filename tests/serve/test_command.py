@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import signal
 import socket
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -126,3 +127,15 @@ def test_wrong_use_is_one_line(finished: Run, tmp_path: Path, capsys: pytest.Cap
     monkeypatch.setattr(find, lambda name: None if name == "uvicorn" else True)
     assert main(run) == 2
     assert "needs uvicorn; install it with pip install 'rbft[serve]'" in capsys.readouterr().err
+
+
+def test_no_folder_for_temporary_files_is_told_in_a_line(
+    finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As where a container's file system may not be written."""
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: [str(tmp_path / "none")])
+    assert main(["serve", "--run", str(finished.folder), "--port", "0"]) == 1
+    said = capsys.readouterr()
+    assert said.err.startswith("rbft: there is no folder for temporary files: nothing can be written in any of ['")
+    assert str(tmp_path / "none") in said.err and "TMPDIR" in said.err and said.err.count("\n") == 1

@@ -80,6 +80,9 @@ def make_app(
             return _busy(error)
         except UploadError as error:
             return _refused(error.status, str(error), {"connection": "close"})
+        except OSError as error:
+            _log.error("a video could not be received: %s", error)
+            return _refused(507, "this server has no room to receive a video; its log says why.")
 
     return app
 
