@@ -27,6 +27,7 @@ from rbft.export import build, weights
 from rbft.export.card import licence_of
 from rbft.export.push import push
 from rbft.predict import Classifier
+from rbft.predict.run_settings import Recorded
 
 pytest_plugins = ["tests.support.run_fixtures"]
 
@@ -203,6 +204,20 @@ def test_the_card_says_what_is_known_and_what_is_not(finished: Run, tmp_path: Pa
     assert str(finished.folder.parents[3]) not in card.replace(str(read_model(finished)), ""), (
         "no folder of this machine"
     )
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_the_card_warns_of_what_speaks_against_the_run(
+    built_in: Run, finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert export(built_in, tmp_path / "exported") == 0
+    card = (tmp_path / "exported" / "README.md").read_text()
+    before, behind = card.split("## Before you use it\n\n")
+    assert "- The built-in model knows nothing but its own moving shapes" in behind.split("| | |")[0]
+    assert "Classes:" in before
+    monkeypatch.setattr(Recorded, "cautions", lambda self, *, own_videos: [])
+    assert export(finished, tmp_path / "none") == 0
+    assert "## Before you use it" not in (tmp_path / "none" / "README.md").read_text()
 
 
 def test_names_are_text_in_the_card() -> None:

@@ -168,6 +168,8 @@ def card(recorded: Recorded, model: WarmModel, description: dict[str, Any], pari
                 f"{parity.tolerance:g} in {parity.dtype}: {', '.join(parts)}."
             ),
             licence=licence,
+            # whoever reads a card has videos of their own
+            cautions=recorded.cautions(own_videos=True),
         )
     )
     return f"---\n{_front_matter(recorded, model, metrics, form, title, licence, local=local)}---\n\n{body}"
