@@ -194,3 +194,8 @@ def test_names_that_may_be_no_class_are_asked_about():
     assert [question.split("'")[1] for question in odd_names(odd)] == list(odd)
     plain = ("trains", "train station", "testify", "valley", "nothing", "nano", "not applicable", "no")
     assert odd_names(plain) == []
+
+
+def test_numbers_that_are_written_in_several_ways_are_asked_about():
+    (question,) = odd_names(("1", "1.0", "2", "10", "1,0", "-1", "v1"))
+    assert "'1' and '1.0' two classes?" in question

@@ -130,9 +130,17 @@ def require_apart(names: Sequence[str], texts: Mapping[str, str]) -> None:
 
 
 def odd_names(names: Iterable[str]) -> list[str]:
-    """What may be no class: what tables hold where a label is missing, and names of splits; a question for each."""
+    """What may be no class of its own; a question for each.
+
+    That is what tables hold where a label is missing, names of splits, and numbers that are written in several ways.
+    """
     questions = []
+    numbers: dict[float, str] = {}
     for name in names:
+        if _NUMBER.fullmatch(name) and (other := numbers.setdefault(float(name), name)) != name:
+            questions.append(
+                f"are {other!r} and {name!r} two classes? They are one number; write it in one way if they are not."
+            )
         if name.casefold() in _MISSING:
             questions.append(
                 f"is {name!r} a class? Tables hold it where a label is missing; take such rows out if it is not."
@@ -150,6 +158,7 @@ def names_split(name: str) -> bool:
     return _SPLIT.fullmatch(name) is not None
 
 
+_NUMBER = re.compile(r"[+-]?\d+(?:\.\d*)?")
 _MISSING = frozenset({"nan", "none", "null", "na", "n/a", "#n/a", "nil", "undefined", "unlabelled", "unlabeled"})
 _SPLIT = re.compile(
     r"(?:train|test|val|valid|dev|eval)(?:ing|idation)?(?:[\s_-]*(?:set|split|data|videos|clips))?", re.IGNORECASE

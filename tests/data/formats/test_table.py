@@ -40,6 +40,13 @@ def test_other_files_and_columns(put, file, content):
     assert [(record.path, record.label) for record in records] == [("a.mp4", "1"), ("b.mp4", "2")]
 
 
+@pytest.mark.parametrize(("written", "label"), [("1.0", "1.0"), ("1", "1"), ("-0.5", "-0.5"), ('"1.0"', "1.0")])
+def test_a_number_is_the_class_that_a_csv_file_would_name(put, written, label):
+    (stated,) = read(put, f'{{"path": "a.mp4", "label": {written}}}\n', "t.jsonl")
+    (plain,) = read(put, f"path,label\na.mp4,{written}\n")
+    assert stated.label == plain.label == label
+
+
 def test_columns_may_be_written_in_any_case(put):
     (record,) = read(put, "Path,LABEL,Split,Group\na.mp4,x,train,g\n")
     assert (record.path, record.label, record.split, record.group) == ("a.mp4", "x", "train", "g")
@@ -93,6 +100,7 @@ def test_errors_name_file_and_row(put, content, message):
         ("[1]\n", "row 1: expected a JSON object, found list"),
         ('{"path": "a.mp4", "label": ["x"]}\n', r"row 1: 'label' must be text, found \['x'\]"),
         ('{"path": "a.mp4", "label": null}\n', "row 1: 'label' is empty"),
+        ('{"path": "a.mp4", "label": NaN}\n', "row 1: 'label' is empty"),
     ],
 )
 def test_jsonl_errors(put, content, message):

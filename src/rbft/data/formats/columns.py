@@ -90,7 +90,8 @@ def row_part(row: Row, columns: tuple[str, str] | None) -> tuple[float, float] |
     if columns is None:
         return None
     cells = [row.cells.get(column) for column in columns]
-    if all(cell is None or str(cell).strip() == "" for cell in cells):
+    # not a number is how other tools write that a number is missing
+    if all(cell is None or cell != cell or str(cell).strip() == "" for cell in cells):
         return None
     try:
         start, end = (float(str(cell)) for cell in cells)

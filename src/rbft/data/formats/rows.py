@@ -30,16 +30,19 @@ class Row:
     header: str
 
     def text(self, column: str) -> str:
-        """The text of a cell, without the white space around it; a whole number is written out, null is empty.
+        """The text of a cell, without the white space around it.
+
+        A number is written out as a table of text would hold it: 1 is "1" and 1.0 is "1.0". What is missing, null and
+        not a number, is empty.
 
         Raises:
             DataError: There is no such column, or the value is no text.
         """
         require_column(column, tuple(self.cells), self.header)
         value = self.cells[column]
-        if value is None:
+        if value is None or value != value:
             return ""
-        if isinstance(value, int):
+        if isinstance(value, (int, float)):
             return str(value)
         if not isinstance(value, str):
             raise DataError(f"{self.where}: {column!r} must be text, found {value!r}.")
