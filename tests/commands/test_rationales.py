@@ -119,6 +119,29 @@ def test_what_must_not_come_into_a_run_is_refused(copy, tmp_path, change, messag
     assert not (copy.folder.parents[1] / "imported").exists()
 
 
+def test_texts_of_other_clips_are_left_out_and_counted_on_request(copy, tmp_path):
+    file = foreign(copy, tmp_path / "theirs.json")
+    rows = json.loads(file.read_text())
+    for row in rows[:2]:
+        row.update(id="test/x", videos=["test/x.mp4"])
+    file.write_text(json.dumps(rows))
+    flags = ["--run_root", str(copy.root), "--variant", "imported"]
+    assert command("import", file, "--to", copy.config, *flags)[0] == 1
+    code, said, err = command("import", file, "--to", copy.config, "--skip", *flags)
+    assert (code, err) == (0, "")
+    assert "4 rationales of 4 of 6 training videos" in said
+    assert "2 rationales are of videos that this run does not train on, and are left out." in said
+    (store,) = (copy.folder.parents[1] / "imported" / "seed0" / "write").rglob("*.jsonl")
+    assert [r.id for r in read_rationales(store)] == [row["id"] for row in rows[2:]]
+    code, _, err = command("import", file, "--to", tmp_path / "x.jsonl", "--skip")
+    assert (code, "--skip: which clips are trained on is known of a run only" in err) == (2, True)
+    for row in rows:
+        row.update(id="test/x", videos=["test/x.mp4"])
+    file.write_text(json.dumps(rows))
+    code, _, err = command("import", file, "--to", copy.config, "--skip", *flags)
+    assert code == 1 and "training video" in err, "nothing is left to import"
+
+
 def test_files_are_written_where_asked_and_nowhere_else(copy, tmp_path):
     out = tmp_path / "there"
     out.mkdir()
