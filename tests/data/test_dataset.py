@@ -128,3 +128,13 @@ def test_a_video_outside_the_root_is_not_read(root, processor, tmp_path):
     dataset = ExampleDataset(examples(), inside, UNIFORM, processor)
     with pytest.raises(VideoError, match=r"0\.mp4"):
         dataset[draw(0)]
+
+
+def test_frames_that_a_seed_draws_are_the_same_every_time_and_another_clip(root, processor):
+    rows = [replace(examples()[0], frames_seed=seed) for seed in (None, 3, 3, 4)]
+    dataset = ExampleDataset(rows, root, UNIFORM, processor)
+    assert dataset.clips == [[0], [1, 2], [3]], "rows about the same frames stand together"
+    plain, drawn, other = (dataset[draw(number)][0].prompt.vision["pixel_values_videos"] for number in range(3))
+    assert not torch.equal(plain, drawn) and not torch.equal(drawn, other)
+    again = dataset[draw(1, seed=9)][0].prompt.vision["pixel_values_videos"]
+    assert torch.equal(drawn, again), "whatever epoch it is"

@@ -164,6 +164,7 @@ FABRICATE: dict[str, tuple[Callable[[Path, list[Path]], None] | None, list[str]]
             "4",
         ],
     ),
+    "methods": (None, ["--data.format.test_per_class", "1", "--data.format.train_per_class", "5"]),
     "ucf_lowdata": (_ucf101, []),
     "hmdb_lowdata": (_hmdb51, ["--data.shots", "2", "--data.val_shots", "1"]),
     "ssv2_lowdata": (_ssv2, ["--data.shots", "2", "--data.val_shots", "1"]),

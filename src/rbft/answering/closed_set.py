@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import torch.distributed as dist
 
-from rbft.answering.reasoning import Reasoner
+from rbft.answering.reasoning import Reasoned, Reasoner
 from rbft.answering.settings import Answering
 from rbft.data.dataset import Example
 from rbft.data.prompt_templates import PromptBook
@@ -71,6 +71,16 @@ class ClosedSetScoring:
         """What is asked about each video: its class, and for a rationale where one is to be written."""
         questions = [self._book.label_prompt(), *([self._book.blind_prompt()] if reasoned else [])]
         return [Example(record, question) for record in records for question in questions]
+
+    def reasoned(self, vlm: VLM, prompts: Sequence[PromptInputs], names: Sequence[str]) -> list[Reasoned]:
+        """Answer questions for a rationale, each after texts of the model's own.
+
+        Args:
+            vlm: The model.
+            prompts: The question about each clip.
+            names: names of the clips, which the sampling is seeded by.
+        """
+        return self._reasoner(vlm, prompts, names, self._seed)
 
     def start(self, vlm: VLM, blank: PromptInputs | None) -> None:
         """Begin a pass.

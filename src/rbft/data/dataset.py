@@ -35,6 +35,9 @@ class Example:
         answer: text that the model learns to answer; None where nothing is trained.
         weight: weight in the loss, in proportion to those of the other rows.
         whole: Whether the weight is of the answer as a whole; else it is of each of its tokens.
+        value: a number that the objective gives the row, such as the probability that it is to learn.
+        frames_seed: seed by which a frame is drawn in each segment of the video, the same every time; None: the frames
+            that the stage takes.
     """
 
     record: VideoRecord
@@ -42,6 +45,8 @@ class Example:
     answer: str | None = None
     weight: float = 1.0
     whole: bool = False
+    value: float = 0.0
+    frames_seed: int | None = None
 
 
 class ExampleDataset(Dataset[list[Item]]):
@@ -85,9 +90,9 @@ class ExampleDataset(Dataset[list[Item]]):
         weighted = sum(example.weight * units for example, units in zip(self.examples, self._units, strict=True))
         self._mean_weight = weighted / sum(self._units) if any(self._units) else 1.0
 
-        clips: dict[tuple[str, tuple[float, float] | None], list[int]] = {}
+        clips: dict[tuple[str, tuple[float, float] | None, int | None], list[int]] = {}
         for number, example in enumerate(self.examples):
-            clips.setdefault((example.record.path, example.record.part), []).append(number)
+            clips.setdefault((example.record.path, example.record.part, example.frames_seed), []).append(number)
         self.clips = list(clips.values())
 
     def __len__(self) -> int:
@@ -133,7 +138,7 @@ class ExampleDataset(Dataset[list[Item]]):
             example = self.examples[number]
             prompt = first if number == numbers[0] else self.processor.another(example.prompt, first)
             weight = self._weight(number) * draw.weight
-            items.append(Item(number, prompt, self.targets[number], weight, draw.normalizer))
+            items.append(Item(number, prompt, self.targets[number], weight, draw.normalizer, example.value))
         return items
 
     def _first(self, example: Example, seed: tuple[int, ...]) -> PromptInputs:
@@ -163,17 +168,14 @@ class ExampleDataset(Dataset[list[Item]]):
 
         None where they are not: random frames hardly repeat and would only fill the disk.
         """
-        if (
-            self._features is None
-            or self._vision is None
-            or self.spec.sampling.mode == "random"
-            or not example.prompt.video
-        ):
+        fleeting = self.spec.sampling.mode == "random" and example.frames_seed is None
+        if self._features is None or self._vision is None or fleeting or not example.prompt.video:
             return None
         # a video with stored features is refused for the same reasons as one to decode
         resolve_inside(self.root, example.record.path)
-        clip = clip_key(file_digest(self.root / example.record.path), self.spec.of_part(example.record.part))
-        return feature_key(clip, self.spec.control, self._pixels, self._vision)
+        clip = clip_key(file_digest(self.root / example.record.path), self._spec_of(example))
+        drawn = "" if example.frames_seed is None else f":{example.frames_seed}"
+        return feature_key(clip + drawn, self.spec.control, self._pixels, self._vision)
 
     def blank(self) -> PromptInputs:
         """The first example's question about a clip of that size that shows nothing: all frames are grey."""
@@ -181,5 +183,9 @@ class ExampleDataset(Dataset[list[Item]]):
         return self.processor.prompt_inputs(self.examples[0].prompt, blank, sized=self.spec.sized)
 
     def _clip(self, example: Example, seed: tuple[int, ...]) -> Clip:
-        spec = self.spec.of_part(example.record.part)
-        return self._read(example.record.path, spec, self.root, np.random.default_rng(seed))
+        seed = seed if example.frames_seed is None else (example.frames_seed,)
+        return self._read(example.record.path, self._spec_of(example), self.root, np.random.default_rng(seed))
+
+    def _spec_of(self, example: Example) -> ClipSpec:
+        spec = self.spec if example.frames_seed is None else self.spec.with_mode("random")
+        return spec.of_part(example.record.part)

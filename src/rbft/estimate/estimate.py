@@ -90,7 +90,7 @@ def estimate(
     sizes: list[tuple[tuple[Any, ...], ModelSize]] = []
     estimates = []
     for parts in stages:
-        writer = by_name.get(parts.stage.rationales_from or "")
+        writer = by_name.get(parts.stage.rationales_from or parts.stage.answers_from or "")
         stage = _Stage(parts, writer, device, encoded, known, _size_of(parts, sizes))
         if stage.rows:
             estimates.append(stage.estimate(speed_of))
@@ -118,7 +118,7 @@ class _Stage:
 
     Args:
         parts: the stage.
-        writer: the stage that writes its rationales.
+        writer: the stage that writes its rationales, or gives its soft labels.
         device: device that it runs on.
         encoded: clips whose features earlier stages leave; its own are added.
         known: costs of clips.
@@ -162,13 +162,17 @@ class _Stage:
             return [self._row(record, book.blind_prompt(), self._module.writer.max_new_tokens) for record in records]
         if stage.tests:
             return [self._row(record, book.label_prompt()) for record in records]
+        if stage.kind == "answer":
+            most, every = self._module.answering.max_new_tokens, (*records, *self._unlabelled(self._parts))
+            return [self._row(record, book.blind_prompt(), most) for record in every for _ in range(stage.views)]
         if stage.kind == "write":
             most = self._module.writer.max_new_tokens
             asked = [(record, book.writing_prompt(record.label)) for record in records]
             asked += [(record, book.blind_prompt()) for record in self._unlabelled(self._parts)]
             return [self._row(record, prompt, most) for record, prompt in asked]
         more = [] if self._writer is None else self._unlabelled(self._writer)
-        return [self._training_row(record) for record in [*records, *more]]
+        views = self._writer.stage.views if self._writer is not None and stage.answers_from else 1
+        return [self._training_row(record) for record in [*records, *more] for _ in range(views)]
 
     def _unlabelled(self, writer: StageParts) -> list[VideoRecord]:
         """Videos without a label that a write stage writes about, as far as this stage knows what they look like."""
@@ -180,6 +184,8 @@ class _Stage:
         question, answers = book.label_prompt(), 0
         if stage.kind in ("classification", "joint") and record.label:
             answers += self._labels[book.labels.index(record.label)]
+        if stage.kind == "distil":
+            answers += sum(self._labels)
         between = 0
         if stage.kind in ("rationale", "joint"):
             assert self._writer is not None, f"the stage {stage.name!r} has no stage that writes its rationales"
@@ -232,6 +238,8 @@ class _Stage:
                 samples = self._module.writer.samples
                 memory = writing_memory(self._size, self.rows, data.eval_batch_size, samples)
                 work = writing_work(self._size, self.rows, data.eval_batch_size, samples)
+            elif kind == "answer":
+                memory, work = self._reasoning(self.rows)
             elif kind == "probe":
                 memory = encoding_memory(self._size, self.rows, data.eval_batch_size)
                 work = encoding_work(self._size, self.rows)
@@ -301,15 +309,21 @@ class _Stage:
         return memory, work
 
     def _answering(self, records: Sequence[VideoRecord]) -> tuple[Memory, Work]:
-        answering, book, batch = self._module.answering, self._parts.book, self._data.eval_batch_size
+        answering, book = self._module.answering, self._parts.book
         direct = self._scoring([self._row(record, book.label_prompt()) for record in records])
         if not answering.writes:
             return direct
         rows = [self._row(record, book.blind_prompt(), answering.max_new_tokens) for record in records]
-        written = writing_memory(self._size, rows, batch, answering.samples)
-        after = self._scoring([replace(row, prompt=row.length, answer=0) for row in rows])
-        work = direct[1] + writing_work(self._size, rows, batch, answering.samples) + after[1] * answering.samples
-        return max(direct[0], written, after[0], key=lambda memory: memory.total), work
+        memory, work = self._reasoning(rows)
+        return max(direct[0], memory, key=lambda memory: memory.total), direct[1] + work
+
+    def _reasoning(self, rows: Sequence[Row]) -> tuple[Memory, Work]:
+        """Of writing about clips and scoring the labels behind what was written."""
+        samples, batch = self._module.answering.samples, self._data.eval_batch_size
+        written = writing_memory(self._size, rows, batch, samples)
+        behind = self._scoring([replace(row, prompt=row.length, answer=0) for row in rows])
+        work = writing_work(self._size, rows, batch, samples) + behind[1] * samples
+        return max(written, behind[0], key=lambda memory: memory.total), work
 
     def _scoring(self, rows: Sequence[Row]) -> tuple[Memory, Work]:
         batch, most = self._data.eval_batch_size, int(self._config["model"]["scoring"]["max_tokens"])

@@ -91,7 +91,7 @@ def memory_findings(estimates: Sequence[StageEstimate], device: Device) -> list[
     findings = []
     for stage in estimates:
         if stage.memory.total > device.memory:
-            batch = "data.batch_size" if stage.kind not in ("write", "test") else "data.eval_batch_size"
+            batch = "data.batch_size" if stage.kind not in ("write", "answer", "test") else "data.eval_batch_size"
             advice = (
                 _LESS
                 if stage.memory.certain > device.memory

@@ -11,9 +11,11 @@ from typing import Any, Literal, get_args
 from rbft.errors import ConfigError
 from rbft.experiment.layers import lay_over
 
-StageKind = Literal["write", "rationale", "classification", "joint", "test", "probe", "caption_probe"]
+StageKind = Literal[
+    "write", "rationale", "classification", "joint", "answer", "distil", "test", "probe", "caption_probe"
+]
 KINDS: tuple[str, ...] = get_args(StageKind)
-TRAINING_KINDS = ("rationale", "classification", "joint")
+TRAINING_KINDS = ("rationale", "classification", "joint", "distil")
 TEST_KINDS = ("test", "probe", "caption_probe")
 PROBE_KINDS = ("probe", "caption_probe")
 """Kinds of test whose classifier is fitted beside the model, to the labelled videos, and not kept."""
@@ -22,6 +24,7 @@ METHODS: dict[str, tuple[str, ...]] = {
     "sft": ("classification", "test"),
     "rbft": ("write", "rationale", "classification", "test"),
     "joint": ("write", "joint", "test"),
+    "distil": ("write", "rationale", "answer", "distil", "test"),
     "probe": ("probe",),
     "caption_probe": ("caption_probe",),
 }
@@ -33,11 +36,13 @@ _KIND_LAYERS: dict[str, dict[str, Any]] = {
         "model": {"objective": {"class_path": "rbft.objectives.classification.ClassificationObjective"}}
     },
     "joint": {"model": {"objective": {"class_path": "rbft.objectives.joint.JointObjective"}}},
+    "answer": {"model": {"answering": {"mode": "rationale"}}},
+    "distil": {"model": {"objective": {"class_path": "rbft.objectives.distil.DistilObjective"}}},
     "test": {},
     "probe": {},
     "caption_probe": {},
 }
-_LAYER_KEYS = ("kind", "start", "rationale_epochs", "model", "data", "trainer")
+_LAYER_KEYS = ("kind", "start", "rationale_epochs", "views", "model", "data", "trainer")
 _STARTS = ("previous", "base")
 
 
@@ -53,6 +58,9 @@ class Stage:
         rationales_from: The stage whose rationales it trains on or is measured against; None where it needs none.
         rationale_epochs: for a classification stage: it also trains for as many epochs as supervise as many tokens as
             this number of epochs over the rationales would.
+        answers_from: The stage whose soft labels it learns; None where it needs none.
+        views: for an answer stage: clips of each video that are answered, the first as a test takes its frames, the
+            others with frames drawn at random in each segment.
     """
 
     name: str
@@ -61,6 +69,8 @@ class Stage:
     weights_from: str | None
     rationales_from: str | None
     rationale_epochs: int = 0
+    answers_from: str | None = None
+    views: int = 1
 
     @property
     def trains(self) -> bool:
@@ -113,6 +123,7 @@ def make_stages(where: str, names: Sequence[str], layers: Mapping[str, Any]) -> 
     stages: list[Stage] = []
     weights: str | None = None
     rationales: str | None = None
+    answers: str | None = None
     for name in names:
         if name not in layers and name not in PROBE_KINDS:
             add = f" Or add the line `{name}: {{}}` there." if name in KINDS else ""
@@ -152,12 +163,26 @@ def make_stages(where: str, names: Sequence[str], layers: Mapping[str, Any]) -> 
                 f"{where}: the stage {name!r} {verb} rationales, but no stage before it writes any; "
                 "put a stage of kind 'write' before it."
             )
+        views = layer.get("views", 1)
+        if isinstance(views, bool) or not isinstance(views, int) or views < 1 or (views > 1 and kind != "answer"):
+            raise ConfigError(
+                f"{where}: stages.{name}.views: {views!r} must be a whole number of clips of each video; "
+                "only stages of kind 'answer' have it."
+            )
+        if kind == "distil" and answers is None:
+            raise ConfigError(
+                f"{where}: the stage {name!r} learns soft labels, but no stage before it gives any; "
+                "put a stage of kind 'answer' before it."
+            )
         own = {key: value for key, value in layer.items() if key in ("model", "data", "trainer")}
         content = lay_over(_KIND_LAYERS[kind], own)
         start = weights if begin == "previous" else None
-        stages.append(Stage(name, kind, content, start, rationales if needs else None, match))
+        taught_by = answers if kind == "distil" else None
+        stages.append(Stage(name, kind, content, start, rationales if needs else None, match, taught_by, views))
         if kind in TRAINING_KINDS:
             weights = name
         elif kind == "write":
             rationales = name
+        elif kind == "answer":
+            answers = name
     return tuple(stages)

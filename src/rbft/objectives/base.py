@@ -15,6 +15,7 @@ from rbft.data.dataset import Example
 from rbft.data.prompt_templates import PromptBook
 from rbft.data.records import VideoRecord
 from rbft.errors import ConfigError
+from rbft.rationales.soft_labels import SoftLabel
 from rbft.rationales.store import Rationale
 from rbft.vlm.batch import Batch
 from rbft.vlm.model import VLM
@@ -29,6 +30,8 @@ class Objective(ABC):
     anchor: float = 0.0
     learns: ClassVar[Literal["label", "rationale"]] = "label"
     """What the model learns to answer, the class or a rationale alone; the best weights are chosen by it."""
+    answers: Sequence[SoftLabel] = ()
+    """Soft labels of the answer stage before this one, set before `examples` is called; none without such a stage."""
 
     @abstractmethod
     def examples(

@@ -45,12 +45,25 @@ class ClosedSetObjective(Objective):
 
     def loss(self, vlm: VLM, batch: Batch) -> Tensor:
         """This batch's share of the step's loss: a sum over weighted clips, divided by the clips of the step."""
-        answers = answer_logits(vlm, batch)
-        scores = torch.zeros(len(batch), device=answers.logits.device).index_add(0, answers.rows, answers.log_probs())
-        clips = len(set(batch.clips))
-        scores = scores.reshape(clips, -1)
-        tokens = torch.tensor([len(target) for target in batch.targets], device=scores.device)
-        # the weight of a whole answer was divided among its tokens
-        weights = (batch.weights * tokens).reshape(clips, -1)[:, 0]
-        right = torch.zeros(clips, dtype=torch.long, device=scores.device)
+        scores, weights = label_scores(vlm, batch, len(batch) // len(set(batch.clips)))
+        right = torch.zeros(len(scores), dtype=torch.long, device=scores.device)
         return (F.cross_entropy(scores, right, reduction="none") * weights).sum() / batch.normalizer
+
+
+def label_scores(vlm: VLM, batch: Batch, classes: int) -> tuple[Tensor, Tensor]:
+    """Log-likelihoods of labels whose rows stand in groups, all labels of a question together.
+
+    Args:
+        vlm: the model.
+        batch: rows of the labels, of which the first of each group carries the group's weight as a whole answer.
+        classes: number of labels of each group.
+
+    Returns:
+        Log-likelihoods (G, C) in float32 and the weight of each group (G,).
+    """
+    answers = answer_logits(vlm, batch)
+    scores = torch.zeros(len(batch), device=answers.logits.device).index_add(0, answers.rows, answers.log_probs())
+    tokens = torch.tensor([len(target) for target in batch.targets], device=scores.device)
+    # the weight of a whole answer was divided among its tokens
+    weights = (batch.weights * tokens).reshape(-1, classes)[:, 0]
+    return scores.reshape(-1, classes), weights

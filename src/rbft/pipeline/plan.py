@@ -31,7 +31,9 @@ def rows_of(prepared: Prepared) -> int:
     """Rows of an epoch of a training stage."""
     videos, samples = len(prepared.datamodule.splits.train), prepared.rationale_samples
     texts = (videos + prepared.unlabelled) * samples
-    return {"rationale": texts, "classification": videos, "joint": videos + texts}[prepared.stage.kind]
+    clips = (videos + prepared.unlabelled) * prepared.views
+    rows = {"rationale": texts, "classification": videos, "joint": videos + texts, "distil": clips}
+    return rows[prepared.stage.kind]
 
 
 def print_plan(experiment: Experiment, prepared: Sequence[Prepared], console: Console) -> None:
@@ -89,7 +91,7 @@ def print_plan(experiment: Experiment, prepared: Sequence[Prepared], console: Co
             rows, trainer = rows_of(entry), entry.config["trainer"]
             per_step = entry.datamodule.batch_size * processes * trainer["accumulate_grad_batches"]
             # answers about one clip are computed together
-            steps = steps_of(len(splits_of.train) + entry.unlabelled, per_step, trainer)
+            steps = steps_of((len(splits_of.train) + entry.unlabelled) * entry.views, per_step, trainer)
             say = f"{rows} rows an epoch, {steps} steps"
             match = entry.stage.rationale_epochs
             say += f", and as many more as {match} epochs over the rationales have tokens" if match else ""
@@ -98,6 +100,9 @@ def print_plan(experiment: Experiment, prepared: Sequence[Prepared], console: Co
             say += f", and {entry.unlabelled} unlabelled ones" if entry.unlabelled else ""
             attempts = len(entry.module.writer.attempts(entry.book.prompts.hint))
             say += f", up to {attempts} attempts where none is kept" if attempts > 1 else ""
+        elif entry.stage.kind == "answer":
+            say = f"{len(splits_of.train)} videos" + (f" and {entry.unlabelled} unlabelled" if entry.unlabelled else "")
+            say += f", {entry.views} clip(s) each, answered after {entry.module.answering.samples} rationale(s)"
         elif entry.stage.kind == "probe":
             say = f"a linear probe fitted to {len(splits_of.train)} videos, {len(splits_of.test)} tested"
         elif entry.stage.kind == "caption_probe":

@@ -8,6 +8,7 @@ from rbft.data.datamodule import VideoDataModule
 from rbft.data.prompt_templates import PromptBook
 from rbft.experiment import Experiment
 from rbft.pipeline.requirements import (
+    require_answers,
     require_attempts,
     require_callbacks,
     require_elsewhere,
@@ -49,6 +50,7 @@ def prepare(experiment: Experiment, console: Console) -> list[Prepared]:
     require_orders(experiment.stages, clis)
     require_selections(experiment.stages, clis)
     require_attempts(experiment.stages, clis)
+    require_answers(experiment.stages, clis)
     require_epochs(experiment.stages, clis)
     models = [cli.model.processor_key for cli in clis]
     loaded = {model: ClipProcessor(*model) for model in dict.fromkeys(models)}
@@ -63,6 +65,7 @@ def prepare(experiment: Experiment, console: Console) -> list[Prepared]:
     done: dict[str, str] = {}
     samples: dict[str, int] = {}
     unlabelled: dict[str, int] = {}
+    views: dict[str, int] = {}
     for stage, cli, book, processor in zip(experiment.stages, clis, books, processors, strict=True):
         module: VLMFineTuner = cli.model
         config = cli.resolved()
@@ -70,12 +73,13 @@ def prepare(experiment: Experiment, console: Console) -> list[Prepared]:
         module.connect(processor, book, seed)
         inputs = stage_inputs(stage, cli, config, done)
         done[stage.name] = fingerprint(inputs)
-        if stage.kind == "write":
+        if stage.kind in ("write", "answer"):
             samples[stage.name] = module.writer.samples
             unlabelled[stage.name] = len(cli.datamodule.unlabelled_videos)
+            views[stage.name] = stage.views
         learnt = "" if stage.rationale_epochs else stage.rationales_from or ""
         count = samples.get(learnt, 0)
-        without = unlabelled.get(stage.name if stage.kind == "write" else learnt, 0)
+        without = unlabelled.get(stage.name if stage.name in unlabelled else learnt or stage.answers_from or "", 0)
         prepared.append(
             Prepared(
                 stage=stage,
@@ -89,6 +93,7 @@ def prepare(experiment: Experiment, console: Console) -> list[Prepared]:
                 fingerprint=done[stage.name],
                 rationale_samples=count,
                 unlabelled=without,
+                views=views.get(stage.answers_from or stage.name, 1),
             )
         )
     return prepared

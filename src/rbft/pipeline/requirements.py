@@ -162,7 +162,7 @@ def require_orders(stages: Sequence[Stage], clis: Sequence[StageCLI]) -> None:
             source = before.weights_from
         if "label_then_rationale" not in taught:
             continue
-        if stage.kind == "test" and cli.model.answering.writes:
+        if stage.kind in ("test", "answer") and cli.model.answering.writes:
             raise ConfigError(
                 f"the stage {stage.name!r}: model.answering.mode {cli.model.answering.mode} answers after its "
                 "own rationale, and under model.prompts.target_order label_then_rationale the class comes first. Set "
@@ -196,6 +196,27 @@ def require_selections(stages: Sequence[Stage], clis: Sequence[StageCLI]) -> Non
             raise ConfigError(
                 f"the stage {stage.name!r}: model.selection.weights best chooses the epoch that is right most often "
                 f"after its own rationales, and {why}. Set model.selection.weights to last for it."
+            )
+
+
+def require_answers(stages: Sequence[Stage], clis: Sequence[StageCLI]) -> None:
+    """Refuse to take soft labels from another way of answering than after own rationales.
+
+    Raises:
+        ConfigError: Names the stage and the key.
+    """
+    for stage, cli in zip(stages, clis, strict=True):
+        answering = cli.model.answering
+        if stage.kind != "answer":
+            continue
+        if answering.mode != "rationale":
+            raise ConfigError(
+                f"the stage {stage.name!r}: model.answering.mode {answering.mode} gives no soft labels to distil; set "
+                "it to rationale."
+            )
+        if answering.strength is None:
+            raise ConfigError(
+                f"the stage {stage.name!r}: model.answering.strength null is chosen in a test; state a number here."
             )
 
 

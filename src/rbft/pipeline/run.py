@@ -34,6 +34,7 @@ from rbft.runs.stage_record import (
     verify_outputs,
     write_record,
 )
+from rbft.stages.answer import answer_clips
 from rbft.stages.caption_probe import caption_probe
 from rbft.stages.context import Prepared, StageContext, StageResult, author_of
 from rbft.stages.probe import probe
@@ -51,6 +52,8 @@ _RUNS: dict[str, Callable[[StageContext], StageResult]] = {
     "rationale": train,
     "classification": train,
     "joint": train,
+    "answer": answer_clips,
+    "distil": train,
     "test": score,
     "probe": probe,
     "caption_probe": caption_probe,
@@ -98,7 +101,9 @@ def _require(experiment: Experiment, entry: Prepared, finished: dict[str, Prepar
     Raises:
         StageError: An earlier stage is missing; names it.
     """
-    for source, what in ((entry.stage.weights_from, "weights"), (entry.stage.rationales_from, "rationales")):
+    stage = entry.stage
+    sources = ((stage.weights_from, "weights"), (stage.rationales_from, "rationales"), (stage.answers_from, "answers"))
+    for source, what in sources:
         if source is None:
             continue
         folder = experiment.run_dir / source

@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 # class names alone suffice in experiment files because these are imported
 import rbft.objectives.classification
 import rbft.objectives.closed_set
+import rbft.objectives.distil
 import rbft.objectives.joint
 import rbft.objectives.rationale
 import rbft.rationales.checks.contradiction

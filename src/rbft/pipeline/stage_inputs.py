@@ -40,6 +40,10 @@ def stage_inputs(stage: Stage, cli: StageCLI, config: dict[str, Any], done: dict
     if stage.kind == "write":
         keys["model"] += ["writer", "checks", "keep"]
         videos = data.fingerprint("train", "unlabelled") if data.unlabelled else data.fingerprint("train")
+    elif stage.kind == "answer":
+        model = model | {"scoring": {key: model["scoring"][key] for key in ("normalize", "prior")}}
+        keys["model"] += ["scoring", "answering"]
+        videos = data.fingerprint("train", "unlabelled") if data.unlabelled else data.fingerprint("train")
     elif stage.trains:
         keys["model"] += _TRAINING_MODEL_KEYS
         keys["data"] += _TRAINING_DATA_KEYS
@@ -72,6 +76,8 @@ def stage_inputs(stage: Stage, cli: StageCLI, config: dict[str, Any], done: dict
         **(_validation(cli, model) if stage.trains else {}),
         "weights": done.get(stage.weights_from or ""),
         "rationales": done.get(stage.rationales_from or ""),
+        **({"answers": done[stage.answers_from]} if stage.answers_from else {}),
+        **({"views": stage.views} if stage.views > 1 else {}),
     }
 
 

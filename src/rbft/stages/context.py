@@ -40,7 +40,8 @@ class Prepared:
         inputs: everything that its result depends on.
         fingerprint: hash of `inputs`.
         rationale_samples: number of rationales a video that it trains on; 0 where it needs none.
-        unlabelled: number of unlabelled videos that it writes about or learns rationales of.
+        unlabelled: number of unlabelled videos that it writes about, answers or learns of.
+        views: number of clips of each video that it answers or learns soft labels of.
     """
 
     stage: Stage
@@ -54,6 +55,7 @@ class Prepared:
     fingerprint: str
     rationale_samples: int
     unlabelled: int = 0
+    views: int = 1
 
 
 @dataclass(frozen=True)

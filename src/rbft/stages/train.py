@@ -13,8 +13,9 @@ from rbft.data.splits import Splits
 from rbft.errors import StageError
 from rbft.objectives.rationale import RationaleObjective
 from rbft.ranks import first_rank
+from rbft.rationales.soft_labels import SoftLabel, read_soft_labels
 from rbft.rationales.store import Rationale, read_rationales
-from rbft.runs.names import ADAPTER, RATIONALES
+from rbft.runs.names import ADAPTER, RATIONALES, SOFT_LABELS
 from rbft.stages.context import StageContext, StageResult, connect, make_trainer, start
 from rbft.training.best_weights import KeepBest
 from rbft.training.callbacks import SaveCheckpoint
@@ -22,18 +23,19 @@ from rbft.training.logging import ConfusionLogger
 from rbft.vlm.tuning import save_trained
 
 
-def refuse_held_out(rationales: Sequence[Rationale], splits: Splits) -> None:
-    """Refuse rationales about validation or test videos.
+def refuse_held_out(rationales: Sequence[Rationale] | Sequence[SoftLabel], splits: Splits) -> None:
+    """Refuse rationales or soft labels of validation or test videos.
 
     Raises:
         StageError: There is one; names the first such video.
     """
     held_out = {name: side for side in ("val", "test") for r in getattr(splits, side) for name in (r.id, r.video)}
     for rationale in rationales:
+        what = "rationale" if isinstance(rationale, Rationale) else "soft label"
         if side := held_out.get(rationale.id) or held_out.get(rationale.video):
             raise StageError(
-                f"a rationale is of {rationale.video!r}, which is a {side} video of this run; remove it, "
-                "or write the rationales again with --restart."
+                f"a {what} is of {rationale.video!r}, which is a {side} video of this run; remove it, "
+                f"or make every {what} again with --restart."
             )
 
 
@@ -77,6 +79,9 @@ def train(context: StageContext) -> StageResult:
         context.console.print(f"  trained on a control: {type(module.control).__name__}")
     refuse_held_out(rationales, data.splits)
     assert module.objective is not None
+    if entry.stage.answers_from is not None:
+        module.objective.answers = read_soft_labels(context.run_dir / entry.stage.answers_from / SOFT_LABELS)
+        refuse_held_out(module.objective.answers, data.splits)
     rows = module.objective.examples(data.splits.train, entry.book, rationales)
     manifest = context.stop.path
     best = KeepBest(manifest.parent / "best", module.selection.patience, write=first_rank())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NoReturn
@@ -111,7 +112,7 @@ class VLMFineTuner(TrainingModule):
         self._keep_base = False
         self._weights: Path | None = None
         self._store: RationaleStore | None = None
-        self._pool: FeaturePool | None = None
+        self._work: Callable[[VLM, Batch], None] | None = None
 
     @classmethod
     def load_from_checkpoint(cls, *args: Any, **kwargs: Any) -> NoReturn:
@@ -155,8 +156,13 @@ class VLMFineTuner(TrainingModule):
 
     def pool_features(self) -> FeaturePool:
         """Have predict pool the visual features of clips instead of writing; gives the pool."""
-        self._pool = FeaturePool()
-        return self._pool
+        pool = FeaturePool()
+        self.predict_by(pool.add)
+        return pool
+
+    def predict_by(self, work: Callable[[VLM, Batch], None]) -> None:
+        """Have predict do this work on each batch instead of writing rationales."""
+        self._work = work
 
     def set_strength(self, strength: float) -> None:
         """Score with weights between the base model's (0) and the tuned ones (1) from the next pass on."""
@@ -287,12 +293,12 @@ class VLMFineTuner(TrainingModule):
     # -- writing rationales (predict)
 
     def on_predict_start(self) -> None:
-        """Write with dropout off."""
-        self.ready.eval()
+        """Write with dropout off, by weights at the strength that was set."""
+        self.ready_to_score()
 
     def predict_step(self, batch: Batch, batch_idx: int) -> None:
-        """Write the rationales of a batch and store them at once, or pool the features of its clips."""
-        self.in_pieces("predict", self._write if self._pool is None else partial(self._pool.add, self.ready), batch)
+        """Write the rationales of a batch and store them at once, or do what `predict_by` said."""
+        self.in_pieces("predict", self._write if self._work is None else partial(self._work, self.ready), batch)
 
     def _write(self, batch: Batch) -> None:
         assert self._store is not None, "write_to has not been called"

@@ -35,6 +35,7 @@ def select(batch: Batch, rows: Sequence[int]) -> Batch:
         prompts=tuple(batch.prompts[row] for row in rows),
         targets=tuple(batch.targets[row] for row in rows),
         weights=batch.weights[list(rows)],
+        values=batch.values[list(rows)],
         clips=tuple(batch.clips[row] for row in rows),
     )
 

@@ -122,6 +122,7 @@ class Item:
         target: Token ids of the answer, end of turn included (T,); empty where nothing is supervised.
         weight: Weight of each token in the loss.
         normalizer: Supervised tokens of the whole optimiser step this row belongs to, whatever they weigh.
+        value: A number that the objective gave this row, such as the probability that it is to learn.
     """
 
     index: int
@@ -129,6 +130,7 @@ class Item:
     target: Tensor
     weight: float = 1.0
     normalizer: float = 1.0
+    value: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -142,6 +144,7 @@ class Batch:
         weights: (B,) weight of each row's tokens in the loss.
         normalizer: Supervised tokens of the whole optimiser step, all ranks and micro-batches, whatever they weigh.
         clips: For each row the number of its clip in the batch; rows of one clip stand together.
+        values: (B,) a number that the objective gave each row, such as the probability that it is to learn.
     """
 
     indices: tuple[int, ...]
@@ -150,6 +153,7 @@ class Batch:
     weights: Tensor
     normalizer: float
     clips: tuple[int, ...]
+    values: Tensor
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -176,6 +180,7 @@ class Batch:
             prompts=tuple(prompts),
             targets=tuple(change(target) for target in self.targets),
             weights=change(self.weights),
+            values=change(self.values),
         )
 
 
@@ -189,6 +194,7 @@ def collate(clips: Sequence[Sequence[Item]]) -> Batch:
         weights=torch.tensor([item.weight for item in items], dtype=torch.float32),
         normalizer=items[0].normalizer,
         clips=tuple(number for number, clip in enumerate(clips) for _ in clip),
+        values=torch.tensor([item.value for item in items], dtype=torch.float32),
     )
 
 
