@@ -25,7 +25,7 @@ def help_text() -> str:
         "from a few labelled clips and a vision-language model\n\n"
         f"usage: rbft COMMAND ...\n\ncommands:\n{rows}\n\n"
         "options:\n  --help, --version\n\n"
-        "rbft COMMAND --help says more. Start with: rbft fit --config FILE\n"
+        "rbft COMMAND --help says more. Start with: rbft fit CLIPS\n"
     )
 
 

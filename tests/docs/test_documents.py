@@ -18,7 +18,13 @@ from rbft.__main__ import main
 # these need nothing that takes time to make
 FAST = ("docs/reliability.md", "docs/reproduce.md", "docs/security.md", "docs/sweeps.md")
 # a reader of these starts with nothing but clips
-FRESH = ("docs/your-own-videos.md", "docs/add-a-dataset.md", "docs/add-an-objective.md", "docs/add-a-model.md")
+FRESH = (
+    "docs/your-own-videos.md",
+    "docs/compare.md",
+    "docs/add-a-dataset.md",
+    "docs/add-an-objective.md",
+    "docs/add-a-model.md",
+)
 RUN = [name for name in documents() if any(block.runs for block in blocks(name))]
 OTHER = [name for name in RUN if name not in (*FAST, *FRESH)]
 

@@ -20,6 +20,8 @@ from tests.support.sweeps import drive, write_sweep
 from rbft.errors import StageError
 from rbft.runs.lock import RunLock
 from rbft.sweep.grid import read_sweep
+from rbft.sweep.progress import Progress, expected_seconds
+from rbft.sweep.state import Record
 
 
 def start(path: Path, *flags: str) -> subprocess.Popen[str]:
@@ -69,6 +71,30 @@ def test_each_run_once_and_never_again(tmp_path, capsys):
     assert "[4/4] zero_shot-seed" in said and said.count(": started") == said.count(": finished") == 4
     assert drive(str(path), []) == 0
     assert journal(tmp_path, "started") == dict.fromkeys(names(4), 1)
+
+
+@pytest.mark.parametrize("per_process", [1, 4])
+def test_no_run_is_begun_behind_the_limit_of_time(tmp_path, per_process):
+    path = write_sweep(tmp_path, {"seconds": 1.0}, **grid(8, per_process=per_process))
+    assert drive(str(path), [], until=time.time() - 1) == 0
+    assert journal(tmp_path, "started") == {}
+    assert drive(str(path), [], until=time.time() + 4) == 0
+    begun = len(journal(tmp_path, "started"))
+    assert 1 <= begun < 8 and len(journal(tmp_path, "finished")) == begun, "what is begun is finished"
+    assert drive(str(path), []) == 0
+    assert journal(tmp_path, "started") == dict.fromkeys(names(8), 1)
+
+
+def test_a_run_that_would_end_behind_the_limit_is_not_begun(tmp_path):
+    path = write_sweep(tmp_path, {"seconds": 0.2}, **grid(2, slots=1))
+    plan = read_sweep(str(path), ["--method", "zero_shot"], {})
+    first, second = plan.runs
+    known = [
+        Progress(first, "finished", Record(first.id, first.settings, "finished", 1, seconds=90.0)),
+        Progress(second),
+    ]
+    assert expected_seconds(second, known) == 90.0
+    assert expected_seconds(second, known[1:]) == 0.0, "nothing is known yet"
 
 
 def test_runs_of_a_worker_that_has_imported_before(tmp_path):

@@ -7,6 +7,7 @@ COMMANDS = {
     "predict": "rbft.commands.predict",
     "export": "rbft.commands.export",
     "serve": "rbft.commands.serve",
+    "compare": "rbft.commands.compare",
     "sweep": "rbft.commands.sweep",
     "report": "rbft.commands.report",
     "rationales": "rbft.commands.rationales",

@@ -14,7 +14,7 @@ from rbft.arguments import Parser
 from rbft.errors import DataError
 
 SHELLS = ("bash", "zsh", "fish")
-_TAKE_KEYS = ("fit", "check")
+_TAKE_KEYS = ("fit", "check", "compare")
 # the other settings of the trainer are for developers of trainers
 _TRAINER = (
     "accelerator",

@@ -62,19 +62,11 @@ def run(args: Sequence[str]) -> int:
     console = Console(highlight=False, soft_wrap=True, emoji=False, width=None if sys.stdout.isatty() else _PLAIN_WIDTH)
     plan = read_sweep(parsed.config, flags, launch)
     progress = {run.id: Progress(run) for run in plan.runs}
-    if plan.launch.per_process > 1 and max(plan.processes, plan.launch.gpus or 0) > 1:
-        raise ConfigError(
-            "launch.per_process: runs that start several processes of their own (trainer.devices, "
-            "launch.gpus above 1) cannot share one; set it to 1."
-        )
+    require_processes(plan)
     if parsed.dry_run:
         _dry_run(plan, progress, console)
         return 0
-    if not KERNEL_LOCKS:
-        raise ConfigError(
-            "rbft sweep keeps runs apart by locks that this system has not (fcntl: Linux, macOS, WSL). Run each "
-            "setting by `rbft fit` (--dry_run lists them), or start the sweep there."
-        )
+    require_locks("rbft sweep")
     require_writable(plan.folder / "summary.json", "run_root")
     launcher = make_launcher(plan.launch, plan.folder.absolute(), len(plan.runs))
     console.print(
@@ -85,9 +77,50 @@ def run(args: Sequence[str]) -> int:
         stopped = Driver(plan, launcher, progress, board, verify=parsed.verify).run()
     groups = conclude(plan, progress, console)
     write_json(plan.folder / "summary.json", groups)
+    return end(plan, progress, stopped, ["rbft", "sweep", *args])
+
+
+def require_processes(plan: Sweep) -> None:
+    """Refuse runs that cannot share a worker process.
+
+    Raises:
+        ConfigError: They start several processes of their own.
+    """
+    if plan.launch.per_process > 1 and max(plan.processes, plan.launch.gpus or 0) > 1:
+        raise ConfigError(
+            "launch.per_process: runs that start several processes of their own (trainer.devices, "
+            "launch.gpus above 1) cannot share one; set it to 1."
+        )
+
+
+def require_locks(command: str) -> None:
+    """Refuse to start several runs where nothing keeps them apart.
+
+    Raises:
+        ConfigError: This system has no such locks.
+    """
+    if not KERNEL_LOCKS:
+        raise ConfigError(
+            f"{command} keeps runs apart by locks that this system has not (fcntl: Linux, macOS, WSL). Run each "
+            "setting by `rbft fit` (--dry_run lists them), or start it there."
+        )
+
+
+def end(plan: Sweep, progress: dict[str, Progress], stopped: int, command: Sequence[str]) -> int:
+    """The exit code of a sweep that has ended.
+
+    Args:
+        plan: the sweep.
+        progress: how its runs stand.
+        stopped: number of the signal that ended it, 0 where none did.
+        command: command line that continues it.
+
+    Raises:
+        RBFTError: Runs failed.
+    """
     if stopped:
         print(
-            f"rbft: stopped with {headline(progress)}. To continue: {shlex.join(['rbft', 'sweep', *args])}",
+            f"rbft: stopped with {headline(progress)}. To continue: {shlex.join(command)}",
             file=sys.stderr,
         )
         return 128 + stopped

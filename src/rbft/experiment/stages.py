@@ -22,6 +22,7 @@ PROBE_KINDS = ("probe", "caption_probe")
 METHODS: dict[str, tuple[str, ...]] = {
     "zero_shot": ("test",),
     "sft": ("classification", "test"),
+    "rationale_only": ("write", "rationale", "test"),
     "rbft": ("write", "rationale", "classification", "test"),
     "joint": ("write", "joint", "test"),
     "distil": ("write", "rationale", "answer", "distil", "test"),

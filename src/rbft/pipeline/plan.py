@@ -67,10 +67,7 @@ def print_plan(experiment: Experiment, prepared: Sequence[Prepared], console: Co
         console.print(f"note: {escape(note)}")
     if data.splits.unused:
         console.print(f"{len(data.splits.unused)} labelled videos stay unused under this low-data protocol.")
-    parts = [
-        StageParts(entry.stage, entry.module, entry.datamodule, entry.config, entry.book, entry.processor)
-        for entry in prepared
-    ]
+    parts = [_parts_of(entry) for entry in prepared]
     device = device_of(first.config["trainer"])
     known: KnownCosts = {}
     clips = describe_clips(parts[0], known)
@@ -125,6 +122,44 @@ def print_plan(experiment: Experiment, prepared: Sequence[Prepared], console: Co
         if estimates:
             console.print(escape(summary(estimates)))
     console.print(f"run folder: {escape(str(experiment.run_dir))}\n")
+
+
+def _parts_of(entry: Prepared) -> StageParts:
+    return StageParts(entry.stage, entry.module, entry.datamodule, entry.config, entry.book, entry.processor)
+
+
+def methods_seconds(methods: Sequence[Sequence[Prepared]]) -> tuple[list[float | None], float | None]:
+    """Roughly the seconds that runs of one draw compute, without decoding videos and loading models.
+
+    Args:
+        methods: stages of each run, as `rbft.pipeline.prepare` makes them.
+
+    Returns:
+        Seconds of each run, and of all together, rationales that several train on counted once; None where a model's
+        cost is not known.
+
+    Raises:
+        ModelError: A run cannot work: a stage does not fit the device's memory, whatever the batch.
+    """
+    known: KnownCosts = {}
+    device = device_of(methods[0][0].config["trainer"])
+    speed = cache(lambda dtype: measure_speed(device, dtype, seconds=0.3))
+    each: list[float | None] = []
+    together = 0.0
+    seen: set[str] = set()
+    for prepared in methods:
+        try:
+            estimates = estimate([_parts_of(entry) for entry in prepared], device, speed, known)
+        except UnknownCostError:
+            return [None] * len(methods), None
+        refuse_certain(estimates, device)
+        seconds = {stage.name: stage.seconds or 0.0 for stage in estimates}
+        each.append(sum(seconds.values()))
+        for entry in prepared:
+            if entry.stage.kind != "write" or entry.fingerprint not in seen:
+                seen.add(entry.fingerprint)
+                together += seconds.get(entry.stage.name, 0.0)
+    return each, together
 
 
 def _span(values: Range) -> str:

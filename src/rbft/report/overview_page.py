@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -26,12 +26,13 @@ _FIGURES = {
 }
 
 
-def write_overview(overview: Overview, title: str) -> str:
+def write_overview(overview: Overview, title: str, verdict: Sequence[str] = ()) -> str:
     """The page.
 
     Args:
         overview: the figures to show.
         title: heading of the page.
+        verdict: what the figures come to, in sentences; shown first.
     """
     script = files("rbft.report").joinpath("overview.js").read_text(encoding="utf-8")
     # the only script that the page's policy lets run; how a browser reads the element's text
@@ -49,6 +50,7 @@ def write_overview(overview: Overview, title: str) -> str:
         "overview.html.j2",
         title=title,
         overview=overview,
+        verdict=verdict,
         script=script,
         seal=seal,
         several=several,

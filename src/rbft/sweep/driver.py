@@ -22,7 +22,7 @@ from rbft.files import remove_unfinished, write_atomic
 from rbft.runs.lock import RunLock, is_alive
 from rbft.sweep.grid import Sweep
 from rbft.sweep.options import Job, Launcher
-from rbft.sweep.progress import Progress, State
+from rbft.sweep.progress import Progress, State, expected_seconds
 from rbft.sweep.state import Record, is_finished, is_running, read_record, stop_file
 from rbft.sweep.worker import Plan, write_plan
 
@@ -66,6 +66,8 @@ class Driver:
         command: command that starts a run; the run's arguments follow.
         entry: `module:function` that a worker of several runs calls instead.
         verify: whether finished runs are started as well, to check their videos and models again.
+        until: time, in seconds since 1970, after which no run is begun, nor one that is expected to take longer than
+            what is left; None for no limit.
     """
 
     def __init__(
@@ -78,7 +80,9 @@ class Driver:
         command: Sequence[str] = FIT,
         entry: str = PRELOADED_FIT,
         verify: bool = False,
+        until: float | None = None,
     ) -> None:
+        self.until = until
         self.sweep, self.launcher, self.progress, self.board = sweep, launcher, progress, board
         self.command, self.entry, self.verify = tuple(command), entry, verify
         self.session = f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}"
@@ -124,10 +128,17 @@ class Driver:
         return [progress for progress in self.progress.values() if progress.state == state]
 
     def _waiting(self) -> list[Progress]:
-        """Runs to start: those that failed come last."""
+        """Runs to start, those that failed last; none that would end behind the limit."""
         taken = {name for launched in self._launched for name in launched.open}
         waiting = [progress for progress in self._states("waiting") if progress.run.id not in taken]
+        if self.until is not None:
+            left, known = self.until - time.time(), list(self.progress.values())
+            waiting = [progress for progress in waiting if left > expected_seconds(progress.run, known)]
         return sorted(waiting, key=lambda progress: progress.failures)
+
+    def _is_late(self) -> bool:
+        """Whether no run may be begun any more."""
+        return self.until is not None and time.time() >= self.until
 
     # -- what is there
 
@@ -180,6 +191,7 @@ class Driver:
             command += ["--parent", str(os.getpid())] if self.launcher.tied else []
             command += ["--preload"] if self.sweep.launch.per_process > 1 else []
             command += ["--again"] if self.verify else []
+            command += ["--until", str(self.until)] if self.until is not None else []
             tries = {p.run.id: p.record.tries if p.record is not None else 0 for p in chunk}
             job = self.launcher.start([*command, *names], slot)
             self._launched.append(_Launched(job, slot, tries, names))
@@ -224,7 +236,7 @@ class Driver:
                 self._leave_elsewhere(progress)
             elif is_finished(progress.record, progress.run):
                 self._settle(progress, stopping)
-            elif stopping or (not begun and launched.begun):
+            elif stopping or (not begun and (launched.begun or self._is_late())):
                 progress.state = "waiting"
             else:
                 # the first of a worker that began nothing stands for it: one that cannot start is not started for ever

@@ -85,7 +85,7 @@ def read_sweep(path: str, flags: Sequence[str], launch: Mapping[str, Any]) -> Sw
     Raises:
         ConfigError: A key is unknown or of the wrong kind, a point stands twice, or a run cannot be read.
     """
-    content = _mapping(path, "", _read(path))
+    content = _mapping(path, "", read_content(path))
     if unknown := sorted(str(key) for key in content if key not in _KEYS):
         raise ConfigError(f"{path}: unknown key {unknown[0]}; {nearest(unknown[0], _KEYS)}")
     if not isinstance(content.get("experiment"), str):
@@ -99,12 +99,12 @@ def read_sweep(path: str, flags: Sequence[str], launch: Mapping[str, Any]) -> Sw
     _check_keys(path, "flags", given - {"run_root", *_FLAGS_ALONE})
     if both := sorted(given & {key for point in points for key in point}):
         raise ConfigError(f"{path}: {both[0]} is swept and given as a flag too; leave it out of one of the two.")
-    names = _short_names({key for point in points for key in point})
+    names = short_names({key for point in points for key in point})
     base = ["--config", experiment, *every]
     # named by the grid or by the experiment; not every experiment has the stages of the default method
     method = None if "method" in points[0] else read_experiment(base).method
-    settings = _read(experiment)
-    runs = [_run(base, method, settings, point, names) for point in points]
+    settings = read_content(experiment)
+    runs = [run_at(base, method, settings, point, names) for point in points]
     seen: dict[str, Run] = {}
     for run in runs:
         if run.id in seen:
@@ -126,7 +126,7 @@ def read_sweep(path: str, flags: Sequence[str], launch: Mapping[str, Any]) -> Sw
         replicates=replicates,
         choose=_choose(path, content.get("choose"), points, (*replicates, *(baseline or {}))),
         launch=read_options(path, _mapping(path, "launch", content.get("launch")), launch),
-        processes=max(_processes(settings, run.args) for run in runs),
+        processes=max(processes_of(settings, run.args) for run in runs),
     )
 
 
@@ -138,7 +138,12 @@ def matches(point: Point, wanted: Mapping[str, Any]) -> bool:
     )
 
 
-def _read(path: str) -> Any:
+def read_content(path: str) -> Any:
+    """What a YAML file holds.
+
+    Raises:
+        ConfigError: It cannot be read.
+    """
     try:
         return read_yaml(Path(path))
     except DataError as error:
@@ -226,7 +231,7 @@ def _flag(key: str, value: Any) -> str:
     return f"--{key}={value if isinstance(value, str) else json.dumps(value)}"
 
 
-def _short_names(keys: set[str]) -> dict[str, str]:
+def short_names(keys: set[str]) -> dict[str, str]:
     """The shortest ends of dotted keys that are still unique, as parts of a folder name."""
     names = {}
     for key in keys:
@@ -254,7 +259,7 @@ def _digest(text: str) -> str:
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def _run(base: Sequence[str], method: str | None, settings: Any, point: Point, names: Mapping[str, str]) -> Run:
+def run_at(base: Sequence[str], method: str | None, settings: Any, point: Point, names: Mapping[str, str]) -> Run:
     """The run at one point, given what all runs share."""
     parts = [
         f"{names[key]}{_value_name(value)}" for key, value in point.items() if key not in ("method", "seed_everything")
@@ -278,7 +283,7 @@ def _run(base: Sequence[str], method: str | None, settings: Any, point: Point, n
     )
 
 
-def _processes(content: Mapping[str, Any], args: Sequence[str]) -> int:
+def processes_of(content: Mapping[str, Any], args: Sequence[str]) -> int:
     """Most processes that the trainer's settings give one run; `auto` and `-1` are as many as it sees devices."""
     layers = [content, *(stage for stage in (content.get("stages") or {}).values() if isinstance(stage, dict))]
     trainers = [layer["trainer"] for layer in layers if isinstance(layer.get("trainer"), dict)]

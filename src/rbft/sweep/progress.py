@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Literal
 
-from rbft.runs.run_folder import RunFolder, read_accuracy
+from rbft.runs.run_folder import RunFolder, read_accuracy, stage_records
 from rbft.sweep.grid import Run
 from rbft.sweep.state import Record
 
@@ -64,14 +66,46 @@ def remaining_seconds(progress: Sequence[Progress]) -> tuple[float, int] | None:
     ]
     if not known:
         return None
-    total = 0.0
-    for entry in progress:
-        if entry.state == "finished":
-            continue
-        shared = [sum(run.point[key] == value for key, value in entry.run.point.items()) for run, _ in known]
-        near = [seconds for (_, seconds), count in zip(known, shared, strict=True) if count == max(shared)]
-        total += sum(near) / len(near)
-    return total, len(known)
+    return sum(_of_nearest(entry.run, known) for entry in progress if entry.state != "finished"), len(known)
+
+
+def _of_nearest(run: Run, known: Sequence[tuple[Run, float]]) -> float:
+    """Mean seconds of the known runs that share most settings with a run."""
+    shared = [sum(other.point.get(key) == value for key, value in run.point.items()) for other, _ in known]
+    near = [seconds for (_, seconds), count in zip(known, shared, strict=True) if count == max(shared)]
+    return sum(near) / len(near)
+
+
+def expected_seconds(run: Run, progress: Sequence[Progress]) -> float:
+    """Seconds that a run will take with its start, by the finished runs of its method; 0 where there is none yet."""
+    known = [
+        (entry.run, entry.record.seconds)
+        for entry in progress
+        if entry.state == "finished" and entry.record is not None
+        if entry.run.point.get("method") == run.point.get("method")
+    ]
+    return _of_nearest(run, known) if known else 0.0
+
+
+def method_seconds(progress: Sequence[Progress]) -> dict[str, float]:
+    """Mean seconds that the finished runs of each method compute.
+
+    Rationales that a run took from another one count as if it had written them.
+    """
+    finished = [entry.run for entry in progress if entry.state == "finished"]
+    records = {run.id: [record for _, record in stage_records(run.folder)] for run in finished}
+    written: dict[str, list[float]] = {}
+    for record in itertools.chain.from_iterable(records.values()):
+        if "taken_from" not in record.summary:
+            written.setdefault(record.stage, []).append(record.seconds)
+    seconds: dict[str, list[float]] = {}
+    for run in finished:
+        own = (
+            fmean(written.get(record.stage, [0.0])) if "taken_from" in record.summary else record.seconds
+            for record in records[run.id]
+        )
+        seconds.setdefault(str(run.point.get("method")), []).append(sum(own))
+    return {method: fmean(values) for method, values in seconds.items()}
 
 
 def duration(seconds: float) -> str:

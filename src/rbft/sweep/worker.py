@@ -98,11 +98,22 @@ class Worker:
         parent: process that must be alive for another run to start; None where the worker outlives its driver.
         preload: whether runs are forks of this process.
         again: whether finished runs are started as well.
+        until: time, in seconds since 1970, after which no other run is begun; None for no limit.
     """
 
-    def __init__(self, plan: Plan, session: str, slot: int, *, parent: int | None, preload: bool, again: bool) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        session: str,
+        slot: int,
+        *,
+        parent: int | None,
+        preload: bool,
+        again: bool,
+        until: float | None = None,
+    ) -> None:
         self.plan, self.session, self.slot = plan, session, slot
-        self.parent, self.preload, self.again = parent, preload, again
+        self.parent, self.preload, self.again, self.until = parent, preload, again, until
         self._asked: list[int] = []
 
     def work(self, names: Sequence[str]) -> None:
@@ -114,6 +125,8 @@ class Worker:
         main = _import_entry(self.plan.entry) if self.preload else None
         for name in names:
             if self._wishes() or (self.parent is not None and os.getppid() != self.parent):
+                return
+            if self.until is not None and time.time() >= self.until:
                 return
             self._try(self.plan.runs[name], main)
 
@@ -254,6 +267,7 @@ def main(args: Sequence[str] | None = None) -> int:
     parser.add_argument("--cpus", type=lambda text: [int(part) for part in text.split(",")])
     parser.add_argument("--preload", action="store_true")
     parser.add_argument("--again", action="store_true")
+    parser.add_argument("--until", type=float)
     parser.add_argument("runs", nargs="+")
     parsed = parser.parse_args(args)
     if parsed.cpus and hasattr(os, "sched_setaffinity"):
@@ -264,7 +278,15 @@ def main(args: Sequence[str] | None = None) -> int:
         os.environ.pop(name, None)
     plan = read_plan(parsed.folder)
     os.chdir(plan.where)
-    worker = Worker(plan, parsed.session, parsed.slot, parent=parsed.parent, preload=parsed.preload, again=parsed.again)
+    worker = Worker(
+        plan,
+        parsed.session,
+        parsed.slot,
+        parent=parsed.parent,
+        preload=parsed.preload,
+        again=parsed.again,
+        until=parsed.until,
+    )
     worker.work(parsed.runs)
     return 0
 

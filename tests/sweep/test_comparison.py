@@ -1,0 +1,85 @@
+"""Which runs a comparison makes: methods that the experiment has stages for, draw by draw, within the budget."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from rbft.errors import ConfigError
+from rbft.sweep.comparison import make_comparison
+
+STAGES = {"write": {}, "rationale": {}, "classification": {}, "test": {}}
+
+
+@pytest.fixture
+def args(tmp_path: Path) -> list[str]:
+    methods = {"look": ["blank"], "both": ["write", "rationale", "classification", "blank"], "words": ["write", "test"]}
+    content = {"stages": {**STAGES, "blank": {"kind": "test"}}, "methods": methods}
+    (tmp_path / "falls.yaml").write_text(yaml.safe_dump(content))
+    return ["--config", str(tmp_path / "falls.yaml"), "--run_root", str(tmp_path / "runs")]
+
+
+def test_usual_methods_and_those_of_the_file_that_train_nothing(args, tmp_path):
+    found = make_comparison(args, {})
+    assert found.methods == ("sft", "rbft", "zero_shot", "probe", "caption_probe", "look", "words", "rationale_only")
+    assert found.unusable == ("probe", "caption_probe")
+    assert (found.draws, len(found.sweep.runs)) == (5, 40)
+    assert [run.id for run in found.sweep.runs[:2]] == ["sft-draw0-seed0", "rbft-draw0-seed0"], "draw by draw"
+    last = found.sweep.runs[-1]
+    assert last.folder == tmp_path / "runs" / "falls" / "rationale_only-draw4" / "seed4"
+    assert found.sweep.folder == tmp_path / "runs" / "sweeps" / "compare-falls"
+    assert found.sweep.baseline == {"method": "sft"}
+
+
+def test_a_file_without_stages_of_some_methods(tmp_path):
+    (tmp_path / "short.yaml").write_text("stages: {classification: {}, test: {}}")
+    assert make_comparison(["--config", str(tmp_path / "short.yaml")], {}).methods == (
+        "sft",
+        "zero_shot",
+        "probe",
+        "caption_probe",
+    )
+
+
+@pytest.mark.parametrize(
+    ("runs", "draws", "methods", "count"),
+    [
+        (4, None, ("sft", "rbft"), 2),
+        (6, None, ("sft", "rbft"), 3),
+        (9, None, ("sft", "rbft", "zero_shot"), 3),
+        (50, None, None, 6),
+        (50, 2, None, 2),
+        (8, 1, None, 1),
+    ],
+)
+def test_a_budget_of_runs_cuts_methods_before_draws(args, runs, draws, methods, count):
+    found = make_comparison(args, {}, runs=runs, draws=draws)
+    assert found.draws == count and len(found.sweep.runs) <= runs
+    assert methods is None or found.methods == methods
+    assert len(found.methods) + len(found.left_out) == 8
+
+
+def test_methods_that_are_asked_for(args):
+    found = make_comparison(args, {}, methods=["both", "sft"], draws=1)
+    assert found.methods == ("sft", "both")
+    assert make_comparison(args, {}, methods=["both", "sft"], baseline="both", draws=1).methods == ("both", "sft")
+
+
+@pytest.mark.parametrize(
+    ("more", "options", "message"),
+    [
+        ([], {"methods": ["rbtf", "sft"]}, "did you mean 'rbft'"),
+        ([], {"methods": ["sft"]}, "nothing to compare sft with"),
+        ([], {"baseline": "both"}, "--baseline both: it is not compared"),
+        ([], {"runs": 1}, "--runs 1: two methods need"),
+        ([], {"draws": 0}, "--draws 0"),
+        (["--method", "sft"], {}, "say --methods"),
+        (["--data.draw=3"], {}, "say --draws N"),
+        (["--restart"], {}, "--restart: it is of one run"),
+    ],
+)
+def test_what_cannot_be_compared(args, more, options, message):
+    with pytest.raises(ConfigError, match=message):
+        make_comparison([*args, *more], {}, **options)
