@@ -72,4 +72,4 @@ def test_an_interrupted_stage_goes_on(described, tmp_path, clips, family_folder)
 
 def test_it_cannot_be_predicted_with(described, capsys, clips):
     assert main(["predict", "--run", str(described.folder), str(clips)]) == 1
-    assert "a probe is a control whose classifier is not kept" in capsys.readouterr().err
+    assert "a control that nothing is predicted with" in capsys.readouterr().err

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.runs import fit, run_experiment, write_experiment
+import yaml
+from tests.support.runs import REPOSITORY, fit, run_experiment, write_experiment
 
 from rbft.__main__ import main
 
@@ -42,6 +43,26 @@ def test_it_trains_on_the_tokens_of_both_stages(experiment: Path, tmp_path: Path
     assert f"{int(epochs) - 1} epochs for the tokens of 2 epochs over 6 rationales, and 1 of its own" in run.result.out
     told = " ".join(run.result.out.split())
     assert "6 rows an epoch, 3 steps, and as many more as 2 epochs over the rationales have tokens" in told
+
+
+def test_without_epochs_of_its_own_it_trains_on_the_tokens_of_stage_1_alone(experiment: Path, tmp_path: Path) -> None:
+    only = ("--methods.only", "[write, rationale, test]", "--stages.matched.trainer.max_epochs", "0")
+    rationale = run_experiment(experiment, tmp_path / "runs", *only, method="only")
+    matched = run_experiment(experiment, tmp_path / "runs", *only, method="matched")
+    learnt, found = summary(rationale.folder, "rationale"), summary(matched.folder, "matched")
+    epochs = found["steps"] / 3
+    assert epochs == int(epochs)
+    # two epochs over the rationales, to the nearest epoch over the labels
+    difference = abs(epochs * found["supervised_tokens"] - 2 * learnt["supervised_tokens"])
+    assert difference <= found["supervised_tokens"] / 2
+    assert "6 rows an epoch, 0 steps, and as many more as 2 epochs" in " ".join(matched.result.out.split())
+
+
+def test_the_map_matches_as_many_epochs_as_stage_1_alone_has() -> None:
+    stages = yaml.safe_load((REPOSITORY / "experiments/map.yaml").read_text())["stages"]
+    matched = stages["classification_rationale_only_tokens"]
+    assert matched["rationale_epochs"] == stages["rationale_long"]["trainer"]["max_epochs"]
+    assert matched["trainer"]["max_epochs"] == 0
 
 
 def test_a_limit_of_steps_is_refused(experiment: Path) -> None:

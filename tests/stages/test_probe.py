@@ -81,4 +81,4 @@ def test_the_probe_sees_what_the_stage_shows_it(probed, tmp_path):
 
 def test_a_probe_cannot_be_predicted_with(probed, capsys, clips):
     assert main(["predict", "--run", str(probed.folder), str(clips)]) == 1
-    assert "a probe is a control whose classifier is not kept" in capsys.readouterr().err
+    assert "a control that nothing is predicted with" in capsys.readouterr().err

@@ -24,6 +24,7 @@ from rbft.estimate.stage_cost import (
     writing_memory,
     writing_work,
 )
+from rbft.experiment import ASKING_KINDS
 from rbft.vlm.cost import ModelSize, model_size
 from rbft.vlm.prompt import Prompt
 
@@ -63,7 +64,8 @@ class StageEstimate:
 
 def steps_of(rows: int, per_step: int, trainer: dict[str, Any]) -> int:
     """Optimiser steps of a training stage."""
-    steps = -(-rows // per_step) * (trainer["max_epochs"] or 1)
+    epochs = 1 if trainer["max_epochs"] is None else int(trainer["max_epochs"])
+    steps = -(-rows // per_step) * epochs
     return min(steps, trainer["max_steps"]) if trainer["max_steps"] > 0 else steps
 
 
@@ -143,7 +145,9 @@ class _Stage:
         prompt = parts.book.label_prompt()
         self._label_ids = [parts.processor.target_ids(prompt, text) for text in parts.book.texts]
         self._labels = list(map(len, self._label_ids))
-        self.epochs = float(trainer["max_epochs"] or 1) + self._matched_epochs()
+        own = 1 if trainer["max_epochs"] is None else trainer["max_epochs"]
+        self.epochs = max(1.0, float(own) + self._matched_epochs())
+        self._demonstrated = self._demonstration_tokens()
         self.rows = self._rows()
 
     def _matched_epochs(self) -> float:
@@ -154,10 +158,21 @@ class _Stage:
         most = writer.samples * (writer.max_new_tokens + max(self._labels))
         return self._parts.stage.rationale_epochs * most * len(self._labels) / sum(self._labels)
 
+    def _demonstration_tokens(self) -> int:
+        """Tokens of the labelled videos' descriptions in a question, at most."""
+        if self._parts.stage.kind != "demonstrations" or self._writer is None:
+            return 0
+        videos = [record.label for record in self._data.splits.train]
+        return self._module.demonstrations.most(videos) * (
+            self._writer.module.writer.max_new_tokens + max(self._labels)
+        )
+
     def _rows(self) -> list[Row]:
         splits, book, stage = self._data.splits, self._parts.book, self._parts.stage
         every = (*splits.train, *splits.val, *splits.test)
-        records = readable(self._data, {"test": splits.test}.get(stage.kind, every if stage.tests else splits.train))
+        records = readable(
+            self._data, splits.test if stage.kind in ASKING_KINDS else every if stage.tests else splits.train
+        )
         if stage.kind == "caption_probe":
             return [self._row(record, book.blind_prompt(), self._module.writer.max_new_tokens) for record in records]
         if stage.tests:
@@ -202,7 +217,7 @@ class _Stage:
     def _row(self, record: VideoRecord, prompt: Prompt, answer: int = 0) -> Row:
         cost = self._costs.cost(record)
         return Row(
-            self._costs.prompt_tokens(record, prompt),
+            self._costs.prompt_tokens(record, prompt) + self._demonstrated,
             cost.visual_tokens,
             cost.pixel_values,
             answer,

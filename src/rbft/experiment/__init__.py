@@ -5,9 +5,20 @@ Nothing heavy is imported here: a wrong key or stage name is answered at once.
 
 from rbft.experiment.layers import lay_over
 from rbft.experiment.reading import Experiment, make_parser, read_experiment
-from rbft.experiment.stages import KINDS, METHODS, PROBE_KINDS, TEST_KINDS, TRAINING_KINDS, Stage, StageKind, nearest
+from rbft.experiment.stages import (
+    ASKING_KINDS,
+    KINDS,
+    METHODS,
+    PROBE_KINDS,
+    TEST_KINDS,
+    TRAINING_KINDS,
+    Stage,
+    StageKind,
+    nearest,
+)
 
 __all__ = [
+    "ASKING_KINDS",
     "KINDS",
     "METHODS",
     "PROBE_KINDS",

@@ -12,11 +12,22 @@ from rbft.errors import ConfigError
 from rbft.experiment.layers import lay_over
 
 StageKind = Literal[
-    "write", "rationale", "classification", "joint", "answer", "distil", "test", "probe", "caption_probe"
+    "write",
+    "rationale",
+    "classification",
+    "joint",
+    "answer",
+    "distil",
+    "test",
+    "demonstrations",
+    "probe",
+    "caption_probe",
 ]
 KINDS: tuple[str, ...] = get_args(StageKind)
 TRAINING_KINDS = ("rationale", "classification", "joint", "distil")
-TEST_KINDS = ("test", "probe", "caption_probe")
+TEST_KINDS = ("test", "demonstrations", "probe", "caption_probe")
+ASKING_KINDS = ("test", "demonstrations")
+"""Kinds of test whose classes the model itself is asked for."""
 PROBE_KINDS = ("probe", "caption_probe")
 """Kinds of test whose classifier is fitted beside the model, to the labelled videos, and not kept."""
 METHODS: dict[str, tuple[str, ...]] = {
@@ -28,6 +39,7 @@ METHODS: dict[str, tuple[str, ...]] = {
     "distil": ("write", "rationale", "answer", "distil", "test"),
     "probe": ("probe",),
     "caption_probe": ("caption_probe",),
+    "demonstrations": ("write", "demonstrations"),
 }
 # What a stage of each kind means, below whatever its layer says.
 _KIND_LAYERS: dict[str, dict[str, Any]] = {
@@ -42,6 +54,7 @@ _KIND_LAYERS: dict[str, dict[str, Any]] = {
     "test": {},
     "probe": {},
     "caption_probe": {},
+    "demonstrations": {},
 }
 _LAYER_KEYS = ("kind", "start", "rationale_epochs", "views", "model", "data", "trainer")
 _STARTS = ("previous", "base")
@@ -126,7 +139,7 @@ def make_stages(where: str, names: Sequence[str], layers: Mapping[str, Any]) -> 
     rationales: str | None = None
     answers: str | None = None
     for name in names:
-        if name not in layers and name not in PROBE_KINDS:
+        if name not in layers and name not in (*PROBE_KINDS, "demonstrations"):
             add = f" Or add the line `{name}: {{}}` there." if name in KINDS else ""
             raise ConfigError(
                 f"{where}: the method lists the stage {name!r}, which `stages:` does not have; "
@@ -157,9 +170,9 @@ def make_stages(where: str, names: Sequence[str], layers: Mapping[str, Any]) -> 
                 f"{where}: stages.{name}.rationale_epochs: {match!r} must be a whole number of epochs; "
                 "only stages of kind 'classification' have it."
             )
-        needs = kind in ("rationale", "joint") or match > 0
+        needs = kind in ("rationale", "joint", "demonstrations") or match > 0
         if needs and rationales is None:
-            verb = "is measured against" if match else "trains on"
+            verb = "shows" if kind == "demonstrations" else "is measured against" if match else "trains on"
             raise ConfigError(
                 f"{where}: the stage {name!r} {verb} rationales, but no stage before it writes any; "
                 "put a stage of kind 'write' before it."

@@ -108,6 +108,9 @@ def print_plan(experiment: Experiment, prepared: Sequence[Prepared], console: Co
             say += f"a text classifier fitted to {fitted} of them, {len(splits_of.test)} tested"
         else:
             say = f"{len(splits_of.test)} videos against {len(labels)} labels"
+            if entry.stage.kind == "demonstrations":
+                most = entry.module.demonstrations.most([record.label for record in splits_of.train])
+                say += f", with up to {most} labelled videos told of in the question"
         first_words = entry.stage.kind == "write" and entry.stage.weights_from is None
         start = "" if first_words else f", from {entry.stage.weights_from or 'the base model'}"
         console.print(f"  {escape(entry.stage.name)}: {say}{escape(start)}")

@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint, ModelSummary, ProgressBar
 
 from rbft.errors import ConfigError, DataError
+from rbft.experiment import ASKING_KINDS
 from rbft.vlm.loading import bare_model, load_config, weights_dtype
 from rbft.vlm.quantize import require_quantizable
 
@@ -102,7 +103,7 @@ def require_videos(stage: Stage, cli: StageCLI) -> None:
             f"the stage {stage.name!r} keeps the weights that validate best (model.selection), and "
             "there are no validation videos; set data.val_shots or data.val_fraction."
         )
-    if stage.kind == "test" and cli.model.answering.needs_validation and not splits.val:
+    if stage.kind in ASKING_KINDS and cli.model.answering.needs_validation and not splits.val:
         raise DataError(
             f"the stage {stage.name!r} lets validation videos decide (model.answering), and there are "
             "none; set data.val_shots or data.val_fraction, or state mode, mixture_weight and strength."
@@ -162,7 +163,7 @@ def require_orders(stages: Sequence[Stage], clis: Sequence[StageCLI]) -> None:
             source = before.weights_from
         if "label_then_rationale" not in taught:
             continue
-        if stage.kind in ("test", "answer") and cli.model.answering.writes:
+        if stage.kind in (*ASKING_KINDS, "answer") and cli.model.answering.writes:
             raise ConfigError(
                 f"the stage {stage.name!r}: model.answering.mode {cli.model.answering.mode} answers after its "
                 "own rationale, and under model.prompts.target_order label_then_rationale the class comes first. Set "

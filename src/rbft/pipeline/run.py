@@ -37,6 +37,7 @@ from rbft.runs.stage_record import (
 from rbft.stages.answer import answer_clips
 from rbft.stages.caption_probe import caption_probe
 from rbft.stages.context import Prepared, StageContext, StageResult, author_of
+from rbft.stages.demonstrations import demonstrations
 from rbft.stages.probe import probe
 from rbft.stages.publish import conclude
 from rbft.stages.score import score
@@ -57,6 +58,7 @@ _RUNS: dict[str, Callable[[StageContext], StageResult]] = {
     "test": score,
     "probe": probe,
     "caption_probe": caption_probe,
+    "demonstrations": demonstrations,
 }
 
 

@@ -12,7 +12,7 @@ from rbft.data.labels import LabelSet
 from rbft.errors import StageError
 from rbft.evaluation.calibration import Calibration, read_calibration
 from rbft.evaluation.predictions import Prediction, read_predictions
-from rbft.experiment import PROBE_KINDS, Experiment, Stage, read_experiment
+from rbft.experiment import Experiment, Stage, read_experiment
 from rbft.files import read_json
 from rbft.runs.names import ADAPTER, ANSWERING, CALIBRATION, EXPERIMENT, LABELS, VALIDATION
 from rbft.runs.run_folder import RunFolder
@@ -101,10 +101,10 @@ def read_run(run: str | Path) -> Recorded:
     experiment = read_experiment(["--config", str(run / EXPERIMENT), "--run_root", str(root)])
     tests = [stage for stage in experiment.stages if stage.kind == "test"]
     record = read_record(run / tests[-1].name) if tests else None
-    if not tests and any(stage.kind in PROBE_KINDS for stage in experiment.stages):
+    if not tests and any(stage.tests for stage in experiment.stages):
         raise StageError(
-            f"--run {run}: a probe is a control whose classifier is not kept; predict with a run "
-            "whose method ends in a test stage."
+            f"--run {run}: its method ends in {experiment.stages[-1].kind}, a control that nothing is predicted with; "
+            "name a run whose method ends in a test stage."
         )
     if record is None:
         raise StageError(f"--run {run}: its test is not finished; run `rbft fit` to the end first.")

@@ -61,12 +61,13 @@ def matched_epochs(context: StageContext, rows: Sequence[Example], rationales: S
         return {}
     rationale_rows = RationaleObjective().examples(entry.datamodule.splits.train, entry.book, rationales)
     more = entry.stage.rationale_epochs * _tokens(context, rationale_rows) / _tokens(context, rows)
-    own_epochs = entry.config["trainer"]["max_epochs"] or 1
+    said = entry.config["trainer"]["max_epochs"]
+    own_epochs = 1 if said is None else int(said)
     context.console.print(
         f"  {round(more)} epochs for the tokens of {entry.stage.rationale_epochs} epochs over "
         f"{len(rationale_rows)} rationales, and {own_epochs} of its own"
     )
-    return {"max_epochs": own_epochs + round(more)}
+    return {"max_epochs": max(1, own_epochs + round(more))}
 
 
 def train(context: StageContext) -> StageResult:

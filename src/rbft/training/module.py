@@ -14,6 +14,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from rbft.answering.closed_set import ClosedSetScoring
 from rbft.answering.settings import Answering, answer
+from rbft.data.demonstrations import Demonstrations
 from rbft.data.prompt_templates import PromptBook, Prompts
 from rbft.errors import ConfigError, StageError
 from rbft.evaluation.metrics import validation_metrics
@@ -67,6 +68,7 @@ class VLMFineTuner(TrainingModule):
         scoring: how labels are scored.
         answering: how test videos are answered.
         selection: which weights a training stage hands on.
+        demonstrations: how a stage of kind `demonstrations` tells of labelled videos.
     """
 
     def __init__(
@@ -89,6 +91,7 @@ class VLMFineTuner(TrainingModule):
         scoring: Scoring = Scoring(),  # noqa: B008 - frozen
         answering: Answering = Answering(),  # noqa: B008 - frozen
         selection: Selection = Selection(),  # noqa: B008 - frozen
+        demonstrations: Demonstrations = Demonstrations(),  # noqa: B008 - frozen
     ) -> None:
         super().__init__(objective)
         self.processor_key: ProcessorKey = (vlm, revision, tuple(sorted((template_arguments or {}).items())))
@@ -101,7 +104,7 @@ class VLMFineTuner(TrainingModule):
         self.prompts, self.writer, self.optim = prompts, writer, optim
         self._scoring, self.answering, self.selection = scoring, answering, selection
         self.checks = checks if checks is not None else text_checks()
-        self.control = control
+        self.control, self.demonstrations = control, demonstrations
         self.keep = keep if keep is not None else KeepAll()
         require_distinct(self.checks)
         self._validates_after_rationales = False

@@ -1,0 +1,78 @@
+"""The method `demonstrations` from end to end: a test whose question tells of the labelled videos."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tests.support.runs import Run, fit, rows, run_experiment, write_experiment
+
+pytest_plugins = ["tests.support.run_fixtures"]
+
+QUESTION = {"model": {"demonstrations": {"question": "{demonstrations} {question}", "separator": " "}}}
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory, clips: Path, family_folder: Callable[[str], Path]) -> Run:
+    folder = tmp_path_factory.mktemp("told")
+    config = write_experiment(folder / "tiny.yaml", clips, family_folder("qwen2_5_vl"), QUESTION)
+    return run_experiment(config, folder / "runs", method="demonstrations")
+
+
+def test_it_answers_as_if_the_file_asked_the_whole_question(told, tmp_path):
+    texts = rows(told.folder / "write" / "rationales.jsonl")
+    by_class = {
+        name: [row["text"] for row in texts if row["label"] == name] for name in ("moves left", "turns around quickly")
+    }
+    demonstrations = [
+        f"{text} so {name}" for n in range(3) for name, own in by_class.items() for text in own[n : n + 1]
+    ]
+    question = " ".join([*demonstrations, "which: {labels}?"])
+    asked = fit(
+        "--config",
+        told.config,
+        "--run_root",
+        tmp_path,
+        "--method",
+        "zero_shot",
+        "--model.prompts.label_question",
+        question,
+    )
+    assert asked.code == 0, asked.err
+    expected = rows(tmp_path / "tiny/zero_shot/seed0/predictions.jsonl")
+    found = rows(told.folder / "predictions.jsonl")
+    assert [row["log_likelihoods"] for row in found] == [
+        pytest.approx(row["log_likelihoods"], abs=1e-5) for row in expected
+    ]
+    summary = json.loads((told.folder / "demonstrations/stage.json").read_text())["summary"]
+    assert summary["demonstrations"] == 6 and summary["question_tokens"] > 20
+    assert "with up to 6 labelled videos told of in the question" in " ".join(told.result.out.split())
+
+
+def test_another_number_of_demonstrations_is_another_test(told):
+    fewer = told.again("--method", "demonstrations", "--model.demonstrations.per_class", "1", "--variant", "fewer")
+    assert fewer.code == 0, fewer.err
+    one, other = (rows(told.root / "tiny" / name / "seed0/predictions.jsonl") for name in ("demonstrations", "fewer"))
+    assert one != other
+    assert "everything was done already" in told.again("--method", "demonstrations").out
+
+
+def test_a_question_longer_than_the_model_reads_is_refused_before_it_is_loaded(
+    told, clips, family_folder, tmp_path, monkeypatch
+):
+    from rbft.stages import demonstrations as stage
+
+    def short(*_):
+        return type(
+            "Config", (), {"get_text_config": lambda self: type("Text", (), {"max_position_embeddings": 20})()}
+        )()
+
+    monkeypatch.setattr(stage, "load_config", short)
+    refused = told.again("--method", "demonstrations", "--variant", "long")
+    assert refused.code != 0
+    assert (
+        "tiny reads 20" in refused.err.replace("\n", " ")
+        or "reads 20. Set model.demonstrations.per_class" in refused.err
+    )
