@@ -18,9 +18,10 @@ from rbft.errors import ModelError
 from rbft.estimate import device
 from rbft.estimate.clip_costs import ClipCosts, StageParts, describe_clips
 from rbft.estimate.device import Device, Speed, device_of, measure_speed
-from rbft.estimate.estimate import StageEstimate, estimate
+from rbft.estimate.estimate import estimate
 from rbft.estimate.report import about_bytes, about_seconds, memory_findings, refuse_certain
 from rbft.estimate.stage_cost import Memory, Row, scoring_memory, training_work, writing_memory, writing_work
+from rbft.estimate.stage_estimate import StageEstimate
 from rbft.experiment import read_experiment
 from rbft.pipeline import plan
 from rbft.pipeline.prepare import prepare

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from rbft.estimate.clip_costs import ClipCosts, KnownCosts, Range, StageParts, readable
+from rbft.estimate.clip_costs import ClipCosts, KnownCosts, StageParts, readable
 from rbft.estimate.device import Device, Speed
 from rbft.estimate.stage_cost import (
     Memory,
@@ -24,6 +24,7 @@ from rbft.estimate.stage_cost import (
     writing_memory,
     writing_work,
 )
+from rbft.estimate.stage_estimate import StageEstimate, steps_of
 from rbft.experiment import ASKING_KINDS
 from rbft.vlm.cost import ModelSize, model_size
 from rbft.vlm.prompt import Prompt
@@ -33,40 +34,6 @@ if TYPE_CHECKING:
 
 _UTILISATION = 0.4
 """Part of its fastest matrix product that a device reaches in a model; published figures lie between 0.3 and 0.5."""
-
-
-@dataclass(frozen=True)
-class StageEstimate:
-    """What a stage will cost.
-
-    Args:
-        name: name of the stage.
-        kind: kind of the stage.
-        rows: number of clips, each with all questions and answers about it; of an epoch where it trains.
-        steps: optimiser steps; batches where it does not train.
-        tokens: tokens of a row with its answer; rationales that are not written yet count with the most they may have.
-        memory: memory on each device.
-        seconds: order of magnitude, without decoding videos and loading the model; None where no speed is known.
-    """
-
-    name: str
-    kind: str
-    rows: int
-    steps: int
-    tokens: Range
-    memory: Memory
-    seconds: float | None
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self) | {"memory": asdict(self.memory) | {"total": self.memory.total}}
-
-
-def steps_of(rows: int, per_step: int, trainer: dict[str, Any]) -> int:
-    """Optimiser steps of a training stage."""
-    epochs = 1 if trainer["max_epochs"] is None else int(trainer["max_epochs"])
-    steps = -(-rows // per_step) * epochs
-    return min(steps, trainer["max_steps"]) if trainer["max_steps"] > 0 else steps
 
 
 def estimate(

@@ -12,8 +12,9 @@ from rbft.data.records import VideoRecord
 from rbft.errors import ConfigError, DataError, ModelError
 from rbft.estimate.clip_costs import Clips, KnownCosts, StageParts, describe_clips
 from rbft.estimate.device import Device, device_of, measure_speed
-from rbft.estimate.estimate import StageEstimate, estimate
+from rbft.estimate.estimate import estimate
 from rbft.estimate.report import memory_findings
+from rbft.estimate.stage_estimate import StageEstimate
 from rbft.experiment import Experiment
 from rbft.pipeline.stage_cli import StageCLI
 from rbft.vlm.cost import UnknownCostError

@@ -14,8 +14,9 @@ from rich.table import Table
 from rbft.data.shot_sampling import group_of
 from rbft.estimate.clip_costs import KnownCosts, Range, StageParts, describe_clips
 from rbft.estimate.device import device_of, measure_speed
-from rbft.estimate.estimate import estimate, steps_of
+from rbft.estimate.estimate import estimate
 from rbft.estimate.report import refuse_certain, summary
+from rbft.estimate.stage_estimate import steps_of
 from rbft.ranks import first_rank
 from rbft.stages.cautions import built_in_cautions
 from rbft.vlm.cost import UnknownCostError
