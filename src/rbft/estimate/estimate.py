@@ -169,11 +169,13 @@ class _Stage:
         if stage.kind == "distil":
             answers += sum(self._labels)
         between = 0
-        if stage.kind in ("rationale", "joint"):
+        if stage.kind in ("rationale", "joint", "reasoned"):
             assert self._writer is not None, f"the stage {stage.name!r} has no stage that writes its rationales"
             label = record.label or book.labels.names[0]  # the model will name one
             writer, conclusion = self._writer.module.writer, book.rationale_target("", label)
             after = len(self._parts.processor.target_ids(question, conclusion)) if conclusion else 0
+            if stage.kind == "reasoned":
+                after += sum(self._labels)
             answers += writer.samples * (writer.max_new_tokens + after)
             if stage.kind == "joint":
                 between = self._costs.cost(record).text_tokens

@@ -16,6 +16,7 @@ StageKind = Literal[
     "rationale",
     "classification",
     "joint",
+    "reasoned",
     "answer",
     "distil",
     "test",
@@ -24,7 +25,8 @@ StageKind = Literal[
     "caption_probe",
 ]
 KINDS: tuple[str, ...] = get_args(StageKind)
-TRAINING_KINDS = ("rationale", "classification", "joint", "distil")
+TRAINING_KINDS = ("rationale", "classification", "joint", "reasoned", "distil")
+_RATIONALE_KINDS = ("rationale", "joint", "reasoned", "demonstrations")
 TEST_KINDS = ("test", "demonstrations", "probe", "caption_probe")
 ASKING_KINDS = ("test", "demonstrations")
 """Kinds of test whose classes the model itself is asked for."""
@@ -36,6 +38,7 @@ METHODS: dict[str, tuple[str, ...]] = {
     "rationale_only": ("write", "rationale", "test"),
     "rbft": ("write", "rationale", "classification", "test"),
     "joint": ("write", "joint", "test"),
+    "reasoned": ("write", "rationale", "rewrite", "reasoned", "test"),
     "distil": ("write", "rationale", "answer", "distil", "test"),
     "probe": ("probe",),
     "caption_probe": ("caption_probe",),
@@ -49,12 +52,20 @@ _KIND_LAYERS: dict[str, dict[str, Any]] = {
         "model": {"objective": {"class_path": "rbft.objectives.classification.ClassificationObjective"}}
     },
     "joint": {"model": {"objective": {"class_path": "rbft.objectives.joint.JointObjective"}}},
+    "reasoned": {"model": {"objective": {"class_path": "rbft.objectives.reasoned.ReasonedObjective"}}},
     "answer": {"model": {"answering": {"mode": "rationale"}}},
     "distil": {"model": {"objective": {"class_path": "rbft.objectives.distil.DistilObjective"}}},
     "test": {},
     "probe": {},
     "caption_probe": {},
     "demonstrations": {},
+}
+# Stages that methods above name otherwise than by their kind, where a file does not say what they are.
+_NAMED_LAYERS: dict[str, dict[str, Any]] = {
+    "rewrite": {
+        "kind": "write",
+        "model": {"prompts": {"hint": "blind"}, "writer": {"samples": 4, "temperature": 0.7}},
+    },
 }
 _LAYER_KEYS = ("kind", "start", "rationale_epochs", "views", "model", "data", "trainer")
 _STARTS = ("previous", "base")
@@ -139,14 +150,14 @@ def make_stages(where: str, names: Sequence[str], layers: Mapping[str, Any]) -> 
     rationales: str | None = None
     answers: str | None = None
     for name in names:
-        if name not in layers and name not in (*PROBE_KINDS, "demonstrations"):
+        if name not in layers and name not in (*PROBE_KINDS, "demonstrations", *_NAMED_LAYERS):
             add = f" Or add the line `{name}: {{}}` there." if name in KINDS else ""
             raise ConfigError(
                 f"{where}: the method lists the stage {name!r}, which `stages:` does not have; "
                 f"{nearest(name, layers)}{add}"
             )
         # a control needs no settings of its own, so that any experiment can be compared with it
-        layer = layers.get(name) or {}
+        layer = (layers[name] if name in layers else _NAMED_LAYERS.get(name)) or {}
         if not isinstance(layer, Mapping):
             raise ConfigError(f"{where}: stages.{name} must hold keys and values, found {type(layer).__name__}.")
         if unknown := sorted(str(key) for key in layer if key not in _LAYER_KEYS):
@@ -170,7 +181,7 @@ def make_stages(where: str, names: Sequence[str], layers: Mapping[str, Any]) -> 
                 f"{where}: stages.{name}.rationale_epochs: {match!r} must be a whole number of epochs; "
                 "only stages of kind 'classification' have it."
             )
-        needs = kind in ("rationale", "joint", "demonstrations") or match > 0
+        needs = kind in _RATIONALE_KINDS or match > 0
         if needs and rationales is None:
             verb = "shows" if kind == "demonstrations" else "is measured against" if match else "trains on"
             raise ConfigError(

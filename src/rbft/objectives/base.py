@@ -28,6 +28,8 @@ class Objective(ABC):
     """One per stage; knows nothing of Lightning."""
 
     anchor: float = 0.0
+    anchor_at: ClassVar[Literal["base", "start"]] = "base"
+    """The weights that `vlm.reference` holds: those of the base model, or those that the stage starts from."""
     learns: ClassVar[Literal["label", "rationale"]] = "label"
     """What the model learns to answer, the class or a rationale alone; the best weights are chosen by it."""
     answers: Sequence[SoftLabel] = ()

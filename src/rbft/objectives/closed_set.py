@@ -15,7 +15,7 @@ from rbft.objectives.base import ClassWeights, Objective, class_weights
 from rbft.rationales.store import Rationale
 from rbft.vlm.batch import Batch
 from rbft.vlm.model import VLM
-from rbft.vlm.shared_prefix import answer_logits
+from rbft.vlm.shared_prefix import AnswerLogits, answer_logits
 
 
 class ClosedSetObjective(Objective):
@@ -61,9 +61,15 @@ def label_scores(vlm: VLM, batch: Batch, classes: int) -> tuple[Tensor, Tensor]:
     Returns:
         Log-likelihoods (G, C) in float32 and the weight of each group (G,).
     """
-    answers = answer_logits(vlm, batch)
-    scores = torch.zeros(len(batch), device=answers.logits.device).index_add(0, answers.rows, answers.log_probs())
-    tokens = torch.tensor([len(target) for target in batch.targets], device=scores.device)
-    # the weight of a whole answer was divided among its tokens
-    weights = (batch.weights * tokens).reshape(-1, classes)[:, 0]
-    return scores.reshape(-1, classes), weights
+    scores = answer_scores(answer_logits(vlm, batch), len(batch)).reshape(-1, classes)
+    return scores, answer_weights(batch).reshape(scores.shape)[:, 0]
+
+
+def answer_scores(answers: AnswerLogits, rows: int) -> Tensor:
+    """Log-likelihood of each row's answer (B,) in float32, B being the number of rows."""
+    return torch.zeros(rows, device=answers.logits.device).index_add(0, answers.rows, answers.log_probs())
+
+
+def answer_weights(batch: Batch) -> Tensor:
+    """Weight of each row's answer as a whole (B,), which was divided among its tokens."""
+    return batch.weights * torch.tensor([len(target) for target in batch.targets], device=batch.weights.device)

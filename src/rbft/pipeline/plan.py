@@ -33,7 +33,7 @@ def rows_of(prepared: Prepared) -> int:
     videos, samples = len(prepared.datamodule.splits.train), prepared.rationale_samples
     texts = (videos + prepared.unlabelled) * samples
     clips = (videos + prepared.unlabelled) * prepared.views
-    rows = {"rationale": texts, "classification": videos, "joint": videos + texts, "distil": clips}
+    rows = {"rationale": texts, "classification": videos, "joint": videos + texts, "reasoned": texts, "distil": clips}
     return rows[prepared.stage.kind]
 
 

@@ -10,6 +10,7 @@ from rbft.experiment import Experiment
 from rbft.pipeline.requirements import (
     require_answers,
     require_attempts,
+    require_blind,
     require_callbacks,
     require_elsewhere,
     require_epochs,
@@ -51,6 +52,7 @@ def prepare(experiment: Experiment, console: Console) -> list[Prepared]:
     require_selections(experiment.stages, clis)
     require_attempts(experiment.stages, clis)
     require_answers(experiment.stages, clis)
+    require_blind(experiment.stages, clis)
     require_epochs(experiment.stages, clis)
     models = [cli.model.processor_key for cli in clis]
     loaded = {model: ClipProcessor(*model) for model in dict.fromkeys(models)}

@@ -163,6 +163,11 @@ def require_orders(stages: Sequence[Stage], clis: Sequence[StageCLI]) -> None:
             source = before.weights_from
         if "label_then_rationale" not in taught:
             continue
+        if stage.kind == "reasoned":
+            raise ConfigError(
+                f"the stage {stage.name!r} teaches the class behind rationales, and under model.prompts.target_order "
+                "label_then_rationale the class comes first. Set target_order to rationale_then_label."
+            )
         if stage.kind in (*ASKING_KINDS, "answer") and cli.model.answering.writes:
             raise ConfigError(
                 f"the stage {stage.name!r}: model.answering.mode {cli.model.answering.mode} answers after its "
@@ -218,6 +223,25 @@ def require_answers(stages: Sequence[Stage], clis: Sequence[StageCLI]) -> None:
         if answering.strength is None:
             raise ConfigError(
                 f"the stage {stage.name!r}: model.answering.strength null is chosen in a test; state a number here."
+            )
+
+
+def require_blind(stages: Sequence[Stage], clis: Sequence[StageCLI]) -> None:
+    """Refuse to learn the class behind texts that were written with it, as no test will have them.
+
+    Raises:
+        ConfigError: Names the stage that writes and the key.
+    """
+    writers = {stage.name: cli.model for stage, cli in zip(stages, clis, strict=True)}
+    for stage in stages:
+        if stage.kind != "reasoned" or stage.rationales_from is None:
+            continue
+        model = writers[stage.rationales_from]
+        if any(attempt.hinted for attempt in model.writer.attempts(model.prompts.hint)):
+            raise ConfigError(
+                f"the stage {stage.name!r} teaches the class behind rationales as a test has them, and those of "
+                f"{stage.rationales_from!r} are written with the class. Set model.prompts.hint to blind in the layer "
+                f"of {stage.rationales_from!r}."
             )
 
 

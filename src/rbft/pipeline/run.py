@@ -53,6 +53,7 @@ _RUNS: dict[str, Callable[[StageContext], StageResult]] = {
     "rationale": train,
     "classification": train,
     "joint": train,
+    "reasoned": train,
     "answer": answer_clips,
     "distil": train,
     "test": score,

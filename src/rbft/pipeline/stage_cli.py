@@ -20,6 +20,7 @@ import rbft.objectives.closed_set
 import rbft.objectives.distil
 import rbft.objectives.joint
 import rbft.objectives.rationale
+import rbft.objectives.reasoned
 import rbft.rationales.checks.contradiction
 import rbft.rationales.checks.grounding
 import rbft.rationales.checks.reconstruction  # noqa: F401

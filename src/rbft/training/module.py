@@ -219,7 +219,9 @@ class VLMFineTuner(TrainingModule):
             load_trained(tuned, self._weights)
             self._tuning = TuningStrength(tuned, base) if self._keep_base else None
         vlm = VLM(tuned, self.processor.pad_id, self.processor.end_ids, compute_dtype)
-        vlm.reference = Reference(tuned, base) if anchored else None
+        if anchored:
+            assert self.objective is not None
+            vlm.reference = Reference(tuned, base_state(tuned) if self.objective.anchor_at == "start" else base)
         if self.device_mesh is not None:
             shard(vlm, self.device_mesh["data_parallel"])
         return vlm
