@@ -51,11 +51,12 @@ ALLOWED = {
     "export": BASE | {"", "terminal", "data.formats", "video", "vlm", "evaluation", "runs", "predict"},
     # the page of a run sees it through the classifier alone
     "serve": BASE | {"", "terminal", "video", "data.formats", "report.templates", "predict"},
+    "suggest": BASE | {"terminal", "video", "data", "evaluation", "runs", "predict", "report.templates"},
     # a folder of clips to an experiment file
     "starter": BASE | {"arguments", "experiment", "data.formats", "data.records", "sweep.launchers"},
     "commands": BASE
     | {"", "arguments", "experiment", "terminal", "video.clip_cache", "data", "rationales", "evaluation", "runs.lock"}
-    | {"estimate", "pipeline", "predict", "export", "serve", "report", "starter", "sweep"},
+    | {"estimate", "pipeline", "predict", "export", "serve", "report", "starter", "suggest", "sweep"},
     "__main__": {"", "arguments", "commands"},
 }
 # `ranks` and all that is not named here know nothing of Lightning.

@@ -8,6 +8,7 @@ COMMANDS = {
     "export": "rbft.commands.export",
     "serve": "rbft.commands.serve",
     "compare": "rbft.commands.compare",
+    "suggest": "rbft.commands.suggest",
     "sweep": "rbft.commands.sweep",
     "report": "rbft.commands.report",
     "rationales": "rbft.commands.rationales",

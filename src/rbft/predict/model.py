@@ -8,11 +8,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from rbft.data.datamodule import VideoDataModule
-from rbft.data.dataset import ExampleDataset
+from rbft.data.dataset import Example, ExampleDataset
 from rbft.data.prompt_templates import PromptBook
 from rbft.data.records import VideoRecord
 from rbft.data.sampler import Draw, EvaluationSampler
@@ -20,6 +22,7 @@ from rbft.errors import ConfigError, StageError, VideoError
 from rbft.evaluation.predictions import Prediction
 from rbft.pipeline.stage_cli import StageCLI
 from rbft.predict.run_settings import Recorded
+from rbft.training.feature_pool import FeaturePool
 from rbft.training.module import VLMFineTuner
 from rbft.video.container import limit_reading, reading_limit
 from rbft.vlm.batch import Batch, Item, collate
@@ -141,25 +144,58 @@ class WarmModel:
                 "(model.prompts.rationale_question), so the model was never asked why."
             )
         rows = scoring.examples(records, reasoned=self.writes or rationale)
-        errors: dict[str, str] = {}
         if not rows:
-            return {}, errors
+            return {}, {}
         vlm = self.vlm
+        scoring.start(vlm, None)
+        errors = self._each_batch(
+            rows,
+            root,
+            lambda batch: scoring.add(vlm, batch, [rows[i] for i in batch.indices]),
+            report,
+            "videos answered",
+        )
+        predictions = scoring.gather(rows, "test", 1, partly=True)
+        return {prediction.id: prediction for prediction in predictions}, errors
+
+    def look(
+        self, records: Sequence[VideoRecord], root: Path, *, report: Report
+    ) -> tuple[dict[str, NDArray[np.float64]], dict[str, str]]:
+        """Mean-pooled visual features of every record, as the linear probe gets them.
+
+        Args:
+            records: Videos, or parts of them.
+            root: folder of the videos; nothing outside of it is read.
+            report: function that is called with the progress.
+
+        Returns:
+            Features (H,), and why the others cannot be read, by id of the record.
+        """
+        rows = [Example(record, self.book.label_prompt()) for record in records]
+        if not rows:
+            return {}, {}
+        pool = FeaturePool()
+        errors = self._each_batch(rows, root, partial(pool.add, self.vlm), report, "videos looked at")
+        return pool.by_id(rows), errors
+
+    def _each_batch(
+        self, rows: Sequence[Example], root: Path, use: Callable[[Batch], None], report: Report, what: str
+    ) -> dict[str, str]:
+        """Call `use` with each batch of questions on the device; why some videos cannot be read, by id."""
         data = self.data.at(root)
         data.connect(self.seed, 1, test=rows)
         dataset = data.dataset("test")
         dataset.use_vision(self._vision)
-        scoring.start(vlm, None)
+        errors: dict[str, str] = {}
         done = 0
         for batch, failed in self._batches(dataset):
             done += len(set(batch.clips if batch is not None else ())) + len(failed)
             errors |= {rows[dataset.clips[clip][0]].record.id: why for clip, why in failed.items()}
             if batch is not None:
                 with torch.inference_mode(), self._trainer.precision_plugin.forward_context():
-                    scoring.add(vlm, batch.to(self.device), [rows[i] for i in batch.indices])
-            report("videos answered", min(done, len(dataset)), len(dataset))
-        predictions = scoring.gather(rows, "test", 1, partly=True)
-        return {prediction.id: prediction for prediction in predictions}, errors
+                    use(batch.to(self.device))
+            report(what, min(done, len(dataset)), len(dataset))
+        return errors
 
     def _batches(self, dataset: ExampleDataset) -> DataLoader[Any]:
         sampler = EvaluationSampler(len(dataset), self.data.eval_batch_size, 0, 1)

@@ -35,6 +35,14 @@ class FeaturePool:
                 require_finite(pooled.unsqueeze(0), [prompt], "the visual features of the clip", vlm)
                 self._rows.append((index, pooled.numpy()))
 
+    def by_id(self, examples: Sequence[Example]) -> dict[str, NDArray[np.float64]]:
+        """The features (H,) of the videos that this process encoded, by id of the video.
+
+        Args:
+            examples: all examples that were to be encoded.
+        """
+        return {examples[index].record.id: row for index, row in self._rows}
+
     def gather(self, examples: Sequence[Example], world_size: int) -> dict[str, NDArray[np.float64]]:
         """The features (H,) of each video by its id, the same on every rank.
 

@@ -1,0 +1,1 @@
+"""`rbft suggest`: which clips to label next, and which labels look wrong."""
