@@ -7,21 +7,7 @@ from rich.console import Console
 from rbft.data.datamodule import VideoDataModule
 from rbft.data.prompt_templates import PromptBook
 from rbft.experiment import Experiment
-from rbft.pipeline.requirements import (
-    require_answers,
-    require_attempts,
-    require_blind,
-    require_callbacks,
-    require_elsewhere,
-    require_epochs,
-    require_orders,
-    require_precision,
-    require_quantize,
-    require_scaled_gradients,
-    require_selections,
-    require_tuning,
-    require_videos,
-)
+from rbft.pipeline.requirements import require_models, require_settings
 from rbft.pipeline.stage_cli import StageCLI
 from rbft.pipeline.stage_inputs import stage_inputs
 from rbft.pipeline.video_check import inspect_videos
@@ -39,26 +25,11 @@ def prepare(experiment: Experiment, console: Console) -> list[Prepared]:
     """
     clis = [StageCLI(experiment.arguments(stage)) for stage in experiment.stages]
     prepared: list[Prepared] = []
-    books = []
-    for stage, cli in zip(experiment.stages, clis, strict=True):
-        data: VideoDataModule = cli.datamodule
-        require_precision(cli)
-        require_quantize(cli)
-        require_elsewhere(stage, cli.model.writer)
-        books.append(PromptBook(cli.model.prompts, data.labels))
-        require_callbacks(cli)
-        require_videos(stage, cli)
-    require_orders(experiment.stages, clis)
-    require_selections(experiment.stages, clis)
-    require_attempts(experiment.stages, clis)
-    require_answers(experiment.stages, clis)
-    require_blind(experiment.stages, clis)
-    require_epochs(experiment.stages, clis)
+    books = [PromptBook(cli.model.prompts, cli.datamodule.labels) for cli in clis]
+    require_settings(experiment.stages, clis)
     models = [cli.model.processor_key for cli in clis]
     loaded = {model: ClipProcessor(*model) for model in dict.fromkeys(models)}
-    for stage, cli in zip(experiment.stages, clis, strict=True):
-        require_scaled_gradients(stage, cli)
-    require_tuning(clis)
+    require_models(experiment.stages, clis)
     processors = [loaded[model] for model in models]
     datas: list[VideoDataModule] = [cli.datamodule for cli in clis]
     for data, processor in zip(datas, processors, strict=True):

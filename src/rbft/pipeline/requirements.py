@@ -23,7 +23,38 @@ if TYPE_CHECKING:
 _PRECISIONS = ("None", "32", "32-true", "16", "16-mixed", "bf16", "bf16-mixed")
 
 
-def require_precision(cli: StageCLI) -> None:
+def require_settings(stages: Sequence[Stage], clis: Sequence[StageCLI]) -> None:
+    """Refuse what settings and splits alone show, before a model's files are read.
+
+    Raises:
+        RBFTError: Names the stage and the keys.
+    """
+    for stage, cli in zip(stages, clis, strict=True):
+        _require_precision(cli)
+        _require_quantize(cli)
+        _require_elsewhere(stage, cli.model.writer)
+        _require_callbacks(cli)
+        require_videos(stage, cli)
+    _require_orders(stages, clis)
+    _require_selections(stages, clis)
+    _require_attempts(stages, clis)
+    _require_answers(stages, clis)
+    _require_blind(stages, clis)
+    _require_epochs(stages, clis)
+
+
+def require_models(stages: Sequence[Stage], clis: Sequence[StageCLI]) -> None:
+    """Refuse what does not go with a stage's model, which is built without its weights to see.
+
+    Raises:
+        ConfigError: Names the stage and the keys.
+    """
+    for stage, cli in zip(stages, clis, strict=True):
+        _require_scaled_gradients(stage, cli)
+    _require_tuning(clis)
+
+
+def _require_precision(cli: StageCLI) -> None:
     """Refuse a precision that would cast batches or weights on its own.
 
     Raises:
@@ -37,7 +68,7 @@ def require_precision(cli: StageCLI) -> None:
         )
 
 
-def require_scaled_gradients(stage: Stage, cli: StageCLI) -> None:
+def _require_scaled_gradients(stage: Stage, cli: StageCLI) -> None:
     """Refuse to train what computes in float16 without a scaler: most gradients would be too small for it.
 
     Raises:
@@ -54,7 +85,7 @@ def require_scaled_gradients(stage: Stage, cli: StageCLI) -> None:
             )
 
 
-def require_tuning(clis: Sequence[StageCLI]) -> None:
+def _require_tuning(clis: Sequence[StageCLI]) -> None:
     """Refuse a tuning that does not go with its model, which is built without its weights to see.
 
     Raises:
@@ -65,7 +96,7 @@ def require_tuning(clis: Sequence[StageCLI]) -> None:
             tuning.apply(bare_model(load_config(name, revision)))
 
 
-def require_quantize(cli: StageCLI) -> None:
+def _require_quantize(cli: StageCLI) -> None:
     """Refuse weights in 4 bits where they cannot be had.
 
     Raises:
@@ -110,7 +141,7 @@ def require_videos(stage: Stage, cli: StageCLI) -> None:
         )
 
 
-def require_elsewhere(stage: Stage, writer: RationaleWriter) -> None:
+def _require_elsewhere(stage: Stage, writer: RationaleWriter) -> None:
     """Refuse what another program cannot write, before anything is done.
 
     Raises:
@@ -126,7 +157,7 @@ def require_elsewhere(stage: Stage, writer: RationaleWriter) -> None:
         )
 
 
-def require_callbacks(cli: StageCLI) -> None:
+def _require_callbacks(cli: StageCLI) -> None:
     """Refuse callbacks that would do what a run does by itself.
 
     Raises:
@@ -143,7 +174,7 @@ def require_callbacks(cli: StageCLI) -> None:
                 raise ConfigError(f"trainer.callbacks: take {type(callback).__name__} out; {why}.")
 
 
-def require_orders(stages: Sequence[Stage], clis: Sequence[StageCLI]) -> None:
+def _require_orders(stages: Sequence[Stage], clis: Sequence[StageCLI]) -> None:
     """Refuse stages that read or score texts in another order than the weights they start from were taught.
 
     A model that learned to state the class before its reasons has decided before it writes: it never learned to answer
@@ -181,7 +212,7 @@ def require_orders(stages: Sequence[Stage], clis: Sequence[StageCLI]) -> None:
             )
 
 
-def require_selections(stages: Sequence[Stage], clis: Sequence[StageCLI]) -> None:
+def _require_selections(stages: Sequence[Stage], clis: Sequence[StageCLI]) -> None:
     """Refuse to choose among epochs by answers after an own rationale where there can be none.
 
     Raises:
@@ -205,7 +236,7 @@ def require_selections(stages: Sequence[Stage], clis: Sequence[StageCLI]) -> Non
             )
 
 
-def require_answers(stages: Sequence[Stage], clis: Sequence[StageCLI]) -> None:
+def _require_answers(stages: Sequence[Stage], clis: Sequence[StageCLI]) -> None:
     """Refuse to take soft labels from another way of answering than after own rationales.
 
     Raises:
@@ -226,7 +257,7 @@ def require_answers(stages: Sequence[Stage], clis: Sequence[StageCLI]) -> None:
             )
 
 
-def require_blind(stages: Sequence[Stage], clis: Sequence[StageCLI]) -> None:
+def _require_blind(stages: Sequence[Stage], clis: Sequence[StageCLI]) -> None:
     """Refuse to learn the class behind texts that were written with it, as no test will have them.
 
     Raises:
@@ -245,7 +276,7 @@ def require_blind(stages: Sequence[Stage], clis: Sequence[StageCLI]) -> None:
             )
 
 
-def require_epochs(stages: Sequence[Stage], clis: Sequence[StageCLI]) -> None:
+def _require_epochs(stages: Sequence[Stage], clis: Sequence[StageCLI]) -> None:
     """Refuse to match the tokens of rationales where something else than epochs ends the training.
 
     Raises:
@@ -259,7 +290,7 @@ def require_epochs(stages: Sequence[Stage], clis: Sequence[StageCLI]) -> None:
             )
 
 
-def require_attempts(stages: Sequence[Stage], clis: Sequence[StageCLI]) -> None:
+def _require_attempts(stages: Sequence[Stage], clis: Sequence[StageCLI]) -> None:
     """Refuse several attempts at writing where nobody could find out in between what is missing.
 
     Raises:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import lightning as L
@@ -16,24 +16,17 @@ from rich.markup import escape
 
 from rbft.errors import StageError
 from rbft.experiment import Experiment
-from rbft.files import archive, read_json, remove_unfinished, write_atomic, write_json
+from rbft.files import remove_unfinished, write_atomic, write_json
 from rbft.pipeline.plan import print_plan
 from rbft.pipeline.prepare import prepare
 from rbft.pipeline.reuse import writing_once
 from rbft.pipeline.run_files import write_run_files
 from rbft.pipeline.stage_cli import StageCLI
+from rbft.pipeline.stage_state import is_done, make_room, require_sources
 from rbft.ranks import first_rank, wait_for_all
 from rbft.runs.lock import holding_run
-from rbft.runs.names import CHECKPOINTS, CONFIG, PUBLISHED, STARTED
-from rbft.runs.stage_record import (
-    StageRecord,
-    changed_keys,
-    fingerprint,
-    hash_outputs,
-    read_record,
-    verify_outputs,
-    write_record,
-)
+from rbft.runs.names import CHECKPOINTS, CONFIG, EXPERIMENT, PUBLISHED, STARTED
+from rbft.runs.stage_record import StageRecord, hash_outputs, write_record
 from rbft.stages.answer import answer_clips
 from rbft.stages.caption_probe import caption_probe
 from rbft.stages.context import Prepared, StageContext, StageResult, author_of
@@ -68,61 +61,78 @@ def print_help() -> None:
     StageCLI(["--help"])
 
 
-def _is_done(experiment: Experiment, entry: Prepared) -> bool:
-    """Whether a stage's output is there, unharmed, and made from the very same inputs."""
-    folder = experiment.run_dir / entry.stage.name
-    record = read_record(folder)
-    if experiment.restart or record is None or record.fingerprint != entry.fingerprint:
-        return False
-    verify_outputs(folder, record)
-    return True
+def run(experiment: Experiment, command: Sequence[str]) -> None:
+    """Run an experiment: read and check all of it, say what it costs, run the stages that are not done, publish.
 
-
-def _clear(experiment: Experiment, entry: Prepared, console: Console) -> None:
-    """Set aside what a changed input or --restart made old; keep what an interrupted run can go on from."""
-    folder, name = experiment.run_dir / entry.stage.name, entry.stage.name
-    if not first_rank() or not folder.exists():
-        return
-    record = read_record(folder)
-    started = read_json(folder / STARTED) if (folder / STARTED).is_file() else None
-    inputs = record.inputs if record is not None else started.get("inputs") if isinstance(started, dict) else None
-    if experiment.restart:
-        reason = "starting again"
-    elif not isinstance(inputs, dict):
-        reason = "the folder holds something that no stage of this version left"
-    elif fingerprint(inputs) == entry.fingerprint:
-        console.print(f"{escape(name)}: continuing where it stopped")
-        return
-    else:
-        reason = f"{', '.join(changed_keys(inputs, entry.inputs)) or 'the version'} changed; running again"
-    console.print(f"{escape(name)}: {escape(reason)}; what was there is now {escape(str(archive(folder)))}")
-
-
-def _require(experiment: Experiment, entry: Prepared, finished: dict[str, Prepared]) -> None:
-    """Refuse to start a stage whose inputs are not there or are not this experiment's.
+    Args:
+        experiment: experiment to run.
+        command: The command line, for the advice on how to continue.
 
     Raises:
-        StageError: An earlier stage is missing; names it.
+        RBFTError: The run cannot start or failed.
     """
-    stage = entry.stage
-    sources = ((stage.weights_from, "weights"), (stage.rationales_from, "rationales"), (stage.answers_from, "answers"))
-    for source, what in sources:
-        if source is None:
-            continue
-        folder = experiment.run_dir / source
-        record = read_record(folder)
-        if record is None:
-            raise StageError(
-                f"the stage {entry.stage.name!r} starts from the {what} of the stage {source!r}, and there are none in "
-                f"{folder}. Run `--stage {source}` first, or choose a method without it (--method sft trains directly)."
-            )
-        if record.fingerprint != finished[source].fingerprint:
-            changed = ", ".join(changed_keys(record.inputs, finished[source].inputs)) or "the version"
-            raise StageError(
-                f"the {what} in {folder} were made with other settings ({changed}); "
-                f"run `--stage {source}` again first, or restore the settings."
-            )
-        verify_outputs(folder, record)
+    console = make_console()
+    quieten()
+    # the other processes of a run are in the first one's hands; a plan changes nothing
+    alone = not experiment.dry_run and first_rank()
+
+    def say(text: str) -> None:
+        console.print(escape(text))
+
+    with holding_run(experiment.run_dir, wait=experiment.wait, say=say) if alone else nullcontext():
+        prepared = prepare(experiment, console)
+        print_plan(experiment, prepared, console)
+        if not experiment.dry_run:
+            with _told_where_removed(experiment.run_dir):
+                _run_prepared(experiment, prepared, command, console)
+
+
+@contextmanager
+def _told_where_removed(run_dir: Path) -> Iterator[None]:
+    """A file that is missing because somebody removed the run's folder meanwhile is told so."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        if (run_dir / EXPERIMENT).is_file():
+            raise
+        raise StageError(_removed(run_dir)) from error
+
+
+def _removed(folder: Path) -> str:
+    return f"{folder} was removed while the run was going; the same command makes again what is missing there."
+
+
+def _run_prepared(
+    experiment: Experiment, prepared: Sequence[Prepared], command: Sequence[str], console: Console
+) -> None:
+    """Run the stages that are not done, in order, and publish what they found."""
+    ran = 0
+    with RankWatch() as ranks, ranks.named():
+        for entry in prepared:
+            if experiment.only not in (None, entry.stage.name):
+                continue
+            if is_done(experiment, entry):
+                console.print(f"{escape(entry.stage.name)}: done already")
+                continue
+            require_sources(experiment, entry, prepared)
+            if ran == 0 and first_rank():
+                write_run_files(experiment, prepared)
+            make_room(experiment, entry, console)
+            ran += 1
+            with writing_once(experiment, entry, author_of(entry), console):
+                # no rank looks for a checkpoint to continue from before the old one is archived
+                wait_for_all()
+                # another run may have written the same rationales meanwhile
+                if not is_done(experiment, entry):
+                    console.print(f"[bold]{escape(entry.stage.name)}[/]")
+                    _run_stage(experiment, entry, command, console, ranks)
+    if first_rank():
+        publish = ran > 0 or not all((experiment.run_dir / name).is_file() for name in PUBLISHED)
+        if publish and ran == 0:
+            write_run_files(experiment, prepared)
+        conclude(experiment, prepared, console, publish=publish)
+        if ran == 0:
+            console.print("everything was done already; --restart does it again")
 
 
 def _run_stage(
@@ -170,82 +180,3 @@ def _run_stage(
     # no rank looks for this stage's output before it is marked
     wait_for_all()
     entry.module.unload()
-
-
-def run(experiment: Experiment, command: Sequence[str]) -> None:
-    """Run an experiment.
-
-    Args:
-        experiment: experiment to run.
-        command: The command line, for the advice on how to continue.
-
-    Raises:
-        RBFTError: The run cannot start or failed.
-    """
-    console = make_console()
-    quieten()
-    # the other processes of a run are in the first one's hands; a plan changes nothing
-    alone = not experiment.dry_run and first_rank()
-
-    def say(text: str) -> None:
-        console.print(escape(text))
-
-    with holding_run(experiment.run_dir, wait=experiment.wait, say=say) if alone else nullcontext():
-        _run(experiment, command, console)
-
-
-def _run(experiment: Experiment, command: Sequence[str], console: Console) -> None:
-    prepared = prepare(experiment, console)
-    print_plan(experiment, prepared, console)
-    if experiment.dry_run:
-        return
-    try:
-        ran = _carry_out(experiment, prepared, command, console)
-    except FileNotFoundError as error:
-        if (experiment.run_dir / "experiment.yaml").is_file():
-            raise
-        raise StageError(_removed(experiment.run_dir)) from error
-    if ran == 0 and first_rank():
-        console.print("everything was done already; --restart does it again")
-
-
-def _removed(folder: Path) -> str:
-    return f"{folder} was removed while the run was going; the same command makes again what is missing there."
-
-
-def _carry_out(experiment: Experiment, prepared: Sequence[Prepared], command: Sequence[str], console: Console) -> int:
-    """Run the stages and publish what they found; returns how many were run."""
-    with RankWatch() as ranks, ranks.named():
-        ran = _run_stages(experiment, prepared, command, console, ranks)
-    if first_rank():
-        publish = ran > 0 or not all((experiment.run_dir / name).is_file() for name in PUBLISHED)
-        if publish and ran == 0:
-            write_run_files(experiment, prepared)
-        conclude(experiment, prepared, console, publish=publish)
-    return ran
-
-
-def _run_stages(
-    experiment: Experiment, prepared: Sequence[Prepared], command: Sequence[str], console: Console, ranks: RankWatch
-) -> int:
-    """Run the stages that are not done; returns how many were run."""
-    by_name = {entry.stage.name: entry for entry in prepared}
-    chosen = [entry for entry in prepared if experiment.only in (None, entry.stage.name)]
-    ran = 0
-    for entry in chosen:
-        if _is_done(experiment, entry):
-            console.print(f"{escape(entry.stage.name)}: done already")
-            continue
-        _require(experiment, entry, by_name)
-        if ran == 0 and first_rank():
-            write_run_files(experiment, prepared)
-        _clear(experiment, entry, console)
-        ran += 1
-        with writing_once(experiment, entry, author_of(entry), console):
-            # no rank looks for a checkpoint to continue from before the old one is archived
-            wait_for_all()
-            if _is_done(experiment, entry):
-                continue
-            console.print(f"[bold]{escape(entry.stage.name)}[/]")
-            _run_stage(experiment, entry, command, console, ranks)
-    return ran
