@@ -308,9 +308,25 @@ def test_a_wrong_experiment_ends_with_code_2_before_anything_heavy(tmp_path):
     assert done.stderr.startswith("rbft: method 'x' is unknown; known: ")
 
 
-def test_unknown_commands_are_answered(capsys):
-    assert main(["fitt"]) == 2
-    assert "unknown command 'fitt'" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (["fitt", "x.yaml"], "did you mean `rbft fit x.yaml`?"),
+        (["x.yaml", "--method", "sft"], "did you mean `rbft fit x.yaml --method sft`?"),
+        (["builtin:quickstart"], "did you mean `rbft fit builtin:quickstart`?"),
+        (["my clips"], "did you mean `rbft fit 'my clips'`?"),
+        (["zzz"], "there is no such command. `rbft --help` lists"),
+    ],
+)
+def test_unknown_commands_are_answered(words, meant, capsys, tmp_path, monkeypatch):
+    (tmp_path / "my clips").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"rbft: unknown command {words[0]!r}; ") and meant in said
+
+
+def test_no_command_is_answered_with_help(capsys):
     assert main([]) == 0
     assert "usage: rbft COMMAND" in capsys.readouterr().out
 

@@ -14,6 +14,8 @@ from tests.support.documents import write_experiments
 
 from rbft import __version__
 from rbft.__main__ import help_text
+from rbft.arguments import say_error
+from rbft.terminal import make_console
 
 COLOUR = re.compile(r"\x1b\[(?:\d+;)*(?:3[0-7]|4[0-7]|9[0-7]|10[0-7]|38|48)(?:;\d+)*m")
 SMALL = ("--data.format.train_per_class", "4", "--data.format.test_per_class", "1", "--data.format.val_per_class", "2")
@@ -70,6 +72,57 @@ def test_doctor_is_coloured_for_a_person_and_plain_otherwise(folder: Path) -> No
     assert not COLOUR.search(in_a_terminal(folder, "doctor", NO_COLOR="1"))
     assert "\x1b" not in in_a_terminal(folder, "doctor", TERM="dumb")
     assert "\x1b" not in in_a_pipe(folder, "doctor")
+
+
+def too_wide(sent: str, width: int) -> list[str]:
+    """Lines of more than a word that are wider than the terminal; what a bar drew over is left out."""
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", sent)
+    lines = [line.rstrip("\r").split("\r")[-1] for line in text.split("\n")]
+    return [line for line in lines if len(line) > width and len(line.split()) > 1]
+
+
+def test_lines_are_broken_between_words_and_no_word_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    console = make_console(alone=True)
+    console._force_terminal = True
+    path = "/a/very/long/path/that/is/wider/than/this/terminal/is.mp4"
+    with console.capture() as captured:
+        console.print(f"  note: [bold]these words[/] are more than fit on a line, in {path} and behind it")
+        console.print("short")
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", captured.get())
+    assert plain.splitlines() == [
+        "  note: these words are more than fit on",
+        "    a line, in",
+        f"    {path}",
+        "    and behind it",
+        "short",
+    ]
+    console._force_terminal = False
+    with console.capture() as captured:
+        console.print(f"  note: these words are more than fit on a line, in {path} and behind it")
+    assert len(captured.get().splitlines()) == 1, "a pipe gets whole lines"
+
+
+@pytest.mark.parametrize("command", ["doctor", "sweep"])
+def test_terminals_of_80_columns_are_enough(command: str, folder: Path) -> None:
+    assert too_wide(in_a_terminal(folder, *COMMANDS[command], COLUMNS="80"), 80) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["check", "fit"])
+def test_terminals_of_80_columns_are_enough_for_runs(command: str, folder: Path) -> None:
+    assert too_wide(in_a_terminal(folder, *COMMANDS[command], COLUMNS="80"), 80) == []
+
+
+def test_errors_are_broken_between_words(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    message = "a message of many words that says which key of which file is wrong, and what to do about it, at length"
+    say_error(message)
+    assert capsys.readouterr().err == f"rbft: {message}\n"
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    say_error(message)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2 and all(len(line) <= 80 for line in lines) and lines[1].startswith("  ")
 
 
 @pytest.mark.slow

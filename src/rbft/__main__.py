@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from rbft import __version__
-from rbft.arguments import exit_code
+from rbft.arguments import exit_code, say_error
 from rbft.commands import COMMANDS
 
 
@@ -40,10 +42,19 @@ def main(args: Sequence[str] | None = None) -> int:
         print(f"rbft {__version__}")
         return 0
     if command not in COMMANDS:
-        print(f"rbft: unknown command {command!r}\n\n{help_text()}", end="", file=sys.stderr)
+        say_error(f"unknown command {command!r}; {_meant(args)} `rbft --help` lists the commands.")
         return 2
     run = importlib.import_module(COMMANDS[command]).run
     return exit_code(lambda: int(run(args[1:])))
+
+
+def _meant(args: Sequence[str]) -> str:
+    """What a person may have meant by a command that is none."""
+    first = args[0]
+    if first.startswith("builtin:") or first.endswith((".yaml", ".yml")) or Path(first).exists():
+        return f"did you mean `rbft fit {shlex.join(args)}`?"
+    close = difflib.get_close_matches(first, COMMANDS, n=1)
+    return f"did you mean `rbft {shlex.join([*close, *args[1:]])}`?" if close else "there is no such command."
 
 
 def console() -> None:

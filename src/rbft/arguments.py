@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import errno
 import re
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -37,6 +39,18 @@ class PlainEpilog(argparse.HelpFormatter):
         return text if "\n" in text else super()._fill_text(text, width, indent)
 
 
+def say_error(message: str) -> None:
+    """Print a message to standard error; on a terminal, lines are broken between words."""
+    text = f"rbft: {message}"
+    if sys.stderr.isatty():
+        width = shutil.get_terminal_size().columns
+        text = "\n".join(
+            textwrap.fill(line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+            for line in text.split("\n")
+        )
+    print(text, file=sys.stderr)
+
+
 def exit_code(command: Callable[[], int]) -> int:
     """Carry out a command and turn what it raises into a message and an exit code.
 
@@ -54,33 +68,32 @@ def exit_code(command: Callable[[], int]) -> int:
         # all processes of a run stop together: one speaks, and none that looks failed makes a launcher kill the others
         if not first_rank():
             return 0
-        print(f"rbft: {error}", file=sys.stderr)
+        say_error(str(error))
         return error.exit_code
     except RBFTError as error:
-        print(f"rbft: {error}", file=sys.stderr)
+        say_error(str(error))
         return error.exit_code
     except OSError as error:
         # other disks' troubles are bugs or reported where they happen; these can strike whatever is opened
         if (trouble := _system_trouble(error)) is None:
             raise
-        print(f"rbft: {trouble}", file=sys.stderr)
+        say_error(trouble)
         return 1
     except UnicodeEncodeError as error:
         # standard error writes out what its encoding lacks
-        print(
-            f"rbft: {error.object[error.start : error.end]!r} cannot be written in the encoding of this system "
+        say_error(
+            f"{error.object[error.start : error.end]!r} cannot be written in the encoding of this system "
             f"({error.encoding}). Set the environment variable PYTHONUTF8=1, or a UTF-8 locale, and give the same "
-            "command again.",
-            file=sys.stderr,
+            "command again."
         )
         return 1
     except RuntimeError as error:
         if (killed := _explain_killed(error)) is None:
             raise
-        print(f"rbft: {killed}", file=sys.stderr)
+        say_error(str(killed))
         return killed.exit_code
     except KeyboardInterrupt:
-        print("rbft: interrupted; finished stages are kept. The same command continues.", file=sys.stderr)
+        say_error("interrupted; finished stages are kept. The same command continues.")
         return 130
 
 

@@ -3,24 +3,68 @@
 from __future__ import annotations
 
 import logging
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TaskID
 from rich.text import Text
 
 from rbft.errors import printable
 
+_LEAST_WIDTH = 20
+
 
 class _Terminal(Console):
-    """Lets no text through that could drive the terminal, wherever it comes from."""
+    """Lets no text through that could drive the terminal, and breaks lines between words where a person watches."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """As of rich; on a terminal, lines that are too long go on below, further in.
+
+        A word that is longer than the terminal is wide, such as a path, is left whole, so that it can be copied. In a
+        file or pipe a line stays a line.
+        """
+        if self.is_terminal and objects:
+            options["soft_wrap"] = False
+            if all(isinstance(entry, str) for entry in objects):
+                objects = tuple(self._broken(entry, options.get("markup")) for entry in objects)
+                options |= {"crop": False, "overflow": "ignore", "no_wrap": True}
+        super().print(*objects, **options)
+
+    def _broken(self, text: str, markup: bool | None) -> Text:
+        lines = []
+        for line in self.render_str(text, markup=markup).split("\n", allow_blank=True):
+            indent = len(line.plain) - len(line.plain.lstrip())
+            if line.cell_len <= self.width or self.width < indent + _LEAST_WIDTH:
+                lines.append(line)
+                continue
+            below = indent + 2
+            # the first piece may be wider by what it stands further out
+            pieces = line[indent:].divide(_places(line.plain[indent:], self.width - indent, self.width - below))
+            for number, piece in enumerate(pieces):
+                piece.rstrip()
+                lines.append(Text(" " * (below if number else indent)) + piece)
+        return Text("\n").join(lines)
 
     def render_str(self, text: str, **style: Any) -> Text:
         """As of rich; every string and table cell that is printed comes by here."""
         return super().render_str(printable(text), **style)
+
+
+def _places(text: str, first: int, others: int) -> list[int]:
+    """Where a line is broken: the words that begin a new piece, the first of so many cells, the others of so many."""
+    places: list[int] = []
+    used = 0
+    for word in re.finditer(r"\S+\s*", text):
+        if used and used + cell_len(word[0].rstrip()) > (others if places else first):
+            places.append(word.start())
+            used = 0
+        used += cell_len(word[0])
+    return places
 
 
 def make_console(*, alone: bool = False) -> Console:

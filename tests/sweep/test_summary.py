@@ -89,6 +89,16 @@ def test_what_is_missing_is_told_and_never_averaged_away(sweep):
     assert groups[3].comparison is None
 
 
+def test_a_narrow_terminal_gets_two_tables(sweep):
+    groups = summarise(sweep, finish(sweep))
+    console = Console(width=80, record=True, color_system=None)
+    print_groups(groups, sweep.baseline, sweep.name, console)
+    lines = console.export_text().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[0].split()[:3] == ["accuracy", "runs", "mean"] and lines[5].split()[:3] == ["difference", "-", "sft"]
+    assert lines[8].split()[:4] == ["rbft", "data.shots=4", "+13.3", "+6.2"], lines[8]
+
+
 def test_draws_are_replicates_too_and_one_pair_is_not_tested(tmp_path):
     (tmp_path / "tiny.yaml").write_text("stages: {classification: {}, test: {}}")
     content = {

@@ -98,7 +98,7 @@ def run(args: Sequence[str]) -> int:
     )
     console = make_console(alone=True)
     if said:
-        console.print(escape(said), soft_wrap=False)
+        console.print(escape(said))
     plan = comparison.sweep
     require_processes(plan)
     launcher = make_launcher(plan.launch, plan.folder.absolute(), len(plan.runs))
@@ -186,7 +186,7 @@ def conclude(comparison: Comparison, progress: Sequence[Progress], console: Cons
     if verdict.method is not None:
         sentences.append(f"Take {method_words(verdict.method)}; its run of the first draw is ready.")
     for sentence in sentences:
-        console.print(escape(sentence), soft_wrap=False)
+        console.print(escape(sentence))
     page = _write_page(comparison, [*sentences, *([f"Use: {command}"] if command else [])])
     write_json(
         plan.folder / VERDICT,

@@ -101,7 +101,7 @@ def run(args: Sequence[str]) -> int:
             part = finding.part
             console.print(f"[bold]{escape(part)}[/]")
         colour = {"ok": "green", "note": "yellow", "missing": "red"}[finding.state]
-        advice = f"\n{'':{width + 12}}-> {escape(finding.advice)}" if finding.advice else ""
+        advice = f"\n{'':11}-> {escape(finding.advice)}" if finding.advice else ""
         console.print(
             f"  [{colour}]{marks[finding.state]:7}[/]  {escape(finding.name):{width}}  {escape(finding.found)}{advice}"
         )

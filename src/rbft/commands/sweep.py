@@ -20,6 +20,7 @@ from rbft.sweep.launchers import LocalLauncher, make_launcher
 from rbft.sweep.options import LAUNCHERS
 from rbft.sweep.progress import Progress, duration, remaining_seconds
 from rbft.sweep.state import is_finished, is_running, read_record
+from rbft.terminal import make_console
 
 _PLAIN_WIDTH = 120
 _LAUNCH_FLAGS = ("launcher", "slots", "gpus", "cores", "per_process", "retries", "ray_address")
@@ -31,7 +32,7 @@ def parser() -> Parser:
         prog="rbft sweep",
         allow_abbrev=False,
         description="Run an experiment over a grid of settings, several runs at once.",
-        epilog="Any other flag, such as --data.root, is every run's.",
+        epilog="`rbft sweep FILE` is `rbft sweep --config FILE`. Any other flag, such as --data.root, is every run's.",
     )
     parser.add_argument("--config", "-c", required=True, help="The sweep file.")
     parser.add_argument("--dry_run", "--dry-run", action="store_true", help="Print the runs and their cost, and stop.")
@@ -57,9 +58,14 @@ def run(args: Sequence[str]) -> int:
     Raises:
         RBFTError: The sweep cannot start, or a run failed.
     """
-    parsed, flags = parser().parse_known_args(list(args))
+    words = list(args)
+    if words and not words[0].startswith("-"):
+        words[:1] = ["--config", words[0]]
+    parsed, flags = parser().parse_known_args(words)
     launch = {name: getattr(parsed, name) for name in _LAUNCH_FLAGS if getattr(parsed, name) is not None}
-    console = Console(highlight=False, soft_wrap=True, emoji=False, width=None if sys.stdout.isatty() else _PLAIN_WIDTH)
+    console = make_console(alone=True)
+    if not console.is_terminal:
+        console.width = _PLAIN_WIDTH
     plan = read_sweep(parsed.config, flags, launch)
     progress = {run.id: Progress(run) for run in plan.runs}
     require_processes(plan)

@@ -20,36 +20,24 @@ def print_groups(groups: Sequence[Group], baseline: Point | None, name: str, con
         name: name of a group whose runs share no setting.
         console: console to print on.
     """
-    table = Table(box=None, pad_edge=False)
-    table.add_column("accuracy", no_wrap=True)
-    for title in ("runs", "mean", "95% interval", "chance", "majority"):
-        table.add_column(title, justify="right")
-    if baseline is not None:
-        for title in (f"- {point_words(baseline)}", "95% interval", "p", "detectable"):
-            table.add_column(escape(title), justify="right")
-    for group in groups:
-        accuracy = group.accuracy
-        row = [
-            escape(point_words(group.point) or name),
-            f"{accuracy.count if accuracy else 0}/{group.runs}",
-            f"{accuracy.mean:.1%}" if accuracy else "missing",
-            interval_words(accuracy),
-            *("-" if floor is None else f"{floor:.1%}" for floor in (group.chance, group.majority)),
-        ]
-        if group.comparison is not None:
-            change = group.comparison.difference.difference
-            detectable = group.comparison.detectable
-            row += [
-                f"{100 * change.mean:+.1f}",
-                interval_words(change, points=True),
-                "-" if group.comparison.p is None else f"{group.comparison.p:.3f}",
-                "-" if detectable is None else f"{100 * detectable:.1f}",
-            ]
-        table.add_row(*row)
-    console.print(table)
+    names = [escape(point_words(group.point) or name) for group in groups]
+    accuracies = [["runs", "mean", "95% interval", "chance", "majority"], *map(_accuracy, groups)]
+    if baseline is None:
+        _print_table("accuracy", names, accuracies, console)
+    else:
+        heads = [escape(f"- {point_words(baseline)}"), "95% interval", "p", "detectable"]
+        changes = [heads, *map(_change, groups)]
+        together = [one + other for one, other in zip(accuracies, changes, strict=True)]
+        widest = max(map(len, [*names, "accuracy"]))
+        width = widest + sum(2 + max(map(len, column)) for column in zip(*together, strict=True))
+        if width <= console.width:
+            _print_table("accuracy", names, together, console)
+        else:
+            _print_table("accuracy", names, accuracies, console)
+            _print_table("difference", names, changes, console)
     if any(group.comparison is not None for group in groups):
         console.print(
-            "over seeds and draws; differences in points, paired; intervals: Student's t; p: sign-flip permutations,\n"
+            "over seeds and draws; differences in points, paired; intervals: Student's t; p: sign-flip permutations, "
             "corrected by Holm; detectable: the difference that so many pairs of this spread show 4 times in 5"
         )
     for group in groups:
@@ -59,3 +47,36 @@ def print_groups(groups: Sequence[Group], baseline: Point | None, name: str, con
     for group in groups:
         for caution in group.comparison.cautions if group.comparison is not None else ():
             console.print(f"caution, {escape(point_words(group.point))}: {escape(caution)}")
+
+
+def _accuracy(group: Group) -> list[str]:
+    accuracy = group.accuracy
+    return [
+        f"{accuracy.count if accuracy else 0}/{group.runs}",
+        f"{accuracy.mean:.1%}" if accuracy else "missing",
+        interval_words(accuracy),
+        *("-" if floor is None else f"{floor:.1%}" for floor in (group.chance, group.majority)),
+    ]
+
+
+def _change(group: Group) -> list[str]:
+    if group.comparison is None:
+        return ["", "", "", ""]
+    change, detectable = group.comparison.difference.difference, group.comparison.detectable
+    return [
+        f"{100 * change.mean:+.1f}",
+        interval_words(change, points=True),
+        "-" if group.comparison.p is None else f"{group.comparison.p:.3f}",
+        "-" if detectable is None else f"{100 * detectable:.1f}",
+    ]
+
+
+def _print_table(title: str, names: Sequence[str], rows: Sequence[Sequence[str]], console: Console) -> None:
+    """Print a table; its first row holds the headings."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column(title, overflow="fold")
+    for heading in rows[0]:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for name, row in zip(names, rows[1:], strict=True):
+        table.add_row(name, *row)
+    console.print(table)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from rbft.errors import ModelError
 from rbft.files import file_digest
+from rbft.vlm.hub import require_hub
 from rbft.vlm.quantize import Quantize, quantized
 
 if TYPE_CHECKING:
@@ -78,6 +79,8 @@ def load_config(vlm: str, revision: str | None) -> PretrainedConfig:
     from transformers import AutoConfig
 
     source = model_source(vlm)
+    if not Path(source).is_dir():
+        require_hub(source, revision)
     try:
         config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
         strange = sorted(set(_take_no_kernels(config)))
