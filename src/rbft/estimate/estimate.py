@@ -169,7 +169,7 @@ class _Stage:
         if stage.kind == "distil":
             answers += sum(self._labels)
         between = 0
-        if stage.kind in ("rationale", "joint", "reasoned"):
+        if stage.kind in ("rationale", "joint", "reasoned", "preference"):
             assert self._writer is not None, f"the stage {stage.name!r} has no stage that writes its rationales"
             label = record.label or book.labels.names[0]  # the model will name one
             writer, conclusion = self._writer.module.writer, book.rationale_target("", label)

@@ -17,6 +17,7 @@ StageKind = Literal[
     "classification",
     "joint",
     "reasoned",
+    "preference",
     "answer",
     "distil",
     "test",
@@ -25,8 +26,8 @@ StageKind = Literal[
     "caption_probe",
 ]
 KINDS: tuple[str, ...] = get_args(StageKind)
-TRAINING_KINDS = ("rationale", "classification", "joint", "reasoned", "distil")
-_RATIONALE_KINDS = ("rationale", "joint", "reasoned", "demonstrations")
+TRAINING_KINDS = ("rationale", "classification", "joint", "reasoned", "preference", "distil")
+_RATIONALE_KINDS = ("rationale", "joint", "reasoned", "preference", "demonstrations")
 TEST_KINDS = ("test", "demonstrations", "probe", "caption_probe")
 ASKING_KINDS = ("test", "demonstrations")
 """Kinds of test whose classes the model itself is asked for."""
@@ -39,6 +40,7 @@ METHODS: dict[str, tuple[str, ...]] = {
     "rbft": ("write", "rationale", "classification", "test"),
     "joint": ("write", "joint", "test"),
     "reasoned": ("write", "rationale", "rewrite", "reasoned", "test"),
+    "preference": ("write", "rationale", "explore", "preference", "test"),
     "distil": ("write", "rationale", "answer", "distil", "test"),
     "probe": ("probe",),
     "caption_probe": ("caption_probe",),
@@ -53,6 +55,7 @@ _KIND_LAYERS: dict[str, dict[str, Any]] = {
     },
     "joint": {"model": {"objective": {"class_path": "rbft.objectives.joint.JointObjective"}}},
     "reasoned": {"model": {"objective": {"class_path": "rbft.objectives.reasoned.ReasonedObjective"}}},
+    "preference": {"model": {"objective": {"class_path": "rbft.objectives.preference.PreferenceObjective"}}},
     "answer": {"model": {"answering": {"mode": "rationale"}}},
     "distil": {"model": {"objective": {"class_path": "rbft.objectives.distil.DistilObjective"}}},
     "test": {},
@@ -65,6 +68,10 @@ _NAMED_LAYERS: dict[str, dict[str, Any]] = {
     "rewrite": {
         "kind": "write",
         "model": {"prompts": {"hint": "blind"}, "writer": {"samples": 4, "temperature": 0.7}},
+    },
+    "explore": {
+        "kind": "write",
+        "model": {"prompts": {"hint": "blind"}, "writer": {"samples": 8, "temperature": 1.0}},
     },
 }
 _LAYER_KEYS = ("kind", "start", "rationale_epochs", "views", "model", "data", "trainer")

@@ -30,6 +30,8 @@ class Objective(ABC):
     anchor: float = 0.0
     anchor_at: ClassVar[Literal["base", "start"]] = "base"
     """The weights that `vlm.reference` holds: those of the base model, or those that the stage starts from."""
+    needs_reference: ClassVar[bool] = False
+    """Whether `vlm.reference` is needed whatever `anchor` is."""
     learns: ClassVar[Literal["label", "rationale"]] = "label"
     """What the model learns to answer, the class or a rationale alone; the best weights are chosen by it."""
     answers: Sequence[SoftLabel] = ()

@@ -33,8 +33,8 @@ def rows_of(prepared: Prepared) -> int:
     videos, samples = len(prepared.datamodule.splits.train), prepared.rationale_samples
     texts = (videos + prepared.unlabelled) * samples
     clips = (videos + prepared.unlabelled) * prepared.views
-    rows = {"rationale": texts, "classification": videos, "joint": videos + texts, "reasoned": texts, "distil": clips}
-    return rows[prepared.stage.kind]
+    rows = {"classification": videos, "joint": videos + texts, "distil": clips}
+    return rows.get(prepared.stage.kind, texts)
 
 
 def print_plan(experiment: Experiment, prepared: Sequence[Prepared], console: Console) -> None:

@@ -194,7 +194,7 @@ def _require_orders(stages: Sequence[Stage], clis: Sequence[StageCLI]) -> None:
             source = before.weights_from
         if "label_then_rationale" not in taught:
             continue
-        if stage.kind == "reasoned":
+        if stage.kind in ("reasoned", "preference"):
             raise ConfigError(
                 f"the stage {stage.name!r} teaches the class behind rationales, and under model.prompts.target_order "
                 "label_then_rationale the class comes first. Set target_order to rationale_then_label."
@@ -265,12 +265,12 @@ def _require_blind(stages: Sequence[Stage], clis: Sequence[StageCLI]) -> None:
     """
     writers = {stage.name: cli.model for stage, cli in zip(stages, clis, strict=True)}
     for stage in stages:
-        if stage.kind != "reasoned" or stage.rationales_from is None:
+        if stage.kind not in ("reasoned", "preference") or stage.rationales_from is None:
             continue
         model = writers[stage.rationales_from]
         if any(attempt.hinted for attempt in model.writer.attempts(model.prompts.hint)):
             raise ConfigError(
-                f"the stage {stage.name!r} teaches the class behind rationales as a test has them, and those of "
+                f"the stage {stage.name!r} learns from rationales as a test has them, and those of "
                 f"{stage.rationales_from!r} are written with the class. Set model.prompts.hint to blind in the layer "
                 f"of {stage.rationales_from!r}."
             )

@@ -47,6 +47,7 @@ _RUNS: dict[str, Callable[[StageContext], StageResult]] = {
     "classification": train,
     "joint": train,
     "reasoned": train,
+    "preference": train,
     "answer": answer_clips,
     "distil": train,
     "test": score,

@@ -201,11 +201,12 @@ class VLMFineTuner(TrainingModule):
             torch.cuda.empty_cache()
 
     def _load(self) -> VLM:
-        anchored = self.objective is not None and self.objective.anchor > 0
+        anchored = self.objective is not None and (self.objective.needs_reference or self.objective.anchor > 0)
         if anchored and self.device_mesh is not None:
             raise ConfigError(
-                "model.objective.anchor: trainer.strategy fsdp2 keeps no second model; set it to 0, or "
-                "train with trainer.strategy ddp."
+                f"model.objective: {type(self.objective).__name__} compares with the weights from before, and "
+                "trainer.strategy fsdp2 keeps no second model; set its anchor to 0 if it has one, or train with "
+                "trainer.strategy ddp."
             )
         model = load_model(self.name, self.revision, self.dtype_, self.attention, self.quantize)
         if self.activation_checkpointing:
