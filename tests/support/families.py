@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 import transformers as hf
-from tests.support import glm_families, llava_families, qwen_families
+from tests.support import glm_families, llava_families, newest_families, qwen_families
 from tests.support.family_parts import (
     INIT_STD,
     PATCH,
@@ -220,4 +220,5 @@ RECIPES: dict[str, Callable[[Size], Family]] = {
     **qwen_families.RECIPES,
     **glm_families.RECIPES,
     **llava_families.RECIPES,
+    **newest_families.RECIPES,
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,9 @@ class Plain:
         text = self.processor.apply_chat_template(
             [turn], tokenize=False, add_generation_prompt=True, chat_template=template
         )
+        # asked for where a model takes them; most processors give them anyhow
+        wanted = "mm_token_type_ids" in signature(self.model.forward).parameters
+        modalities = {"return_mm_token_type_ids": True} if wanted else {}
         output = self.processor(
             text=[text],
             videos=[[clip.frames]],
@@ -81,6 +85,7 @@ class Plain:
             do_sample_frames=False,
             return_metadata=True,
             return_tensors="pt",
+            **modalities,
         )
         output.pop("video_metadata", None)
         return output

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.support import newest_families
 from tests.support.families import RECIPES
-from tests.support.model_table import PAGE, REFUSED, TYPES, UNTRIED, WITHOUT, check, does_not, works
+from tests.support.family_parts import TINY
+from tests.support.model_table import PAGE, REFUSED, TYPES, WITHOUT, check, does_not, works
 from tests.support.models import Loaded, Plain, load, make_clip
 from torch import Tensor
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
@@ -157,7 +159,8 @@ def test_every_linear_layer_of_the_language_model_gets_an_adapter_and_the_page_s
 def test_every_type_of_transformers_that_takes_video_has_a_line():
     lines = re.findall(r"^\| `(\w+)` \|", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
     assert lines == TYPES
-    for name in (*REFUSED, *UNTRIED):
+    assert {*RECIPES} | {*REFUSED} == {*TYPES}, "each type is proven to work or to be refused"
+    for name in REFUSED:
         check(name, does_not(name))
 
 
@@ -166,6 +169,21 @@ def test_a_type_that_cannot_work_is_refused_by_its_configuration(name, tmp_path)
     CONFIG_MAPPING[name]().save_pretrained(tmp_path)
     with pytest.raises(ModelError, match=f"is a '{name}' model, which {REFUSED[name]}"):
         ClipProcessor(str(tmp_path))
+
+
+def test_what_transformers_cannot_do_is_still_so():
+    """Otherwise a type that is refused for it can be used, and is to be proven."""
+    size = TINY
+    family = newest_families.kimi(size)
+    clip, text = make_clip(0), "a <|kimi_k25_video_placeholder|> b"
+    about = {"video_metadata": [[clip.metadata()]], "do_sample_frames": False, "return_tensors": "pt"}
+    given = family.processor(text=[text], videos=[[clip.frames]], **about)
+    given.pop("video_metadata", None)
+    model = family.model_class(family.config)
+    with pytest.raises(RuntimeError, match="split_sizes"):
+        model(**given)
+    with pytest.raises(AttributeError, match="'fps'"):
+        newest_families.nemotron_processor(size)(text=["a <video> b"], videos=[[clip.frames]], **about)
 
 
 def test_what_is_frozen_is_all_that_makes_features_of_pixels(model):

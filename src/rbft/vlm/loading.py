@@ -12,6 +12,7 @@ from rbft.errors import ModelError
 from rbft.files import file_digest
 from rbft.vlm.hub import require_hub
 from rbft.vlm.quantize import Quantize, quantized
+from rbft.vlm.unsupported import NO_PART, unsupported
 
 if TYPE_CHECKING:
     import torch
@@ -156,29 +157,20 @@ def load_processor(vlm: str, revision: str | None) -> Any:
         ModelError: It cannot be had, or the model takes no video.
     """
     from transformers import AutoProcessor
-    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
-    from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 
     config = load_config(vlm, revision)
     what = f"model.vlm: {vlm!r} is a {config.model_type!r} model"
     choose = (
         "Choose a video vision-language model, for example Qwen2.5-VL, Qwen3-VL, SmolVLM2, LLaVA-OneVision or InternVL."
     )
-    if config.model_type not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
-        raise ModelError(
-            f"{what}, which takes no video: transformers has no class of it that answers about pictures. {choose}"
-        )
-    no_part = f"{what}, which takes no video: its processor has no part for it. {choose}"
-    # before its files are asked for, where the class is known by the configuration alone
-    known: Any = PROCESSOR_MAPPING.get(type(config), None)
-    if known is not None and "video_processor" not in known.get_attributes():
-        raise ModelError(no_part)
+    if (why := unsupported(config)) is not None:
+        raise ModelError(f"{what}, which {why}. {choose}")
     try:
         processor = AutoProcessor.from_pretrained(model_source(vlm), revision=revision, trust_remote_code=False)
     except Exception as error:  # of a damaged tokenizer.json a plain Exception
         raise _explain(vlm, error) from error
     if getattr(processor, "video_processor", None) is None:
-        raise ModelError(no_part)
+        raise ModelError(f"{what}, which {NO_PART}. {choose}")
     if not getattr(processor, "chat_template", None):
         raise ModelError(f"model.vlm: {vlm!r} has no chat template; choose an instruction-tuned model.")
     return processor

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from peft import LoraConfig
@@ -11,6 +12,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from rbft.errors import ConfigError
+from rbft.vlm.model_parts import indexers
 from rbft.vlm.upper_layers import layer_prefix, layers_of, names_above
 
 
@@ -46,7 +48,10 @@ def adapter_targets(model: PreTrainedModel, expression: str | None, first: int =
         decoder = next(name for name, module in model.named_modules() if module is model.get_decoder())
         numbers = "|".join(map(str, range(first, len(layers_of(model)))))
         where = rf"{re.escape(layer_prefix(model))}({numbers})" if first else re.escape(decoder)
-        whole = rf"{where}\.(.*\.)?({'|'.join(map(re.escape, leaves))})"
+        # a choice of tokens has layers of its own, which may bear the names of others
+        chooses = sorted({name.rpartition(".")[2] for name in indexers(model)})
+        outside = rf"(?!.*\.({'|'.join(map(re.escape, chooses))})\.)" if chooses else ""
+        whole = rf"{outside}{where}\.(.*\.)?({'|'.join(map(re.escape, leaves))})"
     else:
         numbers = "|".join(map(str, range(first)))
         below = rf"{re.escape(layer_prefix(model))}({numbers})\."
@@ -58,6 +63,11 @@ def adapter_targets(model: PreTrainedModel, expression: str | None, first: int =
         raise ConfigError(
             f"{key} reaches {other[0]!r}, a {type(model.get_submodule(other[0])).__name__}; only linear layers get "
             "adapters."
+        )
+    if idle := sorted(name for name in matched if _inside(name, indexers(model))):
+        raise ConfigError(
+            f"{key} reaches {idle[0]!r}, which only chooses the tokens that are attended to and gets no gradient; "
+            "leave it out."
         )
     above = names_above(model, first)
     if first and (lower := sorted(name for name in matched if f"{name}.weight" not in above)):
@@ -85,9 +95,20 @@ def adapter_targets(model: PreTrainedModel, expression: str | None, first: int =
 
 
 def language_layers(model: PreTrainedModel, first: int = 0) -> list[str]:
-    """Names of all linear layers of the language model, without its head; in its layers from `first` on, if above 0."""
+    """Names of the linear layers of the language model that a loss can train, without its head.
+
+    Args:
+        model: May be on the meta device.
+        first: Number of the layer from which on they count; 0: all.
+    """
     inside = _modules_from(model, first)
-    return [n for n, module in model.named_modules() if isinstance(module, nn.Linear) and id(module) in inside]
+    linear = [n for n, module in model.named_modules() if isinstance(module, nn.Linear) and id(module) in inside]
+    idle = indexers(model)
+    return [name for name in linear if not _inside(name, idle)]
+
+
+def _inside(name: str, modules: Sequence[str]) -> bool:
+    return any(name.startswith(f"{module}.") for module in modules)
 
 
 def _modules_from(model: PreTrainedModel, first: int) -> set[int]:

@@ -165,6 +165,9 @@ class VLM(nn.Module):
 
     def _encode_one(self, prompt: PromptInputs) -> EncodedClip:
         inputs = {key: value for key, value in prompt.vision.items() if key != "second_per_grid_ts"}
+        # most towers do so themselves; some (LFM3-VL's) multiply pixels in float32 with weights in half precision
+        dtype = next((weight.dtype for weight in self.vision_parameters() if weight.is_floating_point()), None)
+        inputs = {key: value.to(dtype) if value.is_floating_point() else value for key, value in inputs.items()}
         encode = encoder_of(self.base, modality_of(inputs))
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.vision_frozen):
             output = encode(**inputs, return_dict=True)

@@ -45,6 +45,17 @@ def vision_towers(model: PreTrainedModel) -> list[nn.Module]:
     return [module for module in model.modules() if type(module) in kinds and module not in language]
 
 
+def indexers(model: nn.Module) -> list[str]:
+    """Names of what only chooses the tokens that a layer attends to, as in sparse attention with an index.
+
+    A choice passes no gradient, so that a loss on answers cannot train these weights.
+
+    Args:
+        model: May be on the meta device.
+    """
+    return [name for name, module in model.named_modules() if type(module).__name__.endswith("Indexer")]
+
+
 def _language_modules(model: PreTrainedModel) -> list[nn.Module]:
     ends = (model.get_input_embeddings(), model.get_output_embeddings())
     return [model.get_decoder(), *(module for module in ends if module is not None)]

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from importlib.metadata import version
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,6 +25,7 @@ from rbft.vlm.chat import Chat
 from rbft.vlm.loading import load_config, load_end_ids, load_processor
 from rbft.vlm.prompt import Plain, Prompt
 from rbft.vlm.tokens import TokenMaker
+from rbft.vlm.unsupported import takes_modalities
 
 _NO_VIDEO = (
     "the model's processor put no visual token into the prompt, so it would see no video; its chat template has no "
@@ -71,7 +72,8 @@ class ClipProcessor(Chat):
         placeholders = [getattr(config, f"{kind}_token_id", None) for kind in ("video", "image")]
         self.visual_ids: tuple[int, ...] = tuple(int(i) for i in placeholders if i is not None)
         self.special_ids = tuple(sorted({*self.special_ids, *self.visual_ids}))
-        self._tokens = TokenMaker(processor)
+        self._modalities = takes_modalities(config)
+        self._tokens = TokenMaker(processor, self._modalities)
         video = self._processor.video_processor
         if getattr(video, "cap_pixels_per_frame", False) is None:
             # undecided in the checkpoint: transformers keeps its own rule and warns; data.max_pixels is the bound here
@@ -205,6 +207,11 @@ class ClipProcessor(Chat):
             raise ModelError(_NO_VIDEO)
         return replace(inputs, video=clip.path)
 
+    def plain_inputs(self, prompt: Prompt, clip: Clip) -> dict[str, Tensor]:
+        """All that the processor gives for a prompt about a clip, for a pass of transformers alone."""
+        settings: dict[str, Any] = {"video_metadata": [[clip.metadata()]], "do_sample_frames": False}
+        return self._tokens.plain(self.render(prompt), clip.frames, **settings)
+
     def encoded_inputs(self, prompt: Prompt, clip: EncodedClip, video: str) -> PromptInputs:
         """What `prompt_inputs` gives, for a clip whose visual features are there: no pixels are needed.
 
@@ -267,5 +274,5 @@ class ClipProcessor(Chat):
 
         other = copy.copy(self)
         other._processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
-        other._tokens = TokenMaker(other._processor)
+        other._tokens = TokenMaker(other._processor, self._modalities)
         return other

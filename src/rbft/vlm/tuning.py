@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 from rbft.errors import ConfigError, StageError
 from rbft.files import read_json, replacing
 from rbft.vlm.lora_targets import adapter_targets, expert_stacks, language_layers
-from rbft.vlm.model_parts import Part, parts_of
+from rbft.vlm.model_parts import Part, indexers, parts_of
 from rbft.vlm.upper_layers import check_layers, first_of, names_above
 
 Training = Literal["frozen", "train"]
@@ -171,7 +171,9 @@ class FullFineTuning(Tuning):
     def apply(self, model: PreTrainedModel) -> PreTrainedModel:
         """Freeze and unfreeze the parts."""
         asked: dict[Part, Training] = {"language": self.language, "projector": self.projector, "vision": self.vision}
-        trained = _asked_for(parts_of(model), asked)
+        # weights without a gradient would only cost memory, and processes would wait for their gradients
+        idle = tuple(f"{module}." for module in indexers(model))
+        trained = {name for name in _asked_for(parts_of(model), asked) if not name.startswith(idle)}
         if self.layers is not None:
             trained &= names_above(model, first_of(model, self.layers))
         for name, parameter in model.named_parameters():
