@@ -45,6 +45,11 @@ def parser() -> Parser:
     )
     look.add_argument("--revision", help="revision of a hub id")
     look.add_argument(
+        "--template_arguments",
+        help="arguments of that model's chat template, for example '{enable_thinking: false}'; as the config says, "
+        "where it is of the same model",
+    )
+    look.add_argument(
         "--videos", type=Path, help="folder of the videos, to check whether the rationales are about them"
     )
     look.add_argument("--num_frames", type=int, help="frames of a clip; as the config says, else 8")
@@ -103,6 +108,27 @@ def _prompts(config: dict[str, Any] | None) -> Prompts | None:
     return Prompts(**values)
 
 
+def _template(args: argparse.Namespace, config: dict[str, Any] | None) -> dict[str, Any]:
+    """Arguments of the judge's chat template: those that were given, else those of the run where it is its model."""
+    key = "--template_arguments"
+    if args.template_arguments is not None:
+        import yaml
+
+        try:
+            values = yaml.safe_load(args.template_arguments)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{key} {args.template_arguments!r}: not valid YAML: {error}") from error
+    elif config is not None and config["model"].get("vlm") == args.model:
+        key, values = "model.template_arguments", config["model"].get("template_arguments") or {}
+    else:
+        return {}
+    if not isinstance(values, dict) or not all(
+        isinstance(name, str) and isinstance(value, (bool, int, float, str)) for name, value in values.items()
+    ):
+        raise ConfigError(f"{key}: expected names with plain values, for example {{enable_thinking: false}}.")
+    return values
+
+
 def _read(args: argparse.Namespace, config: dict[str, Any] | None) -> RationaleFile:
     from rbft.rationales.exchange import read_rationale_file
 
@@ -120,14 +146,16 @@ def _audit(args: argparse.Namespace, _: Sequence[str]) -> None:
             require_writable(path, flag)
     config = _config(args)
     file = _read(args, config)
-    if args.videos is not None and args.model is None:
-        raise ConfigError("--videos: name the model that watches them with --model.")
+    for flag, value in (("--videos", args.videos), ("--template_arguments", args.template_arguments)):
+        if value is not None and args.model is None:
+            raise ConfigError(f"{flag}: name the model that judges with --model.")
     console = make_console()
     judge = None
     if args.model is not None:
         quieten()
         data = (config or {}).get("data") or {}
-        judge = load_judge(args.model, args.revision, args.videos, args.num_frames, data)
+        template = _template(args, config)
+        judge = load_judge(args.model, args.revision, args.videos, args.num_frames, data, template)
     with steps_shown(console) as report:
         if judge is not None:
             judge = dataclasses.replace(judge, report=report)

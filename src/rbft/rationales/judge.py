@@ -16,12 +16,18 @@ from rbft.video.sampling import FrameSampling
 from rbft.vlm.batch import PromptInputs
 from rbft.vlm.loading import load_model
 from rbft.vlm.model import VLM
+from rbft.vlm.parity import require_parity
 from rbft.vlm.processing import ClipProcessor
-from rbft.vlm.prompt import Prompt
+from rbft.vlm.prompt import Plain, Prompt
 
 
 def load_judge(
-    model: str, revision: str | None, videos: Path | None, num_frames: int | None, data: Mapping[str, Any]
+    model: str,
+    revision: str | None,
+    videos: Path | None,
+    num_frames: int | None,
+    data: Mapping[str, Any],
+    template: Mapping[str, Plain] | None = None,
 ) -> Judge:
     """Load a model to judge with.
 
@@ -31,17 +37,21 @@ def load_judge(
         videos: Folder of the videos; None where it judges texts alone.
         num_frames: Frames of a clip; None as `data` says, else 8.
         data: The `data` section of the experiment that the rationales are from.
+        template: arguments of the model's chat template.
 
     Raises:
         DataError: The folder is not there.
+        ModelError: The model cannot be had, or answers otherwise than in transformers alone.
     """
-    processor = ClipProcessor(model, revision)
-    vlm = VLM(load_model(model, revision, "auto", None), processor.pad_id, processor.end_ids).eval()
-    vlm.to("cuda" if torch.cuda.is_available() else "cpu")
+    if videos is not None and not videos.is_dir():
+        raise DataError(f"--videos {videos}: no such folder.")
+    processor = ClipProcessor(model, revision, tuple(sorted((template or {}).items())))
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+        loaded = load_model(model, revision, "auto", None)
+    require_parity(loaded, processor, model, str(revision))
+    vlm = VLM(loaded, processor.pad_id, processor.end_ids).eval()
     if videos is None:
         return Judge(vlm, processor)
-    if not videos.is_dir():
-        raise DataError(f"--videos {videos}: no such folder.")
     fps = None if num_frames else data.get("fps")
     frames = num_frames or data.get("num_frames") or (None if fps else 8)
     sampling = FrameSampling(num_frames=frames, fps=fps, max_frames=data.get("max_frames", 64))

@@ -38,6 +38,7 @@ from rbft.vlm.loading import DType, load_model
 from rbft.vlm.master_weights import hold_in_float32
 from rbft.vlm.model import VLM
 from rbft.vlm.model_parts import parts_of
+from rbft.vlm.parity import require_parity
 from rbft.vlm.processing import ClipProcessor, ProcessorKey
 from rbft.vlm.prompt import Plain
 from rbft.vlm.quantize import Quantize
@@ -209,6 +210,7 @@ class VLMFineTuner(TrainingModule):
                 "trainer.strategy ddp."
             )
         model = load_model(self.name, self.revision, self.dtype_, self.attention, self.quantize)
+        require_parity(model, self.processor, self.name, str(self.revision), self.quantize)
         if self.activation_checkpointing:
             model.activation_checkpointing_enable({"use_reentrant": False})
         tuned = self.tuning.apply(model)
