@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
+from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 from av.filter import Graph
+from PIL import Image, ImageOps
 from rich.console import Console
 from tests.support.clip_caches import make
 from tests.support.display_matrix import EIGHT, four_colours, shown, write_oriented
@@ -113,3 +116,26 @@ def test_an_orientation_is_part_of_the_content(tmp_path):
 )
 def test_other_matrices_count_as_the_nearest(matrix, expected, tmp_path):
     assert probe(write_oriented(tmp_path / "a.mp4", matrix)).orientation == expected
+
+
+@pytest.mark.parametrize(("turn", "shape"), [(6, (60, 40)), (1, (40, 60)), (5, (60, 40))])
+def test_what_a_camera_says_of_each_picture(turn, shape, tmp_path):
+    """Motion JPEG whose pictures carry EXIF, of which the library's Python side has no name."""
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    pixels = np.full((40, 60, 3), 60, np.uint8)
+    pixels[:20, :30] = 220
+    content = io.BytesIO()
+    Image.fromarray(pixels).save(content, "JPEG", quality=95, exif=exif)
+    with av.open(str(tmp_path / "a.mkv"), "w") as output:
+        stream = output.add_stream("mjpeg", rate=5)
+        stream.height, stream.width, stream.pix_fmt = 40, 60, "yuvj420p"
+        for number in range(4):
+            packet = av.Packet(content.getvalue())
+            packet.pts = packet.dts = number
+            packet.stream, packet.time_base, packet.is_keyframe = stream, Fraction(1, 5), True
+            output.mux(packet)
+    frame = read_frames(tmp_path / "a.mkv", [1]).frames[0].numpy()
+    assert frame.shape == (3, *shape)
+    upright = np.array(ImageOps.exif_transpose(Image.open(content))).transpose(2, 0, 1)
+    assert np.abs(frame.astype(int) - upright).max() < 12

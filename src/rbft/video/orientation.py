@@ -7,9 +7,21 @@ from typing import NamedTuple, cast
 
 import numpy as np
 from av.buffer import Buffer
+from av.sidedata.sidedata import Type
 from av.video.frame import VideoFrame
 
 _NUMBERS = struct.Struct("=9i")
+
+
+def _unnamed(kinds: type[Type], value: object) -> Type:
+    kind = object.__new__(kinds)
+    kind._name_, kind._value_ = f"KIND_{value}", value
+    return kind
+
+
+# FFmpeg 8 hands on kinds of side data that PyAV 18.1 has no name for, such as the EXIF of a photo or a camera's MJPEG;
+# of a frame that has one it then gives none at all (mended upstream in PyAV-Org/PyAV#2392).
+Type._missing_ = classmethod(_unnamed)  # type: ignore[assignment]
 
 
 class Orientation(NamedTuple):
