@@ -150,7 +150,7 @@ def test_copies_and_moved_files_are_known_by_content(root, decoded, monkeypatch)
     assert len(decoded) == 3
     assert found["copy.mp4"] == replace(first["v0.mp4"], path="copy.mp4")
     # the new places are remembered too: from now on the files are not even read
-    monkeypatch.setattr(module, "file_digest", lambda path: pytest.fail(f"{path} is read"))
+    monkeypatch.setattr(module, "content_digest", lambda path: pytest.fail(f"{path} is read"))
     assert look(moved) == found
 
 

@@ -82,6 +82,17 @@ def test_no_file_vanishes_without_a_word(name, command, dataset, tmp_path, capsy
     assert "train/run/9.MTS" in json.dumps([record.path for record in ClassFolders(skip=("spare",)).read(dataset)])
 
 
+def test_a_table_that_was_read_is_not_left_out(command, dataset, capsys):
+    videos = [path.relative_to(dataset).as_posix() for path in sorted(dataset.rglob("*.mp4"))]
+    rows = [f"{video},{video.split('/')[1]},{video.split('/')[0]}" for video in videos]
+    (dataset / "all.csv").write_text("\n".join(["path,label,split", *rows]))
+    assert command("check", "--data.format", "Table", "--data.format.file", "all.csv") == 0
+    assert "left out" not in capsys.readouterr().out
+    (dataset / "other.csv").touch()
+    assert command("check", "--data.format", "Table", "--data.format.file", "all.csv") == 0
+    assert "left out are 1 file without a video's suffix (.csv 1)" in " ".join(capsys.readouterr().out.split())
+
+
 def test_everything_wrong_is_reported_at_once(command, dataset, tmp_path, capsys):
     (dataset / "train/run/0.mp4").write_bytes(b"")
     (dataset / "test/walk/1.mp4").write_text("no video at all")

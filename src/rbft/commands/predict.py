@@ -38,6 +38,13 @@ def parser() -> Parser:
     parser.add_argument(
         "--stride", type=float, metavar="SECONDS", help="from one window to the next; the window itself"
     )
+    parser.add_argument(
+        "--frame-rate",
+        type=float,
+        metavar="FPS",
+        help="take folders of numbered images for videos of so many frames a second; without it as the run's "
+        "data.format says",
+    )
     parser.add_argument("--alarm", metavar="CLASS", help="a video has this class as soon as one window shows it")
     parser.add_argument("--min-confidence", type=float, metavar="P", help="abstain below this probability")
     parser.add_argument(
@@ -71,7 +78,7 @@ def run(args: Sequence[str]) -> int:
         require_writable(Path(parsed.to), "--to")
     if parsed.window is None and parsed.stride is not None:
         raise ConfigError("--stride: needs --window, the length of what is looked at.")
-    from rbft.data.formats.on_disk import left_out
+    from rbft.data.formats.on_disk import checked_rate, left_out
     from rbft.predict.answers import Rule, write_answers
     from rbft.predict.classifier import Classifier
     from rbft.predict.inputs import expand
@@ -86,11 +93,12 @@ def run(args: Sequence[str]) -> int:
         )
     console = make_console()
     quieten()
-    videos = [video for name in parsed.videos for video in expand(Path(name))]
-    for name in parsed.videos:
-        if Path(name).is_dir() and (rest := left_out(Path(name))):
-            console.print(escape(f"{name}: left out are {rest}"))
     classifier = Classifier(parsed.run, flags, parsed.time_limit)
+    rate = checked_rate(parsed.frame_rate, "--frame-rate") or classifier.recorded.frame_rate
+    videos = [video for name in parsed.videos for video in expand(Path(name), rate)]
+    for name in parsed.videos:
+        if Path(name).is_dir() and (rest := left_out(Path(name), frame_rate=rate)):
+            console.print(escape(f"{name}: left out are {rest}"))
     root = classifier.recorded.data_root
     elsewhere = any(not Path(video.root or ".", video.path).resolve().is_relative_to(root) for video in videos)
     for caution in classifier.recorded.cautions(own_videos=elsewhere):

@@ -27,11 +27,11 @@ from rbft.data.unlabelled import read_unlabelled, without_labels
 from rbft.data.video_facts import VideoFacts
 from rbft.data.worker_errors import Carried, collate_carried, unpack
 from rbft.errors import ConfigError, DataError
-from rbft.files import file_digest
 from rbft.video.clip import Clip, read_clip
 from rbft.video.clip_cache import ClipCache, default_folder
 from rbft.video.clip_spec import ClipControl, ClipSpec
 from rbft.video.container import DEFAULT_LIMITS
+from rbft.video.content import content_digest, is_there
 from rbft.video.sampling import FrameSampling
 from rbft.vlm.feature_cache import FeatureCache
 from rbft.vlm.processing import ClipProcessor
@@ -145,7 +145,7 @@ class VideoDataModule(L.LightningDataModule):
         self.unreadable: tuple[VideoRecord, ...] = ()
         self.facts: Mapping[str, VideoFacts] = {}
         self.cache_folder = default_folder() if cache_dir is None else Path(cache_dir).expanduser()
-        self.cache = ClipCache(self.cache_folder, int(cache_gb * 1e9), file_digest) if cache_clips else None
+        self.cache = ClipCache(self.cache_folder, int(cache_gb * 1e9), content_digest) if cache_clips else None
         kept = FeatureCache(self.cache_folder / "features", int(feature_cache_gb * 1e9))
         self.features = kept if cache_features else None
         self.seed = 0
@@ -182,7 +182,11 @@ class VideoDataModule(L.LightningDataModule):
     def unlabelled_videos(self) -> tuple[VideoRecord, ...]:
         """The videos without labels, by id; none unless `unlabelled` names some."""
         where = self.unlabelled
-        return () if where is None else tuple(read_unlabelled(self.root, where, self.records, self.splits))
+        return (
+            ()
+            if where is None
+            else tuple(read_unlabelled(self.root, where, self.records, self.splits, self.format.frame_rate))
+        )
 
     @cached_property
     def labels(self) -> LabelSet:
@@ -260,7 +264,7 @@ class VideoDataModule(L.LightningDataModule):
     def files_there(self, names: Sequence[str]) -> list[str]:
         """The files of videos, or of parts of recordings, that lie in the data root; each once, in order."""
         paths = dict.fromkeys(split_part(name)[0] for name in names)
-        return [path for path in paths if (self.root / path).is_file()]
+        return [path for path in paths if is_there(self.root / path)]
 
     def connect(self, seed: int, accumulate: int, **rows: Sequence[Example]) -> None:
         """Say what the loaders yield, after `use_processor`.

@@ -13,12 +13,12 @@ from torch.utils.data import Dataset
 from rbft.data.records import VideoRecord
 from rbft.data.sampler import Draw
 from rbft.errors import DataError
-from rbft.files import file_digest
 from rbft.video.clip import Clip, read_clip
 from rbft.video.clip_cache import ClipCache
 from rbft.video.clip_entry import clip_key
 from rbft.video.clip_spec import ClipSpec
 from rbft.video.container import resolve_inside
+from rbft.video.content import content_digest
 from rbft.vlm.batch import Item, PromptInputs
 from rbft.vlm.feature_cache import FeatureCache, feature_key
 from rbft.vlm.processing import ClipProcessor
@@ -145,7 +145,7 @@ class ExampleDataset(Dataset[list[Item]]):
         inputs = self._inputs(example, seed)
         # after the read: what was read before the file was replaced is as good, and the same again would not be
         known = self._digests.get(example.record.path, "") if example.prompt.video else ""
-        if known and file_digest(self.root / example.record.path) != known:
+        if known and content_digest(self.root / example.record.path) != known:
             raise DataError(
                 f"{self.root / example.record.path} was replaced while the run was going, so that its stages would not "
                 "be of the same videos. Give the same command again: what was made from the old file is made anew."
@@ -173,7 +173,7 @@ class ExampleDataset(Dataset[list[Item]]):
             return None
         # a video with stored features is refused for the same reasons as one to decode
         resolve_inside(self.root, example.record.path)
-        clip = clip_key(file_digest(self.root / example.record.path), self._spec_of(example))
+        clip = clip_key(content_digest(self.root / example.record.path), self._spec_of(example))
         drawn = "" if example.frames_seed is None else f":{example.frames_seed}"
         return feature_key(clip + drawn, self.spec.control, self._pixels, self._vision)
 

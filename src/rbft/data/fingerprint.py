@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rbft.data.records import VideoRecord
 from rbft.errors import DataError
-from rbft.files import file_digest
+from rbft.video.content import content_digest
 
 
 def records_fingerprint(root: Path, records: Iterable[VideoRecord]) -> str:
@@ -21,7 +21,7 @@ def records_fingerprint(root: Path, records: Iterable[VideoRecord]) -> str:
     total = hashlib.blake2b(digest_size=16)
     for record in sorted(records, key=lambda record: record.id):
         try:
-            digest = file_digest(root / record.path)
+            digest = content_digest(root / record.path)
         except FileNotFoundError as error:
             raise DataError(f"{root / record.path} is missing; restore it or take it off the data set.") from error
         row: list[object] = [record.id, record.label, record.split, record.group, digest]

@@ -23,9 +23,10 @@ from rich.progress import Progress
 
 from rbft.data.video_facts import VideoFacts, inspect_video, time_up
 from rbft.errors import ConfigError, DataError, VideoError
-from rbft.files import append_jsonl, file_digest, read_jsonl
+from rbft.files import append_jsonl, read_jsonl
 from rbft.video.clip_prefetch import ClipRequest
 from rbft.video.container import DEFAULT_LIMITS, Limits, resolve_inside
+from rbft.video.content import content_bytes, content_digest, content_status
 
 CACHE_FILE = "video_facts.jsonl"
 #: Of the facts: raise it with any change to what they say of the same file. Another media library may decode otherwise.
@@ -152,7 +153,7 @@ def _alone(task: Task, path: str, root: Path, digest: str, time_limit: float) ->
     except BrokenProcessPool:
         slow = time.monotonic() - started > time_limit
         reason = time_up(time_limit) if slow else "crashes the media library, or needs more memory than there is"
-        return VideoFacts(path, "gave_up", reason, (root / path).stat().st_size, digest)
+        return VideoFacts(path, "gave_up", reason, content_bytes(root / path), digest)
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -252,12 +253,14 @@ class _Memory:
         except VideoError as error:
             return VideoFacts(path, "missing", error.reason)
         try:
-            status = _status(file)
+            status = content_status(file)
             self._looked_up[root, path] = str(file), status
             seen, digest = self._by_status.get(str(file), (None, ""))
             unmoved = seen == status
             if not unmoved:
-                digest = file_digest(file)
+                digest = content_digest(file)
+        except VideoError as error:
+            return VideoFacts(path, "unreadable", error.reason)
         except OSError as error:
             return VideoFacts(path, "unreadable", f"cannot be opened: {error.strerror}")
         known = self._by_content.get(_content_key(path, digest))
@@ -296,12 +299,6 @@ class _Memory:
         facts = row["facts"]
         self._by_content[_content_key(row["file"], facts["digest"])] = facts
         self._by_status[row["file"]] = (row["status"], facts["digest"])
-
-
-def _status(file: Path) -> list[int]:
-    """What changes when a file does; the time of its last change of status cannot be set back by hand."""
-    status = file.stat()
-    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
 
 
 def _content_key(path: str, digest: str) -> str:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from rbft.data.findings import some_of
-from rbft.data.formats.on_disk import is_video, require_on_disk, walk
+from rbft.data.formats.on_disk import require_on_disk, videos_below
 from rbft.data.formats.rows import inside, read_table
 from rbft.data.leaks import crossing_groups, near_duplicates
 from rbft.data.records import VideoRecord, relative_path
@@ -29,7 +29,9 @@ def without_labels(records: Sequence[VideoRecord], root: Path, where: str | None
     return [record for record in records if not record.path.startswith(below)]
 
 
-def read_unlabelled(root: Path, where: str, records: Sequence[VideoRecord], splits: Splits) -> list[VideoRecord]:
+def read_unlabelled(
+    root: Path, where: str, records: Sequence[VideoRecord], splits: Splits, frame_rate: float | None = None
+) -> list[VideoRecord]:
     """The videos that `data.unlabelled` names, each with an empty label.
 
     Args:
@@ -38,6 +40,7 @@ def read_unlabelled(root: Path, where: str, records: Sequence[VideoRecord], spli
             column `path` (relative to the root) and, if it likes, `group`; or `unused`.
         records: The labelled videos; a path that is one of theirs keeps its group.
         splits: splits of the labelled videos.
+        frame_rate: frames a second of folders of numbered images, each of which then is a video.
 
     Raises:
         DataError: There is no such folder or file, it names no video, one twice or one that is not there, or one that
@@ -51,7 +54,7 @@ def read_unlabelled(root: Path, where: str, records: Sequence[VideoRecord], spli
     else:
         path = inside(root, root / relative_path(where, _KEY))
         if path.is_dir():
-            files = [file for file in walk(path) if is_video(file.name)]
+            files = videos_below(path, frame_rate)
             stated = {relative_path(file.relative_to(root).as_posix(), _KEY): "" for file in files}
         elif path.is_file():
             stated = _read_table(path)

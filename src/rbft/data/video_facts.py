@@ -15,9 +15,9 @@ import numpy as np
 
 from rbft.data.perceptual_hash import NUM_PICTURES, PICTURE_SIZE, signature
 from rbft.errors import VideoError
-from rbft.files import file_digest
 from rbft.video.clip_prefetch import ClipPrefetch, ClipRequest
 from rbft.video.container import DEFAULT_LIMITS, Limits, OpenVideo, open_video
+from rbft.video.content import content_bytes, content_digest
 from rbft.video.convert import RGBConverter
 from rbft.video.decoding import DecodingRun, decode_all
 from rbft.video.frame_index import FrameIndex, build_index
@@ -43,7 +43,7 @@ class VideoFacts:
             brought its process down; another machine may do better), None.
         reason: The problem in words, as a clause ("is empty (0 bytes)").
         bytes: Size of the file.
-        digest: Hash of its content by `rbft.files.file_digest`; "" where the file cannot be opened.
+        digest: Hash of its content by `rbft.video.content.content_digest`; "" where the file cannot be opened.
         declared_frames: Frames the header promises, 0 when it does not say.
         decoded_frames: Frames that decode undamaged.
         duration: Seconds, 0.0 when unknown.
@@ -127,7 +127,10 @@ def inspect_video(
         limits: what it may cost beside.
     """
     deadline = time.monotonic() + time_limit
-    size = (root / path).stat().st_size
+    try:
+        size = content_bytes(root / path)
+    except VideoError as error:
+        return VideoFacts(path, "unreadable", error.reason, 0, digest)
     if not size:
         return VideoFacts(path, "empty", "is empty (0 bytes)", 0, digest)
     try:
@@ -142,7 +145,7 @@ def inspect_video(
         return VideoFacts(path, "unreadable", error.reason, size, digest)
     whole = decoded.loss is None and decoded.undamaged == index.num_frames
     # not replaced while it was decoded
-    if prefetches and whole and file_digest(root / path) == digest:
+    if prefetches and whole and content_digest(root / path) == digest:
         for prefetch in prefetches:
             prefetch.keep(digest)
     pictures = np.stack(decoded.pictures)

@@ -65,8 +65,8 @@ def comparison_clips(recorded: Recorded, model: WarmModel, folder: str | None, c
     if folder is not None:
         if not data.root.is_dir():
             raise ConfigError(f"--videos {folder}: no such folder.")
-        names = [video.path for video in expand(data.root)]
-        if rest := left_out(data.root):
+        names = [video.path for video in expand(data.root, recorded.frame_rate)]
+        if rest := left_out(data.root, frame_rate=recorded.frame_rate):
             console.print(escape(f"--videos {folder}: left out are {rest}"))
         missing = f"--videos {folder}: no video in it can be read."
     else:

@@ -18,6 +18,7 @@ from rbft.files import read_json
 from rbft.predict.model import WarmModel
 from rbft.predict.run_settings import Recorded
 from rbft.runs.names import METRICS, SPLITS
+from rbft.video.image_sequence import SUFFIXES
 from rbft.vlm.loading import BUILTIN, model_source
 
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # that vLLM takes for --max-lora-rank
@@ -53,7 +54,7 @@ def script(description: dict[str, Any], dtype: str) -> str:
     frames = description["frames"]
     sized = frames["max_pixels"] is not None or frames["cells"] is not None
     template = _environment().get_template("score_video.py.j2")
-    return template.render(frames=frames, sized=sized, form=description["form"], dtype=dtype)
+    return template.render(frames=frames, suffixes=SUFFIXES, sized=sized, form=description["form"], dtype=dtype)
 
 
 def licence_of(name: str, revision: str | None) -> str | None:

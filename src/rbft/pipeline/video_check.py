@@ -70,6 +70,8 @@ def _every(data: VideoDataModule) -> list[VideoRecord]:
 def _left_out(data: VideoDataModule, unlabelled: Sequence[VideoRecord], *, texts: bool) -> list[str]:
     """What the data root holds beside the data set's videos, as a note; none if nothing."""
     taken = {record.path for record in (*data.records, *unlabelled)}
+    # the tables that the format was told to read
+    taken |= {setting for setting in vars(data.format).values() if isinstance(setting, str)}
     rest = left_out(data.root, taken, texts=texts)
     return [f"{data.root}: left out are {rest}"] if rest else []
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from rbft.data.formats.columns import part_columns, row_part
-from rbft.data.formats.on_disk import is_video, no_video, walk
+from rbft.data.formats.columns import optional_column, part_columns, row_part, with_rate
+from rbft.data.formats.on_disk import no_video, videos_below
 from rbft.data.formats.rows import read_table
 from rbft.data.records import part_name, relative_path
 from rbft.errors import DataError, VideoError
 from rbft.video.container import resolve_inside
+from rbft.video.image_sequence import sequence_name, split_rate
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl")
 
@@ -52,33 +53,41 @@ def named(video: str | Path) -> VideoInput:
     return VideoInput(str(video), str(Path(video).expanduser()))
 
 
-def expand(path: Path) -> list[VideoInput]:
+def expand(path: Path, frame_rate: float | None = None) -> list[VideoInput]:
     """The videos that a path stands for: itself, all in a folder, or the rows of a table.
 
     A row of a table that no video may be read by is an input with a problem, so that the other rows are answered.
+
+    Args:
+        path: the path.
+        frame_rate: frames a second of folders of numbered images, each of which then is a video.
 
     Raises:
         DataError: It does not exist, a folder holds no video, or a table cannot be read or has no column `path`.
     """
     if path.is_dir():
-        files = sorted(file for file in walk(path) if is_video(file.name))
+        files = videos_below(path, frame_rate)
+        if frame_rate is not None and files == [Path(sequence_name(str(path), frame_rate))]:
+            return [VideoInput(str(path), str(files[0]))]
         if not files:
             raise DataError(f"{path} {no_video(path)}.")
-        return [VideoInput(str(file), str(file.relative_to(path)), path) for file in files]
+        return [VideoInput(split_rate(str(file))[0], str(file.relative_to(path)), path) for file in files]
     if not path.is_file():
         raise DataError(f"{path} does not exist.")
     if path.suffix.lower() not in TABLE_SUFFIXES:
         return [named(path)]
     inputs = []
     rows = read_table(path)
-    times = part_columns(rows)
+    times, rate_column = part_columns(rows), optional_column("auto", "fps", rows)
     for row in rows:
         stated, problem, part = row.text("path"), "", None
+        name = str(path.parent / stated)
         try:
             relative_path(stated, row.where, "the table's folder")
             part = row_part(row, times)
+            name = part_name(name, part)
+            stated = with_rate(path.parent, stated, row, rate_column, frame_rate)
         except DataError as error:
             problem = str(error)
-        name = part_name(str(path.parent / stated), part)
         inputs.append(VideoInput(name, stated, path.parent, problem, part))
     return inputs

@@ -60,6 +60,14 @@ class Recorded:
         """Folder of the videos that the run was made from, links followed."""
         return Path(str(RunFolder(self.run).data.get("root", "."))).expanduser().resolve()
 
+    @property
+    def frame_rate(self) -> float | None:
+        """Frames a second of folders of images, as the run's data format says; None where it takes none for videos."""
+        format = RunFolder(self.run).data.get("format")
+        settings = format.get("init_args") if isinstance(format, dict) else None
+        rate = settings.get("frame_rate") if isinstance(settings, dict) else None
+        return float(rate) if isinstance(rate, (int, float)) else None
+
     def cautions(self, *, own_videos: bool) -> list[str]:
         """What speaks against using the run.
 

@@ -12,6 +12,7 @@ from rbft.data.records import split_part
 from rbft.errors import RBFTError
 from rbft.report.collection import Entry
 from rbft.report.group_data import Answer, Digest
+from rbft.video.content import is_there
 
 _CLASSES, _FRAMES, _PIXELS = 5, 8, 160 * 160
 
@@ -123,7 +124,7 @@ def _frames(entry: Entry, video: str) -> tuple[str | None, str]:
     """A clip's frames as a picture, or why there is none; read as the run read them, through the one safe door."""
     root = entry.where / Path(str(entry.run.data.get("root"))).expanduser()
     path, part = split_part(video)
-    if not (root / path).is_file():
+    if not is_there(root / path):
         return None, "the video is not there any more"
     # torch takes seconds to import, and no table needs it
     from rbft.evaluation.figures import frames_jpeg

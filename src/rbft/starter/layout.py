@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rbft.data.formats import ClassFolders, Conversations, DatasetFormat, MMAction, Table, VideoFolder
-from rbft.data.formats.on_disk import is_video, visible, walk
+from rbft.data.formats.on_disk import is_video, sequences_below, visible, walk
 from rbft.data.formats.rows import Row, read_table
 from rbft.data.records import VideoRecord
 from rbft.errors import DataError
@@ -62,41 +62,48 @@ class Layout:
         return dict(sorted(counts.items())) if whole and max(shared.values()) > 1 else {}
 
 
-def recognise(path: Path) -> Layout:
+def recognise(path: Path, frame_rate: float | None = None) -> Layout:
     """Find out how labelled clips are listed.
 
     Args:
         path: A folder with a folder for each class, a folder with a table, a table, or a list of conversations or of
             MMAction.
+        frame_rate: Frames a second of folders of numbered images, each of which then is a clip.
 
     Raises:
         DataError: Nothing is recognised, or there are too few clips or classes; says what was found and what to do.
     """
     if path.is_dir():
-        layout = _folder(path)
+        layout = _folder(path, frame_rate)
     elif path.is_file():
-        layout = _file(path)
+        layout = _file(path, frame_rate)
     else:
         raise DataError(f"{path}: there is no such folder or file. Name a folder of clips, or a table of them.")
     _require_enough(path, layout)
     return layout
 
 
-def _folder(root: Path) -> Layout:
+def _folder(root: Path, rate: float | None) -> Layout:
     entries = visible(root)
     names = {entry.name for entry in entries if entry.is_file()}
     if metadata := sorted({"metadata.csv", "metadata.jsonl"} & names):
-        return _read(root, VideoFolder(), {}, f"a folder of videos with {metadata[0]}")
+        return _read(root, VideoFolder(frame_rate=rate), _rated(rate), f"a folder of videos with {metadata[0]}")
     tables = [entry for entry in entries if entry.is_file() and entry.suffix.lower() in TABLES]
     readable = [(table, columns) for table in tables if (columns := _columns(table)) is not None]
     if len(readable) > 1:
         listed = ", ".join(table.name for table, _ in readable)
         raise DataError(f"{root} holds several tables of clips ({listed}); name the one to use.")
     if readable:
-        return _table(*readable[0])
+        return _table(*readable[0], rate)
     folders = [entry for entry in entries if entry.is_dir()]
-    if any(is_video(file.name) for folder in folders for file in walk(folder)):
-        return _read(root, ClassFolders(), {}, "a folder for each class")
+    sequences = any(sequences_below(folder) for folder in folders)
+    if any(is_video(file.name) for folder in folders for file in walk(folder)) or (sequences and rate is not None):
+        return _read(root, ClassFolders(frame_rate=rate), _rated(rate), "a folder for each class")
+    if sequences:
+        raise DataError(
+            f"{root} holds folders of numbered images. Say their frames a second, and each is taken for a clip: "
+            "--data.format.frame_rate 25"
+        )
     loose = sum(is_video(name) for name in names)
     if loose:
         raise DataError(
@@ -107,10 +114,10 @@ def _folder(root: Path) -> Layout:
     raise DataError(f"{root} holds no videos (found {entries_found}). Name the folder that holds your clips.")
 
 
-def _file(path: Path) -> Layout:
+def _file(path: Path, rate: float | None) -> Layout:
     suffix = path.suffix.lower()
     if suffix in TABLES and (columns := _columns(path)) is not None:
-        return _table(path, columns)
+        return _table(path, columns, rate)
     if suffix in (".json", ".jsonl"):
         return _read(path.parent, Conversations(train=path.name), {"train": path.name}, "a list of conversations")
     if suffix == ".txt":
@@ -134,11 +141,15 @@ def _columns(table: Path) -> tuple[str, str] | None:
     return None if path is None or label is None else (path, label)
 
 
-def _table(table: Path, columns: tuple[str, str]) -> Layout:
+def _rated(rate: float | None) -> dict[str, float]:
+    return {} if rate is None else {"frame_rate": rate}
+
+
+def _table(table: Path, columns: tuple[str, str], rate: float | None) -> Layout:
     defaults = {"file": "labels.csv", "path_column": "path", "label_column": "label"}
     said = {"file": table.name, "path_column": columns[0], "label_column": columns[1]}
-    settings = {key: value for key, value in said.items() if value != defaults[key]}
-    format = Table(table.name, path_column=columns[0], label_column=columns[1])
+    settings = {key: value for key, value in said.items() if value != defaults[key]} | _rated(rate)
+    format = Table(table.name, path_column=columns[0], label_column=columns[1], frame_rate=rate)
     return _read(table.parent, format, settings, f"the table {table.name}")
 
 

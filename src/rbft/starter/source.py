@@ -77,7 +77,11 @@ def write_text(named: str, flags: Sequence[str], absolute: Path | None = None) -
 
     own, rest = _own(flags)
     path = absolute or Path(named).expanduser()
-    layout = recognise(path)
+    rate = _value(rest, "data.format.frame_rate")
+    try:
+        layout = recognise(path, None if rate is None else float(rate))
+    except ValueError as error:
+        raise ConfigError(f"--data.format.frame_rate {rate}: must be a number of frames a second.") from error
     gpus = visible_gpus()
     vlm = own.vlm or _value(rest, "model.vlm")
     said = [f"{len(layout.records)} clips of {len(layout.classes)} classes, from {layout.description}"]

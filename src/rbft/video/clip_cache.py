@@ -38,7 +38,7 @@ class ClipCache:
         folder: folder of the entries; made with the first entry, for its owner alone.
         max_bytes: Nothing more is stored when the entries would exceed this together. With many processes the last
             clip of each may come on top.
-        digest: Content hash of a file; cheap for a file it has seen and that has not changed since.
+        digest: Content hash of a video; cheap for a file it has seen and that has not changed since.
     """
 
     def __init__(self, folder: Path, max_bytes: int, digest: Callable[[Path], str]) -> None:

@@ -11,6 +11,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import cast
 
 import av
 from av.container import InputContainer
@@ -19,6 +20,8 @@ from av.stream import Disposition, Stream
 from av.video.stream import VideoStream
 
 from rbft.errors import VideoError
+from rbft.video.image_container import ImageContainer
+from rbft.video.image_sequence import is_sequence, sequence_name, split_rate
 from rbft.video.mp4_tables import excess
 from rbft.video.orientation import Orientation
 
@@ -146,7 +149,7 @@ class VideoInfo:
 
 @dataclass(frozen=True)
 class OpenVideo:
-    """An open container and the stream to read from it.
+    """An open container, or folder of numbered images, and the stream to read from it.
 
     Args:
         path: The file, as it was named (for messages).
@@ -185,15 +188,16 @@ class OpenVideo:
 
 
 def resolve_inside(root: Path | None, path: str | Path) -> Path:
-    """The regular file that `path` names, with links followed, if it lies in `root`.
+    """The regular file that `path` names, or the folder of images, with links followed, if it lies in `root`.
 
     Args:
         root: The folder that holds the data. None: the person named this very file, wherever it is.
         path: A file, absolute or relative to `root`. Always taken as a file name: "concat:a|b", "http://..." and the
-            like have no special meaning, and a name may begin with "-".
+            like have no special meaning, and a name may begin with "-". A folder of numbered images is named with its
+            frame rate, see `rbft.video.image_sequence.sequence_name`.
 
     Returns:
-        The absolute path of an existing regular file.
+        The absolute path of an existing regular file, or of an existing folder of images with its frame rate.
 
     Raises:
         VideoError: It lies outside, does not exist or is not a regular file.
@@ -203,9 +207,12 @@ def resolve_inside(root: Path | None, path: str | Path) -> Path:
         raise VideoError("(empty path)", "names no file")
     if "\0" in name:
         raise VideoError(repr(name), "contains a NUL character")
+    folder, rate = split_rate(name)
     try:
         base = Path(root or "").resolve(strict=True)
-        target = (base / name).resolve(strict=True)
+        # a file may be called like that
+        named = name if rate is None or (base / name).is_file() else folder
+        target = (base / named).resolve(strict=True)
         mode = target.stat().st_mode
     except FileNotFoundError as error:
         hint = "; it is read as a file name, never as a URL" if ":" in name else ""
@@ -214,8 +221,13 @@ def resolve_inside(root: Path | None, path: str | Path) -> Path:
         raise VideoError(name, f"cannot be reached: {error}") from error
     if root is not None and not target.is_relative_to(base):
         raise VideoError(name, f"leads to {target}, outside of the data folder {base}")
+    if stat.S_ISDIR(mode):
+        if rate is not None:
+            return Path(sequence_name(str(target), float(rate)))
+        hint = "; it holds numbered images: say their frame rate (docs/videos.md)" if is_sequence(target) else ""
+        raise VideoError(name, f"is a folder, not a file{hint}")
     if not stat.S_ISREG(mode):  # a pipe or a device would block or never end
-        raise VideoError(name, "is a folder, not a file" if stat.S_ISDIR(mode) else "is not a regular file")
+        raise VideoError(name, "is not a regular file")
     return target
 
 
@@ -236,6 +248,15 @@ def open_video(path: str | Path, root: Path | None = None, limits: Limits = DEFA
             head, without a decodable video stream, or over a limit.
     """
     file = resolve_inside(root, path)
+    folder, rate = split_rate(str(file))
+    if rate is not None and not file.is_file():
+        images = ImageContainer(path, Path(folder), rate, root, limits.max_pixels)
+        # they have all that is asked of a container and a stream
+        container, stream = cast(InputContainer, images), cast(VideoStream, images.stream)
+        limits.check_seconds(path, float(len(images.images) / rate))
+        limits.check_frames(path, len(images.images))
+        yield OpenVideo(str(path), container, stream, limits)
+        return
     with file.open("rb") as opened:
         head = opened.read(_HEAD_BYTES)
     if not head:

@@ -13,6 +13,7 @@ from av.stream import Stream
 
 from rbft.errors import VideoError
 from rbft.video.container import COUNTING_CONTAINERS, MEDIA_ERRORS, OpenVideo, brief, header_seconds
+from rbft.video.image_container import ImageContainer
 from rbft.video.sampling import Timeline
 
 # avi numbers packets in decoding order. That is the order of display in these, as long as they have no B-frames.
@@ -149,6 +150,8 @@ def build_index(video: OpenVideo) -> FrameIndex:
     Raises:
         VideoError: The file holds no frame, or more than the limits allow.
     """
+    if isinstance(video.container, ImageContainer):
+        return _index_of_images(video.container)
     stream, limits = video.stream, video.limits
     promise = _promise(video)
     packets = _demux(video)
@@ -182,6 +185,17 @@ def build_index(video: OpenVideo) -> FrameIndex:
     steady = _steady(pts)
     return FrameIndex(
         count, stream.frames, timed, pts, sizes, keyframes, time_base, rate, duration, steady, loss, intact
+    )
+
+
+def _index_of_images(container: ImageContainer) -> FrameIndex:
+    """Of a folder of images, all of which are there and can be read one by one."""
+    count, rate = len(container.images), float(container.stream.average_rate)
+    pts, sizes = np.arange(count, dtype=np.int64), np.array(container.sizes, dtype=np.int64)
+    keyframes = np.stack([pts, pts, sizes], axis=1)
+    seconds = count / rate
+    return FrameIndex(
+        count, count, True, pts, sizes, keyframes, container.stream.time_base, rate, seconds, True, None, seconds
     )
 
 

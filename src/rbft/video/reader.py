@@ -25,6 +25,7 @@ from rbft.video.container import (
     open_video,
     resolve_inside,
 )
+from rbft.video.content import content_status
 from rbft.video.convert import FrameTarget, RGBConverter, SizeRule
 from rbft.video.decoding import DecodingRun, ForwardPass, Shown, decode_all
 from rbft.video.frame_index import FrameIndex, build_index
@@ -233,8 +234,7 @@ def _reader(path: str | Path, root: Path | None, limits: Limits, *, often: bool)
             yield VideoReader(video, reopen)
         return
     file = resolve_inside(root, path)
-    status = file.stat()
-    key = (file, root, status.st_size, status.st_mtime_ns, status.st_ctime_ns, limits)
+    key = (file, root, *content_status(file), limits)
     place = (os.getpid(), *key)
     known = _INDICES.pop(key, None)
     reader, opened = _OPEN.pop(place) if place in _OPEN else _open_often(reopen, known)

@@ -14,6 +14,9 @@ class DatasetFormat(ABC):
     The init arguments of a format are what a config may set.
     """
 
+    frame_rate: float | None = None
+    """Frames a second of folders of numbered images, each of which is a video; None: they are none."""
+
     def prepare(self, root: Path) -> None:  # noqa: B027 - most formats have nothing to make
         """Make the data set's files if the format can generate them; otherwise do nothing."""
 

@@ -6,10 +6,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rbft.data.formats.base import DatasetFormat
-from rbft.data.formats.on_disk import is_video, listing, no_video, require_folder, visible, walk
+from rbft.data.formats.on_disk import (
+    checked_rate,
+    is_video,
+    listing,
+    no_video,
+    require_folder,
+    videos_below,
+    visible,
+)
 from rbft.data.labels import names_split
 from rbft.data.records import SPLIT_NAMES, Split, VideoRecord, relative_path
 from rbft.errors import DataError
+from rbft.video.image_sequence import split_rate
 
 
 class ClassFolders(DatasetFormat):
@@ -20,10 +29,12 @@ class ClassFolders(DatasetFormat):
 
     Args:
         skip: Folders of the root that are neither class nor split, such as one of unlabelled videos.
+        frame_rate: Frames a second of folders of numbered images, each of which is a video; None: they are none.
     """
 
-    def __init__(self, skip: tuple[str, ...] = ()) -> None:
+    def __init__(self, skip: tuple[str, ...] = (), frame_rate: float | None = None) -> None:
         self.skip = tuple(skip)
+        self.frame_rate = checked_rate(frame_rate)
 
     def read(self, root: Path) -> list[VideoRecord]:
         """The videos, sorted by split and class folder and path.
@@ -47,12 +58,23 @@ class ClassFolders(DatasetFormat):
                 "classes other names, or list them in a table (data.format Table)."
             )
         if len(splits) < len(folders):
-            return list(_read_classes(root, folders, None))
+            return list(self._read_classes(root, folders, None))
         return [
             record
             for folder in splits
-            for record in _read_classes(root, _class_folders(folder), SPLIT_NAMES[folder.name.casefold()])
+            for record in self._read_classes(root, _class_folders(folder), SPLIT_NAMES[folder.name.casefold()])
         ]
+
+    def _read_classes(self, root: Path, folders: list[Path], split: Split | None) -> Iterator[VideoRecord]:
+        for folder in folders:
+            videos = videos_below(folder, self.frame_rate)
+            if not videos:
+                raise DataError(f"the class folder {folder} {no_video(folder)}; fill it or remove it.")
+            if any(split_rate(str(video))[0] == str(folder) for video in videos):
+                raise DataError(f"the class folder {folder} holds images itself; each video needs a folder of its own.")
+            for video in videos:
+                path = relative_path(video.relative_to(root).as_posix(), str(root))
+                yield VideoRecord(id=split_rate(path)[0], path=path, label=folder.name, split=split)
 
 
 def _class_folders(folder: Path) -> list[Path]:
@@ -63,13 +85,3 @@ def _class_folders(folder: Path) -> list[Path]:
     if not folders:
         raise DataError(f"{folder} holds no class folders (found {listing([p.name for p in entries])}).")
     return folders
-
-
-def _read_classes(root: Path, folders: list[Path], split: Split | None) -> Iterator[VideoRecord]:
-    for folder in folders:
-        videos = [path for path in walk(folder) if is_video(path.name)]
-        if not videos:
-            raise DataError(f"the class folder {folder} {no_video(folder)}; fill it or remove it.")
-        for video in videos:
-            path = relative_path(video.relative_to(root).as_posix(), str(root))
-            yield VideoRecord(id=path, path=path, label=folder.name, split=split)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 from rbft.data.formats.base import DatasetFormat
+from rbft.data.formats.on_disk import FRAME_RATE_HINT, checked_rate
 from rbft.data.formats.rows import Row, find_column, require_column
 from rbft.data.records import Split, VideoRecord, parse_split, part_name, relative_path
-from rbft.errors import DataError
+from rbft.errors import ConfigError, DataError
+from rbft.video.image_sequence import sequence_name
 
 
 class ColumnFormat(DatasetFormat):
@@ -22,6 +25,9 @@ class ColumnFormat(DatasetFormat):
         group_column: column with what videos of one source share; "auto" takes a column `group` if there is one, None
             ignores it. A row with an empty cell stands alone.
         text_columns: columns to keep as human text.
+        frame_rate: frames a second of folders of numbered images, for rows that do not say it themselves.
+        rate_column: column with the frames a second of such a folder; "auto" takes a column `fps` if there is one, None
+            ignores it.
     """
 
     def __init__(
@@ -31,19 +37,24 @@ class ColumnFormat(DatasetFormat):
         split_column: str | None,
         group_column: str | None,
         text_columns: tuple[str, ...],
+        frame_rate: float | None,
+        rate_column: str | None,
     ) -> None:
         self.path_column = path_column
         self.label_column = label_column
         self.split_column = split_column
         self.group_column = group_column
         self.text_columns = tuple(text_columns)
+        self.frame_rate = checked_rate(frame_rate)
+        self.rate_column = rate_column
 
     def records(
-        self, rows: Sequence[Row], folder: str = "", split: Split | None = None
+        self, root: Path, rows: Sequence[Row], folder: str = "", split: Split | None = None
     ) -> list[tuple[Row, VideoRecord]]:
         """Each row with the record it gives.
 
         Args:
+            root: the data root.
             rows: rows of a table, at least one.
             folder: folder that its paths are relative to, below the data root; empty for the root.
             split: split of all rows, in place of the one that a column names.
@@ -57,6 +68,7 @@ class ColumnFormat(DatasetFormat):
         split_column = optional_column(self.split_column, "split", rows) if split is None else None
         group_column = optional_column(self.group_column, "group", rows)
         times = part_columns(rows)
+        rate_column = optional_column(self.rate_column, "fps", rows)
         records = []
         for row in rows:
             stated = relative_path(row.filled(path_column), row.where)
@@ -64,7 +76,7 @@ class ColumnFormat(DatasetFormat):
             part = row_part(row, times)
             record = VideoRecord(
                 id=part_name(path, part),
-                path=path,
+                path=with_rate(root, path, row, rate_column, self.frame_rate),
                 label=row.filled(label_column),
                 split=parse_split(row.text(split_column), row.where) if split_column else split,
                 group=(row.text(group_column) or None) if group_column else None,
@@ -73,6 +85,33 @@ class ColumnFormat(DatasetFormat):
             )
             records.append((row, record))
         return records
+
+
+def with_rate(root: Path, path: str, row: Row, column: str | None, rate: float | None) -> str:
+    """The path that a row states: a folder of images with its frame rate, all else as it is.
+
+    Args:
+        root: folder that the path is relative to.
+        path: the path.
+        row: the row, for messages.
+        column: column with the frames a second; None where there is none.
+        rate: frames a second where the row does not say it; None where nobody does.
+
+    Raises:
+        DataError: Of a folder no frame rate is said, or none that is a number above 0.
+    """
+    if not (root / path).is_dir():
+        return path
+    if column is not None and (text := row.text(column)):
+        try:
+            rate = checked_rate(float(text), column)
+        except (ValueError, ConfigError) as error:
+            raise DataError(
+                f"{row.where}: {column!r} must be the frames a second of the images, such as 25; found {text!r}."
+            ) from error
+    if rate is None:
+        raise DataError(f"{row.where}: {path} is a folder; {FRAME_RATE_HINT}, here or in a column fps.")
+    return sequence_name(path, rate)
 
 
 def part_columns(rows: Sequence[Row]) -> tuple[str, str] | None:

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Literal
 
 from rbft.data.records import VideoRecord, relative_path
-from rbft.errors import DataError, printable
+from rbft.errors import ConfigError, DataError, printable
+from rbft.video.content import is_there
+from rbft.video.image_sequence import SUFFIXES, is_sequence, sequence_name, split_rate
 
 VIDEO_SUFFIXES = (
     *(".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3g2", ".mj2", ".f4v", ".mkv", ".webm", ".avi", ".divx", ".mpg", ".mpeg"),
@@ -20,7 +22,9 @@ VIDEO_SUFFIXES = (
 """What counts as a video file, by lower-case extension; of each the reader has the demuxer."""
 
 MissingPolicy = Literal["error", "drop"]
+FRAME_RATE_HINT = "to take each for a video, say their frames a second (data.format.frame_rate; predict: --frame-rate)"
 _SHOWN = 5
+_FASTEST = 1000
 _SYSTEM_FOLDERS = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information"})
 _TEXTS = frozenset([".csv", ".tsv", ".jsonl", ".json", ".txt", ".md", ".yaml", ".yml"])
 
@@ -70,23 +74,68 @@ def walk(folder: Path, hidden: list[str] | None = None) -> Iterator[Path]:
         yield from (Path(parent, name) for name in sorted(files) if _is_visible(name))
 
 
-def left_out(folder: Path, taken: Collection[str] | None = None, *, texts: bool = True) -> str:
+def checked_rate(rate: float | None, setting: str = "data.format.frame_rate") -> float | None:
+    """A frame rate of folders of images as it is.
+
+    Args:
+        rate: frames a second; None where there is none.
+        setting: what a person sets it by, for the message.
+
+    Raises:
+        ConfigError: It is no number above 0.
+    """
+    if rate is not None and not 0 < rate <= _FASTEST:
+        raise ConfigError(f"{setting}: {rate:g} must be frames a second, above 0 and at most {_FASTEST}.")
+    return rate
+
+
+def sequences_below(folder: Path) -> list[Path]:
+    """The folders of numbered images that lie in a folder, it among them; none of them holds a video file."""
+    files = list(walk(folder))
+    videos = {file.parent for file in files if is_video(file.name)}
+    images = dict.fromkeys(file.parent for file in files if file.suffix.lower() in SUFFIXES)
+    return [path for path in images if path not in videos and is_sequence(path)]
+
+
+def videos_below(folder: Path, frame_rate: float | None = None) -> list[Path]:
+    """Every video below a folder, sorted: files, and folders of numbered images where their frame rate is known.
+
+    Args:
+        folder: where to look.
+        frame_rate: frames a second of such folders, with which they are named; None: they are no videos.
+    """
+    found = [file for file in walk(folder) if is_video(file.name)]
+    if frame_rate is not None:
+        found += [Path(sequence_name(str(path), frame_rate)) for path in sequences_below(folder)]
+    return sorted(found)
+
+
+def left_out(
+    folder: Path, taken: Collection[str] | None = None, *, texts: bool = True, frame_rate: float | None = None
+) -> str:
     """What a folder holds beside the videos that are taken, counted and named, as a clause; empty if nothing.
 
     Args:
         folder: where to look.
-        taken: paths of the videos that are taken, relative to `folder`; None: all videos there are.
+        taken: paths of the videos that are taken, and of other files that were read, relative to `folder`; None: all
+            videos there are.
         texts: whether tables and notes count, which belong beside videos.
+        frame_rate: as for `videos_below`, where `taken` does not name them.
     """
     hidden: list[str] = []
     unnamed: list[str] = []
     others: Counter[str] = Counter()
+    named = {folder / split_rate(path)[0] for path in taken or ()}
+    if taken is None and frame_rate is not None:
+        named.update(sequences_below(folder))
     for path in walk(folder, hidden):
+        if path in named or path.parent in named:
+            continue
         if not is_video(path.name):
             suffix = path.suffix.lower()
             others[suffix or "no suffix"] += texts or suffix not in _TEXTS
-        elif taken is not None and (name := path.relative_to(folder).as_posix()) not in taken:
-            unnamed.append(name)
+        elif taken is not None:
+            unnamed.append(path.relative_to(folder).as_posix())
     kinds = ", ".join(f"{suffix} {count}" for suffix, count in others.most_common(_SHOWN) if count)
     clauses = [
         f"{_counted(unnamed, 'video')} that the data set does not name ({listing(unnamed)})" if unnamed else "",
@@ -109,7 +158,9 @@ def _counted(what: Sequence[str] | int, singular: str, several: str = "") -> str
 def no_video(folder: Path) -> str:
     """Why a folder counts as one without videos, as a clause that says what would."""
     names = [path.name for path in walk(folder)]
-    return f"holds no video (found {listing(names)}; videos end in {', '.join(VIDEO_SUFFIXES)})"
+    sequences = len(sequences_below(folder))
+    hint = f"; {_counted(sequences, 'folder')} of numbered images: {FRAME_RATE_HINT}" if sequences else ""
+    return f"holds no video (found {listing(names)}; videos end in {', '.join(VIDEO_SUFFIXES)}{hint})"
 
 
 class VideoIndex:
@@ -191,7 +242,7 @@ def require_on_disk(root: Path, records: Sequence[VideoRecord], source: str) -> 
         DataError: Clips are missing; names the first five and their number.
     """
     require_folder(root)
-    missing = [(record.path, record.label) for record in records if not (root / record.path).is_file()]
+    missing = [(record.path, record.label) for record in records if not is_there(root / record.path)]
     report_missing(missing, len(records), source, "error")
 
 

@@ -25,6 +25,10 @@ class Table(ColumnFormat):
         group_column: Holds what videos of one source share; "auto" takes a column `group` if there is one, None
             ignores it. A row with an empty cell stands alone.
         text_columns: Columns to keep as human text.
+        frame_rate: Frames a second of folders of numbered images, each of which is a video, for rows that do not say
+            it themselves.
+        rate_column: Holds the frames a second of such a folder; "auto" takes a column `fps` if there is one, None
+            ignores it.
     """
 
     def __init__(
@@ -35,8 +39,10 @@ class Table(ColumnFormat):
         split_column: str | None = "auto",
         group_column: str | None = "auto",
         text_columns: tuple[str, ...] = (),
+        frame_rate: float | None = None,
+        rate_column: str | None = "auto",
     ) -> None:
-        super().__init__(path_column, label_column, split_column, group_column, text_columns)
+        super().__init__(path_column, label_column, split_column, group_column, text_columns, frame_rate, rate_column)
         self.file = file
 
     def read(self, root: Path) -> list[VideoRecord]:
@@ -48,7 +54,7 @@ class Table(ColumnFormat):
         table = annotation_file(root, self.file)
         records: list[VideoRecord] = []
         seen: dict[str, str] = {}
-        for row, record in self.records(read_table(table)):
+        for row, record in self.records(root, read_table(table)):
             if (other := seen.setdefault(record.video, row.where)) != row.where:
                 raise DataError(f"{row.where}: {record.video} is already listed in {other}; keep one of the rows.")
             records.append(record)

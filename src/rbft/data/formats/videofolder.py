@@ -26,6 +26,10 @@ class VideoFolder(ColumnFormat):
         group_column: Holds what videos of one source share; "auto" takes a column `group` if there is one, None
             ignores it.
         text_columns: Columns to keep as human text.
+        frame_rate: Frames a second of folders of numbered images, each of which is a video, for rows that do not say
+            it themselves.
+        rate_column: Holds the frames a second of such a folder; "auto" takes a column `fps` if there is one, None
+            ignores it.
     """
 
     def __init__(
@@ -35,8 +39,10 @@ class VideoFolder(ColumnFormat):
         split_column: str | None = "auto",
         group_column: str | None = "auto",
         text_columns: tuple[str, ...] = (),
+        frame_rate: float | None = None,
+        rate_column: str | None = "auto",
     ) -> None:
-        super().__init__(path_column, label_column, split_column, group_column, text_columns)
+        super().__init__(path_column, label_column, split_column, group_column, text_columns, frame_rate, rate_column)
 
     def read(self, root: Path) -> list[VideoRecord]:
         """The videos in the order of the metadata.
@@ -58,7 +64,7 @@ class VideoFolder(ColumnFormat):
         for path, split in tables:
             folder = path.parent.relative_to(root).as_posix()
             rows = read_table(inside(root, path))
-            records += [record for _, record in self.records(rows, "" if folder == "." else folder, split)]
+            records += [record for _, record in self.records(root, rows, "" if folder == "." else folder, split)]
         require_on_disk(root, records, str(root))
         return records
 

@@ -1,0 +1,125 @@
+"""A folder of numbered images in the place of a container: its images are handed to the decoder as packets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from types import SimpleNamespace
+
+import av
+from av.packet import Packet
+from av.video.codeccontext import VideoCodecContext
+
+from rbft.errors import VideoError
+from rbft.video.image_sequence import images_of
+
+_MOST_BYTES = 256 * 2**20  # of one image
+_HEAD_BYTES = 16
+
+
+def _codec_of(folder: Path, head: bytes, name: str) -> str:
+    """The decoder of an image, by its first bytes."""
+    kinds = {b"\xff\xd8\xff": "mjpeg", b"\x89PNG": "png", b"BM": "bmp", b"II*\0": "tiff", b"MM\0*": "tiff"}
+    for begin, codec in kinds.items():
+        if head.startswith(begin):
+            return codec
+    if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
+        return "webp"
+    raise VideoError(folder, f"its image {name} is neither JPEG, PNG, WebP, BMP nor TIFF")
+
+
+@dataclass
+class ImageStream:
+    """What is asked of a video stream, of a sequence of images."""
+
+    codec_context: VideoCodecContext
+    time_base: Fraction
+    average_rate: Fraction
+    frames: int
+    index: int = 0
+
+    @property
+    def guessed_rate(self) -> Fraction:
+        """Frames per second."""
+        return self.average_rate
+
+    @property
+    def duration(self) -> int:
+        """In units of `time_base`."""
+        return self.frames
+
+
+class ImageContainer:
+    """What is asked of a container, of a folder of numbered images.
+
+    Args:
+        path: the folder, as it was named, for messages.
+        folder: the folder.
+        rate: frames per second.
+        root: the folder that the images have to lie in; None: `folder` itself.
+        max_pixels: most pixels of an image.
+
+    Raises:
+        VideoError: The images are no sequence, or the first is none that can be decoded.
+    """
+
+    format = SimpleNamespace(name="images")
+
+    def __init__(self, path: str | Path, folder: Path, rate: Fraction, root: Path | None, max_pixels: int) -> None:
+        try:
+            self.images = images_of(folder, root)
+            self.sizes = [image.stat().st_size for image in self.images]
+            with self.images[0].open("rb") as opened:
+                codec = _codec_of(folder, opened.read(_HEAD_BYTES), self.images[0].name)
+        except VideoError as error:
+            raise VideoError(path, error.reason) from error
+        except OSError as error:
+            raise VideoError(path, f"cannot be read: {error}") from error
+        self._path = path
+        for image, size in zip(self.images, self.sizes, strict=True):
+            self._require_size(image, size)
+        context = av.CodecContext.create(codec, "r")
+        assert isinstance(context, VideoCodecContext)
+        context.options = {"max_pixels": str(max_pixels)}
+        context.thread_count = 1
+        self.stream = ImageStream(context, 1 / rate, rate, len(self.images))
+        self.streams = [self.stream]
+        self._next = 0
+
+    def seek(self, position: int, *, stream: object = None) -> None:
+        """Go on with the image of this number."""
+        self._next = position
+        if self.stream.codec_context.is_open:
+            self.stream.codec_context.flush_buffers()
+
+    def _require_size(self, image: Path, size: int) -> None:
+        # one without bytes would tell the decoder that the video ends
+        if size == 0:
+            raise VideoError(self._path, f"its image {image.name} is empty (0 bytes)")
+        if size > _MOST_BYTES:
+            raise VideoError(
+                self._path, f"its image {image.name} has {size:,} bytes, over the limit of {_MOST_BYTES:,}"
+            )
+
+    def demux(self, *_: object) -> Iterator[Packet]:
+        """The images that are left, one a packet.
+
+        Raises:
+            VideoError: An image cannot be read any more.
+        """
+        for number in range(self._next, len(self.images)):
+            self._next = number + 1
+            image = self.images[number]
+            try:
+                content = image.read_bytes()
+            except OSError as error:
+                raise VideoError(self._path, f"its image {image.name} cannot be read: {error}") from error
+            self._require_size(image, len(content))
+            packet = Packet(content)
+            packet.pts = packet.dts = number
+            packet.duration = 1
+            packet.time_base = self.stream.time_base
+            packet.is_keyframe = True
+            yield packet
