@@ -16,7 +16,7 @@ from tests.support.runs import REPOSITORY
 from rbft.__main__ import main
 
 # these need nothing that takes time to make
-FAST = ("docs/reliability.md", "docs/reproduce.md", "docs/security.md", "docs/sweeps.md")
+FAST = ("docs/install.md", "docs/reliability.md", "docs/reproduce.md", "docs/security.md", "docs/sweeps.md")
 # a reader of these starts with nothing but clips
 FRESH = (
     "docs/your-own-videos.md",

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.markup import escape
 
@@ -31,7 +32,7 @@ from rbft.video.clip import Clip
 from rbft.video.container import resolve_inside
 from rbft.vlm.loading import model_source
 
-_UNFINISHED = ".unfinished"
+_UNFINISHED, _LOCK = ".unfinished", ".lock"
 _YOUNG_SECONDS = 60.0
 CLIPS = 32
 """Videos that the exported weights are compared with the run's on, at most."""
@@ -96,15 +97,14 @@ def comparison_clips(recorded: Recorded, model: WarmModel, folder: str | None, c
     return clips
 
 
-def _hold(folder: int) -> bool:
-    """Lock an open folder for as long as this process lives; whether nobody else has it."""
-    import fcntl
+def _lock_of(folder: Path) -> FileLock:
+    """Held while an export is made in a folder; it stands beside it, as no system but Unix locks folders."""
+    return FileLock(folder.with_name(f"{folder.name}{_LOCK}"))
 
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+
+def _release(lock: FileLock) -> None:
+    lock.release()
+    Path(lock.lock_file).unlink(missing_ok=True)
 
 
 def _remove_abandoned(target: Path) -> None:
@@ -113,12 +113,13 @@ def _remove_abandoned(target: Path) -> None:
         # one that was made this moment may not hold its lock yet
         if time.time() - folder.stat().st_mtime < _YOUNG_SECONDS:
             continue
-        held = os.open(folder, os.O_RDONLY)
+        lock = _lock_of(folder)
         try:
-            if _hold(held):
-                shutil.rmtree(folder)
-        finally:
-            os.close(held)
+            lock.acquire(timeout=0)
+        except Timeout:
+            continue
+        shutil.rmtree(folder)
+        _release(lock)
 
 
 def build(
@@ -129,9 +130,9 @@ def build(
     target.parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(target)
     made = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=_UNFINISHED))
-    held = os.open(made, os.O_RDONLY)
+    held = _lock_of(made)
+    held.acquire()
     try:
-        _hold(held)
         parity, scores = write_weights(model, form, clips, made)
         description["base_model"]["dtype"] = parity.dtype
         code = script(description, parity.dtype)
@@ -156,7 +157,7 @@ def build(
         shutil.rmtree(made, ignore_errors=True)
         raise
     finally:
-        os.close(held)
+        _release(held)
     size = sum(path.stat().st_size for path in target.rglob("*")) / 1e6
     console.print(f"{form} of {escape(str(recorded.run))}, {size:.1f} MB: {escape(str(target))}")
     console.print(f"  compared on {parity.clips} clips: largest difference of a {parity.measure} {parity.reloaded:.2g}")
