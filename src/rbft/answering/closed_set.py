@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch.distributed as dist
@@ -66,6 +66,12 @@ class ClosedSetScoring:
         self._answered: list[tuple[int, _Answered]] = []
         self.seconds = {"direct": 0.0, "rationale": 0.0}
         self.tokens_written = 0
+        self.written: dict[str, tuple[str, ...]] = {}
+        self._fixed: Mapping[str, Sequence[str]] | None = None
+
+    def fix_rationales(self, texts: Mapping[str, Sequence[str]] | None) -> None:
+        """Score behind these rationales, by the id of the video that is shown, instead of writing; None: write."""
+        self._fixed = texts
 
     def examples(self, records: Sequence[VideoRecord], *, reasoned: bool) -> list[Example]:
         """What is asked about each video: its class, and for a rationale where one is to be written."""
@@ -115,7 +121,7 @@ class ClosedSetScoring:
         middle = time.perf_counter()
         if reasoned:
             videos = [examples[row].record.id for row in reasoned]
-            answers = self._reasoner(vlm, [prompts[row] for row in reasoned], videos, self._seed)
+            answers = self._reasoner(vlm, [prompts[row] for row in reasoned], videos, self._seed, self._fixed)
             for row, answer in zip(reasoned, answers, strict=True):
                 answered[row] = _Answered(list(answer.probabilities), answer.texts)
                 self.tokens_written += answer.tokens
@@ -150,6 +156,11 @@ class ClosedSetScoring:
                 f"{len(by_video)} of {total} {role} videos were scored; trainer.limit_{role}_batches must "
                 "not be set, because a figure of a part would pass for the whole."
             )
+        self.written = {
+            examples[index].record.id: texts
+            for index, answer in answers.items()
+            if (texts := answer.rationales) is not None
+        }
         answered = by_video.values()
         return [self._prediction(examples[rows[0]].record, [answers[row] for row in rows]) for rows in answered]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -49,7 +49,14 @@ class Reasoner:
     sampling: Sampling
 
     @torch.no_grad()
-    def __call__(self, vlm: VLM, prompts: Sequence[PromptInputs], videos: Sequence[str], seed: int) -> list[Reasoned]:
+    def __call__(
+        self,
+        vlm: VLM,
+        prompts: Sequence[PromptInputs],
+        videos: Sequence[str],
+        seed: int,
+        fixed: Mapping[str, Sequence[str]] | None = None,
+    ) -> list[Reasoned]:
         """Answer each prompt.
 
         Args:
@@ -57,9 +64,12 @@ class Reasoner:
             prompts: The question for a rationale, about each video.
             videos: Ids, which the sampling is seeded by.
             seed: seed of the sampling.
+            fixed: rationales by video, in the place of written ones; as many for each as are otherwise written.
         """
         # read twice, encoded once
         prompts = vlm.with_features(prompts)
+        if fixed is not None:
+            return self._score(vlm, prompts, [list(fixed[video]) for video in videos], [0] * len(videos))
         written = generate(
             vlm,
             prompts,
@@ -71,6 +81,12 @@ class Reasoner:
             seeds=[seed_of(seed, video) for video in videos],
         )
         texts = [[self.book.parse(self.processor.decode(ids)).body for ids in rows] for rows in written]
+        return self._score(vlm, prompts, texts, [sum(len(ids) for ids in answers) for answers in written])
+
+    def _score(
+        self, vlm: VLM, prompts: Sequence[PromptInputs], texts: Sequence[list[str]], tokens: Sequence[int]
+    ) -> list[Reasoned]:
+        """Score the labels behind each text; `tokens` were written for each prompt."""
         after = [self._after(prompt, text) for prompt, rows in zip(prompts, texts, strict=True) for text in rows]
         # the labels' tokens are the same after every text, unless a tokeniser joins one with what stands before it
         groups: dict[tuple[tuple[int, ...], ...], list[int]] = {}
@@ -84,8 +100,7 @@ class Reasoner:
             chances[rows] = scores.cpu().double().softmax(-1)
         means = chances.reshape(len(prompts), self.sampling.samples, -1).mean(1).tolist()
         return [
-            Reasoned(tuple(rows), tuple(mean), sum(len(ids) for ids in answers))
-            for rows, mean, answers in zip(texts, means, written, strict=True)
+            Reasoned(tuple(rows), tuple(mean), count) for rows, mean, count in zip(texts, means, tokens, strict=True)
         ]
 
     def _lengths(self, labels: Sequence[Tensor]) -> tuple[float, ...]:

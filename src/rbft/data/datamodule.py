@@ -64,7 +64,8 @@ class VideoDataModule(L.LightningDataModule):
             are made smaller first, down to one token for each group of frames that shares its tokens, and only then
             fewer; in the others they are made fewer.
         clip_control: Takes something from every clip that a stage reads, for controls: `blank` makes all frames grey,
-            `reversed` runs them backwards, `shuffled` puts them out of order.
+            `reversed` runs them backwards, `shuffled` puts them out of order, `dropped` has each second frame repeat
+            the one before, `blurred` blurs them.
         batch_size: Clips of a training micro-batch on each device.
         eval_batch_size: Clips of a batch for writing and scoring.
         num_workers: Decoding processes of each loader.

@@ -287,6 +287,7 @@ class _Stage:
         """Of answering, after own rationales where they are asked for; of validation videos too, where those decide."""
         answering, splits = self._module.answering, self._data.splits
         memory, work = self._answering(readable(self._data, splits.test))
+        work *= 1 + self._module.robustness.passes
         if (answering.needs_validation or answering.calibrate) and (val := readable(self._data, splits.val)):
             tuned = self._parts.stage.weights_from is not None
             work += self._answering(val)[1] * len(answering.tried_strengths(tuned=tuned))

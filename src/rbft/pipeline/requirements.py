@@ -139,6 +139,11 @@ def require_videos(stage: Stage, cli: StageCLI) -> None:
             f"the stage {stage.name!r} lets validation videos decide (model.answering), and there are "
             "none; set data.val_shots or data.val_fraction, or state mode, mixture_weight and strength."
         )
+    if stage.kind in ASKING_KINDS and cli.model.robustness.swap and not cli.model.answering.writes:
+        raise ConfigError(
+            f"the stage {stage.name!r}: model.robustness.swap keeps a video's own rationale, and under "
+            "model.answering.mode direct none is written. Set the mode to rationale or mixture."
+        )
 
 
 def _require_elsewhere(stage: Stage, writer: RationaleWriter) -> None:

@@ -58,6 +58,7 @@ def stage_inputs(stage: Stage, cli: StageCLI, config: dict[str, Any], done: dict
         probes = stage.kind in PROBE_KINDS
         keys["model"] += [] if probes else ["scoring", "answering"]
         keys["model"] += ["writer"] if stage.kind == "caption_probe" else []
+        keys["model"] += ["robustness"] if not probes and cli.model.robustness.passes else []
         keys["model"] += ["demonstrations"] if stage.kind == "demonstrations" else []
         videos = data.fingerprint("train", "test")
         answering = cli.model.answering

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -18,6 +18,7 @@ from rbft.files import write_json
 from rbft.ranks import first_rank
 from rbft.runs.names import ANSWERING, CALIBRATION, METRICS, PREDICTIONS, TENSORBOARD, VALIDATION
 from rbft.stages.context import StageContext, StageResult, connect, make_trainer, start
+from rbft.stages.robustness import test_again
 from rbft.training.logging import log_confusion, log_reliability
 from rbft.training.sharding import require_direct
 
@@ -45,14 +46,15 @@ def score(context: StageContext) -> StageResult:
             trainer.validate(module, datamodule=data, verbose=False)
             validated = module.predictions
         trainer.test(module, datamodule=data, verbose=False)
+        tested = module.predictions
+        further = test_again(context, trainer, choice)
     names = data.labels.names
     validated, answered = (
-        [answer(p, choice.mode, choice.mixture_weight, names) for p in scored]
-        for scored in (validated, module.predictions)
+        [answer(p, choice.mode, choice.mixture_weight, names) for p in scored] for scored in (validated, tested)
     )
     off = Calibration(absent="model.answering.calibrate is off")
     calibration = fit_temperature(validated, names) if settings.calibrate else off
-    metrics = leave_test(context, trainer, answered, calibration)
+    metrics = leave_test(context, trainer, answered, calibration, further)
     if settings.writes or settings.strength != 1 or scoring.scorer.prior is not None:
         _report_answering(context, choice, metrics)
     if not validated:
@@ -63,7 +65,11 @@ def score(context: StageContext) -> StageResult:
 
 
 def leave_test(
-    context: StageContext, trainer: L.Trainer, answered: Sequence[Prediction], calibration: Calibration = UNCALIBRATED
+    context: StageContext,
+    trainer: L.Trainer,
+    answered: Sequence[Prediction],
+    calibration: Calibration = UNCALIBRATED,
+    further: Mapping[str, float | None] | None = None,
 ) -> Metrics:
     """Leave the predictions and figures of a test in its folder and in TensorBoard, on the first rank.
 
@@ -72,6 +78,7 @@ def leave_test(
         trainer: trainer of the stage.
         answered: a prediction for each test video that was read; unreadable videos are added as wrong.
         calibration: calibration of their probabilities.
+        further: more figures of the test, by their names in metrics.json.
 
     Returns:
         The figures.
@@ -79,6 +86,7 @@ def leave_test(
     data = context.entry.datamodule
     predictions = calibration.apply([*answered, *(_wrong(record) for record in data.unreadable)])
     metrics = test_metrics(predictions, data.labels, [record.label for record in data.splits.train])
+    metrics |= further or {}
     if first_rank():
         write_predictions(context.folder / PREDICTIONS, predictions)
         write_json(context.folder / METRICS, metrics)

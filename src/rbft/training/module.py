@@ -13,6 +13,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 
 from rbft.answering.closed_set import ClosedSetScoring
+from rbft.answering.robustness import Robustness
 from rbft.answering.settings import Answering, answer
 from rbft.data.demonstrations import Demonstrations
 from rbft.data.prompt_templates import PromptBook, Prompts
@@ -70,6 +71,7 @@ class VLMFineTuner(TrainingModule):
         answering: how test videos are answered.
         selection: which weights a training stage hands on.
         demonstrations: how a stage of kind `demonstrations` tells of labelled videos.
+        robustness: on what else a test is measured: degraded clips, and another video behind the same rationale.
     """
 
     def __init__(
@@ -93,6 +95,7 @@ class VLMFineTuner(TrainingModule):
         answering: Answering = Answering(),  # noqa: B008 - frozen
         selection: Selection = Selection(),  # noqa: B008 - frozen
         demonstrations: Demonstrations = Demonstrations(),  # noqa: B008 - frozen
+        robustness: Robustness = Robustness(),  # noqa: B008 - frozen
     ) -> None:
         super().__init__(objective)
         self.processor_key: ProcessorKey = (vlm, revision, tuple(sorted((template_arguments or {}).items())))
@@ -105,7 +108,7 @@ class VLMFineTuner(TrainingModule):
         self.prompts, self.writer, self.optim = prompts, writer, optim
         self._scoring, self.answering, self.selection = scoring, answering, selection
         self.checks = checks if checks is not None else text_checks()
-        self.control, self.demonstrations = control, demonstrations
+        self.control, self.demonstrations, self.robustness = control, demonstrations, robustness
         self.keep = keep if keep is not None else KeepAll()
         require_distinct(self.checks)
         self._validates_after_rationales = False

@@ -9,7 +9,7 @@ from rbft.video.budget import CellBudget, fit_size
 from rbft.video.container import DEFAULT_LIMITS, PART_LIMITS, Limits
 from rbft.video.sampling import FrameSampling, Timeline
 
-ClipControl = Literal["none", "blank", "reversed", "shuffled"]
+ClipControl = Literal["none", "blank", "reversed", "shuffled", "dropped", "blurred"]
 
 
 class ClipShape(NamedTuple):
