@@ -33,7 +33,7 @@ ALLOWED = {
     "rationales": BASE | {"video", "data", "vlm"},
     "objectives": BASE | {"data", "vlm", "rationales"},
     "evaluation": BASE | {"data"},
-    "answering": BASE | {"data", "vlm", "rationales", "evaluation"},
+    "answering": BASE | {"video.clip_spec", "data", "vlm", "rationales", "evaluation"},
     "training": BASE | {"video", "data", "vlm", "rationales", "objectives", "evaluation", "answering"},
     "runs": BASE | {"", "experiment"},
     "estimate": BASE | {"experiment", "video.clip_spec", "data", "vlm", "rationales", "training.module"},
