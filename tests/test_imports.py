@@ -29,7 +29,8 @@ ALLOWED = {
     "worlds": BASE,
     "video": BASE | {"disk_cache"},
     "vlm": BASE | {"disk_cache", "video", "worlds"},
-    "data": BASE | {"video", "worlds", "vlm.batch", "vlm.feature_cache", "vlm.processing", "vlm.prompt"},
+    "data": BASE
+    | {"video", "worlds", "vlm.batch", "vlm.feature_cache", "vlm.state_cache", "vlm.processing", "vlm.prompt"},
     "rationales": BASE | {"video", "data", "vlm"},
     "objectives": BASE | {"data", "vlm", "rationales"},
     "evaluation": BASE | {"data"},

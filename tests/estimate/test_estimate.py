@@ -76,7 +76,7 @@ def test_models_are_built_once_for_all_stages_that_tune_alike(config: Path, monk
         built.append(settings[-1])
         return model_size(*settings, mixed=mixed)
 
-    monkeypatch.setattr("rbft.estimate.estimate.model_size", watched)
+    monkeypatch.setattr("rbft.estimate.clip_costs.model_size", watched)
     same = estimates(config)
     assert len(built) == 1
     path = config.with_name("full.yaml")
@@ -306,3 +306,23 @@ def test_seconds_in_words(value, text):
 def test_memory_adds_up():
     memory = Memory(1, 2, 4, 8)
     assert (memory.certain, memory.total) == (3, 15)
+
+
+def test_upper_layers_cost_less_and_what_is_kept_below_them_is_said(config: Path, capsys: pytest.CaptureFixture[str]):
+    whole = ("--model.tuning", "FullFineTuning", "--trainer.max_epochs", "3")
+    every = estimates(config, *whole, method="sft")["classification"]
+    flags = (*whole, "--model.tuning.layers", "1")
+    upper = estimates(config, *flags, method="sft")["classification"]
+    anew = estimates(config, *flags, "--data.cache_states", "false", method="sft")["classification"]
+    assert every.states == anew.states == 0
+    low, _, high = upper.tokens
+    assert low * 64 * 4 <= upper.states / upper.rows <= high * 64 * 4, "tokens of width 64 in float32"
+    assert upper.memory.training < every.memory.training
+    assert upper.seconds is not None and anew.seconds is not None and every.seconds is not None
+    assert upper.seconds < anew.seconds < every.seconds
+    command = ["fit", "--config", str(config), "--method", "sft", *flags, "--dry_run"]
+    assert main(command) == 0
+    told = capsys.readouterr().out
+    assert "1 upper layer; what leaves those below is kept for later epochs" in told and "of kept states" in told
+    assert main([*command, "--data.frames", "random"]) == 0
+    assert "is computed in every epoch (data.frames random)" in capsys.readouterr().out

@@ -21,7 +21,7 @@ from rbft.data.formats import ClassFolders, DatasetFormat
 from rbft.data.labels import LabelSet
 from rbft.data.records import VideoRecord, split_part
 from rbft.data.sampler import EvaluationSampler, TrainSampler
-from rbft.data.setting_checks import require_counts, require_open_files, require_room
+from rbft.data.setting_checks import require_counts, require_open_files, require_room, require_state_room
 from rbft.data.splits import Splits, make_splits
 from rbft.data.unlabelled import read_unlabelled, without_labels
 from rbft.data.video_facts import VideoFacts
@@ -35,6 +35,7 @@ from rbft.video.content import content_digest, is_there
 from rbft.video.sampling import FrameSampling
 from rbft.vlm.feature_cache import FeatureCache
 from rbft.vlm.processing import ClipProcessor
+from rbft.vlm.state_cache import StateCache
 
 Role = Literal["train", "val", "test", "predict"]
 
@@ -83,6 +84,12 @@ class VideoDataModule(L.LightningDataModule):
             trained, and on training clips with random frames.
         feature_cache_gb: Most gigabytes of kept features; a clip takes visual tokens x width of the language model x
             bytes of a number, in Qwen3-VL four times that.
+        cache_states: Whether what leaves the frozen layers of a language model of which the upper layers alone are
+            trained (`model.tuning.layers`) is kept for each training row, so that no later epoch or run computes those
+            layers again. Has no effect where all layers are trained or the features of clips are not kept.
+        state_memory_gb: Most gigabytes of these states in memory; a row takes tokens x width of the language model x
+            bytes of a number.
+        state_cache_gb: Most gigabytes of these states on disk, in the folder `states` of `cache_dir`; 0: none.
         max_seconds: most seconds that a video may last which is read as one clip; it may have 60 frames for each. Parts
             of longer ones are looked at by `rbft predict --window`.
         unlabelled: Videos without labels, of which stage 1 alone learns, under the class that the model's own words
@@ -116,6 +123,9 @@ class VideoDataModule(L.LightningDataModule):
         cache_gb: float = 20.0,
         cache_features: bool = True,
         feature_cache_gb: float = 20.0,
+        cache_states: bool = True,
+        state_memory_gb: float = 4.0,
+        state_cache_gb: float = 20.0,
         unlabelled: str | None = None,
         max_seconds: float = DEFAULT_LIMITS.max_seconds,
     ) -> None:
@@ -128,6 +138,7 @@ class VideoDataModule(L.LightningDataModule):
         )
         require_open_files(num_workers)
         require_room(cache_gb, feature_cache_gb)
+        require_state_room(state_memory_gb, state_cache_gb)
         self.root = Path(root).expanduser()
         self.format = format if format is not None else ClassFolders()
         self.shots, self.draw, self.nested, self.pool_shots = shots, draw, nested, pool_shots
@@ -149,6 +160,9 @@ class VideoDataModule(L.LightningDataModule):
         self.cache = ClipCache(self.cache_folder, int(cache_gb * 1e9), content_digest) if cache_clips else None
         kept = FeatureCache(self.cache_folder / "features", int(feature_cache_gb * 1e9))
         self.features = kept if cache_features else None
+        folder = self.cache_folder / "states" if state_cache_gb else None
+        states = StateCache(folder, int(state_cache_gb * 1e9), int(state_memory_gb * 1e9))
+        self.states = states if cache_states and cache_features else None
         self.seed = 0
         self.accumulate = 1
         self._datasets: dict[Role, ExampleDataset] = {}
@@ -301,6 +315,17 @@ class VideoDataModule(L.LightningDataModule):
         """
         for dataset in self._datasets.values():
             dataset.use_vision(digest)
+
+    @property
+    def may_keep_states(self) -> bool:
+        """Whether states of training rows may be kept, by the settings alone."""
+        return self.states is not None and self.frames == "uniform"
+
+    @property
+    def keeps_states(self) -> bool:
+        """Whether states of training rows are kept: frames that are drawn anew in every epoch hardly repeat."""
+        rows = self._datasets["train"].examples
+        return self.may_keep_states or (self.states is not None and any(r.frames_seed is not None for r in rows))
 
     def steps_per_epoch(self, world_size: int) -> int:
         """Optimiser steps of an epoch."""

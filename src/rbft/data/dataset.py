@@ -157,7 +157,8 @@ class ExampleDataset(Dataset[list[Item]]):
         if key is not None and self._features is not None:
             encoded = self._features.load(key)
             if encoded is not None:
-                return self.processor.encoded_inputs(example.prompt, encoded, example.record.path)
+                inputs = self.processor.encoded_inputs(example.prompt, encoded, example.record.path)
+                return replace(inputs, key=key)
         clip = self._clip(example, seed)
         prompt = self.processor.prompt_inputs(example.prompt, clip, sized=self.spec.sized)
         # features of a video that was replaced while it was decoded are nobody's

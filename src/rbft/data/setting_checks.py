@@ -55,3 +55,14 @@ def require_room(cache_gb: float, feature_cache_gb: float) -> None:
         raise ConfigError(
             f"data.feature_cache_gb: {feature_cache_gb} must be above 0; data.cache_features: false keeps no features."
         )
+
+
+def require_state_room(state_memory_gb: float, state_cache_gb: float) -> None:
+    """Refuse bounds of kept states that are no numbers of bytes.
+
+    Raises:
+        ConfigError: Names the key, and the one that turns the cache off.
+    """
+    for key, value in (("state_memory_gb", state_memory_gb), ("state_cache_gb", state_cache_gb)):
+        if not 0 <= value < float("inf"):
+            raise ConfigError(f"data.{key}: {value} must be at least 0; data.cache_states: false keeps no states.")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rbft.errors import ModelError
 from rbft.video.clip_spec import ClipShape
+from rbft.vlm.cost import ModelSize, model_size
 from rbft.vlm.processing import ClipCost, ClipProcessor
 from rbft.vlm.prompt import Prompt
 
@@ -44,6 +45,17 @@ class StageParts:
     config: dict[str, Any]
     book: PromptBook
     processor: ClipProcessor
+
+    @property
+    def mixed(self) -> bool:
+        """Whether it computes in half precision beside weights of another."""
+        return str(self.config["trainer"]["precision"]).endswith("mixed")
+
+    @property
+    def keeps_states(self) -> bool:
+        """Whether it reads what leaves frozen layers of the language model from where it is kept."""
+        sharded = self.config["trainer"]["strategy"] == "fsdp2"
+        return self.stage.trains and self.data.may_keep_states and not sharded
 
 
 @dataclass(frozen=True)
@@ -154,3 +166,14 @@ def describe_clips(parts: StageParts, known: KnownCosts) -> Clips | None:
     }
     spans = {name: (min(values), median(values), max(values)) for name, values in ranges.items()}
     return Clips(spans, most, records[tokens.index(most)].path)
+
+
+def size_of(parts: StageParts, known: list[tuple[tuple[Any, ...], ModelSize]]) -> ModelSize:
+    """The size of a stage's model; stages mostly share theirs, and building it takes a while."""
+    module, mixed = parts.module, parts.mixed
+    settings = (module.name, module.revision, module.dtype_, module.attention, module.tuning)
+    size = next((size for other, size in known if other == (*settings, mixed)), None)
+    if size is None:
+        size = model_size(*settings, mixed=mixed)
+        known.append(((*settings, mixed), size))
+    return size

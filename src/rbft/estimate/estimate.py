@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from rbft.estimate.clip_costs import ClipCosts, KnownCosts, StageParts, readable
+from rbft.estimate.clip_costs import ClipCosts, KnownCosts, StageParts, readable, size_of
 from rbft.estimate.device import Device, Speed
 from rbft.estimate.stage_cost import (
     Memory,
@@ -17,6 +17,7 @@ from rbft.estimate.stage_cost import (
     Work,
     encoding_memory,
     encoding_work,
+    kept_states,
     scoring_memory,
     scoring_work,
     training_memory,
@@ -26,7 +27,7 @@ from rbft.estimate.stage_cost import (
 )
 from rbft.estimate.stage_estimate import StageEstimate, steps_of
 from rbft.experiment import ASKING_KINDS
-from rbft.vlm.cost import ModelSize, model_size
+from rbft.vlm.cost import ModelSize
 from rbft.vlm.prompt import Prompt
 
 if TYPE_CHECKING:
@@ -60,26 +61,10 @@ def estimate(
     estimates = []
     for parts in stages:
         writer = by_name.get(parts.stage.rationales_from or parts.stage.answers_from or "")
-        stage = _Stage(parts, writer, device, encoded, known, _size_of(parts, sizes))
+        stage = _Stage(parts, writer, device, encoded, known, size_of(parts, sizes))
         if stage.rows:
             estimates.append(stage.estimate(speed_of))
     return estimates
-
-
-def _is_mixed(parts: StageParts) -> bool:
-    """Whether a stage computes in half precision beside weights of another."""
-    return str(parts.config["trainer"]["precision"]).endswith("mixed")
-
-
-def _size_of(parts: StageParts, known: list[tuple[tuple[Any, ...], ModelSize]]) -> ModelSize:
-    """The size of a stage's model; stages mostly share theirs, and building it takes a while."""
-    module, mixed = parts.module, _is_mixed(parts)
-    settings = (module.name, module.revision, module.dtype_, module.attention, module.tuning)
-    size = next((size for other, size in known if other == (*settings, mixed)), None)
-    if size is None:
-        size = model_size(*settings, mixed=mixed)
-        known.append(((*settings, mixed), size))
-    return size
 
 
 class _Stage:
@@ -105,7 +90,7 @@ class _Stage:
     ) -> None:
         self._parts, self._writer, self._device, self._encoded = parts, writer, device, encoded
         self._config, self._module, self._data = parts.config, parts.module, parts.data
-        self._mixed = _is_mixed(parts)
+        self._mixed = parts.mixed
         self._costs = ClipCosts(parts, known)
         self._size = size
         trainer = self._config["trainer"]
@@ -246,6 +231,7 @@ class _Stage:
             (min(lengths), median(lengths), max(lengths)),
             memory,
             seconds,
+            kept_states(self._size, self.rows) if self._parts.keeps_states else 0,
         )
 
     def _held(self, memory: Memory) -> Memory:
@@ -273,7 +259,14 @@ class _Stage:
             kind=self._device.kind,
         )
         work = training_work(
-            size, self.rows, epochs, steps, data.batch_size, checkpointing=checkpointing, kind=self._device.kind
+            size,
+            self.rows,
+            epochs,
+            steps,
+            data.batch_size,
+            checkpointing=checkpointing,
+            kind=self._device.kind,
+            keeps=self._parts.keeps_states,
         )
         val = readable(data, data.splits.val)
         if val:

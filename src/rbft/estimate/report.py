@@ -81,7 +81,9 @@ def summary(estimates: Sequence[StageEstimate]) -> str:
     largest = max(estimates, key=lambda stage: stage.memory.total)
     times = [stage.seconds for stage in estimates if stage.seconds is not None]
     time = f", {about_seconds(sum(times))} in all without decoding" if times else ""
-    return f"estimate: {about_bytes(largest.memory.total)} of memory at most (in {largest.name}){time}"
+    kept = max(stage.states for stage in estimates)
+    states = f", {about_bytes(kept)} of kept states" if kept else ""
+    return f"estimate: {about_bytes(largest.memory.total)} of memory at most (in {largest.name}){states}{time}"
 
 
 def memory_findings(estimates: Sequence[StageEstimate], device: Device) -> list[Finding]:

@@ -128,7 +128,15 @@ def training_memory(
 
 
 def training_work(
-    size: ModelSize, rows: Sequence[Row], epochs: float, steps: int, batch_size: int, *, checkpointing: bool, kind: str
+    size: ModelSize,
+    rows: Sequence[Row],
+    epochs: float,
+    steps: int,
+    batch_size: int,
+    *,
+    checkpointing: bool,
+    kind: str,
+    keeps: bool = False,
 ) -> Work:
     """Work of a training stage, by all devices together.
 
@@ -143,6 +151,7 @@ def training_work(
         batch_size: rows of a micro-batch.
         checkpointing: whether activations are computed again in the backward pass.
         kind: kind of device.
+        keeps: whether what leaves the frozen layers is computed once for each row.
     """
     again = 1 if checkpointing else 0
     language = (3 if size.whole_language else 2) + again
@@ -151,16 +160,22 @@ def training_work(
     for row in rows:
         lower = size.lower_flops(row.length)
         upper = size.read_flops(row.length, row.answer) - lower + size.head_flops(row.answer)
-        flops += epochs * (language * upper + lower)
+        flops += epochs * language * upper + (1 if keeps else epochs) * lower
         flops += row.encode * vision * size.vision_flops(row.pixel_values, row.visual)
     encoded = sum(row.encode for row in rows)
     batches = epochs * len(rows) / batch_size
     passes = 1 + _BACKWARD_LAUNCHES + again
     below = size.language.layers - size.trained_layers
-    launches = _launches((size.trained_layers * passes + below) * batches)
+    launches = _launches(size.trained_layers * passes * batches + below * (len(rows) if keeps else batches))
     launches += _launches(size.vision.layers * encoded * (passes if size.vision_trained else 1))
     launches += steps * size.trained_tensors * _UPDATE_OPERATIONS[kind]
     return Work(flops, 0.0, launches)
+
+
+def kept_states(size: ModelSize, rows: Sequence[Row]) -> int:
+    """Bytes of what leaves the frozen layers for all rows of an epoch; 0 where there are no frozen layers."""
+    below = size.trained_layers < size.language.layers
+    return sum(row.length for row in rows) * size.language.width * size.stream if below else 0
 
 
 def writing_memory(size: ModelSize, rows: Sequence[Row], batch_size: int, samples: int) -> Memory:

@@ -21,6 +21,7 @@ class StageEstimate:
         tokens: tokens of a row with its answer; rationales that are not written yet count with the most they may have.
         memory: memory on each device.
         seconds: order of magnitude, without decoding videos and loading the model; None where no speed is known.
+        states: bytes of what is kept of frozen layers for its rows.
     """
 
     name: str
@@ -30,6 +31,7 @@ class StageEstimate:
     tokens: Range
     memory: Memory
     seconds: float | None
+    states: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""

@@ -93,6 +93,7 @@ def print_plan(experiment: Experiment, prepared: Sequence[Prepared], console: Co
             say = f"{rows} rows an epoch, {steps} steps"
             match = entry.stage.rationale_epochs
             say += f", and as many more as {match} epochs over the rationales have tokens" if match else ""
+            say += _upper_layers(entry)
         elif entry.stage.kind == "write":
             say = f"{len(splits_of.train)} videos, {entry.module.writer.samples} rationale(s) each"
             say += f", and {entry.unlabelled} unlabelled ones" if entry.unlabelled else ""
@@ -164,6 +165,24 @@ def methods_seconds(methods: Sequence[Sequence[Prepared]]) -> tuple[list[float |
                 seen.add(entry.fingerprint)
                 together += seconds.get(entry.stage.name, 0.0)
     return each, together
+
+
+def _upper_layers(entry: Prepared) -> str:
+    """What is said of a stage that trains the upper layers alone: what is kept of those below, or why it is not."""
+    layers, data = getattr(entry.module.tuning, "layers", None), entry.datamodule
+    if layers is None:
+        return ""
+    drawn = entry.config["data"]["frames"] == "random" and entry.views == 1
+    why = {
+        "trainer.strategy fsdp2": entry.config["trainer"]["strategy"] == "fsdp2",
+        "data.cache_features false": data.features is None,
+        "data.cache_states false": data.states is None,
+        "data.frames random": drawn,
+    }
+    kept = next((f"computed in every epoch ({key})" for key, holds in why.items() if holds), "kept for later epochs")
+    plural = "" if layers == 1 else "s"
+    what = f"{layers} upper layer{plural}" if isinstance(layers, int) else f"the upper {layers:g} of the layers"
+    return f", trains {what}; what leaves those below is {kept}"
 
 
 def _span(values: Range) -> str:

@@ -17,7 +17,10 @@ from rbft.objectives.base import Objective
 from rbft.training.finite_check import FiniteCheck
 from rbft.training.oom_split import MicroBatchSplit, SplitStep
 from rbft.vlm.batch import Batch
+from rbft.vlm.feature_cache import hardware
+from rbft.vlm.lower_layers import LowerLayers, keep_states, lower_layers_of
 from rbft.vlm.model import VLM
+from rbft.vlm.sharded import is_sharded
 from rbft.vlm.tuning import trained_state
 
 
@@ -36,6 +39,7 @@ class TrainingModule(L.LightningModule):
         self.vlm: VLM | None = None
         self.seed = 0
         self._epoch_batches = 0
+        self._lower: LowerLayers | None = None
         self._cuts: dict[str, MicroBatchSplit] = {}
 
     @property
@@ -59,13 +63,30 @@ class TrainingModule(L.LightningModule):
         with self.trainer.precision_plugin.forward_context():
             return self.objective.loss(self.ready, batch)
 
+    def on_fit_start(self) -> None:
+        """Keep what leaves the frozen layers of each row, where they come before all that is trained."""
+        self._lower = lower_layers_of(self.ready.model)
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        if self._lower is not None and data.keeps_states and not is_sharded(self.ready):
+            device = self.trainer.strategy.root_device
+            computing = [self.trainer.precision, self.ready.compute_dtype, *hardware(device)]
+            self.ready.states = keep_states(self._lower, data.states, self.ready.end_ids[0], *computing)
+
+    def on_fit_end(self) -> None:
+        """Free the memory of what was kept."""
+        if self.vlm is not None and self.vlm.states is not None:
+            self.vlm.states.clear()
+            self.vlm.states = None
+
     def on_train_epoch_start(self) -> None:
-        """Dropout acts in the parts that are trained; frozen towers stay as they were pre-trained."""
+        """Dropout acts in the parts that are trained; frozen towers and layers stay as they were pre-trained."""
         # the trainer itself does so for samplers of single rows only
         self.trainer.datamodule.set_epoch(self.current_epoch)  # type: ignore[attr-defined]
         self.ready.train()
         if self.ready.vision_frozen:
             self.ready.base.get_encoder(modality="image").eval()
+        if self._lower is not None:
+            self._lower.rest()
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed this step from its position alone, so that a resumed run draws the same dropout masks."""

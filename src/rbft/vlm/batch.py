@@ -57,7 +57,8 @@ class PromptInputs:
             `encoded` is there instead.
         text: What stands for the clip in the prompt's text.
         encoded: The clip's visual features, if they need not be computed.
-        key: Under which the features are to be stored once they are computed; None where they are not kept.
+        key: key of the clip's features, under which they are stored once they are computed; None where they are not
+            kept.
         video: Path of the clip's video, for messages; empty for a text-only prompt.
         extras: Whatever else the processor gives for each token (P,), by its own names; ERNIE's says which experts a
             token goes to.

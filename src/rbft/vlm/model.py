@@ -20,6 +20,7 @@ from rbft.vlm.batch import EncodedClip, PromptInputs, Rows, pad_rows
 from rbft.vlm.feature_cache import FeatureCache, weights_digest
 from rbft.vlm.finite import require_finite
 from rbft.vlm.last_layer import read_at
+from rbft.vlm.lower_layers import KeptStates, LayOut
 from rbft.vlm.master_weights import convert_between
 from rbft.vlm.model_parts import parts_of
 from rbft.vlm.token_tree import TokenTree
@@ -60,6 +61,7 @@ class VLM(nn.Module):
         self._masks = masks_of(self.base)
         self._position_keys = position_keys(self.base)
         self.features: FeatureCache | None = None
+        self.states: KeptStates | None = None
         self.reference: Reference | None = None
         if compute_dtype is not None:
             convert_between(self.base)
@@ -154,11 +156,15 @@ class VLM(nn.Module):
     @torch.no_grad()
     def with_features(self, prompts: Sequence[PromptInputs]) -> list[PromptInputs]:
         """The prompts with the visual features of their clips, to be read more than once without gradients."""
+        unique = {id(prompt.vision or prompt.encoded): prompt for prompt in prompts if prompt.has_clip}
         with nullcontext() if self.vision_frozen else self._computing(share=True):
-            return [
-                replace(prompt, vision={}, encoded=self._encoded(prompt)) if prompt.has_clip else prompt
-                for prompt in prompts
-            ]
+            encoded = {key: self._encoded(prompt) for key, prompt in unique.items()}
+        return [
+            replace(prompt, vision={}, encoded=encoded[id(prompt.vision or prompt.encoded)])
+            if prompt.has_clip
+            else prompt
+            for prompt in prompts
+        ]
 
     def _encoded(self, prompt: PromptInputs) -> EncodedClip:
         return self._encode_one(prompt) if prompt.encoded is None else prompt.encoded
@@ -224,6 +230,26 @@ class VLM(nn.Module):
             output.logits = output.logits[keep]
         return output
 
+    def read_rows(self, lay_out: LayOut, rows: Sequence[tuple[PromptInputs, tuple[Tensor, ...]]]) -> tuple[Tensor, Any]:
+        """As `read`, with what leaves the frozen layers taken from where it is kept.
+
+        Args:
+            lay_out: How rows are fed to the model.
+            rows: For each row its prompt, and what else it consists of (`KeptStates.key`).
+
+        Returns:
+            Where logits were asked for (B, L), and the output.
+        """
+        keep, arguments = lay_out(range(len(rows)))
+        keys = [None if self.states is None else self.states.key(prompt, *tokens) for prompt, tokens in rows]
+        known = [key for key in keys if key is not None]
+        if self.states is None or len(known) < len(rows):
+            return keep, self.read(keep, **arguments)
+        with self._computing():
+            states = self.states.of_rows(known, lay_out, keep.shape[1])
+        with self.states.lower.replaced(states):
+            return keep, self.read(keep, **arguments)
+
     def target_logits(
         self, prompts: Sequence[PromptInputs], targets: Sequence[Tensor], visual: dict[str, Any] | None = None
     ) -> tuple[Tensor, Tensor]:
@@ -239,15 +265,24 @@ class VLM(nn.Module):
         Returns:
             Logits (N, V) and the row of each (N,), N the number of target tokens.
         """
-        visual = self.encode(prompts) if visual is None else visual
-        rows = pad_rows(prompts, targets, self.pad_id)
-        keep = torch.zeros_like(rows.ids, dtype=torch.bool)
-        for row, (prompt, target) in enumerate(zip(prompts, targets, strict=True)):
-            # the logits at a position are about the token after it
-            keep[row, len(prompt.ids) - 1 : len(prompt.ids) - 1 + len(target)] = True
-        # a row is filled up after its tokens, where none of them looks: without a mask attention is the faster kernel
-        arguments = self.arguments(rows, visual)
-        output = self.read(keep, **arguments, position_ids=self.positions(rows, visual), use_cache=False)
+        if self.states is not None:
+            prompts = self.with_features(prompts)
+        given = self.encode(prompts) if visual is None else visual
+
+        def lay_out(numbers: Sequence[int]) -> tuple[Tensor, dict[str, Any]]:
+            asked, answers = [prompts[i] for i in numbers], [targets[i] for i in numbers]
+            seen = given if len(asked) == len(prompts) else self.encode(asked)
+            rows = pad_rows(asked, answers, self.pad_id)
+            keep = torch.zeros_like(rows.ids, dtype=torch.bool)
+            for row, (prompt, target) in enumerate(zip(asked, answers, strict=True)):
+                # the logits at a position are about the token after it
+                keep[row, len(prompt.ids) - 1 : len(prompt.ids) - 1 + len(target)] = True
+            # a row is filled up after its tokens, where none of them looks: without a mask attention is the faster
+            # kernel
+            arguments = self.arguments(rows, seen)
+            return keep, {**arguments, "position_ids": self.positions(rows, seen), "use_cache": False}
+
+        keep, output = self.read_rows(lay_out, [(prompts[i], (target,)) for i, target in enumerate(targets)])
         logits: Tensor = output.logits
         return logits, keep.nonzero()[:, 0]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -115,6 +116,28 @@ def packed_logits(vlm: VLM, rows: Sequence[Packed]) -> tuple[AnswerLogits, Tenso
         token belongs to (N,).
     """
     prefixes = [row.prefix for row in rows]
+    if vlm.states is not None:
+        prefixes = vlm.with_features(prefixes)
+
+    def lay_out(numbers: Sequence[int]) -> tuple[Tensor, dict[str, Any]]:
+        return _arguments(vlm, [replace(rows[i], prefix=prefixes[i]) for i in numbers])
+
+    keep, output = vlm.read_rows(
+        lay_out, [(prefix, (row.tree.ids, row.tree.parents)) for prefix, row in zip(prefixes, rows, strict=True)]
+    )
+    logits = output.logits
+    # kept logits come row by row
+    place = (keep.flatten().cumsum(0) - 1).reshape(keep.shape)
+    owners = [torch.full_like(row.owners, number) for number, row in enumerate(rows)]
+    sources = torch.cat([place[number, row.sources.to(vlm.device)] for number, row in enumerate(rows)])
+    tokens = torch.cat([row.tokens for row in rows]).to(vlm.device)
+    answers = torch.cat([row.owners for row in rows]).to(vlm.device)
+    return AnswerLogits(logits, sources, tokens, torch.cat(owners).to(vlm.device)), answers
+
+
+def _arguments(vlm: VLM, rows: Sequence[Packed]) -> tuple[Tensor, dict[str, Any]]:
+    """Where logits are asked for in packed rows (B, L), and the arguments of the model."""
+    prefixes = [row.prefix for row in rows]
     read = pad_rows(prefixes, None, vlm.pad_id)
     whole = pad_rows(prefixes, [row.tree.ids.to(vlm.device) for row in rows], vlm.pad_id)
     visual = vlm.encode(prefixes)
@@ -135,20 +158,10 @@ def packed_logits(vlm: VLM, rows: Sequence[Packed]) -> tuple[AnswerLogits, Tenso
         visible[number, after, before] = True
         visible[number, after, after] = row.tree.lineage().to(vlm.device)
         keep[number, row.sources.to(vlm.device)] = True
-    logits = vlm.read(
-        keep,
-        **vlm.arguments(whole, visual),
-        attention_mask=vlm.attention_mask(visible),
-        position_ids=positions[0] if known is None else positions,
-        use_cache=False,
-    ).logits
-    # kept logits come row by row
-    place = (keep.flatten().cumsum(0) - 1).reshape(keep.shape)
-    owners = [torch.full_like(row.owners, number) for number, row in enumerate(rows)]
-    sources = torch.cat([place[number, row.sources.to(vlm.device)] for number, row in enumerate(rows)])
-    tokens = torch.cat([row.tokens for row in rows]).to(vlm.device)
-    answers = torch.cat([row.owners for row in rows]).to(vlm.device)
-    return AnswerLogits(logits, sources, tokens, torch.cat(owners).to(vlm.device)), answers
+    mask = vlm.attention_mask(visible)
+    placed = positions[0] if known is None else positions
+    arguments = vlm.arguments(whole, visual)
+    return keep, {**arguments, "attention_mask": mask, "position_ids": placed, "use_cache": False}
 
 
 def _common(rows: Sequence[Tensor]) -> int:
