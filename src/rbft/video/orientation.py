@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from av.buffer import Buffer
@@ -13,7 +13,7 @@ from av.video.frame import VideoFrame
 _NUMBERS = struct.Struct("=9i")
 
 
-def _unnamed(kinds: type[Type], value: object) -> Type:
+def _unnamed(kinds: type[Type], value: Any) -> Type:
     kind = object.__new__(kinds)
     kind._name_, kind._value_ = f"KIND_{value}", value
     return kind
@@ -21,7 +21,7 @@ def _unnamed(kinds: type[Type], value: object) -> Type:
 
 # FFmpeg 8 hands on kinds of side data that PyAV 18.1 has no name for, such as the EXIF of a photo or a camera's MJPEG;
 # of a frame that has one it then gives none at all (mended upstream in PyAV-Org/PyAV#2392).
-Type._missing_ = classmethod(_unnamed)  # type: ignore[assignment]
+Type._missing_ = classmethod(_unnamed)  # type: ignore[assignment,method-assign]
 
 
 class Orientation(NamedTuple):
