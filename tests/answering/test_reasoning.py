@@ -66,7 +66,7 @@ def test_several_rationales_are_averaged_and_follow_the_seed(loaded: Loaded) -> 
     one = reasoner(loaded)
     singles = []
     for text in first[0].texts:
-        after, labels = one._after(prompts[0], text)
+        after, labels = one.concluder.after(prompts[0], text)
         scores = LabelScorer(tuple(labels))(loaded.vlm, [after])
         singles.append(scores[0].double().softmax(-1))
     assert first[0].probabilities == pytest.approx(torch.stack(singles).mean(0).tolist(), abs=1e-5)
@@ -106,7 +106,7 @@ def test_what_labels_share_is_in_neither_part_of_a_normalised_score(loaded: Load
     asked = Reasoner(loaded.processor, book, scorer, Sampling(1, 0.0, max_new_tokens=8))
     prompts = [loaded.processor.prompt_inputs(book.blind_prompt(), CLIPS[0])]
     (found,) = asked(loaded.vlm, prompts, ["one"], seed=0)
-    after, labels = asked._after(prompts[0], found.texts[0])
+    after, labels = asked.concluder.after(prompts[0], found.texts[0])
     assert len(labels[0]) < len(targets[0]), "the first tokens are shared"
     sums = LabelScorer(tuple(labels))(loaded.vlm, [after])[0].double()
     sizes = [len(ids) if normalize == "token" else max(1, len(loaded.processor.decode(ids).encode())) for ids in labels]

@@ -81,7 +81,7 @@ def test_a_copy_in_pinned_memory_shares_what_the_batch_shares(monkeypatch):
     # as a loader's own thread does
     batch = torch.utils.data._utils.pin_memory.pin_memory(collate(rows))
     assert batch.prompts[1].encoded is batch.prompts[0].encoded
-    held = [batch.weights, *batch.targets, *(prompt.ids for prompt in batch.prompts)]
+    held = [batch.weights, batch.values, *batch.targets, *(prompt.ids for prompt in batch.prompts)]
     held += [prompt.types for prompt in batch.prompts]
     held += [batch.prompts[0].encoded.features, *batch.prompts[0].encoded.deepstack]
     held += [*batch.prompts[0].encoded.positions.values(), *batch.prompts[2].vision.values()]

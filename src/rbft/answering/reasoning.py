@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from rbft.data.prompt_templates import PromptBook
+from rbft.rationales.concluding import Concluder
 from rbft.rationales.writer import seed_of
 from rbft.vlm.batch import PromptInputs
 from rbft.vlm.generation import Sampling, generate
@@ -47,6 +47,11 @@ class Reasoner:
     book: PromptBook
     scorer: LabelScorer
     sampling: Sampling
+
+    @property
+    def concluder(self) -> Concluder:
+        """What scores the labels after a text."""
+        return Concluder(self.processor, self.book, self.scorer)
 
     @torch.no_grad()
     def __call__(
@@ -87,38 +92,9 @@ class Reasoner:
         self, vlm: VLM, prompts: Sequence[PromptInputs], texts: Sequence[list[str]], tokens: Sequence[int]
     ) -> list[Reasoned]:
         """Score the labels behind each text; `tokens` were written for each prompt."""
-        after = [self._after(prompt, text) for prompt, rows in zip(prompts, texts, strict=True) for text in rows]
-        # the labels' tokens are the same after every text, unless a tokeniser joins one with what stands before it
-        groups: dict[tuple[tuple[int, ...], ...], list[int]] = {}
-        for row, (_, labels) in enumerate(after):
-            groups.setdefault(tuple(tuple(ids.tolist()) for ids in labels), []).append(row)
-        chances = torch.empty((len(after), len(self.book.texts)), dtype=torch.float64)
-        for rows in groups.values():
-            targets = tuple(after[rows[0]][1])
-            scorer = replace(self.scorer, label_ids=targets, lengths=self._lengths(targets), prior=None)
-            scores = scorer(vlm, [after[row][0] for row in rows])
-            chances[rows] = scores.cpu().double().softmax(-1)
+        asked = [prompt for prompt, rows in zip(prompts, texts, strict=True) for _ in rows]
+        chances = self.concluder(vlm, asked, [text for rows in texts for text in rows])
         means = chances.reshape(len(prompts), self.sampling.samples, -1).mean(1).tolist()
         return [
             Reasoned(tuple(rows), tuple(mean), count) for rows, mean, count in zip(texts, means, tokens, strict=True)
         ]
-
-    def _lengths(self, labels: Sequence[Tensor]) -> tuple[float, ...]:
-        """What each label's log-likelihood is divided by: what is scored of it, without a beginning that all share."""
-        if set(self.scorer.lengths) <= {1.0}:
-            return self.scorer.lengths
-        tokens = tuple(float(len(ids)) for ids in labels)
-        if self.scorer.lengths == tuple(float(len(ids)) for ids in self.scorer.label_ids):
-            return tokens
-        return tuple(float(max(1, len(self.processor.decode(ids).encode()))) for ids in labels)
-
-    def _after(self, prompt: PromptInputs, text: str) -> tuple[PromptInputs, list[Tensor]]:
-        """The question with a rationale and the words that lead to the class, and what each class adds to that."""
-        question = self.book.blind_prompt()
-        answers = [self.book.concluded(text, name) for name in self.book.labels.names]
-        wholes = [self.processor.target_ids(question, answer) for answer in answers]
-        shared = 0
-        shortest = min(len(whole) for whole in wholes)
-        while shared < shortest - 1 and len({int(whole[shared]) for whole in wholes}) == 1:
-            shared += 1
-        return prompt.followed_by(wholes[0][:shared]), [whole[shared:] for whole in wholes]

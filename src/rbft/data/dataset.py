@@ -32,12 +32,13 @@ class Example:
     Args:
         record: The video.
         prompt: The question.
-        answer: text that the model learns to answer; None where nothing is trained.
+        answer: text that the model learns to answer; None where nothing is trained, or the objective has it written.
         weight: weight in the loss, in proportion to those of the other rows.
         whole: Whether the weight is of the answer as a whole; else it is of each of its tokens.
         value: a number that the objective gives the row, such as the probability that it is to learn.
         frames_seed: seed by which a frame is drawn in each segment of the video, the same every time; None: the frames
             that the stage takes.
+        contrast: another video that the same is asked about, for an objective that compares; None: none.
     """
 
     record: VideoRecord
@@ -47,6 +48,7 @@ class Example:
     whole: bool = False
     value: float = 0.0
     frames_seed: int | None = None
+    contrast: VideoRecord | None = None
 
 
 class ExampleDataset(Dataset[list[Item]]):
@@ -112,13 +114,14 @@ class ExampleDataset(Dataset[list[Item]]):
         example, tokens = self.examples[number], len(self.targets[number])
         if example.weight == 0:
             return 0
-        return min(tokens, 1) if example.whole else tokens
+        # an answer that is yet to be written counts as one
+        return 1 if example.whole else tokens
 
     def _weight(self, number: int) -> float:
         """Weight of each token of an example's answer; the mean over all that is supervised is 1."""
         example = self.examples[number]
         weight = example.weight / self._mean_weight
-        return weight / len(self.targets[number]) if example.whole else weight
+        return weight / max(1, len(self.targets[number])) if example.whole else weight
 
     def use_vision(self, digest: str | None) -> None:
         """Take clips from where encoded ones are kept, and have those that are not there stored.
@@ -137,6 +140,9 @@ class ExampleDataset(Dataset[list[Item]]):
         for number in numbers:
             example = self.examples[number]
             prompt = first if number == numbers[0] else self.processor.another(example.prompt, first)
+            if example.contrast is not None:
+                other = replace(example, record=example.contrast, frames_seed=None)
+                prompt = replace(prompt, other=self._first(other, draw.seed))
             weight = self._weight(number) * draw.weight
             items.append(Item(number, prompt, self.targets[number], weight, draw.normalizer, example.value))
         return items

@@ -97,3 +97,15 @@ def _best_time(work: Callable[[], object], device: Device) -> float:
             torch.cuda.synchronize()
         times.append(time.perf_counter() - start)
     return min(times[1:])
+
+
+def matrix_dtype(precision: str, element: int) -> torch.dtype:
+    """The dtype of a stage's large matrix products.
+
+    Args:
+        precision: precision of its trainer.
+        element: bytes of a number of its weights.
+    """
+    if precision.endswith("mixed"):
+        return torch.bfloat16 if precision.startswith("bf16") else torch.float16
+    return torch.float32 if element == 4 else torch.bfloat16

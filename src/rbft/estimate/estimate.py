@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from rbft.estimate.clip_costs import ClipCosts, KnownCosts, StageParts, readable, size_of
-from rbft.estimate.device import Device, Speed
+from rbft.estimate.device import Device, Speed, matrix_dtype
 from rbft.estimate.stage_cost import (
     Memory,
     Row,
@@ -153,6 +153,10 @@ class _Stage:
             answers += self._labels[book.labels.index(record.label)]
         if stage.kind == "distil":
             answers += sum(self._labels)
+        sampling = getattr(self._module.objective, "sampling", None)  # of an objective that has the model write
+        if sampling is not None:
+            question = book.blind_prompt()
+            answers += sampling.samples * sampling.max_new_tokens
         between = 0
         if stage.kind in ("rationale", "joint", "reasoned", "preference"):
             assert self._writer is not None, f"the stage {stage.name!r} has no stage that writes its rationales"
@@ -218,7 +222,7 @@ class _Stage:
         lengths = [row.length for row in self.rows]
         seconds = None
         if speed_of is not None:
-            speed = speed_of(self._dtype())
+            speed = speed_of(matrix_dtype(str(self._config["trainer"]["precision"]), self._size.element))
             seconds = work.flops / (speed.flops * _UTILISATION) + work.bytes / speed.bytes
             seconds += work.launches * speed.launch
             seconds += prepared * self._costs.seconds_a_row() / max(1, data.num_workers)
@@ -268,6 +272,11 @@ class _Stage:
             kind=self._device.kind,
             keeps=self._parts.keeps_states,
         )
+        if (sampling := getattr(self._module.objective, "sampling", None)) is not None:
+            texts = [replace(row, answer=sampling.max_new_tokens, encode=0.0) for row in self.rows]
+            written = writing_memory(size, texts, data.batch_size, sampling.samples)
+            memory = replace(memory, activations=max(memory.activations, written.activations + written.cache))
+            work += writing_work(size, texts, data.batch_size, sampling.samples) * epochs
         val = readable(data, data.splits.val)
         if val:
             prompt = self._parts.book.label_prompt()
@@ -307,10 +316,3 @@ class _Stage:
         batch, most = self._data.eval_batch_size, int(self._config["model"]["scoring"]["max_tokens"])
         memory = scoring_memory(self._size, rows, batch, self._label_ids, most)
         return memory, scoring_work(self._size, rows, batch, self._labels)
-
-    def _dtype(self) -> torch.dtype:
-        """The dtype of the large matrix products."""
-        precision = str(self._config["trainer"]["precision"])
-        if self._mixed:
-            return torch.bfloat16 if precision.startswith("bf16") else torch.float16
-        return torch.float32 if self._size.element == 4 else torch.bfloat16

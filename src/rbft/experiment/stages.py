@@ -18,6 +18,7 @@ StageKind = Literal[
     "joint",
     "reasoned",
     "preference",
+    "self_distil",
     "answer",
     "distil",
     "test",
@@ -26,7 +27,7 @@ StageKind = Literal[
     "caption_probe",
 ]
 KINDS: tuple[str, ...] = get_args(StageKind)
-TRAINING_KINDS = ("rationale", "classification", "joint", "reasoned", "preference", "distil")
+TRAINING_KINDS = ("rationale", "classification", "joint", "reasoned", "preference", "self_distil", "distil")
 _RATIONALE_KINDS = ("rationale", "joint", "reasoned", "preference", "demonstrations")
 TEST_KINDS = ("test", "demonstrations", "probe", "caption_probe")
 ASKING_KINDS = ("test", "demonstrations")
@@ -41,6 +42,7 @@ METHODS: dict[str, tuple[str, ...]] = {
     "joint": ("write", "joint", "test"),
     "reasoned": ("write", "rationale", "rewrite", "reasoned", "test"),
     "preference": ("write", "rationale", "explore", "preference", "test"),
+    "self_distil": ("self_distil", "test"),
     "distil": ("write", "rationale", "answer", "distil", "test"),
     "probe": ("probe",),
     "caption_probe": ("caption_probe",),
@@ -56,6 +58,7 @@ _KIND_LAYERS: dict[str, dict[str, Any]] = {
     "joint": {"model": {"objective": {"class_path": "rbft.objectives.joint.JointObjective"}}},
     "reasoned": {"model": {"objective": {"class_path": "rbft.objectives.reasoned.ReasonedObjective"}}},
     "preference": {"model": {"objective": {"class_path": "rbft.objectives.preference.PreferenceObjective"}}},
+    "self_distil": {"model": {"objective": {"class_path": "rbft.objectives.self_distil.SelfDistilObjective"}}},
     "answer": {"model": {"answering": {"mode": "rationale"}}},
     "distil": {"model": {"objective": {"class_path": "rbft.objectives.distil.DistilObjective"}}},
     "test": {},

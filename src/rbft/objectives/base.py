@@ -19,6 +19,7 @@ from rbft.rationales.soft_labels import SoftLabel
 from rbft.rationales.store import Rationale
 from rbft.vlm.batch import Batch
 from rbft.vlm.model import VLM
+from rbft.vlm.processing import ClipProcessor
 from rbft.vlm.shared_prefix import answer_logits
 
 ClassWeights = Literal["none", "balanced"]
@@ -30,12 +31,27 @@ class Objective(ABC):
     anchor: float = 0.0
     anchor_at: ClassVar[Literal["base", "start"]] = "base"
     """The weights that `vlm.reference` holds: those of the base model, or those that the stage starts from."""
-    needs_reference: ClassVar[bool] = False
+    writes: ClassVar[bool] = False
+    """Whether it has the model write while it is trained."""
+    needs_reference: bool = False
     """Whether `vlm.reference` is needed whatever `anchor` is."""
     learns: ClassVar[Literal["label", "rationale"]] = "label"
     """What the model learns to answer, the class or a rationale alone; the best weights are chosen by it."""
     answers: Sequence[SoftLabel] = ()
     """Soft labels of the answer stage before this one, set before `examples` is called; none without such a stage."""
+
+    def connect(self, processor: ClipProcessor, book: PromptBook, seed: int) -> None:
+        """Set what an objective needs that has the model write: its processor, the prompts and the seed of the run."""
+        self.processor, self.book, self.seed = processor, book, seed
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Say which epoch begins, from 0: what is drawn in it is the same when it is repeated."""
+        self.epoch = epoch
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """Figures of the last batch to log beside the loss, by name; always the same names."""
+        return {}
 
     @abstractmethod
     def examples(

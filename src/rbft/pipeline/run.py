@@ -48,6 +48,7 @@ _RUNS: dict[str, Callable[[StageContext], StageResult]] = {
     "joint": train,
     "reasoned": train,
     "preference": train,
+    "self_distil": train,
     "answer": answer_clips,
     "distil": train,
     "test": score,

@@ -22,6 +22,7 @@ import rbft.objectives.joint
 import rbft.objectives.preference
 import rbft.objectives.rationale
 import rbft.objectives.reasoned
+import rbft.objectives.self_distil
 import rbft.rationales.checks.contradiction
 import rbft.rationales.checks.grounding
 import rbft.rationales.checks.reconstruction  # noqa: F401

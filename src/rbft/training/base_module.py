@@ -82,6 +82,8 @@ class TrainingModule(L.LightningModule):
         """Dropout acts in the parts that are trained; frozen towers and layers stay as they were pre-trained."""
         # the trainer itself does so for samplers of single rows only
         self.trainer.datamodule.set_epoch(self.current_epoch)  # type: ignore[attr-defined]
+        if self.objective is not None:
+            self.objective.begin_epoch(self.current_epoch)
         self.ready.train()
         if self.ready.vision_frozen:
             self.ready.base.get_encoder(modality="image").eval()
@@ -109,6 +111,9 @@ class TrainingModule(L.LightningModule):
         # Lightning divides by the micro-batches of a step, and DDP by the ranks; the share is of the whole step already
         loss = share * self.trainer.world_size * accumulate
         self.log("train/loss", loss.detach(), prog_bar=True, sync_dist=True, batch_size=len(batch))
+        if self.objective is not None:
+            for name, value in self.objective.figures.items():
+                self.log(f"train/{name}", value, prog_bar=True, sync_dist=True, batch_size=len(batch))
         return loss
 
     def backward(self, loss: Tensor) -> None:

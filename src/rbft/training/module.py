@@ -134,6 +134,8 @@ class VLMFineTuner(TrainingModule):
     def connect(self, processor: ClipProcessor, book: PromptBook, seed: int) -> None:
         """Set the processor and the prompts of the stage."""
         self.processor, self.book, self.seed = processor, book, seed
+        if self.objective is not None:
+            self.objective.connect(processor, book, seed)
         self.scoring = ClosedSetScoring(processor, book, self._scoring, self.answering, seed)
 
     @property
@@ -206,11 +208,12 @@ class VLMFineTuner(TrainingModule):
 
     def _load(self) -> VLM:
         anchored = self.objective is not None and (self.objective.needs_reference or self.objective.anchor > 0)
-        if anchored and self.device_mesh is not None:
+        writes = self.objective is not None and self.objective.writes
+        if (anchored or writes) and self.device_mesh is not None:
+            why = "has the model write while it is trained" if writes else "compares with the weights from before"
             raise ConfigError(
-                f"model.objective: {type(self.objective).__name__} compares with the weights from before, and "
-                "trainer.strategy fsdp2 keeps no second model; set its anchor to 0 if it has one, or train with "
-                "trainer.strategy ddp."
+                f"model.objective: {type(self.objective).__name__} {why}, which trainer.strategy fsdp2 does not do; "
+                "train with trainer.strategy ddp" + (", or set anchor to 0." if not writes else ".")
             )
         model = load_model(self.name, self.revision, self.dtype_, self.attention, self.quantize)
         require_parity(model, self.processor, self.name, str(self.revision), self.quantize)

@@ -132,6 +132,7 @@ def _joined(parts: Sequence[Batch]) -> Batch:
         prompts=tuple(prompt for part in parts for prompt in part.prompts),
         targets=tuple(target for part in parts for target in part.targets),
         weights=torch.cat([part.weights for part in parts]),
+        values=torch.cat([part.values for part in parts]),
         clips=tuple(clip for part in parts for clip in part.clips),
     )
 

@@ -16,6 +16,18 @@ def base_state(model: nn.Module) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in trained_state(model).items()}
 
 
+@contextmanager
+def without_dropout(model: nn.Module) -> Iterator[None]:
+    """Inside the block nothing of the model is random; afterwards its modules are in the modes that they were in."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
 class Reference:
     """The base model inside a tuned one: the same modules with the weights that were there first.
 
@@ -33,19 +45,16 @@ class Reference:
         """Inside the block the model is the base model, without dropout; no gradients may be taken of it."""
         own = {name: parameter for name, parameter in self._model.named_parameters() if name in self._base}
         tuned = {name: parameter.data for name, parameter in own.items()}
-        training = [module for module in self._model.modules() if module.training]
-        self._model.eval()
         # the model may have been moved since
         self._base = {name: self._base[name].to(parameter.device) for name, parameter in own.items()}
         try:
             for name, parameter in own.items():
                 parameter.data = self._base[name]
-            yield
+            with without_dropout(self._model):
+                yield
         finally:
             for name, parameter in own.items():
                 parameter.data = tuned[name]
-            for module in training:
-                module.training = True
 
 
 class TuningStrength:

@@ -62,6 +62,7 @@ class PromptInputs:
         video: Path of the clip's video, for messages; empty for a text-only prompt.
         extras: Whatever else the processor gives for each token (P,), by its own names; ERNIE's says which experts a
             token goes to.
+        other: The same prompt about another clip, to compare with.
     """
 
     ids: Tensor
@@ -72,6 +73,7 @@ class PromptInputs:
     key: str | None = None
     video: str = ""
     extras: dict[str, Tensor] = field(default_factory=dict)
+    other: PromptInputs | None = None
 
     @property
     def has_clip(self) -> bool:
@@ -106,6 +108,7 @@ class PromptInputs:
             vision={name: change(value) for name, value in self.vision.items()},
             encoded=None if self.encoded is None else self.encoded.each(change),
             extras={name: change(value) for name, value in self.extras.items()},
+            other=None if self.other is None else self.other.each(change),
         )
 
     def to(self, device: torch.device | str) -> PromptInputs:
