@@ -24,6 +24,7 @@ OF_EXTRAS = {
     "serve": ("serve", "commands/serve.py"),
     "ray": ("sweep/clusters.py",),
     "slurm": ("sweep/clusters.py",),
+    "parquet": ("data/formats/parquet.py",),
 }
 # vLLM starts it with its own Python
 ELSEWHERE = {"rationales/vllm_worker.py": {"vllm"}}

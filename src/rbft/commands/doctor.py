@@ -27,6 +27,7 @@ EXTRAS = {
     "quantize": "base weights in 4 bits (model.quantize); needs an NVIDIA GPU",
     "slurm": "sweeps as Slurm jobs (rbft sweep --launcher slurm)",
     "ray": "sweeps on a Ray cluster (rbft sweep --launcher ray)",
+    "parquet": "tables of clips as .parquet",
     "serve": "a local page for a finished run (rbft serve)",
     "dev": "tests and linters of rbft itself (make test)",
     "bench": "other decoders that benchmarks compare with",

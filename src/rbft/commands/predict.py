@@ -61,7 +61,7 @@ def parser() -> Parser:
         metavar="SECONDS",
         help="most time to read a video, or a window of it (default %(default)g)",
     )
-    parser.add_argument("videos", nargs="+", help="videos, folders of videos, or a .csv or .jsonl with a column path")
+    parser.add_argument("videos", nargs="+", help="videos, folders of videos, or a table with a column path")
     return parser
 
 

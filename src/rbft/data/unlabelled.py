@@ -36,8 +36,8 @@ def read_unlabelled(
 
     Args:
         root: The data root.
-        where: A folder below the root, all of whose videos are taken; or a .csv, .tsv or .jsonl file there with a
-            column `path` (relative to the root) and, if it likes, `group`; or `unused`.
+        where: A folder below the root, all of whose videos are taken; or a table (.csv, .tsv, .jsonl, .parquet) there
+            with a column `path` (relative to the root) and, if it likes, `group`; or `unused`.
         records: The labelled videos; a path that is one of theirs keeps its group.
         splits: splits of the labelled videos.
         frame_rate: frames a second of folders of numbered images, each of which then is a video.

@@ -7,13 +7,11 @@ from pathlib import Path
 
 from rbft.data.formats.columns import optional_column, part_columns, row_part, with_rate
 from rbft.data.formats.on_disk import no_video, videos_below
-from rbft.data.formats.rows import read_table
+from rbft.data.formats.rows import TABLE_SUFFIXES, read_table
 from rbft.data.records import part_name, relative_path
 from rbft.errors import DataError, VideoError
 from rbft.video.container import resolve_inside
 from rbft.video.image_sequence import sequence_name, split_rate
-
-TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl")
 
 
 @dataclass(frozen=True)

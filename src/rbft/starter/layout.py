@@ -11,11 +11,10 @@ from typing import Any
 
 from rbft.data.formats import ClassFolders, Conversations, DatasetFormat, MMAction, Table, VideoFolder
 from rbft.data.formats.on_disk import is_video, sequences_below, visible, walk
-from rbft.data.formats.rows import Row, read_table
+from rbft.data.formats.rows import TABLE_SUFFIXES, Row, read_table
 from rbft.data.records import VideoRecord
 from rbft.errors import DataError
 
-TABLES = (".csv", ".tsv", ".jsonl")
 PATH_COLUMNS = ("path", "file", "file_name", "filename", "video", "video_path", "clip")
 LABEL_COLUMNS = ("label", "class", "category", "target", "action")
 _LEAST_CLIPS = 2  # of a class: one to train on and one to test
@@ -88,8 +87,10 @@ def _folder(root: Path, rate: float | None) -> Layout:
     names = {entry.name for entry in entries if entry.is_file()}
     if metadata := sorted({"metadata.csv", "metadata.jsonl"} & names):
         return _read(root, VideoFolder(frame_rate=rate), _rated(rate), f"a folder of videos with {metadata[0]}")
-    tables = [entry for entry in entries if entry.is_file() and entry.suffix.lower() in TABLES]
-    readable = [(table, columns) for table in tables if (columns := _columns(table)) is not None]
+    tables = [entry for entry in entries if entry.is_file() and entry.suffix.lower() in TABLE_SUFFIXES]
+    readable = _readable([table for table in tables if table.suffix.lower() != ".parquet"])
+    # features and the like are often kept in this form beside the table
+    readable = readable or _readable([table for table in tables if table.suffix.lower() == ".parquet"])
     if len(readable) > 1:
         listed = ", ".join(table.name for table, _ in readable)
         raise DataError(f"{root} holds several tables of clips ({listed}); name the one to use.")
@@ -116,20 +117,27 @@ def _folder(root: Path, rate: float | None) -> Layout:
 
 def _file(path: Path, rate: float | None) -> Layout:
     suffix = path.suffix.lower()
-    if suffix in TABLES and (columns := _columns(path)) is not None:
+    if suffix in TABLE_SUFFIXES and (columns := _columns(path)) is not None:
         return _table(path, columns, rate)
     if suffix in (".json", ".jsonl"):
         return _read(path.parent, Conversations(train=path.name), {"train": path.name}, "a list of conversations")
     if suffix == ".txt":
         return _read(path.parent, MMAction(train=path.name), {"train": path.name}, "a list of paths and class numbers")
-    if suffix in TABLES:
+    if suffix in TABLE_SUFFIXES:
         header = ", ".join(map(repr, read_table(path)[0].cells))
         raise DataError(
             f"{path}: no column of it is known to hold paths and classes (columns: {header}). "
             f"Call them path and label, or say --data.format Table --data.format.path_column and --data.format."
             "label_column with an experiment file."
         )
-    raise DataError(f"{path}: no table (.csv, .tsv, .jsonl) and no list (.json, .txt) of clips, and no folder.")
+    raise DataError(
+        f"{path}: no table ({', '.join(TABLE_SUFFIXES)}) and no list (.json, .txt) of clips, and no folder."
+    )
+
+
+def _readable(tables: Sequence[Path]) -> list[tuple[Path, tuple[str, str]]]:
+    """The tables that name clips and classes, with these columns."""
+    return [(table, columns) for table in tables if (columns := _columns(table)) is not None]
 
 
 def _columns(table: Path) -> tuple[str, str] | None:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import datetime
+import sys
+
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from rbft.data.formats import Table
-from rbft.errors import DataError
+from rbft.errors import ConfigError, DataError
 
 
 def read(put, content, file="labels.csv", videos=("a.mp4", "b.mp4", "c d.mp4"), **options):
@@ -45,6 +50,58 @@ def test_a_number_is_the_class_that_a_csv_file_would_name(put, written, label):
     (stated,) = read(put, f'{{"path": "a.mp4", "label": {written}}}\n', "t.jsonl")
     (plain,) = read(put, f"path,label\na.mp4,{written}\n")
     assert stated.label == plain.label == label
+
+
+@pytest.fixture
+def parquet(tmp_path):
+    """Write a table of these columns, and give the data root with its videos."""
+
+    def write(**columns):
+        for name in ("a.mp4", "b.mp4", "c d.mp4"):
+            (tmp_path / name).touch()
+        pyarrow.parquet.write_table(pyarrow.table(columns), tmp_path / "t.parquet")
+        return tmp_path
+
+    return write
+
+
+def test_parquet_gives_what_csv_gives(parquet, put):
+    columns = {
+        "path": ["a.mp4", "b.mp4", "c d.mp4"],
+        "label": pyarrow.array(["walk", "walk", "run"]).dictionary_encode(),
+        "split": ["train", None, "test"],
+        "start": [1.5, None, float("nan")],
+        "end": [2.0, None, float("nan")],
+        "take": [1, 2, 3],
+        "score": [1.0, 0.5, 2.0],
+    }
+    found = Table("t.parquet", group_column="take", text_columns=("score",)).read(parquet(**columns))
+    text = (
+        "path,label,split,start,end,take,score\na.mp4,walk,train,1.5,2,1,1.0\nb.mp4,walk,,,,2,0.5\n"
+        "c d.mp4,run,test,,,3,2.0\n"
+    )
+    assert found == read(put, text, group_column="take", text_columns=("score",))
+    assert found[0].part == (1.5, 2.0) and found[1].part is None and found[2].text == {"score": "2.0"}
+
+
+def test_parquet_errors(parquet, put, monkeypatch):
+    root = parquet(path=["a.mp4", "b.mp4"], label=["x", None])
+    with pytest.raises(DataError, match=r"t\.parquet, row 2: 'label' is empty"):
+        Table("t.parquet").read(root)
+    root = parquet(path=["a.mp4"], label=[datetime.date(2020, 1, 1)])
+    with pytest.raises(DataError, match=r"row 1: 'label' must be text, found datetime\.date"):
+        Table("t.parquet").read(root)
+    root = parquet(path=["a.mp4"], klass=["x"])
+    with pytest.raises(DataError, match=r"t\.parquet: there is no column 'label'; the columns are 'path', 'klass'"):
+        Table("t.parquet").read(root)
+    content = (root / "t.parquet").read_bytes()
+    for spoilt in (b"", b"PAR1", content[:-9], b"path,label\n"):
+        (root / "t.parquet").write_bytes(spoilt)
+        with pytest.raises(DataError, match="not a Parquet file that can be read"):
+            Table("t.parquet").read(root)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(ConfigError, match=r"need the package pyarrow: pip install 'rbft\[parquet\]'"):
+        Table("t.parquet").read(root)
 
 
 def test_columns_may_be_written_in_any_case(put):

@@ -26,7 +26,7 @@ FRAME_RATE_HINT = "to take each for a video, say their frames a second (data.for
 _SHOWN = 5
 _FASTEST = 1000
 _SYSTEM_FOLDERS = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information"})
-_TEXTS = frozenset([".csv", ".tsv", ".jsonl", ".json", ".txt", ".md", ".yaml", ".yml"])
+_TEXTS = frozenset([".csv", ".tsv", ".jsonl", ".parquet", ".json", ".txt", ".md", ".yaml", ".yml"])
 
 
 def require_folder(root: Path) -> None:

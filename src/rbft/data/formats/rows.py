@@ -10,9 +10,13 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from rbft.data.formats.parquet import read_parquet
 from rbft.data.records import relative_path
 from rbft.errors import DataError
 from rbft.files import NOT_JSON, plain_cell
+
+TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
+"""Kinds of tables, by lower-case extension."""
 
 
 @dataclass(frozen=True)
@@ -180,9 +184,10 @@ def read_json_objects(path: Path, *, wrapped: bool = False) -> list[Row]:
 
 
 def read_table(path: Path) -> list[Row]:
-    """Read a .csv, .tsv or .jsonl file; blank lines are skipped.
+    """Read a .csv, .tsv, .jsonl or .parquet file; blank lines are skipped.
 
     Raises:
+        ConfigError: A .parquet file is to be read, and pyarrow is not installed.
         DataError: Another extension, no rows, a row with too many or too few cells, or a column name that stands twice.
     """
     readers = {".csv": ",", ".tsv": "\t"}
@@ -190,8 +195,11 @@ def read_table(path: Path) -> list[Row]:
         rows = list(_jsonl_rows(path))
     elif path.suffix.lower() in readers:
         rows = list(_csv_rows(path, readers[path.suffix.lower()]))
+    elif path.suffix.lower() == ".parquet":
+        # no line names its columns: rows are counted from 1
+        rows = [Row(f"{path}, row {n}", cells, str(path)) for n, cells in enumerate(read_parquet(path), start=1)]
     else:
-        raise DataError(f"{path}: unknown kind of table {path.suffix!r}; use .csv, .tsv or .jsonl.")
+        raise DataError(f"{path}: unknown kind of table {path.suffix!r}; use {', '.join(TABLE_SUFFIXES)}.")
     if not rows:
         raise DataError(f"{path} lists no videos.")
     return rows

@@ -12,7 +12,7 @@ from rbft.errors import DataError
 
 
 class Table(ColumnFormat):
-    """A .csv, .tsv or .jsonl file in UTF-8, with a header (or keys) that names the columns.
+    """A .csv, .tsv or .jsonl file in UTF-8 with a header (or keys) that names the columns, or a .parquet file.
 
     With the columns `start` and `end` a row is about these seconds of its video, and a video may have several rows.
 
