@@ -9,7 +9,7 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Callable
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 from rbft.errors import ConfigError, Interrupted, PassingError, RBFTError
 
@@ -41,14 +41,18 @@ class PlainEpilog(argparse.HelpFormatter):
 
 def say_error(message: str) -> None:
     """Print a message to standard error; on a terminal, lines are broken between words."""
-    text = f"rbft: {message}"
-    if sys.stderr.isatty():
+    say(f"rbft: {message}", sys.stderr)
+
+
+def say(text: str, stream: TextIO) -> None:
+    """Print text; on a terminal, lines are broken between words."""
+    if stream.isatty():
         width = shutil.get_terminal_size().columns
         text = "\n".join(
             textwrap.fill(line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
             for line in text.split("\n")
         )
-    print(text, file=sys.stderr)
+    print(text, file=stream, flush=True)
 
 
 def exit_code(command: Callable[[], int]) -> int:

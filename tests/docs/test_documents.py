@@ -19,6 +19,7 @@ from rbft.__main__ import main
 FAST = ("docs/install.md", "docs/reliability.md", "docs/reproduce.md", "docs/security.md", "docs/sweeps.md")
 # a reader of these starts with nothing but clips
 FRESH = (
+    "docs/start.md",
     "docs/your-own-videos.md",
     "docs/compare.md",
     "docs/add-a-dataset.md",
@@ -83,7 +84,13 @@ def test_documents_from_nothing_run(document: str, tmp_path: Path, read: Callabl
     write_clips(tmp_path)
     read(document)
     if document == "docs/your-own-videos.md":
-        made = ("runs/falls/rbft/seed0/report.html", "runs/falls/sft/seed0/report.html", "compared.html", "answers.csv")
+        made = (
+            "runs/clips/rbft/seed0/report.html",
+            "runs/clips/sft/seed0/report.html",
+            "runs/falls/rbft/seed0/report.html",
+            "compared.html",
+            "answers.csv",
+        )
         assert [name for name in made if not (tmp_path / name).is_file()] == []
 
 

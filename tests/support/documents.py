@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import re
@@ -175,6 +176,9 @@ class Reader:
             case ["rbft", "serve", *rest]:
                 flags = [word for word in rest[rest.index("--run") + 2 :] if word != "--port"]
                 self._server = self._stack.enter_context(serving(Path(rest[rest.index("--run") + 1]), *flags))
+            case ["rbft", *rest, ">", file]:
+                with (self.folder / file).open("w") as stream, contextlib.redirect_stdout(stream):
+                    assert main(rest) == 0, f"{block.document}, line {block.line}: {shlex.join(words)}"
             case ["rbft", *_]:
                 assert main(adapted(words)[1:]) == 0, f"{block.document}, line {block.line}: {shlex.join(words)}"
             case ["curl", *rest]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 from rich.markup import escape
 
-from rbft.arguments import Parser
+from rbft.arguments import Parser, say
 from rbft.experiment import make_parser, read_experiment
 from rbft.files import write_json
 from rbft.runs.names import CHECK
@@ -33,7 +34,7 @@ def run(args: Sequence[str]) -> int:
     arguments, said = experiment_arguments(args)
     experiment = read_experiment(arguments)
     if said:
-        print(said, flush=True)
+        say(said, sys.stdout)
 
     from rbft.data.check_report import print_report
     from rbft.estimate.report import print_clips, print_estimates, to_json

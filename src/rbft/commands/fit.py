@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Sequence
 
-from rbft.arguments import Parser, PlainEpilog, exit_code
+from rbft.arguments import Parser, PlainEpilog, exit_code, say
 from rbft.experiment import make_parser
 from rbft.starter.source import add_arguments, experiment_arguments
 
@@ -76,7 +77,7 @@ def run(args: Sequence[str]) -> int:
     from rbft.ranks import first_rank
 
     if said and first_rank():
-        print(said, flush=True)
+        say(said, sys.stdout)
     run_experiment(experiment, ["rbft", "fit", *args])
     return 0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from rbft.arguments import Parser
+from rbft.arguments import Parser, say
 from rbft.errors import ConfigError
 
 
@@ -36,5 +36,5 @@ def run(args: Sequence[str]) -> int:
     flags = [part for flag, value in given.items() if value is not None for part in (flag, value)]
     text, _, said = write_text(parsed.source[0], flags)
     print(text, end="")
-    print(said, file=sys.stderr)
+    say(said, sys.stderr)
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import RichProgressBar
@@ -14,6 +15,13 @@ from rbft.runs.names import TENSORBOARD
 from rbft.training.callbacks import PlainProgress
 from rbft.training.checkpoint import AtomicCheckpointIO
 from rbft.training.profile import StageProfile, require_no_other_profiler
+
+
+class _Bar(RichProgressBar):
+    """As of Lightning, without the version of the logger, which is the same for every run."""
+
+    def get_metrics(self, *args: Any) -> dict[str, int | str | float | dict[str, float]]:
+        return {key: value for key, value in super().get_metrics(*args).items() if key != "v_num"}
 
 
 def stage_trainer(
@@ -40,7 +48,7 @@ def stage_trainer(
     Raises:
         ConfigError: A profiler is configured already.
     """
-    progress: L.Callback = RichProgressBar(leave=True) if console.is_terminal else PlainProgress(stage)
+    progress: L.Callback = _Bar(leave=True) if console.is_terminal else PlainProgress(stage)
     settings: dict[str, object] = {}
     if profile:
         require_no_other_profiler(configured_profiler)
