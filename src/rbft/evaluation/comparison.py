@@ -39,6 +39,7 @@ class Member:
         chosen: settings that its validation videos chose, which therefore do not distinguish it.
         chance: accuracy of guessing; None where it is not known.
         majority: accuracy of always answering the class most frequent in training; None where it is not known.
+        labelled: number of labelled videos that it used, for training and for choosing; None where it is not known.
     """
 
     point: Point
@@ -49,6 +50,7 @@ class Member:
     chosen: Point = field(default_factory=dict)
     chance: float | None = None
     majority: float | None = None
+    labelled: float | None = None
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,7 @@ class Group:
         chosen: number of runs for each setting that validation videos chose.
         chance: mean accuracy of guessing; None where a finished run does not record it.
         majority: mean accuracy of always answering the class most frequent in training; None likewise.
+        labelled: mean number of labelled videos that a run used, for training and for choosing; None likewise.
     """
 
     point: Point
@@ -91,6 +94,12 @@ class Group:
     chosen: dict[str, int] = field(default_factory=dict)
     chance: float | None = None
     majority: float | None = None
+    labelled: float | None = None
+
+    @property
+    def labelled_words(self) -> str:
+        """The labelled videos, for people; a dash where they are not known."""
+        return "-" if self.labelled is None else f"{self.labelled:.4g}"
 
     @property
     def chosen_words(self) -> str:
@@ -164,6 +173,7 @@ def compare(members: Sequence[Member], baseline: Mapping[str, Any] | None, repli
                 dict(Counter(point_words(member.chosen) for member in group if member.chosen)),
                 _mean([member.chance for member in finished]),
                 _mean([member.majority for member in finished]),
+                _mean([member.labelled for member in finished]),
             )
         )
     return compared_groups

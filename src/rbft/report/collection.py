@@ -77,7 +77,15 @@ class Entry:
         run = self.run
         chance, majority = run.floors
         return Member(
-            self.point, run.accuracy, run.predictions, run.validation, run.labels, self.chosen, chance, majority
+            self.point,
+            run.accuracy,
+            run.predictions,
+            run.validation,
+            run.labels,
+            self.chosen,
+            chance,
+            majority,
+            run.labelled,
         )
 
 

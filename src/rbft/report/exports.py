@@ -14,6 +14,8 @@ def markdown(overview: Overview) -> str:
     several = any("experiment" in group.point for group in overview.groups)
     heads = [*(["experiment"] if several else []), "method", "shots", "runs", "accuracy", "95% interval"]
     heads += ["chance", "majority"]
+    counted = any(group.labelled is not None for group in overview.groups)
+    heads += ["labels"] if counted else []
     if overview.baseline is not None:
         heads += [f"points over {point_words(overview.baseline)}", "95% interval", "p (Holm)", "detectable"]
     lines = ["| " + " | ".join(_plain(head) for head in heads) + " |", "|" + " --- |" * len(heads)]
@@ -26,6 +28,7 @@ def markdown(overview: Overview) -> str:
             f"{accuracy.mean:.1%}" if accuracy else "-",
             interval_words(accuracy),
             *("-" if floor is None else f"{floor:.1%}" for floor in (group.chance, group.majority)),
+            *([group.labelled_words] if counted else []),
         ]
         if overview.baseline is not None and comparison is not None:
             change, detectable = comparison.difference.difference, comparison.detectable

@@ -22,6 +22,9 @@ def print_groups(groups: Sequence[Group], baseline: Point | None, name: str, con
     """
     names = [escape(point_words(group.point) or name) for group in groups]
     accuracies = [["runs", "mean", "95% interval", "chance", "majority"], *map(_accuracy, groups)]
+    if any(group.labelled is not None for group in groups):
+        labelled = ["labels", *(group.labelled_words for group in groups)]
+        accuracies = [[count, *row] for count, row in zip(labelled, accuracies, strict=True)]
     if baseline is None:
         _print_table("accuracy", names, accuracies, console)
     else:

@@ -57,6 +57,7 @@ def write_overview(overview: Overview, title: str, verdict: Sequence[str] = ()) 
         rows=rows,
         baseline=None if overview.baseline is None else point_words(overview.baseline),
         curves=_curves(overview, number),
+        counted=any(group.labelled is not None for group in overview.groups),
         figures=list(figures.values()),
         means=[
             (row, [None if data is None else data.mean(key) for key in figures])
@@ -81,6 +82,7 @@ def _row(group: Group, several: bool) -> dict[str, Any]:
         "interval": None if accuracy is None or accuracy.low is None else interval_words(accuracy),
         "chance": group.chance,
         "majority": group.majority,
+        "labels": group.labelled_words,
         "difference": None,
         "difference_interval": None,
         "p": None,

@@ -61,6 +61,7 @@ def write_page(
     calibration: str = "",
     audit: Audit | None = None,
     cautions: Sequence[str] = (),
+    labels_used: str = "",
 ) -> None:
     """Write the page of a run.
 
@@ -74,6 +75,7 @@ def write_page(
         calibration: a sentence on the calibration of the probabilities; may be empty.
         audit: audit of these rationales; None where there are none.
         cautions: reasons against using the run, a sentence each.
+        labels_used: what the run has learned from, a clause; may be empty.
     """
     names = data.labels.names
     errors = [
@@ -96,6 +98,7 @@ def write_page(
         stages=[stage.name for stage in experiment.stages],
         metrics=metrics,
         cautions=cautions,
+        labels_used=labels_used,
         others=others,
         confusion=_picture(as_png(figure)),
         calibration=calibration,

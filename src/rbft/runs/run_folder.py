@@ -123,6 +123,12 @@ class RunFolder:
         return chance, majority
 
     @property
+    def labelled(self) -> float | None:
+        """Labelled videos that it used, for training and for choosing; None where it does not say."""
+        value = self.metrics.get("labels/videos")
+        return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+    @property
     def predictions(self) -> Path:
         """Its predictions, once it is finished."""
         return self.path / PREDICTIONS

@@ -18,6 +18,7 @@ from rbft.runs.names import CALIBRATION, METRICS, PREDICTIONS, RATIONALES, REPOR
 from rbft.runs.run_folder import RunFolder
 from rbft.runs.stage_record import read_record
 from rbft.stages.cautions import run_cautions
+from rbft.stages.labels_used import describe_labels, label_figures
 from rbft.stages.rounds import print_rounds, read_rounds, round_metrics
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ def conclude(experiment: Experiment, prepared: Sequence[Prepared], console: Cons
             }
     rounds = read_rounds(run_dir, prepared)
     metrics |= round_metrics(rounds)
+    labels = label_figures(prepared)
+    metrics |= labels
     path = run_dir / last.stage.name / CALIBRATION
     calibration = Calibration.from_json(read_json(path), path)
     if publish:
@@ -74,6 +77,7 @@ def conclude(experiment: Experiment, prepared: Sequence[Prepared], console: Cons
             calibration.describe(),
             audit,
             run_cautions(RunFolder(run_dir)),
+            describe_labels(labels),
         )
     print_rounds(rounds, console)
     low, high = metrics["test/accuracy_ci95"]
@@ -90,6 +94,7 @@ def conclude(experiment: Experiment, prepared: Sequence[Prepared], console: Cons
         if beside[name] is not None
     ]
     console.print(f"beside it: {escape(', '.join(floors))}")
+    console.print(f"learned from: {describe_labels(labels)}")
     for caution in run_cautions(RunFolder(run_dir)):
         console.print(f"[bold]warning:[/] {escape(caution)}")
     console.print(f"calibration: {escape(calibration.describe())}")

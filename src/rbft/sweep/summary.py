@@ -31,7 +31,8 @@ def _member(progress: Progress, choose: Sequence[str]) -> Member:
     run = RunFolder(progress.run.folder)
     accuracy = progress.accuracy()
     chance, majority = (None, None) if accuracy is None else run.floors
-    member = Member(progress.run.point, accuracy, run.predictions, chance=chance, majority=majority)
+    labelled = None if accuracy is None else run.labelled
+    member = Member(progress.run.point, accuracy, run.predictions, chance=chance, majority=majority, labelled=labelled)
     if not choose or member.accuracy is None:
         return member
     return replace(member, validation=run.validation, labels=run.labels)
