@@ -53,11 +53,14 @@ ALLOWED = {
     # the page of a run sees it through the classifier alone
     "serve": BASE | {"", "terminal", "video", "data.formats", "report.templates", "predict"},
     "suggest": BASE | {"terminal", "video", "data", "evaluation", "runs", "predict", "report.templates"},
+    # the page for labels asks a run as `predict` does, and is guarded as the page of `serve`
+    "labelling": BASE
+    | {"", "video", "data", "predict", "report.templates", "serve.host_check", "serve.server", "starter.layout"},
     # a folder of clips to an experiment file
     "starter": BASE | {"arguments", "experiment", "data.formats", "data.records", "sweep.launchers"},
     "commands": BASE
     | {"", "arguments", "experiment", "terminal", "video.clip_cache", "data", "rationales", "evaluation", "runs.lock"}
-    | {"estimate", "pipeline", "predict", "export", "serve", "report", "starter", "suggest", "sweep"},
+    | {"estimate", "pipeline", "predict", "export", "labelling", "serve", "report", "starter", "suggest", "sweep"},
     "__main__": {"", "arguments", "commands"},
 }
 # `ranks` and all that is not named here know nothing of Lightning.

@@ -190,7 +190,7 @@ def require_writable(path: Path, flag: str) -> None:
 _FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
 
 
-def write_csv(path: Path, rows: Iterable[Sequence[str]]) -> None:
+def write_csv(path: Path, rows: Iterable[Sequence[str]], delimiter: str = ",") -> None:
     """Write rows of text, whole or not at all, as a table whose cells no spreadsheet takes for formulas.
 
     A cell that begins with one of `= + - @`, a tab or the end of a line gets an apostrophe in front, as spreadsheets
@@ -200,7 +200,9 @@ def write_csv(path: Path, rows: Iterable[Sequence[str]]) -> None:
     quoted = [[f"'{cell}" if _FORMULA.match(cell) else cell for cell in row] for row in rows]
     # the writer leaves a carriage return bare, which ends a row for whoever reads
     returns = any("\r" in cell for row in quoted for cell in row)
-    csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL if returns else csv.QUOTE_MINIMAL).writerows(quoted)
+    csv.writer(
+        text, delimiter=delimiter, lineterminator="\n", quoting=csv.QUOTE_ALL if returns else csv.QUOTE_MINIMAL
+    ).writerows(quoted)
     write_atomic(path, text.getvalue())
 
 

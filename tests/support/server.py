@@ -71,12 +71,19 @@ class Server:
 @contextmanager
 def serving(run: Path, *flags: str, driver: str | None = None) -> Iterator[Server]:
     """A server of a run on a free port; `driver` is a program to start it with."""
+    with served("serve", "--run", str(run), *flags, driver=driver) as server:
+        yield server
+
+
+@contextmanager
+def served(*words: str, driver: str | None = None) -> Iterator[Server]:
+    """A command that serves a page, on a free port; `driver` is a program to start it with."""
     start = [str(Path(sys.executable).with_name("rbft"))] if driver is None else [sys.executable, "-c", driver]
     with tempfile.TemporaryDirectory(prefix="rbft-test-") as temporary:
         path = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
         environment = {**os.environ, "PYTHONPATH": path, "TMPDIR": temporary, "PYTHONUNBUFFERED": "1"}
         process = subprocess.Popen(
-            [*start, "serve", "--run", str(run), "--port", "0", *flags],
+            [*start, *words, "--port", "0"],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -8,6 +8,7 @@ COMMANDS = {
     "export": "rbft.commands.export",
     "serve": "rbft.commands.serve",
     "compare": "rbft.commands.compare",
+    "label": "rbft.commands.label",
     "suggest": "rbft.commands.suggest",
     "sweep": "rbft.commands.sweep",
     "report": "rbft.commands.report",

@@ -56,17 +56,7 @@ def run(args: Sequence[str]) -> int:
         Interrupted: It was asked to stop, and has.
     """
     parsed, flags = parser().parse_known_args(list(args))
-    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ConfigError(f"rbft serve needs {' and '.join(missing)}; install it with pip install 'rbft[serve]'.")
-    for name in _NEEDED:
-        try:
-            importlib.import_module(name)
-        except ImportError as error:
-            raise ConfigError(
-                f"rbft serve: {name} is installed, but damaged ({error}); repair it with "
-                "pip install --force-reinstall 'rbft[serve]'."
-            ) from error
+    require_server("serve")
     if not 0 < parsed.max_mb < float("inf"):
         raise ConfigError(f"--max-mb {parsed.max_mb:g}: must be above 0.")
     if parsed.queue < 0 or not 0 <= parsed.port < 65536:
@@ -84,3 +74,25 @@ def run(args: Sequence[str]) -> int:
         time_limit=parsed.time_limit,
     )
     return 0
+
+
+def require_server(command: str) -> None:
+    """Refuse a command with a page where what serves it is missing.
+
+    Args:
+        command: name of the command, for the message.
+
+    Raises:
+        ConfigError: A package of the extra `serve` is missing or damaged; says how to install it.
+    """
+    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigError(f"rbft {command} needs {' and '.join(missing)}; install it with pip install 'rbft[serve]'.")
+    for name in _NEEDED:
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise ConfigError(
+                f"rbft {command}: {name} is installed, but damaged ({error}); repair it with "
+                "pip install --force-reinstall 'rbft[serve]'."
+            ) from error

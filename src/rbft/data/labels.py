@@ -109,6 +109,16 @@ def _trouble(name: str) -> str | None:
     return None
 
 
+def require_name(name: str) -> None:
+    """Refuse a name that no class can have.
+
+    Raises:
+        DataError: Says what is wrong with it.
+    """
+    if trouble := _trouble(name):
+        raise DataError(f"the label {name!r} {trouble}.")
+
+
 def require_apart(names: Sequence[str], texts: Mapping[str, str]) -> None:
     """Refuse classes that a reader would take for one.
 

@@ -38,7 +38,7 @@ def serve(
         StageError: The folder is no finished run, or the port is taken.
         Interrupted: It was asked to stop, and has.
     """
-    listening = _listen(host, port)
+    listening = listen(host, port)
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with listening, tempfile.TemporaryDirectory(prefix="rbft-serve-") as folder:
@@ -48,8 +48,16 @@ def serve(
             signal.signal(number, handler)
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    """Take the port before the model is loaded, which may take minutes."""
+def listen(host: str, port: int) -> socket.socket:
+    """Take a port, before anything that may take minutes.
+
+    Args:
+        host: Address to listen on.
+        port: Port to listen on; 0 for any free one.
+
+    Raises:
+        StageError: The port is taken, or the address is not this machine's.
+    """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listening = socket.socket(family, kind, protocol)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -108,8 +109,9 @@ def _folder(root: Path, rate: float | None) -> Layout:
     loose = sum(is_video(name) for name in names)
     if loose:
         raise DataError(
-            f"{root} holds {loose} videos and nothing that says their classes. Move them into a folder for each class, "
-            f"or write {root / 'labels.csv'} with the columns path,label."
+            f"{root} holds {loose} videos and nothing that says their classes. Give them classes with "
+            f"`rbft label {shlex.quote(str(root))}`, move them into a folder for each class, or write "
+            f"{root / 'labels.csv'} with the columns path,label."
         )
     entries_found = ", ".join(entry.name for entry in entries[:5]) or "nothing"
     raise DataError(f"{root} holds no videos (found {entries_found}). Name the folder that holds your clips.")

@@ -1,0 +1,1 @@
+"""`rbft label`: a local page on which a person gives clips their classes."""

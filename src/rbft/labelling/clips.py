@@ -1,0 +1,180 @@
+"""The clips of a page: what a folder or table holds, their labels, and the order in which they are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rbft.data.formats import ClassFolders
+from rbft.data.formats.columns import part_columns, row_part
+from rbft.data.formats.on_disk import is_video, no_video, visible, walk
+from rbft.data.formats.rows import read_table
+from rbft.data.records import part_name, relative_path
+from rbft.errors import ConfigError, DataError
+from rbft.labelling.table import Labelled, LabelTable, Part
+from rbft.starter.layout import PATH_COLUMNS, TABLES
+
+_UNLABELLED = frozenset({"unlabelled", "unlabeled", "new", "todo"})
+"""Folders beside classes, by name in lower case, whose clips have no class."""
+_USUAL = "labels.csv"
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A clip to show.
+
+    Args:
+        path: path of the video, relative to the root.
+        part: seconds of the video; None: all of it.
+    """
+
+    path: str
+    part: Part
+
+    @property
+    def name(self) -> str:
+        """Path, and part where there is one."""
+        return part_name(self.path, self.part)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a person named.
+
+    Args:
+        root: folder of the clips.
+        table: table of their labels; new, or as it stands.
+        clips: clips, by name.
+        said: what was recognised, in a clause.
+        missing: rows of the table whose file is not there.
+    """
+
+    root: Path
+    table: LabelTable
+    clips: tuple[Clip, ...]
+    said: str
+    missing: int = 0
+
+
+def find_clips(source: Path, table: Path | None = None, *, folders_are_classes: bool = True) -> Found:
+    """Find the clips of a folder or of a table, and the table that holds, or will hold, their labels.
+
+    Args:
+        source: folder of clips, or a table of them.
+        table: table of the labels, in the folder; None: the one that is there, or else `labels.csv`.
+        folders_are_classes: whether a folder for each class gives the first labels where there is no table yet.
+
+    Raises:
+        DataError: There is no clip, or the table cannot be read.
+        ConfigError: The table lies elsewhere, or both a table and `--table` were named.
+    """
+    if source.is_file():
+        if table is not None:
+            raise ConfigError(f"--table {table}: {source} is a table already; name its folder, or leave --table out.")
+        return _listed(source.parent, LabelTable(source), f"the table {source.name}", only_rows=True)
+    if not source.is_dir():
+        raise DataError(f"{source}: there is no such folder or file. Name a folder of clips, or a table of them.")
+    if not any(is_video(file.name) for file in walk(source)):
+        raise DataError(f"{source} {no_video(source)}.")
+    chosen = _table_of(source) if table is None else table
+    if chosen.resolve().parent != source.resolve():
+        raise ConfigError(f"--table {chosen}: paths in it are relative to its folder; put it into {source}.")
+    if chosen.is_file():
+        return _listed(source, LabelTable(chosen), f"the table {chosen.name}", only_rows=False)
+    begin, said = _from_folders(source) if folders_are_classes else ([], "")
+    return _listed(source, LabelTable(chosen, begin), said or "a folder without labels", only_rows=False)
+
+
+def _table_of(root: Path) -> Path:
+    tables = [entry for entry in visible(root) if entry.is_file() and entry.suffix.lower() in TABLES]
+    listing = [path for path in tables if path.name == _USUAL or _lists_clips(path)]
+    if any(path.name == _USUAL for path in listing):
+        return root / _USUAL
+    if len(listing) > 1:
+        names = ", ".join(path.name for path in listing)
+        raise DataError(f"{root} holds several tables of clips ({names}); name the one to use with --table.")
+    return listing[0] if listing else root / _USUAL
+
+
+def _lists_clips(path: Path) -> bool:
+    """Whether a table has a column of paths; tables of other things lie beside clips, too."""
+    try:
+        rows = read_table(path)
+    except DataError:
+        return False
+    names = {name.casefold() for name in rows[0].cells}
+    return bool(names & set(PATH_COLUMNS))
+
+
+def _from_folders(root: Path) -> tuple[list[Labelled], str]:
+    """The labels that a folder for each class gives; none where the folders are no classes."""
+    entries = visible(root)
+    folders = [entry for entry in entries if entry.is_dir() and any(is_video(file.name) for file in walk(entry))]
+    classes = [entry for entry in folders if entry.name.casefold() not in _UNLABELLED]
+    if len(classes) < 2 or any(entry.is_file() and is_video(entry.name) for entry in entries):
+        return [], ""
+    skip = tuple(entry.name for entry in entries if entry.is_dir() and entry not in classes)
+    records = ClassFolders(skip).read(root)
+    counts = dict.fromkeys(sorted({record.label for record in records}), 0)
+    for record in records:
+        counts[record.label] += 1
+    listed = ", ".join(f"{label} {count}" for label, count in counts.items())
+    begin = [Labelled(record.path, None, record.label, record.split or "") for record in records]
+    return begin, f"a folder for each class ({listed}); if the folders are no classes, say --ignore-folders"
+
+
+def _listed(root: Path, table: LabelTable, said: str, *, only_rows: bool) -> Found:
+    rows = table.read()
+    there = [row for row in rows if (root / row.path).is_file()]
+    clips = {Clip(row.path, row.part) for row in there}
+    if not only_rows:
+        known = {clip.path for clip in clips}
+        files = (relative_path(f.relative_to(root).as_posix(), str(root)) for f in walk(root) if is_video(f.name))
+        clips |= {Clip(path, None) for path in files if path not in known}
+    if not clips:
+        raise DataError(f"{table.path}: none of its {len(rows)} clips is on the disk below {root}.")
+    ordered = sorted(clips, key=lambda clip: (clip.path, clip.part or (0.0, 0.0)))
+    return Found(root, table, tuple(ordered), said, len(rows) - len(there))
+
+
+def in_order(clips: Sequence[Clip], labelled: Collection[Clip], wanted: Sequence[Clip]) -> list[int]:
+    """Places of the clips in the order in which they are shown: those that are wanted, those without a label, the rest.
+
+    Args:
+        clips: all clips.
+        labelled: clips that have a label.
+        wanted: clips to show first, in this order.
+    """
+    places = {clip: place for place, clip in enumerate(clips)}
+    first = list(dict.fromkeys(places[clip] for clip in wanted if clip in places))
+    rest = [place for place in range(len(clips)) if place not in set(first)]
+    return [*first, *(p for p in rest if clips[p] not in labelled), *(p for p in rest if clips[p] in labelled)]
+
+
+def read_order(path: Path, found: Found) -> list[Clip]:
+    """The clips of a table with a column `path`, such as `rbft suggest` leaves, in the order of its rows.
+
+    Raises:
+        DataError: The table cannot be read, or names none of the clips.
+    """
+    rows = read_table(path)
+    times = part_columns(rows)
+    there = set(found.clips)
+    wanted = []
+    for row in rows:
+        stated = Path(row.filled("path"))
+        # relative to the clips, as in a table beside them; or to where the command was given
+        for name in (stated, _below(stated, found.root)):
+            clip = None if name is None else Clip(name.as_posix(), row_part(row, times))
+            if clip in there and clip is not None:
+                wanted.append(clip)
+                break
+    if not wanted:
+        raise DataError(f"--order {path}: it names none of the {len(there)} clips of {found.root}.")
+    return wanted
+
+
+def _below(path: Path, root: Path) -> Path | None:
+    whole = path.resolve()
+    return whole.relative_to(root.resolve()) if whole.is_relative_to(root.resolve()) else None
