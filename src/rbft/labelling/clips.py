@@ -12,8 +12,8 @@ from rbft.data.formats.on_disk import is_video, no_video, visible, walk
 from rbft.data.formats.rows import read_table
 from rbft.data.records import part_name, relative_path
 from rbft.errors import ConfigError, DataError
-from rbft.labelling.table import Labelled, LabelTable, Part
-from rbft.starter.layout import PATH_COLUMNS, TABLES
+from rbft.labelling.table import TABLES, Labelled, LabelTable, Part
+from rbft.starter.layout import PATH_COLUMNS
 
 _UNLABELLED = frozenset({"unlabelled", "unlabeled", "new", "todo"})
 """Folders beside classes, by name in lower case, whose clips have no class."""

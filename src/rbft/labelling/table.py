@@ -20,6 +20,8 @@ from rbft.files import write_atomic, write_csv, write_jsonl
 from rbft.starter.layout import LABEL_COLUMNS, PATH_COLUMNS
 
 Part = tuple[float, float] | None
+TABLES = (".csv", ".tsv", ".jsonl")
+"""Suffixes of tables that can be written."""
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 
 
@@ -79,7 +81,7 @@ class LabelTable:
     """
 
     def __init__(self, path: Path, begin: Sequence[Labelled] = ()) -> None:
-        if path.suffix.lower() not in (*_DELIMITERS, ".jsonl"):
+        if path.suffix.lower() not in TABLES:
             raise DataError(f"{path}: labels are written to a .csv, .tsv or .jsonl file; name one with --table.")
         self.path = path
         self._begin = tuple(begin)
