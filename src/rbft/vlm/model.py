@@ -60,6 +60,11 @@ class VLM(nn.Module):
         # asked while weights are whole: once they are sharded, all processes would have to ask
         self._masks = masks_of(self.base)
         self._position_keys = position_keys(self.base)
+        # where they are, looked for once: it is asked in every step
+        parts = parts_of(self.base)
+        state = (*self.base.named_parameters(), *self.base.named_buffers())
+        places = [(name, *_place(self.base, name)) for name, _ in state if parts[name] != "language"]
+        self._vision: list[tuple[str, nn.Module, str]] = places
         self.features: FeatureCache | None = None
         self.states: KeptStates | None = None
         self.reference: Reference | None = None
@@ -108,9 +113,7 @@ class VLM(nn.Module):
 
     def _vision_state(self) -> dict[str, Tensor]:
         """Parameters and buffers of all that turns pixels into features, by name."""
-        parts = parts_of(self.base)
-        state = (*self.base.named_parameters(), *self.base.named_buffers())
-        return {name: value for name, value in state if parts[name] != "language"}
+        return {name: getattr(module, local) for name, module, local in self._vision}
 
     def vision_digest(self, *computing: object) -> str:
         """A hash of all that decides what features pixels become: weights as they are now, and settings.
@@ -386,3 +389,9 @@ class VLM(nn.Module):
                 use_cache=True,
             )
         return output.logits
+
+
+def _place(model: nn.Module, name: str) -> tuple[nn.Module, str]:
+    """The module that a parameter or buffer is of, and its name there."""
+    owner, _, local = name.rpartition(".")
+    return model.get_submodule(owner), local
