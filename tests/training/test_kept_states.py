@@ -42,7 +42,7 @@ def test_training_ends_with_the_same_weights_to_the_last_bit(root, tmp_path, row
     assert rows == [] and not (tmp_path / "states").exists()
     first = Stage(root, tmp_path, tuning, batch_size=1)
     assert equal(first.fit(), expected)
-    videos = len(first.data.splits.train)
+    videos = len(first.data.splits.train) + len(first.data.splits.val)
     assert len(rows) == videos == len(entries(tmp_path / "states")), "the second epoch computes no lower layer"
     assert first.module.ready.states is None, "nothing is held after training"
     rows.clear()

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from rbft.vlm.batch import Batch, Item, collate
 from rbft.vlm.feature_cache import feature_key
+from rbft.vlm.label_scorer import LabelScorer
 from rbft.vlm.lower_layers import LowerLayers, keep_states, lower_layers_of
 from rbft.vlm.shared_prefix import answer_logits
 from rbft.vlm.state_cache import StateCache
@@ -116,6 +117,27 @@ def collate_one(batch: Batch, clip: int) -> Batch:
 
 def test_a_step_is_the_same_with_what_was_kept(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     check(tuned(folder), monkeypatch)
+
+
+def test_labels_are_scored_the_same_with_what_was_kept(folder: Path) -> None:
+    loaded = tuned(folder)
+    lower = lower_of(loaded)
+    labels = tuple(loaded.target(QUESTIONS[0], text) for text in ("push", "push up", "a", *ANSWERS))
+    scorer = LabelScorer(labels)
+    batch = batch_of(loaded, packed=False)
+    expected = scorer(loaded.vlm, batch.prompts)
+    cache = StateCache(None, 0, 10**9)
+    loaded.vlm.states = keep_states(lower, cache, loaded.vlm.end_ids[0])
+    first = scorer(loaded.vlm, batch.prompts)
+    lower._layers[0].mlp.register_forward_hook(lambda *_: pytest.fail("a lower layer was computed"))
+    kept = len(cache._held)
+    again = scorer(loaded.vlm, batch.prompts)
+    assert torch.equal(again, first)
+    for found in (first, again):
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-4)
+    assert len(cache._held) == kept == 2, "both clips, and nothing twice"
+    with pytest.raises(pytest.fail.Exception, match="a lower layer was computed"):
+        scorer(loaded.vlm, [replace(prompt, key=None) for prompt in batch.prompts])
 
 
 @pytest.mark.slow

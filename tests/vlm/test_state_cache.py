@@ -27,6 +27,18 @@ def test_what_is_stored_is_read_by_another_process(tmp_path: Path):
         assert again.load(KEY) is None and again.load(OTHER) is None
 
 
+@pytest.mark.parametrize("memory", [0, 10**6])
+def test_what_is_met_in_inference_can_be_trained_on(tmp_path: Path, memory: int):
+    weight = torch.ones(8, requires_grad=True)
+    with torch.inference_mode():
+        cache = StateCache(tmp_path, 10**6, memory)
+        cache.store(KEY, STATES * 2)
+        read = [cache.load(KEY), StateCache(tmp_path, 10**6, memory).load(KEY)]
+    for states in read:
+        assert states is not None
+        (states.float() * weight).sum().backward()
+
+
 def test_a_damaged_entry_is_removed_and_said(tmp_path: Path):
     StateCache(tmp_path, 10**6, 0).store(KEY, STATES)
     (path,) = tmp_path.iterdir()

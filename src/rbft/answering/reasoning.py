@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -71,8 +71,8 @@ class Reasoner:
             seed: seed of the sampling.
             fixed: rationales by video, in the place of written ones; as many for each as are otherwise written.
         """
-        # read twice, encoded once
-        prompts = vlm.with_features(prompts)
+        # read twice, encoded once; a prompt that goes on with a text of its own is met once, and nothing of it is kept
+        prompts = [replace(prompt, key=None) for prompt in vlm.with_features(prompts)]
         if fixed is not None:
             return self._score(vlm, prompts, [list(fixed[video]) for video in videos], [0] * len(videos))
         written = generate(

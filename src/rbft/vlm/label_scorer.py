@@ -16,6 +16,7 @@ from rbft.vlm.batch import PromptInputs, Rows
 from rbft.vlm.finite import require_finite
 from rbft.vlm.model import VLM
 from rbft.vlm.prefix_cache import read_together
+from rbft.vlm.shared_prefix import Packed, packed_logits
 from rbft.vlm.token_tree import TokenTree, split_by_size
 
 
@@ -105,6 +106,8 @@ class LabelScorer:
 
     def _score(self, vlm: VLM, prompts: Sequence[PromptInputs]) -> Tensor:
         """Log-likelihoods (B, C)."""
+        if self._reads_kept_states(vlm, prompts):
+            return self._score_packed(vlm, prompts)
         cache, first, positions, rows = vlm.prefix(prompts)
         if all(len(ids) == 1 for ids in self.label_ids):
             return first[:, torch.cat(list(self.label_ids)).to(first.device)]
@@ -125,6 +128,25 @@ class LabelScorer:
             if len(tree):
                 cache.crop(-len(tree))
         return scores
+
+    def _reads_kept_states(self, vlm: VLM, prompts: Sequence[PromptInputs]) -> bool:
+        """Whether what leaves the frozen layers of prompt and labels is kept: they are then one row, of one tree."""
+        known = vlm.states is not None and all(prompt.key is not None for prompt in prompts)
+        return known and vlm.takes_packed_rows and len(self._trees) == 1
+
+    def _score_packed(self, vlm: VLM, prompts: Sequence[PromptInputs]) -> Tensor:
+        """The same with each prompt and the labels after it in one row, whose lower layers are known."""
+        ((group, tree),) = self._trees
+        owners = torch.cat([torch.full((len(self.label_ids[i]),), i) for i in group])
+        tokens = torch.cat([self.label_ids[i] for i in group])
+        sources = torch.cat(tree.sources)
+        rows = [Packed(prompt, tree, sources + len(prompt.ids), tokens, owners) for prompt in prompts]
+        answers, labels = packed_logits(vlm, rows)
+        log_totals = _log_totals(answers.logits.unsqueeze(0))[0]
+        log_probs = answers.logits[answers.sources, answers.tokens].float() - log_totals[answers.sources]
+        classes = len(self.label_ids)
+        scores = log_probs.new_zeros(len(prompts) * classes)
+        return scores.index_add(0, answers.rows * classes + labels, log_probs).reshape(len(prompts), classes)
 
     def _score_rows(self, vlm: VLM, cache: Any, first: Tensor, positions: Tensor, rows: Rows) -> Tensor:
         """The same by a row for each label and clip."""

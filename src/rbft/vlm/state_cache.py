@@ -50,14 +50,17 @@ class StateCache:
         held = self._held.get(key)
         if held is not None or self._entries is None:
             return held
-        read = self._entries.load(key, partial(_read, key=key))
+        # what is first met while validating may be trained on
+        with torch.inference_mode(mode=False):
+            read = self._entries.load(key, partial(_read, key=key))
         if read is not None:
             self._hold(key, read)
         return read
 
     def store(self, key: str, states: Tensor) -> None:
         """Keep the states (L, H) of a row, unless they are there already."""
-        kept = states.detach().cpu().contiguous().clone()
+        with torch.inference_mode(mode=False):
+            kept = states.detach().cpu().contiguous().clone()
         self._hold(key, kept)
         if self._entries is not None:
             self._entries.store(key, partial(_pack, key, kept))
