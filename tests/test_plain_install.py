@@ -25,6 +25,7 @@ OF_EXTRAS = {
     "ray": ("sweep/clusters.py",),
     "slurm": ("sweep/clusters.py",),
     "parquet": ("data/formats/parquet.py",),
+    "remote": ("starter/remote.py",),
 }
 # vLLM starts it with its own Python
 ELSEWHERE = {"rationales/vllm_worker.py": {"vllm"}}

@@ -3,6 +3,7 @@
 COMMANDS = {
     "fit": "rbft.commands.fit",
     "init": "rbft.commands.init",
+    "fetch": "rbft.commands.fetch",
     "check": "rbft.commands.check",
     "predict": "rbft.commands.predict",
     "export": "rbft.commands.export",

@@ -28,6 +28,7 @@ EXTRAS = {
     "slurm": "sweeps as Slurm jobs (rbft sweep --launcher slurm)",
     "ray": "sweeps on a Ray cluster (rbft sweep --launcher ray)",
     "parquet": "tables of clips as .parquet",
+    "remote": "clips copied from s3:// and gs:// (rbft fetch)",
     "serve": "a local page for a finished run (rbft serve)",
     "dev": "tests and linters of rbft itself (make test)",
     "bench": "other decoders that benchmarks compare with",

@@ -73,8 +73,11 @@ def write_text(named: str, flags: Sequence[str], absolute: Path | None = None) -
     """
     from rbft.starter.experiment_file import Choices, experiment_text
     from rbft.starter.layout import recognise
+    from rbft.starter.remote import is_remote
     from rbft.sweep.launchers import visible_gpus
 
+    if is_remote(named):
+        raise ConfigError(f"{named}: clips are read from this machine. Copy them first: rbft fetch {named} --to FOLDER")
     own, rest = _own(flags)
     path = absolute or Path(named).expanduser()
     rate = _value(rest, "data.format.frame_rate")
