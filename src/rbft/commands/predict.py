@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from rich.console import Console
 from rich.markup import escape
@@ -15,8 +16,9 @@ from rbft.files import require_writable
 
 if TYPE_CHECKING:
     from rbft.evaluation.thresholds import Threshold
-    from rbft.predict.answers import Answer
+    from rbft.predict.answers import Answer, Rule
     from rbft.predict.classifier import Classifier
+    from rbft.predict.windows import Windows
 
 _CHANGES = 12  # of a timeline that are shown
 
@@ -61,7 +63,16 @@ def parser() -> Parser:
         metavar="SECONDS",
         help="most time to read a video, or a window of it (default %(default)g)",
     )
-    parser.add_argument("videos", nargs="+", help="videos, folders of videos, or a table with a column path")
+    parser.add_argument("--watch", metavar="FOLDER", help="answer the videos of this folder as they come, until Ctrl-C")
+    parser.add_argument(
+        "--every",
+        type=float,
+        default=2.0,
+        metavar="SECONDS",
+        help="with --watch: time between two looks, and without a change after which a file is whole "
+        "(default %(default)g)",
+    )
+    parser.add_argument("videos", nargs="*", help="videos, folders of videos, or a table with a column path")
     return parser
 
 
@@ -70,12 +81,16 @@ def run(args: Sequence[str]) -> int:
 
     Returns:
         1 where a video could not be read.
+
+    Raises:
+        Interrupted: It watched a folder, and was asked to stop.
     """
     parsed, flags = parser().parse_known_args(list(args))
     if parsed.to is not None and Path(parsed.to).suffix not in (".jsonl", ".csv"):
         raise ConfigError(f"--to {parsed.to}: name a .jsonl or a .csv file.")
     if parsed.to is not None:
         require_writable(Path(parsed.to), "--to")
+    _check_watch(parsed)
     if parsed.window is None and parsed.stride is not None:
         raise ConfigError("--stride: needs --window, the length of what is looked at.")
     from rbft.data.formats.on_disk import checked_rate, left_out
@@ -100,7 +115,9 @@ def run(args: Sequence[str]) -> int:
         if Path(name).is_dir() and (rest := left_out(Path(name), frame_rate=rate)):
             console.print(escape(f"{name}: left out are {rest}"))
     root = classifier.recorded.data_root
-    elsewhere = any(not Path(video.root or ".", video.path).resolve().is_relative_to(root) for video in videos)
+    elsewhere = parsed.watch is not None or any(
+        not Path(video.root or ".", video.path).resolve().is_relative_to(root) for video in videos
+    )
     for caution in classifier.recorded.cautions(own_videos=elsewhere):
         console.print(f"[bold]warning:[/] {escape(caution)}")
     rule = Rule(parsed.min_confidence, _thresholds(classifier, parsed.precision))
@@ -109,6 +126,8 @@ def run(args: Sequence[str]) -> int:
     calibration = classifier.recorded.calibration
     if calibration.temperature is None:
         console.print(escape(calibration.describe()))
+    if parsed.watch is not None:
+        _watch(parsed, classifier, windows, rule, console)
     answers = classifier.predict(
         videos, console, rationale=parsed.rationale, windows=windows, alarm=parsed.alarm, rule=rule
     )
@@ -131,6 +150,47 @@ def run(args: Sequence[str]) -> int:
     if bad:
         console.print(f"{len(bad)} of {len(answers)} videos cannot be read completely, first {escape(bad[0].video)}")
     return 1 if bad else 0
+
+
+def _check_watch(parsed: Namespace) -> None:
+    """Refuse what does not go with watching, and neither videos nor a folder to watch."""
+    if parsed.watch is None:
+        if not parsed.videos:
+            raise ConfigError("rbft predict: name videos, folders of videos or a table; or --watch FOLDER.")
+        return
+    if parsed.videos:
+        raise ConfigError(f"--watch {parsed.watch}: it answers what comes into this folder; name no other videos.")
+    if parsed.to is not None and Path(parsed.to).suffix != ".jsonl":
+        raise ConfigError(f"--to {parsed.to}: with --watch answers are appended; name a .jsonl file.")
+    if not 0 < parsed.every < float("inf"):
+        raise ConfigError(f"--every {parsed.every:g}: must be above 0.")
+    if parsed.frame_rate is not None:
+        raise ConfigError("--frame-rate: nothing says when a folder of images is whole; leave it or --watch out.")
+
+
+def _watch(
+    parsed: Namespace, classifier: Classifier, windows: Windows | None, rule: Rule, console: Console
+) -> NoReturn:
+    """Answer what comes into a folder; ends by an error or by being asked to stop."""
+    from rbft.predict.watch import watch
+
+    # now rather than with the first video, so that a model that cannot be loaded is told at once
+    _ = classifier.model.vlm
+
+    def begun(before: int) -> None:
+        known = f"; {before} videos were answered before" if before else ""
+        console.print(escape(f"watching {parsed.watch}{known}  (Ctrl-C stops)"))
+
+    watch(
+        Path(parsed.watch),
+        lambda videos: classifier.predict(
+            videos, rationale=parsed.rationale, windows=windows, alarm=parsed.alarm, rule=rule
+        ),
+        lambda answer: _show(console, answer),
+        to=None if parsed.to is None else Path(parsed.to),
+        every=parsed.every,
+        begun=begun,
+    )
 
 
 def _thresholds(classifier: Classifier, wanted: Sequence[str]) -> tuple[Threshold, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -237,6 +238,10 @@ def _together(clips: Sequence[_Read]) -> tuple[Batch | None, dict[int, str]]:
 
 
 def _start_worker(_: int, seconds: float) -> None:
-    """A worker decodes with one thread, as more only compete with the other workers, and within the same limit."""
+    """A worker decodes with one thread, as more only compete with the other workers, and within the same limit.
+
+    Ctrl-C in a terminal reaches it, too; what becomes of it is for the process to say that it works for.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     limit_reading(seconds)
