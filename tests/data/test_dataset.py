@@ -138,3 +138,21 @@ def test_frames_that_a_seed_draws_are_the_same_every_time_and_another_clip(root,
     assert not torch.equal(plain, drawn) and not torch.equal(drawn, other)
     again = dataset[draw(1, seed=9)][0].prompt.vision["pixel_values_videos"]
     assert torch.equal(drawn, again), "whatever epoch it is"
+
+
+def test_another_video_to_compare_with_comes_along(root, processor):
+    mine, other = examples()
+    dataset = ExampleDataset([replace(mine, contrast=other.record)], root, UNIFORM, processor)
+    (item,) = dataset[draw(0)]
+    alone = one(ExampleDataset([replace(other, prompt=mine.prompt)], root, UNIFORM, processor), 0)
+    assert item.prompt.other is not None and item.prompt.other.video == "1.mp4"
+    assert torch.equal(item.prompt.other.vision["pixel_values_videos"], alone.prompt.vision["pixel_values_videos"])
+    assert not torch.equal(item.prompt.vision["pixel_values_videos"], alone.prompt.vision["pixel_values_videos"])
+    assert item.prompt.to("meta").other.ids.device.type == "meta"
+
+
+def test_an_answer_that_is_yet_to_be_written_counts_as_one(root, processor):
+    rows = [replace(example, answer=None, whole=True, weight=1.0) for example in examples()]
+    dataset = ExampleDataset(rows, root, UNIFORM, processor)
+    assert dataset.supervised == [1, 1] and dataset.lengths == [0, 0]
+    assert one(dataset, 0).weight == 1.0

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.objectives.test_reasoned import BOOK, NAMES, RECORDS, rationale
+from tests.objectives.test_reasoned import BOOK, RECORDS, rationale
 from tests.support.models import Loaded, load, make_clip
 
 from rbft.errors import ConfigError, StageError
@@ -24,7 +24,7 @@ TEXTS = [
     rationale(1, "A bow.", stated="archery"),
     rationale(1, "An arm.", sample=1, stated="push"),
     rationale(2, "Both arms bend.", stated="push up"),  # nothing to hold against it
-    rationale(2, "Nothing.", sample=1),  # it names no class
+    rationale(2, "", sample=1, written="No."),  # it has no reasons
 ]
 
 
@@ -37,6 +37,12 @@ def loaded(family_folder: Callable[[str], Path]) -> Loaded:
     for value in trained_state(made.vlm.model).values():
         value.add_(torch.randn(value.shape, generator=generator) * 0.02)
     return made
+
+
+def made(loaded: Loaded, **settings: float) -> PreferenceObjective:
+    objective = PreferenceObjective(**settings)  # type: ignore[arg-type]
+    objective.connect(loaded.processor, BOOK, 0)
+    return objective
 
 
 def batches(loaded: Loaded, objective: PreferenceObjective, size: int, filler: bool = False) -> list[Batch]:
@@ -56,7 +62,7 @@ def batches(loaded: Loaded, objective: PreferenceObjective, size: int, filler: b
 
 
 def test_loss_is_written_out_by_hand(loaded: Loaded) -> None:
-    objective = PreferenceObjective(beta=0.3, nll=0.5)
+    objective = made(loaded, beta=0.3, nll=0.5)
 
     def likelihood(number: int, text: str, label: str) -> tuple[float, int]:
         prompt = loaded.processor.prompt_inputs(BOOK.blind_prompt(), make_clip(number))
@@ -83,7 +89,7 @@ def test_loss_is_written_out_by_hand(loaded: Loaded) -> None:
 
 
 def test_gradients_do_not_depend_on_how_a_step_is_cut(loaded: Loaded) -> None:
-    objective = PreferenceObjective()
+    objective = made(loaded)
 
     def gradients(size: int, filler: bool = False) -> dict[str, torch.Tensor]:
         loaded.vlm.zero_grad()
@@ -98,23 +104,25 @@ def test_gradients_do_not_depend_on_how_a_step_is_cut(loaded: Loaded) -> None:
             assert float((other[name] - value).abs().max()) < 1e-6, name
 
 
-def test_pairs_are_of_as_many_texts_as_there_are() -> None:
+def test_pairs_are_of_as_many_texts_as_there_are(loaded: Loaded) -> None:
     good = [rationale(0, f"good {n}", sample=n, stated="push") for n in range(2)]
-    bad = [rationale(0, f"bad {n}", sample=4 + n, stated="archery") for n in range(3)]
+    bad = [rationale(0, f"bad {n}", sample=4 + n, stated="archery") for n in range(2)]
+    bad += [rationale(0, "bad 2", sample=6, written="bad 2 Classification: nothing")]
+    bad += [rationale(0, "bad 3", sample=7, written=f"bad 3 {loaded.processor.special_tokens[0]}")]
     more = [rationale(0, "good 0", sample=8, stated="push"), rationale(0, "no", sample=9, stated="push", kept=False)]
-    rows = PreferenceObjective(pairs=3).examples(RECORDS, BOOK, [*good, *bad, *more])
+    rows = made(loaded, pairs=3).examples(RECORDS, BOOK, [*good, *bad, *more])
     texts = [BOOK.parse(row.answer or "").body for row in rows]
     assert len(rows) == 6 and set(texts) == {"good 0", "good 1", "bad 0", "bad 1", "bad 2"}
+    assert "bad 2 Classification: nothing" in {row.answer for row in rows}, "as it was written"
     assert [row.weight for row in rows] == pytest.approx([1 / 3, 0] * 3)
-    assert len(PreferenceObjective(pairs=9).examples(RECORDS, BOOK, [*good, *bad, *more])) == 12, "all that there are"
+    assert len(made(loaded, pairs=9).examples(RECORDS, BOOK, [*good, *bad, *more])) == 12, "all that there are"
 
 
-def test_what_cannot_be_learned_is_refused() -> None:
+def test_what_cannot_be_learned_is_refused(loaded: Loaded) -> None:
     with pytest.raises(StageError, match="samples and temperature"):
-        PreferenceObjective().examples(RECORDS, BOOK, TEXTS[5:])
+        made(loaded).examples(RECORDS, BOOK, TEXTS[5:])
     with pytest.raises(StageError, match="not a training video"):
-        PreferenceObjective().examples(RECORDS[1:], BOOK, TEXTS)
+        made(loaded).examples(RECORDS[1:], BOOK, TEXTS)
     for settings in ({"beta": 0.0}, {"pairs": 0}, {"nll": -1.0}):
         with pytest.raises(ConfigError, match=f"model.objective.{next(iter(settings))}"):
             PreferenceObjective(**settings)
-    assert "push up" in NAMES

@@ -90,7 +90,6 @@ class _Stage:
     ) -> None:
         self._parts, self._writer, self._device, self._encoded = parts, writer, device, encoded
         self._config, self._module, self._data = parts.config, parts.module, parts.data
-        self._mixed = parts.mixed
         self._costs = ClipCosts(parts, known)
         self._size = size
         trainer = self._config["trainer"]

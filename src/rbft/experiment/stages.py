@@ -19,6 +19,7 @@ StageKind = Literal[
     "reasoned",
     "preference",
     "self_distil",
+    "policy",
     "answer",
     "distil",
     "test",
@@ -27,7 +28,7 @@ StageKind = Literal[
     "caption_probe",
 ]
 KINDS: tuple[str, ...] = get_args(StageKind)
-TRAINING_KINDS = ("rationale", "classification", "joint", "reasoned", "preference", "self_distil", "distil")
+TRAINING_KINDS = ("rationale", "classification", "joint", "reasoned", "preference", "self_distil", "policy", "distil")
 _RATIONALE_KINDS = ("rationale", "joint", "reasoned", "preference", "demonstrations")
 TEST_KINDS = ("test", "demonstrations", "probe", "caption_probe")
 ASKING_KINDS = ("test", "demonstrations")
@@ -43,6 +44,7 @@ METHODS: dict[str, tuple[str, ...]] = {
     "reasoned": ("write", "rationale", "rewrite", "reasoned", "test"),
     "preference": ("write", "rationale", "explore", "preference", "test"),
     "self_distil": ("self_distil", "test"),
+    "policy": ("write", "rationale", "policy", "test"),
     "distil": ("write", "rationale", "answer", "distil", "test"),
     "probe": ("probe",),
     "caption_probe": ("caption_probe",),
@@ -59,6 +61,7 @@ _KIND_LAYERS: dict[str, dict[str, Any]] = {
     "reasoned": {"model": {"objective": {"class_path": "rbft.objectives.reasoned.ReasonedObjective"}}},
     "preference": {"model": {"objective": {"class_path": "rbft.objectives.preference.PreferenceObjective"}}},
     "self_distil": {"model": {"objective": {"class_path": "rbft.objectives.self_distil.SelfDistilObjective"}}},
+    "policy": {"model": {"objective": {"class_path": "rbft.objectives.policy.PolicyObjective"}}},
     "answer": {"model": {"answering": {"mode": "rationale"}}},
     "distil": {"model": {"objective": {"class_path": "rbft.objectives.distil.DistilObjective"}}},
     "test": {},

@@ -23,9 +23,9 @@ from rbft.vlm.shared_prefix import answer_logits
 class PreferenceObjective(Objective):
     """DPO loss of pairs of rationales about one video (Rafailov et al., arXiv 2305.18290, equation 7).
 
-    The preferred text concludes with the class of its video and is kept, the other one concludes with another class;
-    both are texts of the model about the same clip, asked without the class. The reference are the weights that the
-    stage starts from. All texts about a clip are read in one row.
+    The preferred text concludes with the class of its video and is kept, the other one with another class or with
+    something that is none; both are texts of the model about the same clip, asked without the class. The reference are
+    the weights that the stage starts from. All texts about a clip are read in one row.
 
     Args:
         beta: how strongly the model is held to the reference; the loss looks at differences of log-likelihoods times
@@ -64,7 +64,7 @@ class PreferenceObjective(Objective):
         weights, by_id = class_weights(records, self.class_weights), {record.id: record for record in records}
         texts: dict[str, tuple[list[str], list[str]]] = {}
         for rationale in rationales:
-            if not rationale.labelled or not rationale.text or rationale.stated is None:
+            if not rationale.labelled or not rationale.text:
                 continue
             if rationale.id not in by_id:
                 raise StageError(f"a rationale is of {rationale.id!r}, which is not a training video of this run.")
@@ -72,7 +72,10 @@ class PreferenceObjective(Objective):
             if right and not rationale.kept:
                 continue
             of_video = texts.setdefault(rationale.id, ([], []))[0 if right else 1]
-            if (answer := book.concluded(rationale.text, rationale.stated)) not in of_video:
+            # of a text that names no class, what it concludes with instead is what is to become less likely
+            answer = rationale.written if rationale.stated is None else book.concluded(rationale.text, rationale.stated)
+            # a control token may be spelt in plain letters behind the text, where nobody looked for it
+            if answer not in of_video and not any(token in answer for token in self.processor.special_tokens):
                 of_video.append(answer)
         rows: list[Example] = []
         for name, (good, bad) in texts.items():
@@ -83,9 +86,9 @@ class PreferenceObjective(Objective):
                 rows.append(Example(record, book.blind_prompt(), other, 0.0, whole=True))
         if not rows:
             raise StageError(
-                "no training video has both a rationale that concludes rightly and one that concludes with another "
-                "class. Have more written (model.writer.samples and temperature, in the layer of the write stage "
-                "before this one), without the class (model.prompts.hint blind)."
+                "no training video has both a rationale that concludes rightly and one that does not. Have more "
+                "written, without the class (model.writer.samples and temperature, and model.prompts.hint blind, in "
+                "the layer of the write stage before this one)."
             )
         return rows
 

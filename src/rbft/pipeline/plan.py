@@ -33,7 +33,7 @@ def rows_of(prepared: Prepared) -> int:
     videos, samples = len(prepared.datamodule.splits.train), prepared.rationale_samples
     texts = (videos + prepared.unlabelled) * samples
     clips = (videos + prepared.unlabelled) * prepared.views
-    rows = {"classification": videos, "self_distil": videos, "joint": videos + texts, "distil": clips}
+    rows = {"classification": videos, "self_distil": videos, "policy": videos, "joint": videos + texts, "distil": clips}
     return rows.get(prepared.stage.kind, texts)
 
 

@@ -49,6 +49,7 @@ _RUNS: dict[str, Callable[[StageContext], StageResult]] = {
     "reasoned": train,
     "preference": train,
     "self_distil": train,
+    "policy": train,
     "answer": answer_clips,
     "distil": train,
     "test": score,

@@ -19,6 +19,7 @@ import rbft.objectives.classification
 import rbft.objectives.closed_set
 import rbft.objectives.distil
 import rbft.objectives.joint
+import rbft.objectives.policy
 import rbft.objectives.preference
 import rbft.objectives.rationale
 import rbft.objectives.reasoned
