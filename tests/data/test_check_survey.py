@@ -17,8 +17,9 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from PIL import Image
 from rich.console import Console
-from tests.support.scenes import write_scene
+from tests.support.scenes import scene, write_scene
 from tests.support.videos import write_video
 
 from rbft import files
@@ -332,3 +333,22 @@ def test_real_files_that_break_readers(media_root, tmp_path):
             assert (one.height * one.width) == int(row["height"]) * int(row["width"])
             clip = read_clip(row["file"], ClipSpec(FrameSampling(num_frames=4), 4096), root)
             assert clip.total_num_frames == one.decoded_frames
+
+
+def test_folders_of_images_are_surveyed_as_videos_are(tmp_path):
+    for name in ("sound", "gap", "spoilt"):
+        (tmp_path / name).mkdir()
+        for number, frame in enumerate(scene(3)):
+            Image.fromarray(frame).save(tmp_path / name / f"{number}.png")
+    (tmp_path / "gap/4.png").unlink()
+    (tmp_path / "spoilt/4.png").write_bytes((tmp_path / "spoilt/4.png").read_bytes()[:300])
+    names = [f"{name}#fps=8" for name in ("sound", "gap", "spoilt")]
+    console = Console(quiet=True)
+    facts = survey(tmp_path, names, cache=tmp_path / "cache", console=console)
+    assert [facts[name].problem for name in names] == [None, "unreadable", "damaged"]
+    assert "4 is missing" in facts[names[1]].reason and "15 of 16 frames" in facts[names[2]].reason
+    sound = facts[names[0]]
+    assert (sound.decoded_frames, sound.duration, sound.fps, sound.codec) == (16, 2.0, 8.0, "png")
+    assert sound.bytes == sum(path.stat().st_size for path in (tmp_path / "sound").iterdir())
+    (tmp_path / "gap/4.png").write_bytes((tmp_path / "gap/5.png").read_bytes())
+    assert survey(tmp_path, names, cache=tmp_path / "cache", console=console)[names[1]].problem is None

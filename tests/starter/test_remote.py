@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 from pathlib import Path
 
@@ -92,6 +93,10 @@ def test_a_copy_that_was_stopped_goes_on(storage, tmp_path, monkeypatch):
             raise ConnectionResetError("the line is gone")
         get(self, path, local, **more)
 
+    killed = to / "fall/.b.MTS.x.tmp"
+    killed.parent.mkdir(parents=True)
+    killed.touch()
+    os.utime(killed, (0, 0))
     monkeypatch.setattr(type(storage), "get_file", failing)
     found = list_remote(URL)
     with pytest.raises(DataError, match=r"clips: fall/b\.MTS: cannot be read \(the line is gone\)"):

@@ -14,7 +14,7 @@ from rbft.data.formats.on_disk import is_video, listing
 from rbft.data.formats.rows import TABLE_SUFFIXES
 from rbft.data.records import relative_path
 from rbft.errors import ConfigError, DataError
-from rbft.files import append_jsonl, read_jsonl, replacing
+from rbft.files import append_jsonl, read_jsonl, remove_unfinished, replacing
 from rbft.video.image_sequence import SUFFIXES
 
 SCHEMES = ("s3", "s3a", "gs", "gcs", "hf")
@@ -22,6 +22,7 @@ SCHEMES = ("s3", "s3a", "gs", "gcs", "hf")
 COPIED = ".rbft-fetch.jsonl"
 """File of a copy that says what was copied from where."""
 
+_ABANDONED_SECONDS = 600.0  # without a byte: what is being written is younger
 _LISTS = (*TABLE_SUFFIXES, ".json", ".txt")
 _VERSIONS = ("ETag", "etag", "md5Hash", "generation", "blob_id", "LastModified", "last_modified", "mtime", "created")
 
@@ -167,6 +168,8 @@ def copy_files(
         DataError: A file cannot be read, or comes short.
         StorageError: There is no room for it.
     """
+    for parent in {(folder / file.path).parent for file in files}:
+        remove_unfinished(parent, _ABANDONED_SECONDS)
     for number, file in enumerate(files, start=1):
         with replacing(folder / file.path, file.size) as temporary:
             with _told(f"{remote.url}: {file.path}"):
