@@ -19,6 +19,7 @@ from rbft.sweep.comparison import Comparison, make_comparison
 from rbft.sweep.driver import FIT, PRELOADED_FIT
 from rbft.sweep.progress import Progress, method_seconds
 from rbft.sweep.worker import Plan, write_plan
+from rbft.terminal import make_console
 
 RIGHT = {"sft": (12, 13, 11), "rbft": (16, 18, 16), "zero_shot": (5, 7, 4)}
 
@@ -47,10 +48,11 @@ def plant(comparison: Comparison, folder: Path, left_out: str = "") -> list[Prog
 
 
 def said(comparison: Comparison, progress: list[Progress]) -> str:
-    console = Console(width=80, soft_wrap=True, highlight=False, record=True, quiet=False)
+    console = make_console(alone=True)
+    console._force_terminal, console.width = True, 80
     with console.capture() as captured:
         conclude(comparison, progress, console)
-    return captured.get()
+    return re.sub(r"\x1b\[[0-9;]*m", "", captured.get())
 
 
 def test_verdict_page_and_the_run_to_use(comparison, tmp_path):

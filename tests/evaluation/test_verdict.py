@@ -102,6 +102,7 @@ def test_a_cheaper_method_has_only_not_to_be_worse_and_one_that_cannot_predict_i
 
 def test_no_better_than_looking_at_nothing_is_told():
     found = decide(groups(sft=(0.5, 0.52, 0.54), rbft=(0.55, 0.5, 0.49)))
+    assert not found.worth_using
     assert found.sentences[-1] == (
         "Direct SFT is right on 52.0%, which is no better than always naming the most frequent class (55.0%): do not "
         "use it yet. Take a stronger model, or label more clips."

@@ -90,13 +90,15 @@ def stand_in(args: list[str]) -> int:
     return 0
 
 
-def drive(path: str, flags: list[str], until: float | None = None) -> int:
+def drive(path: str, flags: list[str], until: float | None = None, allowed: Any = None) -> int:
     """A driver over stand-ins, as `rbft sweep` makes it; returns the signal that stopped it."""
     plan = read_sweep(path, flags, {})
     progress = {run.id: Progress(run) for run in plan.runs}
     launcher = make_launcher(plan.launch, plan.folder.absolute(), len(plan.runs))
     with SweepBoard(progress, Console(highlight=False, soft_wrap=True)) as board:
-        return Driver(plan, launcher, progress, board, command=STAND_IN, entry=STAND_IN_ENTRY, until=until).run()
+        return Driver(
+            plan, launcher, progress, board, command=STAND_IN, entry=STAND_IN_ENTRY, until=until, allowed=allowed
+        ).run()
 
 
 if __name__ == "__main__":

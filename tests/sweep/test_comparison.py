@@ -83,3 +83,19 @@ def test_methods_that_are_asked_for(args):
 def test_what_cannot_be_compared(args, more, options, message):
     with pytest.raises(ConfigError, match=message):
         make_comparison([*args, *more], {}, **options)
+
+
+def test_a_search_gives_methods_that_train_learning_rates_around_the_files_own(args):
+    found = make_comparison(args, {}, methods=["sft", "zero_shot"], draws=2, search=4)
+    assert found.each == {"sft": 4, "zero_shot": 1} and found.sweep.choose == ("model.optim.lr",)
+    rates = [run.point["model.optim.lr"] for run in found.sweep.runs if "model.optim.lr" in run.point]
+    assert (min(rates), max(rates), len(rates)) == (1e-5, 1e-3, 22)
+    assert [run.id for run in found.sweep.runs if run.point["method"] == "zero_shot"] == [
+        "zero_shot-draw0-seed0",
+        "zero_shot-draw1-seed1",
+    ]
+    said = make_comparison([*args, "--model.optim.lr", "1e-3"], {}, methods=["sft", "zero_shot"], draws=1, search=4)
+    assert {run.point.get("model.optim.lr") for run in said.sweep.runs} >= {1e-4, 1e-3, 1e-2}
+    assert make_comparison(args, {}, methods=["sft", "rbft"], runs=25, search=4).draws == 3
+    with pytest.raises(ConfigError, match="one draw of sft, rbft takes 8 runs"):
+        make_comparison(args, {}, methods=["sft", "rbft"], runs=7, search=4)

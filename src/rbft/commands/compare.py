@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from rbft.evaluation.comparison import Group
     from rbft.evaluation.verdict import Verdict
     from rbft.sweep.comparison import Comparison
+    from rbft.sweep.options import Launcher
     from rbft.sweep.progress import Progress
+    from rbft.sweep.search import Search
 
 _LAUNCH_FLAGS = ("slots", "gpus", "cores", "per_process")
 _CLIPS = 24
@@ -34,6 +36,7 @@ def _add_flags(made: Parser) -> None:
     made.add_argument("--draws", type=int, help="draws of the labelled clips; 5, or as many as --runs allows")
     made.add_argument("--runs", type=int, help="most runs in all; the last methods are left out first")
     made.add_argument("--hours", type=float, help="begin no run that would end later than this from now")
+    made.add_argument("--search", type=int, metavar="N", help="tune the learning rate of each method by N runs a draw")
     made.add_argument("--dry_run", "--dry-run", action="store_true", help="print the runs and their cost, and stop")
     made.add_argument("--slots", type=int, help="runs at once; one a GPU, or one")
     made.add_argument("--gpus", type=int, help="GPUs of each run")
@@ -83,7 +86,7 @@ def run(args: Sequence[str]) -> int:
         raise ConfigError(f"--hours {parsed.hours:g}: it must be more than 0.")
     arguments, said = experiment_arguments([*named, *flags])
 
-    from rbft.commands.sweep import end, require_locks, require_processes
+    from rbft.commands.sweep import end, make_search, require_locks, require_processes, tried_runs
     from rbft.sweep.comparison import make_comparison
     from rbft.sweep.display import SweepBoard
     from rbft.sweep.driver import Driver
@@ -94,32 +97,50 @@ def run(args: Sequence[str]) -> int:
     methods = [name.strip() for name in (parsed.methods or "").split(",") if name.strip()]
     launch = {name: getattr(parsed, name) for name in _LAUNCH_FLAGS if getattr(parsed, name) is not None}
     comparison = make_comparison(
-        arguments, launch, methods=methods, baseline=parsed.baseline, draws=parsed.draws, runs=parsed.runs
+        arguments,
+        launch,
+        methods=methods,
+        baseline=parsed.baseline,
+        draws=parsed.draws,
+        runs=parsed.runs,
+        search=parsed.search,
     )
     console = make_console(alone=True)
     if said:
         console.print(escape(said))
     plan = comparison.sweep
     require_processes(plan)
+    search = None if parsed.search is None else make_search(plan, parsed.search)
     launcher = make_launcher(plan.launch, plan.folder.absolute(), len(plan.runs))
     progress = {entry.id: Progress(entry) for entry in plan.runs}
-    _print_plan(comparison, progress, launcher.describe(), launcher.slots, console)
+    _print_plan(comparison, progress, search, launcher, console)
     if parsed.dry_run:
         return 0
     require_locks("rbft compare")
     require_writable(plan.folder / VERDICT, "run_root")
     until = None if parsed.hours is None else time.time() + 3600 * parsed.hours
     with SweepBoard(progress, console) as board:
-        stopped = Driver(plan, launcher, progress, board, until=until).run()
+        driver = Driver(
+            plan, launcher, progress, board, until=until, allowed=None if search is None else search.allowed
+        )
+        stopped = driver.run()
+    left = [name for name in progress if search is None or name in search.allowed(progress)]
+    left = [name for name in left if progress[name].state == "waiting"]
+    if search is not None:
+        progress = tried_runs(progress)
+        driver.write_plan([entry.run for entry in progress.values()])
     conclude(comparison, list(progress.values()), console)
-    waiting = [entry for entry in progress.values() if entry.state == "waiting"]
-    if waiting and not stopped:
-        console.print(f"The budget is used up with {len(waiting)} runs left; the same command continues.")
+    if left and not stopped:
+        console.print(f"The budget is used up with {len(left)} or more runs left; the same command continues.")
     return end(plan, progress, stopped, ["rbft", "compare", *args])
 
 
 def _print_plan(
-    comparison: Comparison, progress: dict[str, Progress], where: str, slots: int, console: Console
+    comparison: Comparison,
+    progress: dict[str, Progress],
+    search: Search | None,
+    launcher: Launcher,
+    console: Console,
 ) -> None:
     """Print methods and cost, all checked before a run starts."""
     from rbft.evaluation.verdict import method_words
@@ -140,7 +161,7 @@ def _print_plan(
     seconds, together = methods_seconds(prepared)
     console.print(
         f"[bold]{escape(plan.name)}[/]: {len(comparison.methods)} methods over {comparison.draws} draws, "
-        f"{len(plan.runs)} runs;\n{escape(where)}"
+        f"{len(plan.runs) if search is None else search.runs} runs;\n{escape(launcher.describe())}"
     )
     width = max(map(len, comparison.methods))
     for (name, experiment), cost in zip(comparison.experiments.items(), seconds, strict=True):
@@ -152,14 +173,18 @@ def _print_plan(
         left_out = ", ".join(comparison.left_out)
         console.print(f"left out, as the runs would not suffice for draws: {escape(left_out)}")
     done = sum(entry.state == "finished" for entry in progress.values())
-    left = len(progress) - done
+    planned = len(progress) if search is None else search.runs
+    left = max(0, planned - done)
     finished = remaining_seconds(list(progress.values()))
-    at_once = max(1, min(slots, left))
+    at_once = max(1, min(launcher.slots, left))
     if left and finished is not None:
-        console.print(
-            f"cost: about {duration(finished[0] / at_once)} for the {left} runs that are left, by {done} finished ones"
-        )
+        # of a search, only some of the runs that are not there will be
+        total = finished[0] * left / (len(progress) - done) / at_once
+        console.print(f"cost: about {duration(total)} for the {left} runs that are left, by {done} finished ones")
     elif left and together is not None:
+        if search is not None:
+            times = [comparison.each[name] for name in comparison.methods]
+            together = sum((cost or 0.0) * count for cost, count in zip(seconds, times, strict=True))
         total = max(1.0, together) * comparison.draws / at_once
         console.print(f"cost: about {duration(total)} of computing, without starting runs and decoding")
     console.print(f"records and logs: {escape(str(plan.folder))}\n")
@@ -180,11 +205,15 @@ def conclude(comparison: Comparison, progress: Sequence[Progress], console: Cons
     main = next(name for name in ("rbft", *comparison.methods[1:]) if name in comparison.methods[1:])
     verdict = decide(groups, baseline=comparison.methods[0], main=main, seconds=seconds, unusable=comparison.unusable)
     _print_methods(groups, comparison.methods[0], seconds, console)
+    for group in groups:
+        if group.chosen:
+            console.print(f"chosen on validation videos, {group.point['method']}: {escape(group.chosen_words)}")
     sentences = list(verdict.sentences)
     run = _chosen(comparison, progress, verdict.method)
     command = None if run is None else shlex.join(["rbft", "predict", "--run", str(run)]) + " VIDEO"
     if verdict.method is not None:
-        sentences.append(f"Take {method_words(verdict.method)}; its run of the first draw is ready.")
+        take = "Take" if verdict.worth_using else "Nearest to being of use is"
+        sentences.append(f"{take} {method_words(verdict.method)}; its run of the first draw is ready.")
     for sentence in sentences:
         console.print(escape(sentence))
     page = _write_page(comparison, [*sentences, *([f"Use: {command}"] if command else [])])
@@ -206,17 +235,22 @@ def conclude(comparison: Comparison, progress: Sequence[Progress], console: Cons
 
 def _chosen(comparison: Comparison, progress: Sequence[Progress], method: str | None) -> Path | None:
     """The run of a method to predict with: the first draw's, which no test video has chosen."""
-    finished = [entry.run for entry in progress if entry.state == "finished" and entry.run.point["method"] == method]
+    from rbft.sweep.summary import chosen_entries
+
+    entries = chosen_entries(comparison.sweep, progress)
+    finished = [entry.run for entry in entries if entry.state == "finished" and entry.run.point["method"] == method]
     return finished[0].folder if finished else None
 
 
 def _write_page(comparison: Comparison, sentences: Sequence[str]) -> Path:
-    from rbft.report.collection import collect
+    from rbft.report.collection import collect, planned_choice
     from rbft.report.overview import make_overview
     from rbft.report.overview_page import write_overview
 
     folder = comparison.sweep.folder
-    overview = make_overview(collect([str(folder)]), comparison.sweep.baseline, _CLIPS)
+    entries = collect([str(folder)])
+    choose = planned_choice([str(folder)], entries)
+    overview = make_overview(entries, comparison.sweep.baseline, _CLIPS, choose)
     write_atomic(folder / PAGE, write_overview(overview, comparison.sweep.name, sentences))
     return folder / PAGE
 

@@ -26,6 +26,7 @@ EXTRAS = {
     "smolvlm": "SmolVLM and SmolVLM2 as models (model.vlm)",
     "quantize": "base weights in 4 bits (model.quantize); needs an NVIDIA GPU",
     "slurm": "sweeps as Slurm jobs (rbft sweep --launcher slurm)",
+    "search": "searches over settings (rbft sweep --search)",
     "ray": "sweeps on a Ray cluster (rbft sweep --launcher ray)",
     "parquet": "tables of clips as .parquet",
     "remote": "clips copied from s3:// and gs:// (rbft fetch)",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
@@ -21,6 +22,9 @@ from rbft.sweep.options import LAUNCHERS
 from rbft.sweep.progress import Progress, duration, remaining_seconds
 from rbft.sweep.state import is_finished, is_running, read_record
 from rbft.terminal import make_console
+
+if TYPE_CHECKING:
+    from rbft.sweep.search import Search
 
 _PLAIN_WIDTH = 120
 _LAUNCH_FLAGS = ("launcher", "slots", "gpus", "cores", "per_process", "retries", "ray_address")
@@ -45,6 +49,12 @@ def parser() -> Parser:
     parser.add_argument("--cores", type=int, help="CPU cores of each run.")
     parser.add_argument("--per_process", type=int, help="Runs that share a worker process and its imports.")
     parser.add_argument("--retries", type=int, help="Number of times a run that crashed is tried again.")
+    parser.add_argument(
+        "--search",
+        type=int,
+        metavar="N",
+        help="Try N runs of those that differ in `choose` alone, suggested by Optuna, in place of all.",
+    )
     parser.add_argument("--ray_address", help="Address of the Ray cluster.")
     return parser
 
@@ -69,8 +79,11 @@ def run(args: Sequence[str]) -> int:
     plan = read_sweep(parsed.config, flags, launch)
     progress = {run.id: Progress(run) for run in plan.runs}
     require_processes(plan)
+    search = None if parsed.search is None else make_search(plan, parsed.search)
     if parsed.dry_run:
         _dry_run(plan, progress, console)
+        if search is not None:
+            console.print(f"of these, {search.runs} runs are tried, as earlier ones suggest")
         return 0
     require_locks("rbft sweep")
     require_writable(plan.folder / "summary.json", "run_root")
@@ -80,10 +93,34 @@ def run(args: Sequence[str]) -> int:
         f"records and logs: {escape(str(plan.folder))}"
     )
     with SweepBoard(progress, console) as board:
-        stopped = Driver(plan, launcher, progress, board, verify=parsed.verify).run()
+        driver = Driver(
+            plan, launcher, progress, board, verify=parsed.verify, allowed=None if search is None else search.allowed
+        )
+        stopped = driver.run()
+    if search is not None:
+        progress = tried_runs(progress)
+        driver.write_plan([entry.run for entry in progress.values()])
     groups = conclude(plan, progress, console)
     write_json(plan.folder / "summary.json", groups)
     return end(plan, progress, stopped, ["rbft", "sweep", *args])
+
+
+def make_search(plan: Sweep, trials: int) -> Search:
+    """The search over the `choose` keys of a sweep; imported here, as scipy takes a second.
+
+    Raises:
+        ConfigError: It cannot be made.
+    """
+    from rbft.sweep.search import Search
+
+    return Search(plan, trials)
+
+
+def tried_runs(progress: dict[str, Progress]) -> dict[str, Progress]:
+    """The runs that a search began."""
+    from rbft.sweep.search import was_tried
+
+    return {name: entry for name, entry in progress.items() if was_tried(entry)}
 
 
 def require_processes(plan: Sweep) -> None:

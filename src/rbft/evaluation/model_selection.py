@@ -59,6 +59,17 @@ def _best(members: Sequence[Member], places: Sequence[int]) -> int:
     return max(places, key=lambda place: validated[place][0])
 
 
+def validation_score(member: Member) -> float:
+    """One number that orders finished runs as they are chosen: by accuracy, of equals by log-likelihood.
+
+    Raises:
+        DataError: It was not scored on validation videos.
+    """
+    (accuracy, likelihood), ids = _validated(member)
+    # the second summand is less than one more right video
+    return accuracy + 0.5 / len(ids) / (1.0 - likelihood / len(ids))
+
+
 def _validated(member: Member) -> tuple[tuple[float, float], set[str]]:
     """The score of a run on its validation videos, higher is better, and the ids of these videos."""
     path = member.validation

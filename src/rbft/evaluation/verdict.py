@@ -34,11 +34,13 @@ class Verdict:
         outcome: how the main method stands to the baseline.
         sentences: what to tell a person, the main comparison first.
         method: method to take; None where no method that can predict has a finished run.
+        worth_using: whether that method is better than an answer that looks at nothing.
     """
 
     outcome: Outcome
     sentences: tuple[str, ...]
     method: str | None
+    worth_using: bool = True
 
 
 def method_words(method: str) -> str:
@@ -117,9 +119,10 @@ def decide(
         sentences.append(_others_sentence(corrected, baseline))
     shown = {**corrected, **({main: differences[main]} if main in differences else {})}
     method = _choose(by_method, shown, baseline, costs, unusable)
-    if method is not None and (floor := _floor_sentence(by_method[method], method)):
+    floor = "" if method is None else _floor_sentence(by_method[method], method)
+    if floor:
         sentences.append(floor)
-    return Verdict(outcome, tuple(sentences), method)
+    return Verdict(outcome, tuple(sentences), method, worth_using=not floor)
 
 
 def _first(method: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,9 @@ from rbft.sweep.options import read_options
 USUAL = ("sft", "rbft", "zero_shot", "probe", "caption_probe", "rationale_only")
 """Methods that are compared unless others are asked for; where a budget is short, the last are left out first."""
 DRAWS = 5
+RATE = "model.optim.lr"
+_RATE = 1e-4  # the default of the setting
+_FACTORS = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0)
 _OWN = ("method", "variant", "seed_everything", "data.draw")
 _NOT_OF_ALL = ("--stage", "--restart", "--profile", "--wait")
 # runs of one process that share a worker and its imports
@@ -32,6 +36,7 @@ class Comparison:
         left_out: methods that the budget has no runs for.
         unusable: methods whose runs cannot predict.
         experiments: first run of each method, as an experiment.
+        each: runs that each method takes of a draw.
     """
 
     sweep: Sweep
@@ -40,6 +45,7 @@ class Comparison:
     left_out: tuple[str, ...]
     unusable: tuple[str, ...]
     experiments: Mapping[str, Experiment]
+    each: Mapping[str, int]
 
 
 def make_comparison(
@@ -50,6 +56,7 @@ def make_comparison(
     baseline: str | None = None,
     draws: int | None = None,
     runs: int | None = None,
+    search: int | None = None,
 ) -> Comparison:
     """Plan a comparison.
 
@@ -61,6 +68,7 @@ def make_comparison(
         baseline: method that others are compared with; None for `sft` where it is compared, else the first.
         draws: number of draws; None for as many as the budget allows, or 5.
         runs: most runs; None for no limit.
+        search: number of learning rates to try for each method that trains, and each draw; None for the file's own.
 
     Raises:
         ConfigError: A method or flag is unknown or cannot be compared, or the budget allows no comparison.
@@ -75,14 +83,20 @@ def make_comparison(
     wanted = [first, *(name for name in wanted if name != first)]
     if len(wanted) < 2:
         raise ConfigError(f"there is nothing to compare {first} with; say two or more --methods.")
-    chosen, count = _within(wanted, draws, runs)
+    trains = {name for name in wanted if any(stage.trains for stage in known[name].stages)}
+    each = {name: search if search is not None and name in trains else 1 for name in wanted}
+    chosen, count = _within(each, draws, runs)
     content: dict[str, Any] = {}
     for path in parsed.config:
         content = lay_over(content, read_content(path))
+    tuned = [{RATE: rate} for rate in _rates(content, flags)] if search is not None else []
     points: list[Point] = [
-        {"data.draw": draw, "seed_everything": draw, "method": method} for draw in range(count) for method in chosen
+        {"data.draw": draw, "seed_everything": draw, "method": method, **rate}
+        for draw in range(count)
+        for method in chosen
+        for rate in (tuned if method in trains and tuned else [{}])
     ]
-    names = short_names(set(points[0]))
+    names = short_names({key for point in points for key in point})
     all_runs = tuple(run_at(args, None, content, point, names) for point in points)
     processes = max(processes_of(content, run.args) for run in all_runs)
     sharing = {"per_process": _PER_PROCESS} if processes == 1 and (launch.get("gpus") or 0) <= 1 else {}
@@ -95,7 +109,7 @@ def make_comparison(
             runs=all_runs,
             baseline={"method": first},
             replicates=("data.draw", "seed_everything"),
-            choose=(),
+            choose=(RATE,) if tuned else (),
             launch=read_options("rbft compare", sharing, launch),
             processes=processes,
         ),
@@ -104,6 +118,7 @@ def make_comparison(
         left_out=tuple(wanted[len(chosen) :]),
         unusable=tuple(name for name in chosen if not any(stage.kind == "test" for stage in known[name].stages)),
         experiments=experiments,
+        each=each,
     )
 
 
@@ -139,8 +154,28 @@ def _known(args: Sequence[str], files: Sequence[str], asked: Sequence[str]) -> d
     return dict(sorted(known.items(), key=lambda item: item[0] == USUAL[-1]))
 
 
-def _within(methods: Sequence[str], draws: int | None, runs: int | None) -> tuple[list[str], int]:
-    """Methods and draws that a number of runs suffices for: draws come before methods, down to two methods."""
+def _rates(content: Mapping[str, Any], flags: Sequence[str]) -> list[float]:
+    """Learning rates around the experiment's own: a tenth to ten times as much."""
+    said = [flag.split("=", 1)[-1] for flag in flags if flag.startswith(f"--{RATE}=")]
+    said += [value for flag, value in itertools.pairwise(flags) if flag == f"--{RATE}"]
+    model = content.get("model")
+    own = model.get("optim") if isinstance(model, Mapping) else None
+    value = said[-1] if said else own.get("lr", _RATE) if isinstance(own, Mapping) else _RATE
+    try:
+        rate = float(value)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"--search: {RATE}: {value!r} is no number to search around.") from error
+    return [float(f"{rate * factor:.2g}") for factor in _FACTORS]
+
+
+def _within(methods: Mapping[str, int], draws: int | None, runs: int | None) -> tuple[list[str], int]:
+    """Methods and draws that a number of runs suffices for: draws come before methods, down to two methods.
+
+    Args:
+        methods: runs that each method takes of a draw.
+        draws: number of draws that was asked for.
+        runs: most runs.
+    """
     if draws is not None and draws < 1:
         raise ConfigError(f"--draws {draws}: at least 1, and {FEWEST_RUNS} to show anything.")
     if runs is None:
@@ -148,7 +183,11 @@ def _within(methods: Sequence[str], draws: int | None, runs: int | None) -> tupl
     if runs < 2:
         raise ConfigError(f"--runs {runs}: two methods need at least 2 runs, and {2 * FEWEST_RUNS} to show anything.")
     kept = list(methods)
-    while len(kept) > 2 and len(kept) * min(draws or FEWEST_RUNS, FEWEST_RUNS) > runs:
+    least = min(draws or FEWEST_RUNS, FEWEST_RUNS)
+    while len(kept) > 2 and sum(methods[name] for name in kept) * least > runs:
         kept.pop()
-    possible = runs // len(kept)
+    needed = sum(methods[name] for name in kept)
+    if needed > runs:
+        raise ConfigError(f"--runs {runs}: one draw of {', '.join(kept)} takes {needed} runs with --search.")
+    possible = runs // needed
     return kept, possible if draws is None else min(draws, possible)

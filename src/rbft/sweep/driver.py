@@ -9,7 +9,7 @@ import socket
 import sys
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 from rbft.errors import StageError
 from rbft.files import remove_unfinished, write_atomic
 from rbft.runs.lock import RunLock, is_alive
-from rbft.sweep.grid import Sweep
+from rbft.sweep.grid import Run, Sweep
 from rbft.sweep.options import Job, Launcher
 from rbft.sweep.progress import Progress, State, expected_seconds
 from rbft.sweep.state import Record, is_finished, is_running, read_record, stop_file
@@ -68,6 +68,7 @@ class Driver:
         verify: whether finished runs are started as well, to check their videos and models again.
         until: time, in seconds since 1970, after which no run is begun, nor one that is expected to take longer than
             what is left; None for no limit.
+        allowed: function that gives the ids of the runs that may be started now; None for all.
     """
 
     def __init__(
@@ -81,8 +82,9 @@ class Driver:
         entry: str = PRELOADED_FIT,
         verify: bool = False,
         until: float | None = None,
+        allowed: Callable[[Mapping[str, Progress]], Collection[str]] | None = None,
     ) -> None:
-        self.until = until
+        self.until, self.allowed = until, allowed
         self.sweep, self.launcher, self.progress, self.board = sweep, launcher, progress, board
         self.command, self.entry, self.verify = tuple(command), entry, verify
         self.session = f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}"
@@ -108,8 +110,7 @@ class Driver:
             # of drivers and workers that were killed; others may be writing right now
             for folder in (self._folder, *filter(Path.is_dir, self._folder.iterdir())):
                 remove_unfinished(folder, _LONG_AGO)
-            runs = {run.id: run for run in self.sweep.runs}
-            write_plan(Plan(self._folder, Path.cwd(), self.command, self.entry, runs, self.sweep.choose))
+            self.write_plan(self.sweep.runs)
             self._look_around()
             passed = 0
             while True:
@@ -124,6 +125,15 @@ class Driver:
                     return signals.asked[0] if signals.asked else 0
                 time.sleep(self.launcher.poll)
 
+    def write_plan(self, runs: Sequence[Run]) -> None:
+        """Write the plan of the workers and of reports.
+
+        Args:
+            runs: runs that it lists.
+        """
+        by_id = {run.id: run for run in runs}
+        write_plan(Plan(self._folder, Path.cwd(), self.command, self.entry, by_id, self.sweep.choose))
+
     def _states(self, state: State) -> list[Progress]:
         return [progress for progress in self.progress.values() if progress.state == state]
 
@@ -131,6 +141,9 @@ class Driver:
         """Runs to start, those that failed last; none that would end behind the limit."""
         taken = {name for launched in self._launched for name in launched.open}
         waiting = [progress for progress in self._states("waiting") if progress.run.id not in taken]
+        if self.allowed is not None:
+            may = self.allowed(self.progress)
+            waiting = [progress for progress in waiting if progress.run.id in may]
         if self.until is not None:
             left, known = self.until - time.time(), list(self.progress.values())
             waiting = [progress for progress in waiting if left > expected_seconds(progress.run, known)]

@@ -19,7 +19,7 @@ def summarise(sweep: Sweep, progress: Sequence[Progress]) -> list[Group]:
     Raises:
         DataError: A run cannot be chosen by validation videos.
     """
-    members = [_member(entry, sweep.choose) for entry in progress]
+    members = [member_of(entry, sweep.choose) for entry in progress]
     kept = [
         replace(members[place], point=without(members[place].point, sweep.choose), chosen=chosen)
         for place, chosen in choose_runs(members, sweep.choose)
@@ -27,7 +27,18 @@ def summarise(sweep: Sweep, progress: Sequence[Progress]) -> list[Group]:
     return compare(kept, sweep.baseline, sweep.replicates)
 
 
-def _member(progress: Progress, choose: Sequence[str]) -> Member:
+def chosen_entries(sweep: Sweep, progress: Sequence[Progress]) -> list[Progress]:
+    """The runs that validation videos choose; all where there is nothing to choose.
+
+    Raises:
+        DataError: A run cannot be chosen by validation videos.
+    """
+    members = [member_of(entry, sweep.choose) for entry in progress]
+    return [progress[place] for place, _ in choose_runs(members, sweep.choose)]
+
+
+def member_of(progress: Progress, choose: Sequence[str]) -> Member:
+    """A run of a sweep as it is compared, with its validation videos where these choose."""
     run = RunFolder(progress.run.folder)
     accuracy = progress.accuracy()
     chance, majority = (None, None) if accuracy is None else run.floors
