@@ -124,7 +124,12 @@ def _file(path: Path, rate: float | None) -> Layout:
     if suffix in (".json", ".jsonl"):
         return _read(path.parent, Conversations(train=path.name), {"train": path.name}, "a list of conversations")
     if suffix == ".txt":
-        return _read(path.parent, MMAction(train=path.name), {"train": path.name}, "a list of paths and class numbers")
+        return _read(
+            path.parent,
+            MMAction(train=path.name, frame_rate=rate),
+            {"train": path.name} | _rated(rate),
+            "a list of paths and class numbers",
+        )
     if suffix in TABLE_SUFFIXES:
         header = ", ".join(map(repr, read_table(path)[0].cells))
         raise DataError(

@@ -36,6 +36,11 @@ def is_sequence(folder: Path) -> bool:
     return next(_numbered(folder), None) is not None
 
 
+def count_images(folder: Path) -> int:
+    """Number of numbered images in a folder."""
+    return sum(1 for _ in _numbered(folder))
+
+
 def _numbered(folder: Path) -> Iterator[tuple[str, int, str, os.DirEntry[str]]]:
     """Words before the number, number, lower-case suffix and entry of each numbered image, in no order."""
     with os.scandir(folder) as entries:

@@ -41,3 +41,19 @@ def test_three_lists_with_commas(put):
 def test_errors(put, lines, message):
     with pytest.raises(DataError, match=message):
         MMAction().read(put("a.mp4", **CLASSES, **{"train.txt": lines}))
+
+
+def test_raw_frames_are_sequences_of_as_many_images_as_the_list_says(put):
+    images = [f"frames/a b/img_{number:05d}.jpg" for number in range(1, 4)]
+    root = put(*images, "frames/c/1.jpg", **{"train.txt": "a b 3 1\nc 1 0\n", "classes.txt": "run\nwalk\n"})
+    first, second = MMAction(videos="frames", frame_rate=30).read(root)
+    assert (first.id, first.path, first.label) == ("frames/a b", "frames/a b#fps=30", "walk")
+    assert (second.path, second.label) == ("frames/c#fps=30", "run")
+    for line, message in (
+        ("a b 4 1", r"train\.txt, row 1: frames/a b holds 3 numbered images, and the list says 4"),
+        ("c 0", r"row 1: expected '<folder> <number of images> <class number>'"),
+        ("gone 3 0", r"1 of 1 listed videos are not on disk \(frames/gone#fps=30\)"),
+    ):
+        (root / "train.txt").write_text(line)
+        with pytest.raises(DataError, match=message):
+            MMAction(videos="frames", frame_rate=30).read(root)
