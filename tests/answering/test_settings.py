@@ -75,6 +75,7 @@ def test_strength_is_chosen_by_validation():
         ({"mode": "mixture"}, True, True),
         ({"mode": "mixture", "mixture_weight": 0.3}, True, False),
         ({"mode": "validation"}, True, True),
+        ({"mode": "gated", "gate": 0.9}, True, False),
         ({"strength": None}, False, True),
         ({"strength": 0.5}, False, False),
     ],
@@ -106,4 +107,10 @@ def test_there_is_nothing_between_the_base_model_and_itself():
 )
 def test_wrong_settings_are_refused(settings):
     with pytest.raises(ConfigError, match=r"^model\.answering"):
+        Answering(**settings)
+
+
+@pytest.mark.parametrize("settings", [{"mode": "gated"}, {"gate": 0.9}, {"mode": "gated", "gate": 1.5}])
+def test_a_gate_and_its_mode_belong_together(settings):
+    with pytest.raises(ConfigError, match="gate"):
         Answering(**settings)

@@ -63,6 +63,7 @@ class ClosedSetScoring:
             )
         self.scorer = LabelScorer.of(targets, book.texts, scoring)
         self._reasoner = Reasoner(processor, book, self.scorer, answering)
+        self._gate = answering.gate
         self._answered: list[tuple[int, _Answered]] = []
         self.seconds = {"direct": 0.0, "rationale": 0.0}
         self.tokens_written = 0
@@ -119,6 +120,12 @@ class ClosedSetScoring:
             scores = self.scorer(vlm, [prompts[row] for row in direct]).cpu().double().tolist()
             answered |= {row: _Answered(values, None) for row, values in zip(direct, scores, strict=True)}
         middle = time.perf_counter()
+        if self._gate is not None:
+            # all that is asked about a video comes in one batch
+            found = {examples[row].record.id: probabilities(answered[row].scores) for row in direct}
+            sure = {row for row in reasoned if max(found[examples[row].record.id]) >= self._gate}
+            answered |= {row: _Answered(list(found[examples[row].record.id]), ()) for row in sure}
+            reasoned = [row for row in reasoned if row not in sure]
         if reasoned:
             videos = [examples[row].record.id for row in reasoned]
             answers = self._reasoner(vlm, [prompts[row] for row in reasoned], videos, self._seed, self._fixed)
@@ -181,5 +188,5 @@ class ClosedSetScoring:
             chances,
             tuple(direct.scores),
             text,
-            {"direct": chances, "rationale": tuple(reasoned.scores)},
+            {"direct": chances, "rationale" if self._gate is None else "gated": tuple(reasoned.scores)},
         )

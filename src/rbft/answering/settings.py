@@ -11,7 +11,7 @@ from rbft.errors import ConfigError
 from rbft.evaluation.predictions import Prediction
 from rbft.vlm.generation import Sampling
 
-Mode = Literal["direct", "rationale", "mixture"]
+Mode = Literal["direct", "rationale", "mixture", "gated"]
 
 MIXTURES = tuple(tenth / 10 for tenth in range(1, 10))
 """Weights of the answer after its own rationale that are tried where validation decides on the mixture."""
@@ -25,13 +25,16 @@ class Answering(Sampling):
         mode: `direct` scores the labels after the label question; `rationale` has the model write a rationale first
             and scores the labels after it (chain of thought, Wei et al., arXiv 2201.11903); `mixture` is the weighted
             mean of both probabilities; `validation` takes what is right most often on the validation videos. All but
-            `direct` report all modes.
+            `direct` report all modes. `gated` writes a rationale only where the direct answer is unsure, see `gate`.
         samples: Rationales written for each video; their probabilities are averaged (self-consistency over a closed
             set, Wang et al., arXiv 2203.11171).
         temperature: 0 writes the likeliest text; more than one sample needs a temperature above 0.
         top_p: Sampling keeps the likeliest tokens that sum to this probability.
         max_new_tokens: Length limit of a rationale, in tokens.
         mixture_weight: weight of the answer after its own rationale; None: chosen on validation.
+        gate: of mode `gated`: a direct answer whose likeliest class has at least this probability stands, and nothing
+            is written about its video (as a cascade of classifiers stops where it is sure: FrugalGPT, Chen et al.,
+            arXiv 2305.05176, section 3).
         strength: How far the weights go from the base model (0) to the tuned one (1), on a straight line between both
             (WiSE-FT, Wortsman et al., arXiv 2109.01903); for LoRA it scales the adapter. None: chosen on validation.
         strengths: strengths that are tried where validation chooses.
@@ -39,11 +42,12 @@ class Answering(Sampling):
             arXiv 1706.04599), which are scored for it; without any there is none. It changes no predicted class.
     """
 
-    mode: Literal["direct", "rationale", "mixture", "validation"] = "direct"
+    mode: Literal["direct", "rationale", "mixture", "validation", "gated"] = "direct"
     mixture_weight: float | None = None
     strength: float | None = 1.0
     strengths: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
     calibrate: bool = True
+    gate: float | None = None
 
     key = "model.answering"
 
@@ -51,6 +55,13 @@ class Answering(Sampling):
         super().__post_init__()
         if self.mixture_weight is not None and not 0 <= self.mixture_weight <= 1:
             raise ConfigError(f"model.answering.mixture_weight: {self.mixture_weight} must lie in [0, 1].")
+        if self.gate is not None and not 0 <= self.gate <= 1:
+            raise ConfigError(f"model.answering.gate: {self.gate} must lie in [0, 1].")
+        if (self.mode == "gated") != (self.gate is not None):
+            raise ConfigError(
+                "model.answering: mode gated and gate belong together; state the probability from which on a direct "
+                "answer stands, such as gate: 0.9, or leave both out."
+            )
         if self.strength is not None and not 0 <= self.strength <= 1:
             raise ConfigError(f"model.answering.strength: {self.strength} must lie in [0, 1].")
         if not self.strengths or any(not 0 <= value <= 1 for value in self.strengths):
@@ -58,7 +69,7 @@ class Answering(Sampling):
 
     @property
     def writes(self) -> bool:
-        """Whether a rationale is written for each test video."""
+        """Whether rationales are written for test videos."""
         return self.mode != "direct"
 
     @property
@@ -80,10 +91,12 @@ class Answering(Sampling):
         mixtures: list[tuple[Mode, float]] = [("mixture", weight) for weight in weights]
         direct: tuple[Mode, float] = ("direct", 0.0)
         rationale: tuple[Mode, float] = ("rationale", 1.0)
+        gated: tuple[Mode, float] = ("gated", 1.0)
         return {
             "direct": [direct],
             "rationale": [rationale],
             "mixture": mixtures,
+            "gated": [gated],
             "validation": [direct, rationale, *mixtures],
         }[self.mode]
 
@@ -117,7 +130,9 @@ def answer(prediction: Prediction, mode: Mode, weight: float, names: Sequence[st
     """The prediction as a mode gives it; the answers of all modes stay beside it, the mixture by halves if need be."""
     if not prediction.answers:
         return prediction
-    answers = prediction.answers | {"mixture": mix(prediction, weight if mode == "mixture" else 0.5)}
+    answers = dict(prediction.answers)
+    if "rationale" in answers:
+        answers["mixture"] = mix(prediction, weight if mode == "mixture" else 0.5)
     if mode == "direct":
         return replace(prediction, answers=answers)
     chances = answers[mode]

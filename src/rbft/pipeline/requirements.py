@@ -144,6 +144,11 @@ def require_videos(stage: Stage, cli: StageCLI) -> None:
             f"the stage {stage.name!r}: model.robustness.swap keeps a video's own rationale, and under "
             "model.answering.mode direct none is written. Set the mode to rationale or mixture."
         )
+    if stage.kind in ASKING_KINDS and cli.model.robustness.swap and cli.model.answering.mode == "gated":
+        raise ConfigError(
+            f"the stage {stage.name!r}: model.robustness.swap keeps a video's own rationale, and under "
+            "model.answering.mode gated not every video has one. Set the mode to rationale or mixture."
+        )
 
 
 def _require_elsewhere(stage: Stage, writer: RationaleWriter) -> None:

@@ -36,6 +36,8 @@ def stage_inputs(stage: Stage, cli: StageCLI, config: dict[str, Any], done: dict
     """
     data: VideoDataModule = cli.datamodule
     model, trainer = config["model"], config["trainer"]
+    # stages as they always were have the inputs they always had
+    model = model | {"answering": {k: v for k, v in model["answering"].items() if k != "gate" or v is not None}}
     keys = {"model": list(_MODEL_KEYS), "data": list(_SAMPLING_KEYS), "trainer": ["precision"]}
     if stage.kind == "write":
         keys["model"] += ["writer", "checks", "keep"]

@@ -125,12 +125,17 @@ def _report_answering(context: StageContext, choice: Choice, metrics: Metrics) -
     scoring, videos = context.entry.module.scoring, len(context.entry.datamodule.splits.test)
     cost = {f"{mode}_seconds_per_video": seconds / max(1, videos) for mode, seconds in scoring.seconds.items()}
     cost["tokens_written_per_video"] = scoring.tokens_written / max(1, videos)
+    # of mode gated: how many videos a rationale was written for
+    share = None
+    if choice.mode == "gated":
+        share = cost["share_reasoned"] = sum(map(bool, scoring.written.values())) / max(1, videos)
     shown = {key: value for key, value in metrics.items() if key.startswith("test/accuracy_") and _number(value)}
     if first_rank():
         # the scores of a blank clip, so that videos can be answered later without the test's
         prior = None if scoring.scorer.prior is None else scoring.scorer.prior.tolist()
         write_json(context.folder / ANSWERING, asdict(choice) | cost | shown | {"label_prior": prior})
         how = choice.mode + (f" (rationale {choice.mixture_weight:g})" if choice.mode == "mixture" else "")
+        how += f" (a rationale for {share:.1%})" if share is not None else ""
         why = "" if choice.validation_accuracy is None else f", {choice.validation_accuracy:.1%} right on validation"
         each = "".join(f", {key.removeprefix('test/accuracy_')} {value:.1%}" for key, value in shown.items())
         context.console.print(f"  answered: {how}, strength {choice.strength:g}{why}{each}")
