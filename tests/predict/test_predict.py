@@ -48,6 +48,27 @@ def test_the_data_set_is_not_needed(finished: Run, clips: Path, tmp_path: Path) 
     assert answer.raw == pytest.approx(read_predictions(run / "predictions.jsonl")[0].probabilities, abs=1e-6)
 
 
+def test_the_best_classes_alone_are_those_of_all(
+    finished: Run, clips: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tested = read_predictions(finished.folder / "predictions.jsonl")
+    classifier = Classifier(finished.folder)
+    videos = [clips / prediction.video for prediction in tested]
+    whole = classifier.predict(videos)
+    assert classifier.predict(videos, best_only=True) == whole, "there are no more than five"
+    monkeypatch.setattr("rbft.predict.classifier.TOP", 1)
+    for answer, other in zip(classifier.predict(videos, best_only=True), whole, strict=True):
+        assert answer.predicted == other.predicted and answer.at_least and not other.at_least
+        assert answer.probability is not None and other.probability is not None
+        assert answer.probability <= other.probability + 1e-6
+    assert classifier.predict(videos) == whole, "the next question is about all again"
+    command = ["predict", "--run", str(finished.folder), "--best-only", str(videos[0])]
+    assert main(command) == 0
+    assert "(at least)" in capsys.readouterr().out
+    assert main([*command, "--min-confidence", "0.5"]) == 2
+    assert "--best-only: has no probabilities of all classes" in " ".join(capsys.readouterr().err.split())
+
+
 class _Asked(Exception):
     """Where weights were to be read to."""
 

@@ -16,6 +16,7 @@ from rbft.data.records import VideoRecord
 from rbft.errors import ConfigError, ModelError
 from rbft.evaluation.predictions import Prediction, probabilities
 from rbft.vlm.batch import Batch, PromptInputs
+from rbft.vlm.best_labels import BestLabels
 from rbft.vlm.label_scorer import LabelScorer, Scoring
 from rbft.vlm.model import VLM
 from rbft.vlm.processing import ClipProcessor
@@ -69,6 +70,11 @@ class ClosedSetScoring:
         self.tokens_written = 0
         self.written: dict[str, tuple[str, ...]] = {}
         self._fixed: Mapping[str, Sequence[str]] | None = None
+        self._best: BestLabels | None = None
+
+    def score_best(self, count: int | None) -> None:
+        """Score so many of the best labels alone from now on, where videos are answered directly; None: all labels."""
+        self._best = None if count is None else BestLabels(self.scorer, count)
 
     def fix_rationales(self, texts: Mapping[str, Sequence[str]] | None) -> None:
         """Score behind these rationales, by the id of the video that is shown, instead of writing; None: write."""
@@ -117,7 +123,8 @@ class ClosedSetScoring:
         answered: dict[int, _Answered] = {}
         start = time.perf_counter()
         if direct:
-            scores = self.scorer(vlm, [prompts[row] for row in direct]).cpu().double().tolist()
+            score = self._best or self.scorer
+            scores = score(vlm, [prompts[row] for row in direct]).cpu().double().tolist()
             answered |= {row: _Answered(values, None) for row, values in zip(direct, scores, strict=True)}
         middle = time.perf_counter()
         if self._gate is not None:

@@ -47,6 +47,11 @@ def parser() -> Parser:
         help="take folders of numbered images for videos of so many frames a second; without it as the run's "
         "data.format says",
     )
+    parser.add_argument(
+        "--best-only",
+        action="store_true",
+        help="score the five likeliest classes exactly and bound the others: faster with hundreds of classes",
+    )
     parser.add_argument("--alarm", metavar="CLASS", help="a video has this class as soon as one window shows it")
     parser.add_argument("--min-confidence", type=float, metavar="P", help="abstain below this probability")
     parser.add_argument(
@@ -121,6 +126,8 @@ def run(args: Sequence[str]) -> int:
     for caution in classifier.recorded.cautions(own_videos=elsewhere):
         console.print(f"[bold]warning:[/] {escape(caution)}")
     rule = Rule(parsed.min_confidence, _thresholds(classifier, parsed.precision))
+    if parsed.best_only:
+        classifier.check_best_only(windows, rule)
     for threshold in rule.thresholds:
         console.print(escape(threshold.describe()))
     calibration = classifier.recorded.calibration
@@ -129,7 +136,13 @@ def run(args: Sequence[str]) -> int:
     if parsed.watch is not None:
         _watch(parsed, classifier, windows, rule, console)
     answers = classifier.predict(
-        videos, console, rationale=parsed.rationale, windows=windows, alarm=parsed.alarm, rule=rule
+        videos,
+        console,
+        rationale=parsed.rationale,
+        windows=windows,
+        alarm=parsed.alarm,
+        rule=rule,
+        best_only=parsed.best_only,
     )
     if parsed.to is not None:
         try:
@@ -184,7 +197,12 @@ def _watch(
     watch(
         Path(parsed.watch),
         lambda videos: classifier.predict(
-            videos, rationale=parsed.rationale, windows=windows, alarm=parsed.alarm, rule=rule
+            videos,
+            rationale=parsed.rationale,
+            windows=windows,
+            alarm=parsed.alarm,
+            rule=rule,
+            best_only=parsed.best_only,
         ),
         lambda answer: _show(console, answer),
         to=None if parsed.to is None else Path(parsed.to),
@@ -214,7 +232,7 @@ def _thresholds(classifier: Classifier, wanted: Sequence[str]) -> tuple[Threshol
 def _show(console: Console, answer: Answer) -> None:
     """An answer in the terminal: probability, class and video, then why, and how it changes over a long video."""
     if answer.predicted is not None:
-        said = f"{answer.probability:6.1%}  {answer.predicted}"
+        said = f"{answer.probability:6.1%}  {answer.predicted}" + ("  (at least)" if answer.at_least else "")
     elif answer.abstained:
         said = f"{answer.probability:6.1%}  not sure, {answer.top[0][0]}?"
     else:

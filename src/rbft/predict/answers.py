@@ -11,7 +11,8 @@ from rbft.errors import ConfigError
 from rbft.evaluation.thresholds import Threshold
 from rbft.files import archive, write_csv, write_jsonl
 
-_TOP = 5
+TOP = 5
+"""Of the likeliest classes of an answer."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ class Answer:
         raw: Probabilities as the model scores them, in the order of the labels.
         calibrated: probabilities with the run's temperature; empty where it has none.
         timeline: The answers about parts of the video, where it was looked at in windows.
+        at_least: whether the probabilities of the likeliest classes are lower bounds, and those of others upper ones.
     """
 
     video: str
@@ -70,12 +72,14 @@ class Answer:
     raw: tuple[float, ...] = ()
     calibrated: tuple[float, ...] = ()
     timeline: tuple[Moment, ...] = ()
+    at_least: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """As a line of the output; what does not apply is left out."""
         row = {"video": self.video} | _row(self)
         row |= {"calibrated": self.is_calibrated} if self.raw else {}
         row |= {"abstained": True} if self.abstained else {}
+        row |= {"at_least": True} if self.at_least else {}
         return row | ({"timeline": [moment.to_json() for moment in self.timeline]} if self.timeline else {})
 
 
@@ -121,7 +125,7 @@ class Rule:
 
 def likeliest(names: Sequence[str], chances: Sequence[float]) -> tuple[tuple[str, float], ...]:
     """The likeliest classes with their probabilities, at most five."""
-    return tuple(sorted(zip(names, chances, strict=True), key=lambda pair: -pair[1])[:_TOP])
+    return tuple(sorted(zip(names, chances, strict=True), key=lambda pair: -pair[1])[:TOP])
 
 
 def write_answers(path: Path, answers: Sequence[Answer]) -> None:

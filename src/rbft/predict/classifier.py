@@ -13,7 +13,7 @@ from rbft.answering.settings import answer
 from rbft.data.records import VideoRecord, part_name, split_part
 from rbft.errors import ConfigError, VideoError
 from rbft.evaluation.predictions import Prediction, probabilities
-from rbft.predict.answers import Answer, Moment, Rule, likeliest
+from rbft.predict.answers import TOP, Answer, Moment, Rule, likeliest
 from rbft.predict.inputs import VideoInput, named
 from rbft.predict.model import Report, WarmModel
 from rbft.predict.run_settings import read_run
@@ -63,6 +63,7 @@ class Classifier:
         self.labels = self.recorded.labels
         self._flags = tuple(flags)
         self._model: WarmModel | None = None
+        self._best_only = False
 
     @property
     def model(self) -> WarmModel:
@@ -80,6 +81,7 @@ class Classifier:
         windows: Windows | None = None,
         alarm: str | None = None,
         rule: Rule = _EVERYTHING,
+        best_only: bool = False,
     ) -> list[Answer]:
         """Classify videos, each by the frames that the run's test took of its videos.
 
@@ -91,13 +93,18 @@ class Classifier:
             windows: Look at each video in windows of so many seconds; None: at the whole video at once.
             alarm: A class that a video has as soon as one window shows it; None: the windows' mean decides.
             rule: When a class is said.
+            best_only: whether only the likeliest classes are scored exactly, which is faster where there are many:
+                their order is exact, and their probabilities are lower bounds.
 
         Returns:
             One answer a video, in their order.
 
         Raises:
-            ConfigError: There is no such class, or the run has no second question to ask for a rationale.
+            ConfigError: There is no such class, the run has no second question to ask for a rationale, or `best_only`
+                does not go with how the run answers or with what else is asked.
         """
+        if best_only:
+            self.check_best_only(windows, rule)
         if alarm is not None and (windows is None or alarm not in self.labels.names):
             what = "needs --window" if windows is None else f"no class of the run: {', '.join(self.labels.names[:10])}"
             raise ConfigError(f"--alarm {alarm}: {what}.")
@@ -105,6 +112,7 @@ class Classifier:
         if windows is not None and any(video.part is not None for video in inputs):
             raise ConfigError("--window: the table names parts of videos by start and end; leave one of the two out.")
         files, refused = _resolve(inputs)
+        self._best_only = best_only
         with reading_within(self.time_limit):
             answers = self._answers(files, console or Console(quiet=True), rationale, windows, alarm)
         refusals = {number: Answer("", None, None, error=error) for number, error in refused.items()}
@@ -113,12 +121,25 @@ class Classifier:
             for number, video in enumerate(inputs)
         ]
 
+    def check_best_only(self, windows: Windows | None, rule: Rule) -> None:
+        """Refuse to score the likeliest classes alone where all are needed.
+
+        Raises:
+            ConfigError: Says what needs them.
+        """
+        if windows is not None or rule != _EVERYTHING or self.recorded.choice.mode != "direct":
+            raise ConfigError(
+                "--best-only: has no probabilities of all classes, which --window, --min-confidence, --precision and "
+                "answers after a rationale are made of; leave it out, or them."
+            )
+
     def _answers(
         self, files: Mapping[int, _Asked], console: Console, rationale: bool, windows: Windows | None, alarm: str | None
     ) -> dict[_Asked, Answer]:
         """The answer about each file, or part of one; links have been followed."""
         if not files:
             return {}
+        self.model.module.scoring.score_best(TOP if self._best_only else None)
         root = Path(os.path.commonpath([file.parent for file, _ in files.values()]))
         names = {asked: part_name(asked[0].relative_to(root).as_posix(), asked[1]) for asked in files.values()}
         with steps_shown(console) as report:
@@ -156,7 +177,16 @@ class Classifier:
         self, name: str, raw: tuple[float, ...], calibrated: tuple[float, ...], rationale: str | None
     ) -> Answer:
         top = likeliest(self.labels.names, calibrated or raw)
-        return Answer(name, *top[0], top, rationale, is_calibrated=bool(calibrated), raw=raw, calibrated=calibrated)
+        return Answer(
+            name,
+            *top[0],
+            top,
+            rationale,
+            is_calibrated=bool(calibrated),
+            raw=raw,
+            calibrated=calibrated,
+            at_least=self._best_only and len(raw) > TOP,
+        )
 
     # -- long videos
 
