@@ -24,8 +24,11 @@ class Answering(Sampling):
     Args:
         mode: `direct` scores the labels after the label question; `rationale` has the model write a rationale first
             and scores the labels after it (chain of thought, Wei et al., arXiv 2201.11903); `mixture` is the weighted
-            mean of both probabilities; `validation` takes what is right most often on the validation videos. All but
-            `direct` report all modes. `gated` writes a rationale only where the direct answer is unsure, see `gate`.
+            mean of both probabilities; `validation` takes what is right most often on the validation videos. `crossfit`
+            takes what is right most often on all labelled videos, each answered by weights that were trained without
+            its group, and then trains on all of them (cross-fitting, Chernozhukov et al., arXiv 1608.00060):
+            validation videos train, too. All but `direct` report all modes. `gated` writes a rationale only where the
+            direct answer is unsure, see `gate`.
         samples: Rationales written for each video; their probabilities are averaged (self-consistency over a closed
             set, Wang et al., arXiv 2203.11171).
         temperature: 0 writes the likeliest text; more than one sample needs a temperature above 0.
@@ -42,7 +45,7 @@ class Answering(Sampling):
             arXiv 1706.04599), which are scored for it; without any there is none. It changes no predicted class.
     """
 
-    mode: Literal["direct", "rationale", "mixture", "validation", "gated"] = "direct"
+    mode: Literal["direct", "rationale", "mixture", "validation", "crossfit", "gated"] = "direct"
     mixture_weight: float | None = None
     strength: float | None = 1.0
     strengths: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
@@ -73,8 +76,15 @@ class Answering(Sampling):
         return self.mode != "direct"
 
     @property
+    def crossfits(self) -> bool:
+        """Whether out-of-fold answers about all labelled videos decide."""
+        return self.mode == "crossfit"
+
+    @property
     def needs_validation(self) -> bool:
         """Whether validation videos decide on something."""
+        if self.crossfits:
+            return False
         mixed = self.mode == "mixture" and self.mixture_weight is None
         return self.mode == "validation" or self.strength is None or mixed
 
@@ -83,6 +93,10 @@ class Answering(Sampling):
         if not tuned:
             return (1.0,)
         return self.strengths if self.strength is None else (self.strength,)
+
+    def tried(self, *, tuned: bool) -> int:
+        """The number of settings that labelled videos choose from; 1 where nothing is chosen."""
+        return len(self.candidates) * len(self.tried_strengths(tuned=tuned))
 
     @property
     def candidates(self) -> list[tuple[Mode, float]]:
@@ -98,6 +112,7 @@ class Answering(Sampling):
             "mixture": mixtures,
             "gated": [gated],
             "validation": [direct, rationale, *mixtures],
+            "crossfit": [direct, rationale, *mixtures],
         }[self.mode]
 
 

@@ -222,10 +222,15 @@ class VideoDataModule(L.LightningDataModule):
             nested=self.nested,
         )
 
+    def train_on_validation(self) -> None:
+        """Have the validation videos train, too: choices are made by cross-fitting, which answers all of them."""
+        splits = self.splits
+        self.splits = replace(splits, train=(*splits.train, *splits.val), val=())
+
     @property
     def split_notes(self) -> list[str]:
         """What the data set's own splits leave of the settings, for people."""
-        if self.val_shots is None or not any(record.split == "val" for record in self.records):
+        if self.val_shots is None or not self.splits.val or not any(record.split == "val" for record in self.records):
             return []
         return [
             f"data.val_shots ({self.val_shots}) has no effect: the data set states its validation videos, and all "

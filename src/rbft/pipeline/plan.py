@@ -19,6 +19,7 @@ from rbft.estimate.report import refuse_certain, summary
 from rbft.estimate.stage_estimate import steps_of
 from rbft.ranks import first_rank
 from rbft.stages.cautions import built_in_cautions
+from rbft.stages.crossfit import folds_of
 from rbft.vlm.cost import UnknownCostError
 
 if TYPE_CHECKING:
@@ -110,6 +111,11 @@ def print_plan(experiment: Experiment, prepared: Sequence[Prepared], console: Co
             say += f"a text classifier fitted to {fitted} of them, {len(splits_of.test)} tested"
         else:
             say = f"{len(splits_of.test)} videos against {len(labels)} labels"
+            if entry.module.answering.crossfits and entry.trained_by:
+                folds = folds_of(splits_of.train, labels)
+                number = 0 if folds is None else int(folds.max()) + 1
+                say += f", chosen by cross-fitting: {' and '.join(before.stage.name for before in entry.trained_by)} "
+                say += f"{number} more times, without a part of the {len(splits_of.train)} labelled videos each"
             if entry.stage.kind == "demonstrations":
                 most = entry.module.demonstrations.most([record.label for record in splits_of.train])
                 say += f", with up to {most} labelled videos told of in the question"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.console import Console
 
 from rbft.data.datamodule import VideoDataModule
 from rbft.data.prompt_templates import PromptBook
-from rbft.experiment import Experiment
+from rbft.experiment import ASKING_KINDS, Experiment, Stage
 from rbft.pipeline.requirements import require_models, require_settings
 from rbft.pipeline.stage_cli import StageCLI
 from rbft.pipeline.stage_inputs import stage_inputs
@@ -26,6 +28,12 @@ def prepare(experiment: Experiment, console: Console) -> list[Prepared]:
     clis = [StageCLI(experiment.arguments(stage)) for stage in experiment.stages]
     prepared: list[Prepared] = []
     books = [PromptBook(cli.model.prompts, cli.datamodule.labels) for cli in clis]
+    if any(
+        stage.kind in ASKING_KINDS and cli.model.answering.crossfits
+        for stage, cli in zip(experiment.stages, clis, strict=True)
+    ):
+        for cli in clis:
+            cli.datamodule.train_on_validation()
     require_settings(experiment.stages, clis)
     models = [cli.model.processor_key for cli in clis]
     loaded = {model: ClipProcessor(*model) for model in dict.fromkeys(models)}
@@ -67,6 +75,13 @@ def prepare(experiment: Experiment, console: Console) -> list[Prepared]:
                 rationale_samples=count,
                 unlabelled=without,
                 views=views.get(stage.answers_from or stage.name, 1),
+                trained_by=_lineage(stage, prepared),
             )
         )
     return prepared
+
+
+def _lineage(stage: Stage, prepared: Sequence[Prepared]) -> tuple[Prepared, ...]:
+    """The training stages whose weights a stage builds on, in order."""
+    source = next((entry for entry in prepared if entry.stage.name == stage.weights_from), None)
+    return () if source is None else (*source.trained_by, source)

@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import Checkpoint, ModelSummary, ProgressBar
 
 from rbft.errors import ConfigError, DataError
 from rbft.experiment import ASKING_KINDS
+from rbft.stages.crossfit import folds_of
 from rbft.vlm.loading import bare_model, load_config, weights_dtype
 from rbft.vlm.quantize import require_quantizable
 
@@ -41,6 +42,7 @@ def require_settings(stages: Sequence[Stage], clis: Sequence[StageCLI]) -> None:
     _require_answers(stages, clis)
     _require_blind(stages, clis)
     _require_epochs(stages, clis)
+    _require_crossfit(stages, clis)
 
 
 def require_models(stages: Sequence[Stage], clis: Sequence[StageCLI]) -> None:
@@ -138,6 +140,16 @@ def require_videos(stage: Stage, cli: StageCLI) -> None:
         raise DataError(
             f"the stage {stage.name!r} lets validation videos decide (model.answering), and there are "
             "none; set data.val_shots or data.val_fraction, or state mode, mixture_weight and strength."
+        )
+    if (
+        stage.kind in ASKING_KINDS
+        and cli.model.answering.crossfits
+        and folds_of(splits.train, cli.datamodule.labels) is None
+    ):
+        raise DataError(
+            f"the stage {stage.name!r}: model.answering.mode crossfit holds back a part of the labelled videos at a "
+            "time, and a class has all of its videos in one group, or a single one. Label videos of another group, or "
+            "state the mode."
         )
     if stage.kind in ASKING_KINDS and cli.model.robustness.swap and not cli.model.answering.writes:
         raise ConfigError(
@@ -298,6 +310,35 @@ def _require_epochs(stages: Sequence[Stage], clis: Sequence[StageCLI]) -> None:
                 f"the stage {stage.name!r}: trainer.max_steps would end it before it has seen the tokens "
                 "that rationale_epochs asks for; set trainer.max_epochs instead."
             )
+
+
+def _require_crossfit(stages: Sequence[Stage], clis: Sequence[StageCLI]) -> None:
+    """Refuse to cross-fit stages whose inputs have seen the labels of the fold that is held back.
+
+    Raises:
+        ConfigError: Names the stages and what to change.
+    """
+    of = {stage.name: (stage, cli) for stage, cli in zip(stages, clis, strict=True)}
+    for stage, cli in of.values():
+        if stage.kind not in ASKING_KINDS or not cli.model.answering.crossfits:
+            continue
+        source = stage.weights_from
+        while source is not None:
+            before, trained = of[source]
+            writer = None if before.rationales_from is None else of[before.rationales_from][0]
+            why = ""
+            if before.answers_from is not None:
+                why = f"learns answers of {before.answers_from!r}, which was made by weights that saw all labels"
+            elif writer is not None and writer.weights_from is not None:
+                why = f"learns rationales that {writer.name!r} wrote with weights that saw all labels"
+            elif trained.model.selection.weights == "best":
+                why = "keeps the epoch that validates best (model.selection), and no video validates"
+            if why:
+                raise ConfigError(
+                    f"the stage {stage.name!r}: model.answering.mode crossfit trains {before.name!r} again without a "
+                    f"part of the labelled videos, and that stage {why}. Choose another method, or the mode validation."
+                )
+            source = before.weights_from
 
 
 def _require_attempts(stages: Sequence[Stage], clis: Sequence[StageCLI]) -> None:

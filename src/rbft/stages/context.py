@@ -42,6 +42,7 @@ class Prepared:
         rationale_samples: number of rationales a video that it trains on; 0 where it needs none.
         unlabelled: number of unlabelled videos that it writes about, answers or learns of.
         views: number of clips of each video that it answers or learns soft labels of.
+        trained_by: training stages whose weights it builds on, in order.
     """
 
     stage: Stage
@@ -56,6 +57,7 @@ class Prepared:
     rationale_samples: int
     unlabelled: int = 0
     views: int = 1
+    trained_by: tuple[Prepared, ...] = ()
 
 
 @dataclass(frozen=True)

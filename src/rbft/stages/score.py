@@ -18,6 +18,7 @@ from rbft.files import write_json
 from rbft.ranks import first_rank
 from rbft.runs.names import ANSWERING, CALIBRATION, METRICS, PREDICTIONS, TENSORBOARD, VALIDATION
 from rbft.stages.context import StageContext, StageResult, connect, make_trainer, start
+from rbft.stages.crossfit import cross_fitted
 from rbft.stages.robustness import test_again
 from rbft.training.logging import log_confusion, log_reliability
 from rbft.training.sharding import require_direct
@@ -40,17 +41,20 @@ def score(context: StageContext) -> StageResult:
         rows["val"] = scoring.examples(data.splits.val, reasoned=settings.writes)
     connect(context, trainer, **rows)
     with context.loop(trainer):
-        choice, validated = _settle(context, trainer)
+        choice, scored = _settle(context, trainer)
+        if settings.crossfits:
+            connect(context, trainer, **rows)
         module.set_strength(choice.strength)
-        if validates and not validated:
+        if validates and not scored:
             trainer.validate(module, datamodule=data, verbose=False)
-            validated = module.predictions
+            scored = {choice.strength: module.predictions}
         trainer.test(module, datamodule=data, verbose=False)
         tested = module.predictions
         further = test_again(context, trainer, choice)
     names = data.labels.names
     validated, answered = (
-        [answer(p, choice.mode, choice.mixture_weight, names) for p in scored] for scored in (validated, tested)
+        [answer(p, choice.mode, choice.mixture_weight, names) for p in predictions]
+        for predictions in (scored.get(choice.strength, ()), tested)
     )
     off = Calibration(absent="model.answering.calibrate is off")
     calibration = fit_temperature(validated, names) if settings.calibrate else off
@@ -104,20 +108,26 @@ def leave_test(
     return metrics
 
 
-def _settle(context: StageContext, trainer: L.Trainer) -> tuple[Choice, Sequence[Prediction]]:
-    """How test videos are answered, chosen on validation videos where these decide, and the predictions of these."""
+def _settle(context: StageContext, trainer: L.Trainer) -> tuple[Choice, dict[float, Sequence[Prediction]]]:
+    """How test videos are answered, chosen where labelled videos decide, and the predictions of these by strength."""
     module, data = context.entry.module, context.entry.datamodule
     settings = module.answering
+    if settings.crossfits:
+        tried = settings.tried_strengths(tuned=bool(context.entry.trained_by))
+        crossed = cross_fitted(context, trainer, tried)
+        choice = choose(settings, crossed, data.labels.names)
+        # from here on with the weights of all labelled videos
+        start(context, keep_base=settings.strength != 1)
+        return choice, dict(crossed)
     strengths = settings.tried_strengths(tuned=context.entry.stage.weights_from is not None)
     if len(strengths) == len(settings.candidates) == 1:
-        return Choice(*settings.candidates[0], strengths[0]), ()
-    validated = {}
+        return Choice(*settings.candidates[0], strengths[0]), {}
+    validated: dict[float, Sequence[Prediction]] = {}
     for strength in strengths:
         module.set_strength(strength)
         trainer.validate(module, datamodule=data, verbose=False)
         validated[strength] = module.predictions
-    choice = choose(settings, validated, data.labels.names)
-    return choice, validated[choice.strength]
+    return choose(settings, validated, data.labels.names), validated
 
 
 def _report_answering(context: StageContext, choice: Choice, metrics: Metrics) -> None:

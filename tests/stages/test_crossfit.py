@@ -1,0 +1,101 @@
+"""Choosing by cross-fitting: out-of-fold answers about all labelled videos, then one fit on all of them."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tests.support.runs import Run, digests, fit, rows, run_experiment, signal_once, write_experiment
+
+pytest_plugins = ["tests.support.run_fixtures"]
+
+CROSSFIT = {
+    "methods": {"crossed": ["write", "rationale", "test"]},
+    "stages": {
+        "rationale": {"trainer": {"max_epochs": 1}},
+        "test": {
+            "model": {"answering": {"mode": "crossfit", "strength": None, "strengths": [0.5, 1.0], "max_new_tokens": 6}}
+        },
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def crossed(tmp_path_factory: pytest.TempPathFactory, clips: Path, family_folder: Callable[[str], Path]) -> Run:
+    folder = tmp_path_factory.mktemp("crossed")
+    config = write_experiment(folder / "tiny.yaml", clips, family_folder("qwen2_5_vl"), CROSSFIT)
+    return run_experiment(config, folder / "runs", method="crossed")
+
+
+def test_every_labelled_video_is_answered_by_weights_that_have_not_seen_it(crossed):
+    folds = sorted((crossed.folder / "test/folds").iterdir())
+    assert len(folds) == 4  # four labelled videos a class, validation videos included
+    answered = []
+    for fold in folds:
+        held = json.loads((fold / "rationale/done.json").read_text())["held"]
+        learnt = {row["id"] for row in rows(fold / "write/rationales.jsonl")}
+        assert len(held) == 2 and len(learnt) == 6 and not learnt & set(held)
+        for strength in ("0.5", "1"):
+            assert sorted(row["id"] for row in rows(fold / f"predictions-{strength}.jsonl")) == held
+        answered += held
+        assert not (fold / "rationale/checkpoints").exists()
+    validated = rows(crossed.folder / "test/validation.jsonl")
+    assert sorted(row["id"] for row in validated) == sorted(answered) and len(answered) == 8
+    adapters = {path.read_bytes() for path in crossed.folder.glob("**/adapter_model.safetensors")}
+    assert len(adapters) == 5, "each fold, and the run, has weights of its own"
+
+
+def test_the_run_itself_learns_from_all_labelled_videos(crossed):
+    metrics = json.loads((crossed.folder / "metrics.json").read_text())
+    assert (metrics["labels/videos"], metrics["labels/choosing"], metrics["labels/calibrating"]) == (8, 0, 0)
+    splits = json.loads((crossed.folder / "splits.json").read_text())
+    assert len(splits["train"]) == 8 and splits["val"] == []
+    assert "rationale 4 more times, without a part of the 8 labelled videos each" in " ".join(
+        crossed.result.out.split()
+    )
+
+
+def test_what_was_chosen_is_what_the_out_of_fold_answers_say(crossed):
+    choice = json.loads((crossed.folder / "test/answering.json").read_text())
+    validated = rows(crossed.folder / "test/validation.jsonl")
+    right = sum(row["predicted"] == row["label"] for row in validated) / 8
+    assert choice["validation_accuracy"] == right
+    for strength in ("0.5", "1"):
+        pooled = [
+            row for fold in range(4) for row in rows(crossed.folder / f"test/folds/{fold}/predictions-{strength}.jsonl")
+        ]
+        for mode in ("direct", "rationale"):
+            names = json.loads((crossed.folder / "labels.json").read_text())
+            hits = [names[row["answers"][mode].index(max(row["answers"][mode]))] == row["label"] for row in pooled]
+            assert sum(hits) / 8 <= right
+
+
+def test_an_interrupted_one_goes_on_where_it_stopped(crossed, tmp_path, clips, family_folder):
+    settings = {**CROSSFIT, **signal_once(tmp_path, signal.SIGTERM, "train", 22)}  # in the third fold
+    config = write_experiment(tmp_path / "tiny.yaml", clips, family_folder("qwen2_5_vl"), settings)
+    command = ("--config", config, "--run_root", tmp_path / "runs", "--method", "crossed")
+    assert fit(*command).code == 143
+    folder = tmp_path / "runs/tiny/crossed/seed0"
+    done = sorted(path.parent.parent.name for path in folder.glob("test/folds/*/rationale/done.json"))
+    assert done and len(done) < 4
+    again = fit(*command)
+    assert again.code == 0, again.err
+    for name in ("predictions.jsonl", "test/validation.jsonl"):
+        assert digests(folder, name) == digests(crossed.folder, name)
+    assert "everything was done already" in fit(*command).out
+
+
+def test_without_training_it_only_chooses(crossed):
+    zero = crossed.again("--method", "zero_shot")
+    assert zero.code == 0, zero.err
+    assert len(list((crossed.root / "tiny/zero_shot/seed0/test/folds").iterdir())) == 1
+
+
+def test_rationales_of_weights_that_saw_all_labels_are_refused(crossed):
+    rounds = ("--methods.rounds", "[write, rationale, again, more, test]", "--stages.again.kind", "write")
+    refused = crossed.again("--method", "rounds", *rounds, "--stages.more.kind", "rationale", "--dry_run")
+    assert refused.code == 2
+    assert "learns rationales that 'again' wrote with weights that saw all labels" in " ".join(refused.err.split())
