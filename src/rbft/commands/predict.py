@@ -214,6 +214,10 @@ def _watch(
 def _thresholds(classifier: Classifier, wanted: Sequence[str]) -> tuple[Threshold, ...]:
     from rbft.evaluation.thresholds import choose_threshold
 
+    if not wanted:
+        return ()
+    tuned = classifier.recorded.weights is not None
+    tried = classifier.model.module.answering.tried(tuned=tuned)
     thresholds = []
     for entry in wanted:
         name, equals, text = entry.rpartition("=")
@@ -223,7 +227,9 @@ def _thresholds(classifier: Classifier, wanted: Sequence[str]) -> tuple[Threshol
             equals = ""
         if not equals or not name:
             raise ConfigError(f"--precision {entry}: say a class and a precision, for example --precision fall=0.9.")
-        thresholds.append(choose_threshold(classifier.recorded.validation(), classifier.labels.names, name, precision))
+        thresholds.append(
+            choose_threshold(classifier.recorded.validation(), classifier.labels.names, name, precision, tried)
+        )
     if len({threshold.name for threshold in thresholds}) < len(thresholds):
         raise ConfigError("--precision: a class is named twice.")
     return tuple(thresholds)

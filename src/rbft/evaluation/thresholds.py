@@ -24,7 +24,8 @@ class Threshold:
         wanted: precision that was asked for.
         probability: least probability, calibrated where the run is.
         precision: share of the validation videos at or above it that are of the class.
-        bound: lower bound of the precision with 95% confidence (one-sided, Clopper and Pearson 1934).
+        bound: lower bound of the precision with 95% confidence (one-sided, Clopper and Pearson 1934), for all settings
+            together that the answers were chosen from.
         recall: share of the class's validation videos that are at or above it.
         videos: number of validation videos at or above it.
     """
@@ -46,18 +47,24 @@ class Threshold:
         )
 
 
-def choose_threshold(validation: Sequence[Prediction], names: Sequence[str], name: str, wanted: float) -> Threshold:
+def choose_threshold(
+    validation: Sequence[Prediction], names: Sequence[str], name: str, wanted: float, tried: int = 1
+) -> Threshold:
     """The lowest threshold, before one that fails, whose precision is at least `wanted` with 95% confidence.
 
     Thresholds are tested one after the other from the strictest on, each by the exact binomial bound, until one fails:
     fixed-sequence testing, which keeps the confidence for the one that is chosen (learn then test, Angelopoulos et al.,
     arXiv 2110.01052). It starts where so many videos are above the threshold that the bound could hold at all.
 
+    Where the same videos chose how they are answered, they look better than they are. So each bound holds for all
+    settings that were tried at once, whichever was chosen (Bonferroni): the risk is divided by their number.
+
     Args:
         validation: predictions of videos that were not trained on; calibrated where the run is.
         names: the classes.
         name: the class that needs this precision.
         wanted: the precision, above 0 and below 1.
+        tried: number of settings that these videos chose the answers from; 1 where nothing was chosen on them.
 
     Raises:
         ConfigError: There is no such class, or no such precision.
@@ -74,7 +81,8 @@ def choose_threshold(validation: Sequence[Prediction], names: Sequence[str], nam
     read = [prediction for prediction in validation if prediction.predicted is not None]
     ranked = sorted((((p.calibrated or p.probabilities)[place], p.label == name) for p in read), reverse=True)
     total = sum(right for _, right in ranked)
-    least = math.ceil(math.log(1 - CONFIDENCE) / math.log(wanted))
+    risk = (1 - CONFIDENCE) / tried
+    least = math.ceil(math.log(risk) / math.log(wanted))
     chosen: Threshold | None = None
     first: Threshold | None = None
     right = 0
@@ -83,12 +91,12 @@ def choose_threshold(validation: Sequence[Prediction], names: Sequence[str], nam
         ties = count < len(ranked) and ranked[count][0] == score
         if count < least or ties:
             continue
-        bound = float(beta.ppf(1 - CONFIDENCE, right, count - right + 1)) if right else 0.0
-        tried = Threshold(name, wanted, score, right / count, bound, right / max(1, total), count)
-        first = first or tried
+        bound = float(beta.ppf(risk, right, count - right + 1)) if right else 0.0
+        passing = Threshold(name, wanted, score, right / count, bound, right / max(1, total), count)
+        first = first or passing
         if bound < wanted:
             break
-        chosen = tried
+        chosen = passing
     if chosen is not None:
         return chosen
     have = (
@@ -99,8 +107,9 @@ def choose_threshold(validation: Sequence[Prediction], names: Sequence[str], nam
             f"{first.bound:.1%}"
         )
     )
+    because = f" (the same videos chose the best of {tried} ways of answering)" if tried > 1 else ""
     raise DataError(
         f"--precision {name}={wanted:g}: the validation videos cannot support it. At least {least} of them "
-        f"must score highest for {name!r} and be of it; {have}. Ask for less, or validate on more videos "
-        "(data.val_shots, data.val_fraction)."
+        f"must score highest for {name!r} and be of it{because}; {have}. Ask for less, or validate on more "
+        "videos (data.val_shots, data.val_fraction)."
     )
