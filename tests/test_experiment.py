@@ -326,6 +326,15 @@ def test_unknown_commands_are_answered(words, meant, capsys, tmp_path, monkeypat
     assert said.startswith(f"rbft: unknown command {words[0]!r}; ") and meant in said
 
 
+def test_a_file_of_the_other_command_is_named(tmp_path, capsys):
+    (tmp_path / "sweep.yaml").write_text("experiment: e.yaml\ngrid: {method: [sft, rbft]}")
+    (tmp_path / "e.yaml").write_text(STAGES)
+    assert main(["fit", str(tmp_path / "sweep.yaml")]) == 2
+    assert f"did you mean `rbft sweep {tmp_path / 'sweep.yaml'}`?" in capsys.readouterr().err
+    assert main(["sweep", str(tmp_path / "e.yaml")]) == 2
+    assert f"did you mean `rbft fit {tmp_path / 'e.yaml'}`?" in capsys.readouterr().err
+
+
 def test_no_command_is_answered_with_help(capsys):
     assert main([]) == 0
     assert "usage: rbft COMMAND" in capsys.readouterr().out

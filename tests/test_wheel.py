@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from tests.support.documents import write_clips
 
 ROOT = Path(__file__).parents[1]
 
@@ -45,12 +47,12 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(folder: Path, *args: object, program: str = "rbft") -> str:
+def run(folder: Path, *args: object, program: str = "rbft", **settings: str) -> str:
     """What a program of that environment prints, outside of the checkout."""
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | settings
     command = [str(folder / "venv" / "bin" / program), *map(str, args)]
     done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=280, check=False
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
@@ -91,3 +93,24 @@ def test_commands_run_outside_of_a_checkout(installed):
     assert (installed / "exported" / "README.md").is_file()
     run(installed, "report", installed / "runs", "--to", installed / "all.html")
     assert "usage: rbft serve" in run(installed, "serve", "--help")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_strangers_path_from_clips_to_answers(installed):
+    """No file is written by hand, and nothing is known of the clips but their folders."""
+    write_clips(installed, each=5)
+    (installed / "clips" / "clips.txt").unlink()
+    environment = {"RBFT_CACHE": str(installed / "cache")}
+    quick = ("--preset", "quick")
+    run(installed, "fit", "clips", *quick, **environment)
+    page = (installed / "runs" / "clips" / "rbft" / "seed0" / "report.html").read_text()
+    assert "<html" in page
+    said = run(installed, "compare", "clips", *quick, "--runs", "4", "--methods", "sft,zero_shot", **environment)
+    assert "2 draws are too few" in " ".join(said.split())
+    assert (installed / "runs" / "sweeps" / "compare-clips" / "report.html").is_file()
+    command = re.search(r"^Use: rbft (predict --run \S+) VIDEO$", said, re.MULTILINE)
+    assert command is not None
+    assert "one.mp4" in run(installed, *command[1].split(), "new_clips", **environment)
+    run(installed, "suggest", "--run", command[1].split()[-1], "new_clips", "--to", "next", **environment)
+    assert list((installed / "next").iterdir())

@@ -140,6 +140,8 @@ def read_experiment(args: Sequence[str]) -> Experiment:
     if unknown := [name for name in said if name not in known]:
         raise ConfigError(f"--stages.{unknown[0]}: there is no such stage; {nearest(unknown[0], layers)}")
     layers = lay_over(layers, said)
+    if not layers and (sweeps := [p for p, held in zip(own.config, contents, strict=True) if "grid" in held]):
+        raise ConfigError(f"{sweeps[0]} is a sweep file; did you mean `rbft sweep {sweeps[0]}`?")
     if not layers:
         raise ConfigError(
             f"{where}: no `stages:`. An experiment lists its stages, for example write, rationale, "

@@ -86,6 +86,8 @@ def read_sweep(path: str, flags: Sequence[str], launch: Mapping[str, Any]) -> Sw
         ConfigError: A key is unknown or of the wrong kind, a point stands twice, or a run cannot be read.
     """
     content = _mapping(path, "", read_content(path))
+    if "stages" in content and "grid" not in content:
+        raise ConfigError(f"{path} is an experiment file; did you mean `rbft fit {path}`?")
     if unknown := sorted(str(key) for key in content if key not in _KEYS):
         raise ConfigError(f"{path}: unknown key {unknown[0]}; {nearest(unknown[0], _KEYS)}")
     if not isinstance(content.get("experiment"), str):
