@@ -45,7 +45,7 @@ class Objective(ABC):
         self.processor, self.book, self.seed = processor, book, seed
 
     def begin_epoch(self, epoch: int) -> None:
-        """Say which epoch begins, from 0: what is drawn in it is the same when it is repeated."""
+        """Say which epoch a batch is of, from 0: what is drawn in it is the same when it is repeated."""
         self.epoch = epoch
 
     @property

@@ -82,8 +82,6 @@ class TrainingModule(L.LightningModule):
         """Dropout acts in the parts that are trained; frozen towers and layers stay as they were pre-trained."""
         # the trainer itself does so for samplers of single rows only
         self.trainer.datamodule.set_epoch(self.current_epoch)  # type: ignore[attr-defined]
-        if self.objective is not None:
-            self.objective.begin_epoch(self.current_epoch)
         self.ready.train()
         if self.ready.vision_frozen:
             self.ready.base.get_encoder(modality="image").eval()
@@ -94,6 +92,9 @@ class TrainingModule(L.LightningModule):
         """Seed this step from its position alone, so that a resumed run draws the same dropout masks."""
         # counted here, because callbacks save before this module's own hook at the end of a batch
         self._epoch_batches = batch_idx + 1
+        # an epoch that is gone on with in its middle does not start again
+        if self.objective is not None:
+            self.objective.begin_epoch(self.current_epoch)
         self._seed_step(batch_idx)
 
     def _seed_step(self, batch_idx: int) -> None:

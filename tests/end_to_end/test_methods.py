@@ -1,0 +1,67 @@
+"""Stages that learn from texts written meanwhile: interrupted, and on two processes, they end at the same weights."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+from tests.end_to_end.test_ddp import ADAPTER, PROPORTIONAL, on_two
+from tests.support.runs import digests, fit, run_experiment, signal_once, write_experiment
+
+from rbft.experiment import lay_over
+
+pytest_plugins = ["tests.support.run_fixtures"]
+
+WRITES: dict[str, Any] = {"samples": 2, "max_new_tokens": 4}
+METHODS: dict[str, Any] = {
+    "methods": {"self_distil": ["self_distil"], "policy": ["policy"]},
+    "stages": {
+        "self_distil": {"trainer": {"max_epochs": 1}, "model": {"objective": {"init_args": WRITES}}},
+        "policy": {
+            "trainer": {"max_epochs": 1},
+            "model": {"objective": {"init_args": {**WRITES, "grounding": 0.5, "length_penalty": 0.5}}},
+        },
+    },
+}
+
+
+@pytest.fixture
+def model(family_folder: Callable[[str], Path]) -> Path:
+    return family_folder("qwen2_5_vl")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["self_distil", "policy"])
+def test_a_stopped_stage_goes_on_with_the_same_texts(tmp_path: Path, clips: Path, model: Path, method: str) -> None:
+    whole = write_experiment(tmp_path / "tiny.yaml", clips, model, METHODS)
+    undisturbed = run_experiment(whole, tmp_path / "whole", method=method)
+    changes = lay_over(METHODS, signal_once(tmp_path, signal.SIGINT, "train", 2))
+    config = write_experiment(tmp_path / "tiny.yaml", clips, model, changes)
+    flags = ("--config", config, "--run_root", tmp_path / "runs", "--method", method)
+    assert fit(*flags).code == 130
+    again = fit(*flags)
+    assert again.code == 0, again.err
+    assert f"{method}: continuing where it stopped" in again.out
+    folder = tmp_path / "runs" / "tiny" / method / "seed0" / method
+    assert digests(folder, "adapter/*") == digests(undisturbed.folder / method, "adapter/*")
+    learnt = load_file(folder / ADAPTER)
+    assert max(float(value.abs().max()) for name, value in learnt.items() if "lora_B" in name) > 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["self_distil", "policy"])
+def test_two_processes_make_the_same_steps(tmp_path: Path, clips: Path, model: Path, method: str) -> None:
+    config = write_experiment(tmp_path / "tiny.yaml", clips, model, lay_over(METHODS, PROPORTIONAL))
+    one = run_experiment(config, tmp_path / "one", method=method)
+    result = on_two(config, tmp_path / "two", "--data.batch_size", "2", "--method", method)
+    assert result.code == 0, result.err
+    two = tmp_path / "two" / "tiny" / method / "seed0"
+    mine, theirs = load_file(two / method / ADAPTER), load_file(one.folder / method / ADAPTER)
+    largest = max(float(value.abs().max()) for name, value in theirs.items() if "lora_B" in name)
+    assert largest > 0
+    for name, value in theirs.items():
+        assert float((mine[name] - value).abs().max()) < max(1e-6, 1e-3 * largest), name
