@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from benchmarks.memory import peak_bytes
 from tests.support.families import FAMILIES
 from tests.support.models import make_clip
 from torch.optim import AdamW
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
+from transformers import AutoModelForImageTextToText
 
-from rbft.vlm import cost
+from rbft.vlm import cost, tower
 from rbft.vlm.cost import ModelSize, UnknownCostError, model_size
 from rbft.vlm.loading import load_config, load_model
 from rbft.vlm.master_weights import hold_in_float32
@@ -198,9 +200,34 @@ def test_attention_that_is_not_fused_costs_its_scores(family_folder: Callable[[s
     assert more[0] > 1000 * 1000 * 4 and more[1] == 4 * more[0]
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_reading_through_adapters(dtype, tmp_path, family_folder: Callable[[str], Path]):
+    """At a length where one layer's activations are more than all else, in layers as wide inside as published ones."""
+    config = load_config(str(family_folder("internvl")), None)
+    config.text_config.intermediate_size = 6 * config.text_config.hidden_size
+    AutoModelForImageTextToText.from_config(config).save_pretrained(tmp_path)
+    folder, row = str(tmp_path), 2000
+    size = size_of(folder, LoRA(), dtype)
+    vlm = VLM(LoRA().apply(load_model(folder, None, dtype, None)), 0, (1,)).eval()
+    ids = torch.full((1, row), 50)
+
+    def read() -> None:
+        with torch.no_grad():
+            vlm.base(input_ids=ids, use_cache=False, logits_to_keep=1)
+
+    read()
+    told = size.reading_activations(1, row)
+    assert 0.8 < told / peak_bytes(read) < 1.25
+    whole = size_of(folder, FullFineTuning(), dtype).reading_activations(1, row)
+    assert told > whole if dtype == "bfloat16" else told == whole
+
+
 def test_a_family_that_says_nothing_of_its_size(monkeypatch, family_folder: Callable[[str], Path]):
-    config = load_config(str(family_folder("qwen2_vl")), None)
-    monkeypatch.setattr(cost, "load_config", lambda *_: config)
-    monkeypatch.setattr(cost, "_vision", lambda *_: config.nothing)
+    folder = str(family_folder("qwen2_vl"))
+    monkeypatch.setattr(cost, "_language", lambda *_: load_config(folder, None).nothing)
     with pytest.raises(UnknownCostError, match=r"'qwen2_vl' model is not known: .*nothing"):
-        size_of("anything", LoRA())
+        size_of(folder, LoRA())
+    monkeypatch.undo()
+    monkeypatch.setattr(tower, "_is_stack", lambda module: False)
+    with pytest.raises(UnknownCostError, match="its vision tower has no stack of layers"):
+        size_of(folder, LoRA())

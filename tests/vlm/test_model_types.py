@@ -20,16 +20,18 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from rbft.errors import ModelError
 from rbft.video.clip import Clip
 from rbft.vlm.batch import Item, PromptInputs, collate
+from rbft.vlm.cost import model_size
 from rbft.vlm.feature_cache import FeatureCache
 from rbft.vlm.generation import generate
 from rbft.vlm.label_scorer import LabelScorer
 from rbft.vlm.loading import bare_model, load_config, load_model
 from rbft.vlm.lora_targets import adapter_targets, language_layers
 from rbft.vlm.model import VLM
-from rbft.vlm.model_parts import parts_of
+from rbft.vlm.model_parts import parts_of, vision_towers
 from rbft.vlm.processing import ClipProcessor
 from rbft.vlm.prompt import Prompt
 from rbft.vlm.shared_prefix import answer_logits
+from rbft.vlm.tower import PRODUCTS
 from rbft.vlm.tuning import LoRA, trained_state
 
 QUESTION, OTHER = "Which action does this video show?", "Describe the video."
@@ -132,6 +134,26 @@ def test_a_clip_costs_what_is_said_before_it_is_read(model):
     visual = model.loaded.processor.count_visual_tokens(model.prompts[0].ids)
     assert (cost.visual_tokens, cost.text_tokens) == (visual, len(model.prompts[0].ids) - visual)
     assert cost.pixel_values == sum(v.numel() for k, v in model.prompts[0].vision.items() if "pixel_values" in k)
+
+
+def test_a_clip_is_cut_into_the_tokens_that_its_cost_is_computed_of(model):
+    size = model_size(str(model.folder), None, "auto", None, LoRA())
+    base = model.loaded.vlm.base
+    inside = [base] if "unified" in model.folder.name else vision_towers(base)
+    language = set(base.get_decoder().modules()) | {base.get_output_embeddings()}
+    firsts = [next(m for m in part.modules() if isinstance(m, PRODUCTS) and m not in language) for part in inside]
+    rows: list[int] = []
+    hooks = [
+        first.register_forward_hook(lambda module, _, out: rows.append(out.numel() // module.weight.shape[0]))
+        for first in firsts
+    ]
+    with torch.no_grad():
+        model.loaded.vlm.encode([model.prompts[0]])
+    for hook in hooks:
+        hook.remove()
+    pixels = sum(v.numel() for k, v in model.prompts[0].vision.items() if "pixel_values" in k)
+    # some towers pad their frames to one length
+    assert sum(rows) <= pixels / size.patch_values * 1.01 and sum(rows) >= pixels / size.patch_values * 0.99
 
 
 @pytest.mark.slow

@@ -11,85 +11,14 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from rbft.errors import ModelError
 from rbft.vlm.abilities import sees_every_token
 from rbft.vlm.label_scorer import LOGITS_AT_ONCE
 from rbft.vlm.loading import DType, bare_model, load_config, weights_dtype
 from rbft.vlm.master_weights import hold_in_float32
 from rbft.vlm.model_parts import Part, parts_of
+from rbft.vlm.tower import PRODUCTS, Tower, UnknownCostError, is_rotary, vision_size
 from rbft.vlm.tuning import LoRA, Tuning
 from rbft.vlm.upper_layers import first_trained, layers_of
-
-
-@dataclass(frozen=True)
-class Tower:
-    """A stack of equal transformer layers.
-
-    Args:
-        layers: How many.
-        heads: Query heads.
-        width: Features of a token between layers.
-        inner: Features of a token inside the feed-forward part.
-        query: Features of all query heads together.
-        key: Features of all key heads together; values have as many.
-        gated: Whether the feed-forward part multiplies two branches.
-        linear: Parameters that each token is multiplied with, embeddings and head left out.
-        rotary: Whether queries and keys are turned by their positions (Su et al., arXiv 2104.09864).
-    """
-
-    layers: int
-    heads: int
-    width: int
-    inner: int
-    query: int
-    key: int
-    gated: bool
-    linear: int
-    rotary: bool
-
-    @property
-    def own(self) -> float:
-        """Parameters of one layer that serve no token but the one they are multiplied with: all but keys and values."""
-        return self.linear / self.layers - 2 * self.width * self.key
-
-    def kept(
-        self, element: int, trained: bool, scores: int = 0, *, forward: bool = True, stream: int | None = None
-    ) -> int:
-        """Bytes that one layer keeps of each token for its backward pass, without any adapters'.
-
-        Counted over the layer as transformers computes it: two norms (in float32 whatever the weights are), queries,
-        keys and values with keys and values repeated for all query heads, the attention's result twice, and the
-        feed-forward part's branches. Trained linear layers keep their inputs too. After Korthikanti et al.
-        (arXiv 2205.05198, section 4) with fused attention, which keeps no score.
-
-        Args:
-            element: Bytes of a number.
-            trained: Whether the layer's own weights are trained.
-            scores: Tokens of a row where attention is not fused (`eager`) and keeps a score for each; else 0.
-            forward: Whether the feed-forward part is computed, which in the last layer it is for few tokens only.
-            stream: Bytes of a number between layers; None: `element`. Weights in float32 make it float32, though
-                products are computed in half precision.
-        """
-        kept_scores = self.heads * scores * (element + 4)
-        norms = 2 * self.width * ((stream or element) + (4 if element < 4 else 0))
-        repeated = 2 * self.query if self.key < self.query else 0
-        attention = (3 * self.query + 2 * self.key + repeated) * element
-        branches = (3 if self.gated else 2) * self.inner * element if forward else 0
-        inputs = (2 * self.width + self.inner if forward else self.width) * element if trained else 0
-        return norms + attention + kept_scores + branches + inputs
-
-    def encoding(self, element: int) -> int:
-        """Most bytes that a layer of a vision tower takes for each token while nothing is kept.
-
-        Of its feed-forward part, or of turning queries and keys by their positions, which is done in float32; with the
-        inputs of the layer and of its parts beside them.
-
-        Args:
-            element: Bytes of a number.
-        """
-        forward = (5 * self.width + (3 if self.gated else 2) * self.inner) * element
-        turned = 5 * self.width * element + 6 * 4 * self.width if self.rotary else 0
-        return max(forward, turned)
 
 
 @dataclass(frozen=True)
@@ -136,6 +65,7 @@ class ModelSize:
     element: int
     stream: int
     adapted: int
+    widest_adapter: int
     dropout: bool
     eager: bool
     takes_tree_masks: bool
@@ -183,9 +113,16 @@ class ModelSize:
         return rows * row * kept + max(logits, rows * row * working)
 
     def reading_activations(self, rows: int, row: int) -> int:
-        """Most bytes of activations of the language model while rows are read without a backward pass: of one layer."""
-        layer = self.language.kept(self.element, False, row if self.eager else 0)
-        return rows * row * (layer + 2 * self.language.width * self.element)
+        """Most bytes of activations of the language model while rows are read without a backward pass: of one layer.
+
+        An adapter adds to a layer's result in float32, and takes its inputs so: there are the result, what is added
+        before and after it is scaled, and the sum, while the other branch of a gated feed-forward part waits.
+        """
+        tower, converted = self.language, 4 if self.element < 4 else 0
+        layer = tower.kept(self.element, False, row if self.eager else 0)
+        results = (2 if tower.gated else 1) * self.element + 8 + converted
+        adapter = self.widest_adapter * results + (converted * tower.width if self.widest_adapter else 0)
+        return rows * row * (max(layer, adapter) + 2 * tower.width * self.element)
 
     def vision_activations(self, pixel_values: int, clips: int, *, training: bool, checkpointing: bool = False) -> int:
         """Most bytes of pixels and activations of the vision tower for a batch of equal clips.
@@ -248,13 +185,6 @@ class ModelSize:
         return 2.0 * positions * self.vocabulary * self.language.width
 
 
-_PRODUCTS = (nn.Linear, nn.Conv2d, nn.Conv3d)
-
-
-class UnknownCostError(ModelError):
-    """The configuration of a model does not say what its cost is computed from."""
-
-
 def model_size(
     vlm: str,
     revision: str | None,
@@ -293,17 +223,12 @@ def model_size(
     parts = parts_of(tuned)
     trained_parts = frozenset(parts[name] for name in trained)
     reached: set[Part] = {"language", *(("vision", "projector") if trained_parts & {"vision", "projector"} else ())}
-    gates = {part for name, part in parts.items() if re.search(r"\.gate_(up_)?proj\.", name)}
-    turning = [module for module in model.modules() if "Rotary" in type(module).__name__]
-    language_modules = set(model.get_decoder().modules())
+    gated = any(part == "language" and re.search(r"\.gate_(up_)?proj\.", name) for name, part in parts.items())
     try:
-        language = _language(
-            text, linear["language"], "language" in gates, bool(language_modules.intersection(turning))
-        )
-        turned = bool(set(turning) - language_modules)
-        vision, patch_values = _vision(config.vision_config, linear["vision"], "vision" in gates, turned)
+        language = _language(text, linear["language"], gated, is_rotary(model.get_decoder()))
     except AttributeError as error:
         raise UnknownCostError(f"the cost of a {config.model_type!r} model is not known: {error}.") from error
+    vision, patch_values = vision_size(model, linear["vision"])
     return ModelSize(
         language=language,
         vision=vision,
@@ -322,6 +247,10 @@ def model_size(
         element=2 if mixed else number.itemsize,
         stream=model.dtype.itemsize,
         adapted=sum(module.in_features for name, module in tuned.named_modules() if name.endswith("lora_A.default")),
+        widest_adapter=max(
+            (module.out_features for name, module in tuned.named_modules() if name.endswith("lora_B.default")),
+            default=0,
+        ),
         dropout=isinstance(tuning, LoRA) and tuning.dropout > 0,
         eager=attn_implementation == "eager",
         takes_tree_masks=sees_every_token(config) and attn_implementation in (None, "sdpa", "eager"),
@@ -336,17 +265,6 @@ def _language(text: Any, linear: int, gated: bool, rotary: bool) -> Tower:
     return Tower(text.num_hidden_layers, heads, width, inner, size * heads, key, gated, linear, rotary)
 
 
-def _vision(sight: Any, linear: int, gated: bool, rotary: bool) -> tuple[Tower, int]:
-    """The tower, and how many numbers it makes a token of; each family has words of its own for them."""
-    width = getattr(sight, "embed_dim", None) or sight.hidden_size
-    layers = getattr(sight, "depth", None) or sight.num_hidden_layers
-    heads = getattr(sight, "num_heads", None) or sight.num_attention_heads
-    inner = getattr(sight, "intermediate_size", None) or int(width * sight.mlp_ratio)
-    side = sight.patch_size if isinstance(sight.patch_size, int) else sight.patch_size[0]
-    values = 3 * side * side * (getattr(sight, "temporal_patch_size", None) or 1)
-    return Tower(layers, heads, width, inner, width, width, gated, linear, rotary), values
-
-
 def _bytes(parameters: dict[str, nn.Parameter]) -> int:
     return sum(value.numel() * value.element_size() for value in parameters.values())
 
@@ -356,7 +274,7 @@ def _half_copies(model: nn.Module, parts: Mapping[str, Part], reached: set[Part]
     return sum(
         2 * module.weight.numel()
         for name, module in model.named_modules()
-        if isinstance(module, _PRODUCTS) and module.weight.dtype == torch.float32 and parts[f"{name}.weight"] in reached
+        if isinstance(module, PRODUCTS) and module.weight.dtype == torch.float32 and parts[f"{name}.weight"] in reached
     )
 
 
@@ -365,6 +283,6 @@ def _linear_parameters(model: PreTrainedModel) -> dict[Part, int]:
     counts: dict[Part, int] = {"language": 0, "projector": 0, "vision": 0}
     head, parts = model.get_output_embeddings(), parts_of(model)
     for name, module in model.named_modules():
-        if isinstance(module, _PRODUCTS) and module is not head:
+        if isinstance(module, PRODUCTS) and module is not head:
             counts[parts[f"{name}.weight"]] += module.weight.numel()
     return counts
