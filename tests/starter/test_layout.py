@@ -94,3 +94,15 @@ def test_groups_are_suggested_by_file_names_that_classes_share(tmp_path: Path):
     assert recognise(fill(tmp_path / "numbers", *CLIPS)).suggested_groups == {}
     apart = [f"{label}/{label}1_{number}.mp4" for label in ("a", "b") for number in range(3)]
     assert recognise(fill(tmp_path / "classes", *apart)).suggested_groups == {}, "the word is the class"
+
+
+def test_rows_without_a_label_are_left_out_and_counted(tmp_path: Path):
+    fill(tmp_path, "a.mp4", "b.mp4", "c.mp4", "d.mp4", "e.mp4")
+    table = tmp_path / "labels.csv"
+    table.write_text("path,label,group\na.mp4,x,1\nb.mp4,x,2\nc.mp4, ,3\nd.mp4,y,4\ne.mp4,y,5\n")
+    layout = recognise(tmp_path)
+    assert (layout.classes, dict(layout.settings)) == ({"x": 2, "y": 2}, {"skip_unlabelled": True})
+    assert layout.description == "the table labels.csv (1 rows without a label are left out; `rbft label` shows them)"
+    table.write_text("path,label\na.mp4,\nb.mp4,\n")
+    with pytest.raises(DataError, match="no row has a label yet; `rbft label` shows the clips"):
+        recognise(tmp_path)

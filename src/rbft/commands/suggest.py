@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
@@ -95,8 +96,8 @@ def run(args: Sequence[str]) -> int:
 
     console = make_console()
     quieten()
-    videos = [video for name in parsed.videos for video in expand(Path(name))]
     classifier = Classifier(parsed.run, flags, parsed.time_limit)
+    videos = [video for name in parsed.videos for video in expand(Path(name), classifier.recorded.frame_rate)]
     for caution in classifier.recorded.cautions(own_videos=bool(videos)):
         console.print(f"[bold]warning:[/] {escape(caution)}")
     labelled = labelled_clips(classifier)
@@ -161,7 +162,9 @@ def _simulate(seen: Seen, parsed: Namespace, console: Console) -> None:
     from rbft.suggest.simulation import RANDOM, measure
     from rbft.terminal import steps_shown
 
-    with steps_shown(console) as report:
+    # a fit to a handful of clips may end where double precision does, which is as good as it gets
+    with steps_shown(console) as report, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="(The line search|Line Search)")
         curves = measure(seen, parsed.count, parsed.simulate, report, parsed.seed)
     table = Table(box=None, pad_edge=False, title="accuracy of a linear probe, by labels", title_justify="left")
     table.add_column("labels", justify="right")

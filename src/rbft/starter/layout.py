@@ -164,8 +164,14 @@ def _table(table: Path, columns: tuple[str, str], rate: float | None) -> Layout:
     defaults = {"file": "labels.csv", "path_column": "path", "label_column": "label"}
     said = {"file": table.name, "path_column": columns[0], "label_column": columns[1]}
     settings = {key: value for key, value in said.items() if value != defaults[key]} | _rated(rate)
-    format = Table(table.name, path_column=columns[0], label_column=columns[1], frame_rate=rate)
-    return _read(table.parent, format, settings, f"the table {table.name}")
+    empty = sum(not row.text(columns[1]) for row in read_table(table) if columns[1] in row.cells)
+    if empty:
+        settings |= {"skip_unlabelled": True}
+    format = Table(
+        table.name, path_column=columns[0], label_column=columns[1], frame_rate=rate, skip_unlabelled=bool(empty)
+    )
+    rest = f" ({empty} rows without a label are left out; `rbft label` shows them)" if empty else ""
+    return _read(table.parent, format, settings, f"the table {table.name}{rest}")
 
 
 def _read(root: Path, format: DatasetFormat, settings: Mapping[str, Any], description: str) -> Layout:

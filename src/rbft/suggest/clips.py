@@ -90,7 +90,7 @@ def unlabelled_clips(videos: Sequence[VideoInput], labelled: Sequence[Clip]) -> 
     parts = {(clip.file, clip.part) for clip in labelled}
     files = {clip.file for clip in labelled}
     sizes: dict[int, list[Path]] = {}
-    for file in files:
+    for file in (file for file in files if file.is_file()):  # a folder of images has no content of its own to compare
         sizes.setdefault(file.stat().st_size, []).append(file)
     clips: list[Clip] = []
     refused: dict[str, str] = {}
@@ -105,7 +105,7 @@ def unlabelled_clips(videos: Sequence[VideoInput], labelled: Sequence[Clip]) -> 
             # of a recording that has labels, only other parts of it are without
             labels_it = video.part is None or (file, video.part) in parts or (file, None) in parts
         else:
-            same = sizes.get(file.stat().st_size, [])
+            same = sizes.get(file.stat().st_size, []) if file.is_file() else []
             labels_it = bool(same) and file_digest(file) in map(file_digest, same)
         if labels_it:
             known += 1

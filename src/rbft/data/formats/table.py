@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rbft.data.formats.columns import ColumnFormat
 from rbft.data.formats.on_disk import require_on_disk
-from rbft.data.formats.rows import annotation_file, read_table
+from rbft.data.formats.rows import annotation_file, find_column, read_table
 from rbft.data.records import VideoRecord
 from rbft.errors import DataError
 
@@ -29,6 +29,8 @@ class Table(ColumnFormat):
             it themselves.
         rate_column: Holds the frames a second of such a folder; "auto" takes a column `fps` if there is one, None
             ignores it.
+        skip_unlabelled: Whether rows with an empty label are left out, as of a table in which not all clips have one
+            yet; otherwise such a row is refused.
     """
 
     def __init__(
@@ -41,9 +43,10 @@ class Table(ColumnFormat):
         text_columns: tuple[str, ...] = (),
         frame_rate: float | None = None,
         rate_column: str | None = "auto",
+        skip_unlabelled: bool = False,
     ) -> None:
         super().__init__(path_column, label_column, split_column, group_column, text_columns, frame_rate, rate_column)
-        self.file = file
+        self.file, self.skip_unlabelled = file, skip_unlabelled
 
     def read(self, root: Path) -> list[VideoRecord]:
         """The videos in the order of the rows.
@@ -54,7 +57,13 @@ class Table(ColumnFormat):
         table = annotation_file(root, self.file)
         records: list[VideoRecord] = []
         seen: dict[str, str] = {}
-        for row, record in self.records(root, read_table(table)):
+        rows = read_table(table)
+        if self.skip_unlabelled:
+            column = find_column(self.label_column, tuple(rows[0].cells), rows[0].header, "label_column")
+            rows = [row for row in rows if row.text(column)]
+            if not rows:
+                raise DataError(f"{table}: no row has a label yet; `rbft label` shows the clips one after the other.")
+        for row, record in self.records(root, rows):
             if (other := seen.setdefault(record.video, row.where)) != row.where:
                 raise DataError(f"{row.where}: {record.video} is already listed in {other}; keep one of the rows.")
             records.append(record)
