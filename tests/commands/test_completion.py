@@ -17,7 +17,7 @@ from rbft.commands.completion import SHELLS, keys, read_commands
 from rbft.commands.fit import KEYS
 from rbft.experiment import METHODS
 from rbft.pipeline.stage_cli import StageCLI
-from rbft.rationales.exchange import Format
+from rbft.rationales.import_export import Format
 
 BIN = Path(sys.executable).parent
 

@@ -13,7 +13,7 @@ from tests.support.runs import RIGHT, Run, fit
 
 from rbft.__main__ import main
 from rbft.files import read_jsonl
-from rbft.rationales.exchange import write_rationale_file
+from rbft.rationales.import_export import write_rationale_file
 from rbft.rationales.store import Rationale, read_rationales
 
 pytest_plugins = ["tests.support.run_fixtures"]

@@ -24,7 +24,7 @@ from rbft.errors import RBFTError
 from rbft.evaluation.predictions import Prediction, read_predictions
 from rbft.experiment import Experiment
 from rbft.files import file_digest, read_json, read_jsonl
-from rbft.pipeline.stage_state import make_room
+from rbft.pipeline.resume import make_room
 from rbft.rationales.store import Rationale, RationaleStore, read_rationales
 from rbft.runs.stage_record import StageRecord, fingerprint, read_record, verify_outputs, write_record
 from rbft.terminal import make_console

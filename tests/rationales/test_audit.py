@@ -20,7 +20,7 @@ from rbft.data.labels import LabelSet
 from rbft.data.prompt_templates import PromptBook, Prompts
 from rbft.rationales import statistics
 from rbft.rationales.audit import audit
-from rbft.rationales.exchange import RationaleFile, read_rationale_file, write_rationale_file
+from rbft.rationales.import_export import RationaleFile, read_rationale_file, write_rationale_file
 from rbft.rationales.statistics import Text
 from rbft.rationales.store import Rationale
 from rbft.report.audit import write_audit_page

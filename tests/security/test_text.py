@@ -27,7 +27,7 @@ from rbft.evaluation import metrics
 from rbft.evaluation.predictions import Prediction
 from rbft.experiment import Experiment, Stage
 from rbft.rationales.store import Rationale
-from rbft.report.page import write_page
+from rbft.report.run_page import write_page
 from rbft.terminal import make_console
 from rbft.training.logging import log_rationales
 from rbft.vlm.processing import ClipProcessor

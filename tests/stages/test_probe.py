@@ -11,8 +11,8 @@ import pytest
 from tests.support.runs import Run, fit, rows, run_experiment, write_experiment
 
 from rbft.__main__ import main
+from rbft.evaluation.linear_probe import STRENGTHS, choose_strength, fit_probe
 from rbft.evaluation.predictions import read_predictions
-from rbft.evaluation.probe import STRENGTHS, choose_strength, fit_probe
 from rbft.stages import probe as stage
 
 pytest_plugins = ["tests.support.run_fixtures"]

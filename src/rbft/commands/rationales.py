@@ -17,10 +17,10 @@ from rbft.runs.names import CONFIG, RATIONALES
 
 if TYPE_CHECKING:
     from rbft.data.prompt_templates import Prompts
-    from rbft.rationales.exchange import RationaleFile
+    from rbft.rationales.import_export import RationaleFile
 
 FORMATS = ("llava", "sharegpt", "messages")
-"""The formats of `rbft.rationales.exchange`; repeated here, because `--help` and completion must not import it."""
+"""The formats of `rbft.rationales.import_export`; repeated here, because `--help` and completion must not import it."""
 
 
 def parser() -> Parser:
@@ -130,7 +130,7 @@ def _template(args: argparse.Namespace, config: dict[str, Any] | None) -> dict[s
 
 
 def _read(args: argparse.Namespace, config: dict[str, Any] | None) -> RationaleFile:
-    from rbft.rationales.exchange import read_rationale_file
+    from rbft.rationales.import_export import read_rationale_file
 
     return read_rationale_file(args.file, _prompts(config), label_key=args.label_key, conclusion=args.conclusion)
 
@@ -170,7 +170,7 @@ def _audit(args: argparse.Namespace, _: Sequence[str]) -> None:
 
 
 def _import(args: argparse.Namespace, flags: Sequence[str]) -> None:
-    from rbft.rationales.exchange import refuse_untrusted, write_rationale_file
+    from rbft.rationales.import_export import refuse_untrusted, write_rationale_file
     from rbft.terminal import make_console
 
     console = make_console()
@@ -195,7 +195,7 @@ def _import(args: argparse.Namespace, flags: Sequence[str]) -> None:
 
 
 def _export(args: argparse.Namespace, _: Sequence[str]) -> None:
-    from rbft.rationales.exchange import export_conversations
+    from rbft.rationales.import_export import export_conversations
     from rbft.terminal import make_console
 
     if args.to.suffix not in (".json", ".jsonl"):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from rbft.errors import ConfigError, DataError
 from rbft.evaluation.folds import make_folds
-from rbft.evaluation.probe import LinearProbe
+from rbft.evaluation.linear_probe import LinearProbe
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline

@@ -16,7 +16,7 @@ from rbft.errors import ConfigError, DataError, StageError
 from rbft.experiment import Experiment, Stage, read_experiment
 from rbft.files import archive, write_json
 from rbft.pipeline.prepare import prepare
-from rbft.rationales.exchange import RationaleFile, read_rationale_file, refuse_untrusted
+from rbft.rationales.import_export import RationaleFile, read_rationale_file, refuse_untrusted
 from rbft.rationales.store import Rationale, RationaleStore
 from rbft.runs.lock import holding_run
 from rbft.runs.names import EXPERIMENT, STARTED

@@ -19,10 +19,10 @@ from rbft.experiment import Experiment
 from rbft.files import remove_unfinished, write_atomic, write_json
 from rbft.pipeline.plan import print_plan
 from rbft.pipeline.prepare import prepare
-from rbft.pipeline.reuse import writing_once
+from rbft.pipeline.rationale_reuse import writing_once
+from rbft.pipeline.resume import is_done, make_room, require_sources
 from rbft.pipeline.run_files import write_run_files
 from rbft.pipeline.stage_cli import StageCLI
-from rbft.pipeline.stage_state import is_done, make_room, require_sources
 from rbft.ranks import first_rank, wait_for_all
 from rbft.runs.lock import holding_run
 from rbft.runs.names import CHECKPOINTS, CONFIG, EXPERIMENT, PUBLISHED, STARTED

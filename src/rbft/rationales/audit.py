@@ -17,7 +17,7 @@ from rbft.rationales.checks.leak import Leak
 from rbft.rationales.checks.reconstruction import Reconstruction
 from rbft.rationales.checks.text import LabelParse, Repetition, Truncation
 from rbft.rationales.checks.wording import LabelMask
-from rbft.rationales.exchange import RationaleFile
+from rbft.rationales.import_export import RationaleFile
 from rbft.rationales.store import Rationale
 
 _EXAMPLES = 3

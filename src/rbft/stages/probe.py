@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from rbft.data.dataset import Example
 from rbft.data.records import VideoRecord
 from rbft.evaluation.calibration import fit_temperature
+from rbft.evaluation.linear_probe import choose_strength, fit_probe
 from rbft.evaluation.predictions import Prediction, probabilities, write_predictions
-from rbft.evaluation.probe import choose_strength, fit_probe
 from rbft.ranks import first_rank
 from rbft.runs.names import VALIDATION
 from rbft.stages.context import StageContext, StageResult, connect, make_trainer, start

@@ -13,7 +13,7 @@ from rbft.evaluation.predictions import read_predictions, write_predictions
 from rbft.files import read_json, write_json
 from rbft.rationales.audit import audit_stored
 from rbft.rationales.store import read_rationales
-from rbft.report.page import write_page
+from rbft.report.run_page import write_page
 from rbft.runs.names import CALIBRATION, METRICS, PREDICTIONS, RATIONALES, REPORT
 from rbft.runs.run_folder import RunFolder
 from rbft.runs.stage_record import read_record

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rbft.evaluation.probe import choose_strength, fit_probe
+from rbft.evaluation.linear_probe import choose_strength, fit_probe
 
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]

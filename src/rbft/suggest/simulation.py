@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rbft.errors import DataError
-from rbft.evaluation.probe import UNCHOSEN, fit_probe
+from rbft.evaluation.linear_probe import UNCHOSEN, fit_probe
 from rbft.evaluation.statistics import MeanInterval, mean_interval
 from rbft.suggest.choose import at_random, badge, diverse, margin, typical
 from rbft.suggest.clips import Seen

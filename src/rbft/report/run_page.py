@@ -93,7 +93,7 @@ def write_page(
         if key.endswith("/accuracy") and not key.startswith("test/") and value is not None
     }
     page = render(
-        "page.html.j2",
+        "run_page.html.j2",
         title=f"{experiment.name} / {experiment.variant} / {experiment.run_dir.name}",
         stages=[stage.name for stage in experiment.stages],
         metrics=metrics,

@@ -20,7 +20,7 @@ from rbft.rationales.audit import Audit, audit_stored
 from rbft.rationales.checks.contradiction import Contradiction
 from rbft.rationales.checks.grounding import Grounding
 from rbft.rationales.store import Rationale
-from rbft.report.page import write_page
+from rbft.report.run_page import write_page
 
 EVIL = "<script>alert(1)</script>"
 

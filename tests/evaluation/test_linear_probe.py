@@ -9,7 +9,7 @@ import pytest
 from scipy import special
 
 from rbft.errors import ModelError
-from rbft.evaluation.probe import STRENGTHS, UNCHOSEN, choose_strength, fit_probe
+from rbft.evaluation.linear_probe import STRENGTHS, UNCHOSEN, choose_strength, fit_probe
 
 
 def clusters(per_class: int, classes: int = 3, width: int = 40, spread: float = 1.0, seed: int = 0):

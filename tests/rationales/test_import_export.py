@@ -18,7 +18,7 @@ from rbft.data.prompt_templates import PromptBook, Prompts
 from rbft.data.records import VideoRecord
 from rbft.errors import DataError
 from rbft.pipeline.import_rationales import assign
-from rbft.rationales.exchange import (
+from rbft.rationales.import_export import (
     MAX_CHARACTERS,
     Format,
     export_conversations,
@@ -206,7 +206,7 @@ def test_existing_files_are_set_aside(tmp_path):
 
 def test_sizes_are_bounded(tmp_path, monkeypatch):
     path = foreign(tmp_path / "x.json", "A dog.\nClassification: Normal")
-    monkeypatch.setattr("rbft.rationales.exchange.MAX_FILE_BYTES", 10)
+    monkeypatch.setattr("rbft.rationales.import_export.MAX_FILE_BYTES", 10)
     with pytest.raises(DataError, match="is larger than"):
         read_rationale_file(path)
     monkeypatch.undo()
