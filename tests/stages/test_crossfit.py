@@ -6,9 +6,14 @@ import json
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from tests.support.runs import Run, digests, fit, rows, run_experiment, signal_once, write_experiment
+
+from rbft.data.records import VideoRecord
+from rbft.data.splits import Splits
+from rbft.stages import crossfit
 
 pytest_plugins = ["tests.support.run_fixtures"]
 
@@ -73,6 +78,7 @@ def test_what_was_chosen_is_what_the_out_of_fold_answers_say(crossed):
             assert sum(hits) / 8 <= right
 
 
+@pytest.mark.slow
 def test_an_interrupted_one_goes_on_where_it_stopped(crossed, tmp_path, clips, family_folder):
     settings = {**CROSSFIT, **signal_once(tmp_path, signal.SIGTERM, "train", 22)}  # in the third fold
     config = write_experiment(tmp_path / "tiny.yaml", clips, family_folder("qwen2_5_vl"), settings)
@@ -86,6 +92,15 @@ def test_an_interrupted_one_goes_on_where_it_stopped(crossed, tmp_path, clips, f
     for name in ("predictions.jsonl", "test/validation.jsonl"):
         assert digests(folder, name) == digests(crossed.folder, name)
     assert "everything was done already" in fit(*command).out
+
+
+def test_a_fold_trains_without_the_videos_that_are_held_back():
+    """Where labels are learned there is no list of rationales that lacks them."""
+    videos = tuple(VideoRecord(id=str(i), path=f"{i}.mp4", label="ab"[i % 2]) for i in range(4))
+    data = SimpleNamespace(splits=Splits(videos, (), (), ()))
+    other = crossfit._without(data, {"1", "2"})
+    assert [record.id for record in other.splits.train] == ["0", "3"]
+    assert data.splits.train == videos, "the run itself keeps them"
 
 
 def test_without_training_it_only_chooses(crossed):
