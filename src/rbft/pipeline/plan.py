@@ -187,7 +187,7 @@ def _upper_layers(entry: Prepared) -> str:
     }
     kept = next((f"computed in every epoch ({key})" for key, holds in why.items() if holds), "kept for later epochs")
     plural = "" if layers == 1 else "s"
-    what = f"{layers} upper layer{plural}" if isinstance(layers, int) else f"the upper {layers:g} of the layers"
+    what = f"{layers:g} upper layer{plural}" if layers >= 1 else f"the upper {layers:g} of the layers"
     return f", trains {what}; what leaves those below is {kept}"
 
 

@@ -25,6 +25,8 @@ def check_layers(layers: float | None) -> None:
         ConfigError: Names the key and what it may be.
     """
     whole = isinstance(layers, int) and not isinstance(layers, bool) and layers >= 1
+    # the reader of experiment files makes 2.0 of a 2 beside some versions of other packages; 1.0 could mean all
+    whole = whole or (isinstance(layers, float) and layers >= 2 and layers.is_integer())
     fraction = isinstance(layers, float) and 0 < layers < 1
     if layers is not None and not whole and not fraction:
         raise ConfigError(
@@ -47,7 +49,7 @@ def first_of(model: PreTrainedModel, layers: float | None) -> int:
     if layers is None:
         return 0
     # a third of three layers is one, whatever the last bit of the product
-    count = layers if isinstance(layers, int) else math.ceil(layers * total - 1e-9)
+    count = int(layers) if layers >= 1 else math.ceil(layers * total - 1e-9)
     if count > total:
         raise ConfigError(
             f"model.tuning.layers: {count} are more than the {total} layers of this language model; set at most "
