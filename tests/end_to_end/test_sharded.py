@@ -174,7 +174,9 @@ def test_an_anchor_is_refused_before_the_model_is_read(mesh: DeviceMesh, monkeyp
     monkeypatch.setattr("rbft.training.module.load_model", None)
     module = VLMFineTuner(objective=ClassificationObjective(anchor=0.5))
     module._device_mesh = mesh
-    with pytest.raises(ConfigError, match=r"model\.objective\.anchor.*strategy ddp"):
+    with pytest.raises(
+        ConfigError, match=r"model\.objective: ClassificationObjective.*strategy ddp, or set anchor to 0"
+    ):
         module.configure_model()
 
 
