@@ -21,7 +21,8 @@ ROOT = Path(rbft.__file__).parent
 SETUP = Path(__file__).parents[1] / "setup.cfg"
 # Files that only run where the extra of that name is installed, or where somebody else's program is.
 OF_EXTRAS = {
-    "serve": ("serve", "commands/serve.py"),
+    "serve": ("serve", "labelling", "commands/serve.py", "commands/label.py"),
+    "search": ("sweep/search.py",),
     "ray": ("sweep/clusters.py",),
     "slurm": ("sweep/clusters.py",),
     "parquet": ("data/formats/parquet.py",),
@@ -143,7 +144,7 @@ def test_every_module_imports_in_a_plain_install_of_any_system():
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    optional = [line for line in done.stdout.splitlines() if line.startswith("rbft.serve.")]
+    optional = [line for line in done.stdout.splitlines() if line.startswith(("rbft.serve.", "rbft.labelling."))]
     assert [line for line in done.stdout.splitlines() if line and line not in optional] == []
     assert all("fastapi" in line or "starlette" in line or "python_multipart" in line for line in optional)
 
