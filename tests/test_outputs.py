@@ -95,12 +95,12 @@ def test_what_a_killed_export_left_is_removed_and_nothing_else(tmp_path: Path) -
         (tmp_path / name / "weights").write_text("")
         if "new" not in name:
             os.utime(tmp_path / name, (old, old))
-    running = os.open(tmp_path / names[1], os.O_RDONLY)
-    assert build._hold(running)
+    running = build._lock_of(tmp_path / names[1])
+    running.acquire()
     try:
         build._remove_abandoned(tmp_path / "model")
     finally:
-        os.close(running)
+        build._release(running)
     assert {path.name for path in tmp_path.iterdir()} == set(names[1:])
 
 

@@ -85,6 +85,7 @@ def test_figures_and_predictions(finished: Run, clips: Path) -> None:
         "test/num_unreadable",
         "chance/accuracy",
         "majority/accuracy",
+        *(f"labels/{what}" for what in ("videos", "training", "choosing", "calibrating", "per_class")),
         "write/rationales",
         "write/rationales_kept",
         "write/agreement",

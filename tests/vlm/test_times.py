@@ -39,12 +39,17 @@ def tenths(times: Times) -> list[str]:
 QWEN = (r"<([\d.]+) seconds>", pairs)
 IN_THE_PROMPT: dict[str, tuple[str, Callable[[Times], list[str]]]] = {
     **dict.fromkeys(("qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe", "cosmos3_omni", "lfm3_vl"), QWEN),
+    **dict.fromkeys(("qwen4_exp", "cohere_compass"), QWEN),
+    "cosmos3_edge": (r"<([\d.]+) seconds>", tenths),
     "smolvlm": (r"Frame from (\d\d:\d\d):", minutes),
     **dict.fromkeys(("gemma4", "gemma4_unified"), (r"(\d\d:\d\d) <", minutes)),
     "molmo2": (r"([\d.]+) <frame_start>", tenths),
     "video_llama_3": (r"Time ([\d.]+)s:", tenths),
-    **dict.fromkeys(("glm46v", "glmga"), (r"([\d.]+) seconds", lambda times: tenths(times[::2]))),
-    "muse_glimmer": (r"Time: ([\d.]+)s", lambda times: tenths(times[::2])),
+    **dict.fromkeys(
+        ("glm46v", "glmga", "glm5_next", "minimax_m3_vl"),
+        (r"([\d.]+) seconds", lambda times: tenths(times[::2])),
+    ),
+    **dict.fromkeys(("muse_glimmer", "muse_spark"), (r"Time: ([\d.]+)s", lambda times: tenths(times[::2]))),
     **dict.fromkeys(
         ("glm4v", "glm4v_moe"), (r"<\|end_of_image\|>(\d+)", lambda times: [f"{int(t)}" for t in times[::2]])
     ),
