@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
@@ -9,13 +10,20 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import time
 import venv
 import zipfile
 from pathlib import Path
 
 import pytest
 import yaml
+from selenium import webdriver
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.ui import WebDriverWait
+from tests.support.browser import browser as browser
 from tests.support.documents import write_clips
+from tests.support.server import served
 
 ROOT = Path(__file__).parents[1]
 
@@ -47,12 +55,12 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(folder: Path, *args: object, program: str = "rbft", **settings: str) -> str:
+def run(installed: Path, *args: object, program: str = "rbft", folder: Path | None = None, **settings: str) -> str:
     """What a program of that environment prints, outside of the checkout."""
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | settings
-    command = [str(folder / "venv" / "bin" / program), *map(str, args)]
+    command = [str(installed / "venv" / "bin" / program), *map(str, args)]
     done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600, check=False
+        command, cwd=folder or installed, env=environment, capture_output=True, text=True, timeout=600, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
@@ -95,22 +103,55 @@ def test_commands_run_outside_of_a_checkout(installed):
     assert "usage: rbft serve" in run(installed, "serve", "--help")
 
 
+@pytest.fixture(params=["generated", "fights"])
+def folder(request: pytest.FixtureRequest, installed: Path) -> Path:
+    """A folder of its own in that environment, with `clips` in a folder for each class and `new_clips`."""
+    place = installed / request.param
+    if request.param == "generated":
+        write_clips(place, each=5)
+        (place / "clips" / "clips.txt").unlink()
+        return place
+    media = request.getfixturevalue("media_root") / "fights"
+    for label in ("fight", "noFight"):
+        (place / "clips" / label).mkdir(parents=True)
+        videos = sorted((media / label).iterdir())
+        for video in videos[:10]:
+            shutil.copy(video, place / "clips" / label / video.name)
+        (place / "new_clips").mkdir(exist_ok=True)
+        shutil.copy(videos[10], place / "new_clips" / videos[10].name)
+    return place
+
+
 @pytest.mark.slow
+@pytest.mark.browser
 @pytest.mark.timeout(1800)
-def test_a_strangers_path_from_clips_to_answers(installed):
+def test_a_strangers_path_from_clips_to_answers(installed: Path, folder: Path, browser: webdriver.Chrome):
     """No file is written by hand, and nothing is known of the clips but their folders."""
-    write_clips(installed, each=5)
-    (installed / "clips" / "clips.txt").unlink()
-    environment = {"RBFT_CACHE": str(installed / "cache")}
+    environment = {"RBFT_CACHE": str(folder / "cache")}
+
+    def rbft(*words: object) -> str:
+        return run(installed, *words, folder=folder, **environment)
+
     quick = ("--preset", "quick")
-    run(installed, "fit", "clips", *quick, **environment)
-    page = (installed / "runs" / "clips" / "rbft" / "seed0" / "report.html").read_text()
-    assert "<html" in page
-    said = run(installed, "compare", "clips", *quick, "--runs", "4", "--methods", "sft,zero_shot", **environment)
+    start = time.monotonic()
+    rbft("fit", "clips", *quick)
+    assert "<html" in (folder / "runs" / "clips" / "rbft" / "seed0" / "report.html").read_text()
+    assert time.monotonic() - start < 180, "from the wheel to the first page"
+    said = rbft("compare", "clips", *quick, "--runs", "4", "--methods", "sft,zero_shot")
     assert "2 draws are too few" in " ".join(said.split())
-    assert (installed / "runs" / "sweeps" / "compare-clips" / "report.html").is_file()
+    assert (folder / "runs" / "sweeps" / "compare-clips" / "report.html").is_file()
     command = re.search(r"^Use: rbft (predict --run \S+) VIDEO$", said, re.MULTILINE)
     assert command is not None
-    assert "one.mp4" in run(installed, *command[1].split(), "new_clips", **environment)
-    run(installed, "suggest", "--run", command[1].split()[-1], "new_clips", "--to", "next", **environment)
-    assert list((installed / "next").iterdir())
+    new = sorted(path.name for path in (folder / "new_clips").iterdir())
+    answers = rbft(*command[1].split(), "new_clips")
+    assert all(name in answers for name in new)
+    rbft("suggest", "--run", command[1].split()[-1], "new_clips", "--to", "next")
+    assert list((folder / "next").iterdir())
+    with served("label", str(folder / "new_clips"), "--classes", "a,b", command=installed / "venv/bin/rbft") as page:
+        browser.get(page.url)
+        for key, name in zip("12", new, strict=True):
+            WebDriverWait(browser, 20).until(lambda _, name=name: name in browser.find_element(By.ID, "name").text)
+            ActionChains(browser).send_keys(key).perform()
+        WebDriverWait(browser, 20).until(lambda _: "2 of 2" in browser.find_element(By.ID, "progress").text)
+    with (folder / "new_clips" / "labels.csv").open(newline="") as stream:
+        assert {row["path"]: row["label"] for row in csv.DictReader(stream)} == dict(zip(new, "ab", strict=True))

@@ -76,12 +76,22 @@ def serving(run: Path, *flags: str, driver: str | None = None) -> Iterator[Serve
 
 
 @contextmanager
-def served(*words: str, driver: str | None = None) -> Iterator[Server]:
-    """A command that serves a page, on a free port; `driver` is a program to start it with."""
-    start = [str(Path(sys.executable).with_name("rbft"))] if driver is None else [sys.executable, "-c", driver]
+def served(*words: str, driver: str | None = None, command: Path | None = None) -> Iterator[Server]:
+    """A command that serves a page, on a free port.
+
+    Args:
+        words: the command line after `rbft`.
+        driver: program of Python to start it with.
+        command: `rbft` of another environment, which sees nothing of this one's code.
+    """
+    start = [str(command or Path(sys.executable).with_name("rbft"))]
+    if driver is not None:
+        start = [sys.executable, "-c", driver]
     with tempfile.TemporaryDirectory(prefix="rbft-test-") as temporary:
         path = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
         environment = {**os.environ, "PYTHONPATH": path, "TMPDIR": temporary, "PYTHONUNBUFFERED": "1"}
+        if command is not None:
+            del environment["PYTHONPATH"]
         process = subprocess.Popen(
             [*start, *words, "--port", "0"],
             stdout=subprocess.PIPE,
