@@ -22,7 +22,9 @@ from rbft.vlm.tuning import FullFineTuning, LoRA
 
 QUESTIONS = ("Explain step by step what happens.", "Explain it in a word")
 ANSWERS = ("the person jumps over a wooden door", "archery")
-OTHERS = sorted(set(RECIPES) - set(FAMILIES))
+# their layers hand on which tokens the next ones look at, beside what is kept
+HAND_ON_MORE = {"glm5_next"}
+OTHERS = sorted(set(RECIPES) - set(FAMILIES) - HAND_ON_MORE)
 
 
 def batch_of(loaded: Loaded, *, packed: bool) -> Batch:
@@ -117,6 +119,14 @@ def collate_one(batch: Batch, clip: int) -> Batch:
 
 def test_a_step_is_the_same_with_what_was_kept(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     check(tuned(folder), monkeypatch)
+
+
+@pytest.mark.parametrize("family", sorted(HAND_ON_MORE))
+def test_nothing_is_kept_where_layers_hand_on_more(family: str, family_folder: Callable[[str], Path]) -> None:
+    loaded = tuned(family_folder(family))
+    with pytest.warns(UserWarning, match="nothing is kept of those"):
+        states = keep_states(lower_of(loaded), StateCache(None, 0, 10**9), loaded.vlm.end_ids[0])
+    assert states is None
 
 
 def test_labels_are_scored_the_same_with_what_was_kept(folder: Path) -> None:
