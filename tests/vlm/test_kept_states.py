@@ -129,6 +129,18 @@ def test_nothing_is_kept_where_layers_hand_on_more(family: str, family_folder: C
     assert states is None
 
 
+def test_a_lack_of_memory_is_not_taken_for_a_family_that_cannot(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = tuned(folder)
+    lower = lower_of(loaded)
+
+    def full(*_: object, **__: object) -> Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(lower, "of_row", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        lower.can_be_replaced(loaded.vlm.end_ids[0])
+
+
 def test_labels_are_scored_the_same_with_what_was_kept(folder: Path) -> None:
     loaded = tuned(folder)
     lower = lower_of(loaded)

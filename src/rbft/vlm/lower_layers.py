@@ -131,6 +131,9 @@ class LowerLayers:
 
         Args:
             token: Any token of text.
+
+        Raises:
+            torch.OutOfMemoryError: There is no memory to try it.
         """
         ids = torch.full((1, 6), token, device=self._model.device)
         training = [module for module in self._model.modules() if module.training]
@@ -142,6 +145,8 @@ class LowerLayers:
             whole = self._model(input_ids=ids, use_cache=False).logits
             with self.replaced(states.unsqueeze(0)):
                 upper = self._model(input_ids=ids, use_cache=False).logits
+        except torch.OutOfMemoryError:
+            raise  # says nothing of the family
         except Exception:  # each family fails in its own words where a layer misses what it reads of another
             return False
         finally:
