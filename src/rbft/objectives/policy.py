@@ -21,6 +21,7 @@ from rbft.vlm.base_weights import without_dropout
 from rbft.vlm.batch import Batch, PromptInputs
 from rbft.vlm.label_scorer import LabelScorer, Scoring
 from rbft.vlm.model import VLM
+from rbft.vlm.processing import ClipProcessor
 from rbft.vlm.shared_prefix import answer_logits
 
 Advantage = Literal["mean", "leave_one_out", "standardized"]
@@ -87,6 +88,12 @@ class PolicyObjective(OnPolicyObjective):
     def figures(self) -> dict[str, float]:
         """Mean reward, share of texts that state the right class, and mean tokens, of the last batch."""
         return self._figures
+
+    def connect(self, processor: ClipProcessor, book: PromptBook, seed: int) -> None:
+        """As every objective's; what scores the classes is made here, once for all steps."""
+        super().connect(processor, book, seed)
+        targets = tuple(processor.target_ids(book.label_prompt(), text) for text in book.texts)
+        self._concluder = Concluder(processor, book, LabelScorer.of(targets, book.texts, Scoring()))
 
     def examples(
         self, records: Sequence[VideoRecord], book: PromptBook, rationales: Sequence[Rationale]
@@ -165,12 +172,9 @@ class PolicyObjective(OnPolicyObjective):
         self, vlm: VLM, prompts: Sequence[PromptInputs], bodies: Sequence[str], truth: Sequence[int]
     ) -> Tensor:
         """Probability of each clip's true class after each of its texts (B, G)."""
-        label_question = self.book.label_prompt()
-        targets = tuple(self.processor.target_ids(label_question, text) for text in self.book.texts)
-        concluder = Concluder(self.processor, self.book, LabelScorer.of(targets, self.book.texts, Scoring()))
         with torch.no_grad(), without_dropout(vlm):
             asked = [prompt for prompt in vlm.with_features(prompts) for _ in range(self.sampling.samples)]
-            chances = concluder(vlm, asked, bodies).reshape(len(prompts), self.sampling.samples, -1)
+            chances = self._concluder(vlm, asked, bodies).reshape(len(prompts), self.sampling.samples, -1)
         return chances[torch.arange(len(prompts)), :, torch.tensor(truth)]
 
 
