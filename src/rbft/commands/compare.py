@@ -131,7 +131,9 @@ def run(args: Sequence[str]) -> int:
         driver.write_plan([entry.run for entry in progress.values()])
     conclude(comparison, list(progress.values()), console)
     if left and not stopped:
-        console.print(f"The budget is used up with {len(left)} or more runs left; the same command continues.")
+        # a search allows its next runs when it has seen these
+        count = f"{len(left)}" if search is None else f"{len(left)} or more"
+        console.print(f"The budget is used up with {count} runs left; the same command continues.")
     return end(plan, progress, stopped, ["rbft", "compare", *args])
 
 
