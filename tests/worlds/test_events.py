@@ -7,7 +7,20 @@ from collections import Counter
 
 import numpy as np
 
-from rbft.worlds.events import ACTIONS, GENERAL, MEANINGS, PAIRS, RULES, SEEN, UNIONS, UNNAMED, phrase
+from rbft.worlds.events import (
+    ACTIONS,
+    ASIDE,
+    GENERAL,
+    MEANINGS,
+    PAIRS,
+    RULES,
+    SEEN,
+    TARGETS,
+    UNIONS,
+    UNNAMED,
+    WIDE_UNIONS,
+    phrase,
+)
 from rbft.worlds.language import vocabulary
 from rbft.worlds.scenes import general_scenes
 
@@ -30,6 +43,21 @@ def test_no_action_gives_a_set_of_events_away():
 def test_the_events_of_a_union_share_no_first_and_no_second_action():
     for events in UNIONS.values():
         assert len({first for first, _ in events}) == len({second for _, second in events}) == 4
+
+
+def test_every_action_comes_first_once_and_second_once_in_each_wide_union():
+    for events in WIDE_UNIONS.values():
+        assert {first for first, _ in events} == {second for _, second in events} == set(ACTIONS)
+        assert len(events) == 8
+    assert sorted(event for events in WIDE_UNIONS.values() for event in events) == sorted([*UNION_EVENTS, *UNNAMED])
+    assert not set(WIDE_UNIONS) & set(vocabulary()), "the built-in model knows none of these words"
+
+
+def test_no_class_has_what_second_objects_do():
+    assert set(ASIDE) == set(TARGETS)
+    for domain, classes in TARGETS.items():
+        assert set(ASIDE[domain]) <= set(SEEN)
+        assert not set(ASIDE[domain]) & {event for events in classes.values() for event in events}
 
 
 def test_every_named_event_has_one_name():

@@ -15,7 +15,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from rbft.vlm.loading import BUILTIN
 from rbft.vlm.prompt import Prompt
 from rbft.worlds import language
-from rbft.worlds.events import GENERAL, MEANINGS, TARGETS, Domain, phrase
+from rbft.worlds.events import GENERAL, MEANINGS, NAMED_TARGETS, Domain, phrase
 from rbft.worlds.scenes import NUM_STEPS, Scenes, general_scenes, target_scenes
 from rbft.worlds.shapes import Frames, render
 
@@ -148,7 +148,7 @@ def _draw(name: str, make: Callable[[np.random.Generator], Scenes]) -> tuple[Sce
 
 
 def _target(domain: Domain, clips: int, textured: bool = False) -> tuple[Scenes, Frames, list[str]]:
-    names = list(TARGETS[domain])
+    names = list(NAMED_TARGETS[domain])
     labels = np.arange(clips) % len(names)
     scenes, frames = _draw(
         f"{domain}-{textured}",
@@ -163,7 +163,7 @@ def describing(model: Describer, clips: int) -> dict[str, Any]:
     result: dict[str, Any] = {
         "general": description_accuracy(model.answers([language.CAPTION] * clips, frames), general)
     }
-    for domain in TARGETS:
+    for domain in NAMED_TARGETS:
         for textured in (False, True):
             scenes, frames, names = _target(domain, clips, textured)
             texts = model.answers([language.CAPTION] * clips, frames)
@@ -175,7 +175,7 @@ def describing(model: Describer, clips: int) -> dict[str, Any]:
                     name: description_accuracy([texts[i] for i in rows], scenes.take(np.array(rows)), slots=(0,))[
                         "both"
                     ]
-                    for name in TARGETS[domain]
+                    for name in NAMED_TARGETS[domain]
                     for rows in [[i for i, found in enumerate(names) if found == name]]
                 },
             }
@@ -222,7 +222,7 @@ def classifying(model: Describer, clips: int) -> dict[str, dict[str, float]]:
     """Accuracy among a domain's names by likelihood: at once, after the own rationale, after the true description."""
     result: dict[str, dict[str, float]] = {}
     lead = language.CONCLUSION.partition("{")[0].strip()
-    for domain, meanings in TARGETS.items():
+    for domain, meanings in NAMED_TARGETS.items():
         for textured in (False, True):
             scenes, frames, names = _target(domain, clips, textured)
             own = model.answers([language.RATIONALE] * clips, frames)
@@ -244,7 +244,7 @@ def classifying(model: Describer, clips: int) -> dict[str, dict[str, float]]:
 def target_hints(model: Describer, clips: int) -> dict[str, float]:
     """Rationales under hints that pre-training never gave with a video."""
     result: dict[str, float] = {}
-    for domain in TARGETS:
+    for domain in NAMED_TARGETS:
         scenes, frames, names = _target(domain, clips)
         texts = model.answers([language.HINTED.format(name=name) for name in names], frames)
         repeated = [text.split()[-1] for text in texts]

@@ -20,7 +20,7 @@ from rbft.worlds.language import actions_of, description
 from rbft.worlds.scenes import COLOURS, SHAPES, Scenes, Style, frame_times, target_scenes
 from rbft.worlds.shapes import render
 
-ALL_EVENTS = 4  # a union has so many
+EVENTS_SHOWN = 4  # a union has so many
 #: Raise it with any change that gives other clips or other texts for the same settings.
 GENERATOR_VERSION = 1
 SPLITS = ("train", "val", "test")
@@ -64,13 +64,13 @@ def write_domain(
     train_per_class: int,
     val_per_class: int,
     test_per_class: int,
-    events_shown: int = ALL_EVENTS,
+    events_shown: int = EVENTS_SHOWN,
 ) -> None:
     """Writes `root/{train,val,test}/<class>/<class>_<nnnn>.mp4`, `root/truth.jsonl` and `root/world.json`.
 
     The same settings give the same bytes. Each clip shows one event of its class, in half of the clips beside a second
-    object that does something without a name; a class of `unions` shows its four events in turn. Frame rate, number
-    of frames, frame size and compression differ from clip to clip.
+    object that does something which no class has; a class of several events shows them in turn. Frame rate, number of
+    frames, frame size and compression differ from clip to clip.
 
     A row of `truth.jsonl` has: path, label, split, event (which of the class's events), objects (colour, shape, first
     and second action; the first object is the labelled one), description.
@@ -78,14 +78,16 @@ def write_domain(
     Args:
         root: folder to make. If it holds the same domain already, nothing is done.
         domain: "pairs": eight events that the built-in model was never shown. "unions": four names that each stand for
-            four events. The built-in model knows the names of both in words only. "relations", "majority": rules about
-            two objects, of which it knows neither the rules nor the words; see `rbft.worlds.events.RULES`.
+            four events. The built-in model knows the names of both in words only. "wide_unions": four names, unknown to
+            it, that each stand for eight events. "relations", "majority": rules about two objects, of which it knows
+            neither the rules nor the words; see `rbft.worlds.events.RULES`.
         style: "plain": backgrounds as in pre-training. "textured": others.
         seed: seed of every clip; clips of another seed are other clips.
         train_per_class: clips of each class in `train`.
         val_per_class: clips of each class in `val`; without any there is no such folder.
         test_per_class: clips of each class in `test`.
-        events_shown: number of a union's four events that the clips of `train` and `val` show; `test` shows all.
+        events_shown: number of a class's events that the clips of `train` and `val` show; `test` shows all. A class of
+            `unions` has four, one of `wide_unions` eight.
 
     Raises:
         ConfigError: An unknown domain or style, or a negative number.
@@ -110,7 +112,7 @@ def write_domain(
 def _identity(settings: _Settings) -> dict[str, Any]:
     wanted = asdict(settings)
     # a domain that was written before there was a choice is the one that shows all
-    if settings.events_shown >= ALL_EVENTS:
+    if settings.domain != "wide_unions" and settings.events_shown >= EVENTS_SHOWN:
         del wanted["events_shown"]
     return {"generator": GENERATOR_VERSION, "settings": wanted}
 

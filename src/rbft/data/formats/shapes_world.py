@@ -20,19 +20,21 @@ class ShapesWorld(DatasetFormat):
     """Moving shapes as `root/{train,val,test}/<class>/*.mp4`, written on first use; the same settings, the same bytes.
 
     Args:
-        domain: `pairs`: a class is one ordered pair of actions; `unions`: a class is any of four events; `relations`: a
-            class is how the doings of two objects relate; `majority`: a class is what most of their doings are.
+        domain: `pairs`: a class is one ordered pair of actions; `unions`: a class is any of four events; `wide_unions`:
+            any of eight; `relations`: a class is how the doings of two objects relate; `majority`: a class is what most
+            of their doings are.
         style: `plain` backgrounds, or `textured` ones.
         seed: seed of the clips.
         train_per_class: Training videos of a class, from which the shots are drawn.
         val_per_class: Validation videos of a class.
         test_per_class: Test videos of a class.
-        events_shown: How many of the four events of a union training and validation videos show; test videos show all.
+        events_shown: How many of the events of a class training and validation videos show; test videos show all. With
+            the default those of `wide_unions` show half; 8 shows all.
         names: `known`: the words of the domain, of which the built-in model knows those of `pairs` and `unions`;
             `arbitrary`: words that mean nothing to it.
     """
 
-    domain: Literal["pairs", "unions", "relations", "majority"] = "pairs"
+    domain: Literal["pairs", "unions", "relations", "majority", "wide_unions"] = "pairs"
     style: Literal["plain", "textured"] = "plain"
     seed: int = 0
     train_per_class: int = 16
