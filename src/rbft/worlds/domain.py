@@ -69,7 +69,7 @@ def write_domain(
     """Writes `root/{train,val,test}/<class>/<class>_<nnnn>.mp4`, `root/truth.jsonl` and `root/world.json`.
 
     The same settings give the same bytes. Each clip shows one event of its class, in half of the clips beside a second
-    object that does something which no class has; a class of several events shows them in turn. Frame rate, number of
+    object that does something without a name; a class of several events shows them in turn. Frame rate, number of
     frames, frame size and compression differ from clip to clip.
 
     A row of `truth.jsonl` has: path, label, split, event (which of the class's events), objects (colour, shape, first
@@ -79,7 +79,7 @@ def write_domain(
         root: folder to make. If it holds the same domain already, nothing is done.
         domain: "pairs": eight events that the built-in model was never shown. "unions": four names that each stand for
             four events. The built-in model knows the names of both in words only. "wide_unions": four names, unknown to
-            it, that each stand for eight events. "relations", "majority": rules about two objects, of which it knows
+            it, that each stand for six events. "relations", "majority": rules about two objects, of which it knows
             neither the rules nor the words; see `rbft.worlds.events.RULES`.
         style: "plain": backgrounds as in pre-training. "textured": others.
         seed: seed of every clip; clips of another seed are other clips.
@@ -87,7 +87,7 @@ def write_domain(
         val_per_class: clips of each class in `val`; without any there is no such folder.
         test_per_class: clips of each class in `test`.
         events_shown: number of a class's events that the clips of `train` and `val` show; `test` shows all. A class of
-            `unions` has four, one of `wide_unions` eight.
+            `unions` has four, one of `wide_unions` six.
 
     Raises:
         ConfigError: An unknown domain or style, or a negative number.

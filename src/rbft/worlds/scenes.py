@@ -10,7 +10,6 @@ import numpy.typing as npt
 
 from rbft.worlds.events import (
     ACTIONS,
-    ASIDE,
     GENERAL,
     RULES,
     SEEN,
@@ -256,8 +255,8 @@ def target_scenes(
 ) -> Scenes:
     """Clips of a target domain.
 
-    In `TARGETS` object 0 has the label's event, object 1 (in half of the clips) one that no class has (`ASIDE`); in
-    `RULES` there are always two objects, whose events follow the label's rule.
+    In `TARGETS` object 0 has the label's event, object 1 (in half of the clips) an unnamed one; in `RULES` there are
+    always two objects, whose events follow the label's rule.
 
     Args:
         rng: Source of randomness.
@@ -275,7 +274,7 @@ def target_scenes(
         return sample_scenes(rng, actions, np.full(n, 2), style=style, times=times, event=events)
     meanings = np.stack([action_ids(pairs) for pairs in TARGETS[domain].values()])  # (labels, events, 2)
     events = rng.integers(0, meanings.shape[1], n) if events is None else events
-    aside = action_ids(ASIDE[domain])
-    actions = np.stack([meanings[labels, events], aside[rng.integers(0, len(aside), n)]], axis=1)
+    unnamed = action_ids(UNNAMED)
+    actions = np.stack([meanings[labels, events], unnamed[rng.integers(0, len(unnamed), n)]], axis=1)
     num_objects = np.where(rng.random(n) < 0.5, 1, 2)
     return sample_scenes(rng, actions, num_objects, style=style, times=times, event=events)

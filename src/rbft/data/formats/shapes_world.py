@@ -21,7 +21,7 @@ class ShapesWorld(DatasetFormat):
 
     Args:
         domain: `pairs`: a class is one ordered pair of actions; `unions`: a class is any of four events; `wide_unions`:
-            any of eight; `relations`: a class is how the doings of two objects relate; `majority`: a class is what most
+            any of six; `relations`: a class is how the doings of two objects relate; `majority`: a class is what most
             of their doings are.
         style: `plain` backgrounds, or `textured` ones.
         seed: seed of the clips.
@@ -29,7 +29,7 @@ class ShapesWorld(DatasetFormat):
         val_per_class: Validation videos of a class.
         test_per_class: Test videos of a class.
         events_shown: How many of the events of a class training and validation videos show; test videos show all. With
-            the default those of `wide_unions` show half; 8 shows all.
+            the default those of `wide_unions` show four of six; 6 shows all.
         names: `known`: the words of the domain, of which the built-in model knows those of `pairs` and `unions`;
             `arbitrary`: words that mean nothing to it.
     """
