@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -13,6 +15,7 @@ from rbft.rationales.controls import (
     HumanText,
     NoDescription,
     RandomDrop,
+    ReplacedWords,
     ShuffledVideos,
     ShuffledWords,
 )
@@ -109,7 +112,59 @@ def test_a_random_part_of_each_class_is_kept(keep, left):
         assert found != RandomDrop(keep).apply(ROWS, 1)
 
 
+DOINGS = ("goes left", "goes right", "goes", "waits")
+DOING = r"goes left(?!w)|goes right|goes|waits"
+
+
+def doing(*texts: str) -> list[Rationale]:
+    return [replace(rationale(i, "push" if i % 2 else "pull"), text=text) for i, text in enumerate(texts)]
+
+
+MOVING = doing(*(f"the ring {what} then waits ." for what in ("goes left", "goes right", "goes leftwards", "waits")))
+
+
+def occurrences(rows: list[Rationale]) -> list[list[str]]:
+    return [re.findall(DOING, row.text) for row in rows]
+
+
+def test_a_share_of_the_deciding_words_become_others_of_their_kind():
+    before = occurrences(MOVING)
+    assert sum(map(len, before)) == 8
+    for share, changed in ((0.0, 0), (0.25, 2), (0.5, 4), (1.0, 8)):
+        found = ReplacedWords(share, DOINGS).apply(MOVING, 3)
+        # every other word stays, and so does the place of each
+        assert [re.sub(DOING, "*", r.text) for r in found] == [re.sub(DOING, "*", r.text) for r in MOVING]
+        pairs = [pair for a, b in zip(before, occurrences(found), strict=True) for pair in zip(a, b, strict=True)]
+        assert sum(a != b for a, b in pairs) == changed
+
+
+def test_a_larger_share_replaces_the_same_words_and_more():
+    some, more = (ReplacedWords(share, DOINGS).apply(MOVING, 1) for share in (0.25, 0.75))
+    for before, a, b in zip(*map(occurrences, (MOVING, some, more)), strict=True):
+        assert all(late == early for old, early, late in zip(before, a, b, strict=True) if early != old)
+    assert some != ReplacedWords(0.25, DOINGS).apply(MOVING, 2)
+
+
+def test_without_words_those_are_replaced_that_say_most_about_the_class():
+    rows = doing("a cat sits there", "a dog sits there", "one cat runs there", "one dog runs there")
+    found = [row.text.split() for row in ReplacedWords(1.0, count=2).apply(rows, 0)]
+    assert [words[:2] for words in found] == [["a", "dog"], ["a", "cat"], ["one", "dog"], ["one", "cat"]]
+    assert [words[2:] for words in found] == [row.text.split()[2:] for row in rows]
+
+
+def test_words_that_no_text_holds_are_named():
+    with pytest.raises(DataError, match="no rationale holds any of 'flies', 'swims'"):
+        ReplacedWords(0.5, ("flies", "swims")).apply(ROWS, 0)
+    with pytest.raises(DataError, match="fewer than two different words"):
+        ReplacedWords(0.5).apply(doing("same", "same"), 0)
+
+
 def test_wrong_settings_are_refused():
+    for wrong, key in (({"share": 1.1}, "share"), ({"words": ("a",)}, "words"), ({"words": ("a", " ")}, "words")):
+        with pytest.raises(ConfigError, match=rf"^model\.control\.{key}"):
+            ReplacedWords(**wrong)
+    with pytest.raises(ConfigError, match=r"^model\.control\.count"):
+        ReplacedWords(count=1)
     with pytest.raises(ConfigError, match=r"^model\.control\.text"):
         GenericText(" ")
     with pytest.raises(ConfigError, match=r"^model\.control\.keep"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -163,6 +164,76 @@ class RandomDrop(Control):
             rng = np.random.default_rng((seed, *name.encode()))
             chosen |= {places[i] for i in rng.permutation(len(places))[:count]}
         return [rationale for place, rationale in enumerate(rationales) if place in chosen]
+
+
+@dataclass(frozen=True)
+class ReplacedWords(Control):
+    """A part of the deciding words become others of their kind: how good the words of a rationale must be.
+
+    The same seed replaces the same words and more of them where `share` is larger.
+
+    Args:
+        share: Part of all occurrences of the deciding words that is replaced, from 0 to 1.
+        words: Words, or runs of words, of one kind, of which each is replaced by another one drawn at random. Without
+            any these are the words that say most about the class (mutual information, in these very texts). Of few
+            texts these are partly chance, so name them where you know them.
+        count: How many words are taken where `words` names none.
+    """
+
+    share: float = 0.25
+    words: tuple[str, ...] = ()
+    count: int = 8
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.share <= 1:
+            raise ConfigError(f"model.control.share: {self.share} must lie in [0, 1].")
+        if self.words and len({word for word in self.words if word.split()}) < max(2, len(self.words)):
+            raise ConfigError("model.control.words: name at least two different words, each once and none empty.")
+        if self.count < 2:
+            raise ConfigError(f"model.control.count: {self.count} must be at least 2; one word has no other.")
+
+    def apply(self, rationales: Sequence[Rationale], seed: int, records: Sequence[VideoRecord] = ()) -> list[Rationale]:
+        """Replace the words.
+
+        Raises:
+            DataError: None of the words occurs in any text.
+        """
+        words = self.words or _telling_words(rationales, self.count)
+        longest_first = "|".join(re.escape(word) for word in sorted(words, key=len, reverse=True))
+        found = re.compile(rf"(?<!\w)(?:{longest_first})(?!\w)")
+        places = [(row, match) for row, r in enumerate(rationales) for match in found.finditer(r.text)]
+        if not places:
+            raise DataError(
+                f"model.control.words: no rationale holds any of {', '.join(map(repr, words))}. Name words as the "
+                "texts have them; rationales.jsonl shows them."
+            )
+        rng = np.random.default_rng(seed)
+        order = rng.permutation(len(places))
+        others = [rng.integers(len(words) - 1) for _ in places]
+        texts = [rationale.text for rationale in rationales]
+        # from the end of each text, so that the places before stay where they are
+        for place in sorted(order[: round(self.share * len(places))], reverse=True):
+            row, match = places[place]
+            other = [word for word in words if word != match.group()][others[place]]
+            texts[row] = texts[row][: match.start()] + other + texts[row][match.end() :]
+        return [replace(rationale, text=text) for rationale, text in zip(rationales, texts, strict=True)]
+
+
+def _telling_words(rationales: Sequence[Rationale], count: int) -> tuple[str, ...]:
+    """The words with the greatest mutual information with the class; of equals the first by alphabet.
+
+    Raises:
+        DataError: There are fewer than two different words.
+    """
+    from sklearn.feature_extraction.text import CountVectorizer
+    from sklearn.feature_selection import mutual_info_classif
+
+    if len({word for rationale in rationales for word in re.findall(r"\w+", rationale.text)}) < 2:
+        raise DataError("model.control: the rationales hold fewer than two different words; there is none to exchange.")
+    counts = CountVectorizer(binary=True, lowercase=False, token_pattern=r"\w+")
+    table = counts.fit_transform([rationale.text for rationale in rationales])
+    telling = mutual_info_classif(table, [rationale.label for rationale in rationales], discrete_features=True)
+    return tuple(counts.get_feature_names_out()[np.argsort(-telling, kind="stable")[:count]].tolist())
 
 
 @dataclass(frozen=True)
