@@ -1,0 +1,59 @@
+"""Tables at equal labels: whole draws alone, the best control by its mean, differences paired by draw."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from tools.equal_labels import cells_of, figure, table
+
+from rbft.errors import ConfigError
+from rbft.files import write_json
+
+# accuracy by method, for the draws 1, 2 and 3; the last draw lacks a run
+FOUND = {"sft": (0.5, 0.7, 0.9), "caption_probe": (0.6, 0.7, 0.9), "rationale_only_upper": (0.8, 0.8, None)}
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Path:
+    runs = {}
+    for method, figures in FOUND.items():
+        for seed, accuracy in enumerate(figures, 1):
+            folder = Path("runs") / method / f"seed{seed}"
+            point = {"seed_everything": seed, "data.shots": 4, "data.format.init_args.style": "plain", "method": method}
+            runs[f"{method}-{seed}"] = {"point": point, "folder": str(folder)}
+            if accuracy is not None:
+                write_json(tmp_path / folder / "metrics.json", {"test/accuracy": accuracy})
+    write_json(tmp_path / "cell" / "plan.json", {"where": str(tmp_path), "runs": runs})
+    return tmp_path / "cell"
+
+
+def test_whole_draws_are_compared_with_the_best_control(sweep: Path):
+    (cell,) = cells_of(sweep)
+    assert (cell.name, cell.shots, cell.draws) == ("cell style=plain", 4, (1, 2))
+    assert cell.accuracies == {name: figures[:2] for name, figures in FOUND.items()}
+    assert cell.best_control == "caption_probe"
+
+
+def test_the_table_has_paired_differences(sweep: Path):
+    rows = {line.split("`")[1]: line for line in table(cells_of(sweep)[0]).splitlines() if line.startswith("| `")}
+    assert list(rows) == ["rationale_only_upper", "caption_probe", "sft"]
+    # differences of 20 and 10 points: 15, and half a width of t(1) * 7.07 / sqrt(2) = 63.5
+    assert "| 80.0 (80.0 to 80.0) | +15.0 (-48.5 to 78.5) | 2 of 2 |" in rows["rationale_only_upper"]
+    assert "-5.0" in rows["sft"]
+
+
+def test_a_sweep_without_a_whole_draw_is_refused(sweep: Path):
+    for path in sweep.parent.glob("runs/sft/*/metrics.json"):
+        path.unlink()
+    with pytest.raises(ConfigError, match="no draw has all of its runs"):
+        cells_of(sweep)
+
+
+def test_the_figure_is_a_picture_with_a_mark_for_each_value(sweep: Path):
+    picture = ElementTree.fromstring(figure(cells_of(sweep), ["rationale_only_upper", "sft"]))
+    marks = [mark for mark in picture.iter("{http://www.w3.org/2000/svg}circle") if mark.get("r") == "3.5"]
+    assert len(marks) == 2
+    heights = {float(mark.get("cy", 0)) for mark in marks}
+    assert max(heights) - min(heights) == pytest.approx(180 * (0.8 - 0.6), abs=0.2)

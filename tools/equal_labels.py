@@ -1,0 +1,175 @@
+"""Tables of docs/results.md: methods at equal labels over cells, and a figure over labels.
+
+python -m tools.equal_labels runs/sweeps/equal_* --svg docs/pictures/equal-labels.svg
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from rbft.errors import ConfigError
+from rbft.evaluation.statistics import MeanInterval, mean_interval, paired_difference
+from rbft.files import read_json
+from rbft.runs.run_folder import RunFolder
+
+CONTROLS = ("sft", "sft_upper", "sft_same_tokens", "caption_probe", "probe", "demonstrations", "encoder_probe")
+_SEED, _SHOTS, _METHOD = "seed_everything", "data.shots", "method"
+_DEFAULT_SHOTS = 4
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The runs of one sweep with equally many labelled clips a class, whole draws alone.
+
+    Args:
+        name: name of the sweep and what else distinguishes its runs.
+        shots: labelled clips a class.
+        accuracies: test accuracy by method, one for each draw, in the same order.
+        draws: seeds of the draws.
+    """
+
+    name: str
+    shots: int
+    accuracies: Mapping[str, tuple[float, ...]]
+    draws: tuple[int, ...]
+
+    @property
+    def best_control(self) -> str:
+        """The control with the highest mean.
+
+        Raises:
+            ConfigError: No method of the cell is a control.
+        """
+        controls = [name for name in self.accuracies if name in CONTROLS]
+        if not controls:
+            raise ConfigError(f"{self.name}: no method is a control; name a sweep with one of {', '.join(CONTROLS)}.")
+        return max(controls, key=lambda name: fmean(self.accuracies[name]))
+
+
+def cells_of(folder: Path) -> list[Cell]:
+    """The cells of a sweep's folder; draws in which a method is missing are left out.
+
+    Raises:
+        ConfigError: No draw is whole.
+    """
+    plan = read_json(folder / "plan.json")
+    where = Path(plan["where"])
+    rows: dict[tuple[tuple[str, str], ...], dict[int, dict[str, float | None]]] = {}
+    for run in plan["runs"].values():
+        point: dict[str, Any] = run["point"]
+        rest = tuple((key, str(value)) for key, value in point.items() if key not in (_SEED, _METHOD))
+        rows.setdefault(rest, {}).setdefault(point[_SEED], {})[point[_METHOD]] = RunFolder(
+            where / run["folder"]
+        ).accuracy
+    cells = [cell for rest, draws in rows.items() if (cell := _cell(folder.name, dict(rest), draws))]
+    if not cells:
+        raise ConfigError(f"{folder}: no draw has all of its runs yet; the sweep's command continues it.")
+    return cells
+
+
+def _cell(sweep: str, rest: Mapping[str, str], draws: Mapping[int, Mapping[str, float | None]]) -> Cell | None:
+    whole = {seed: found for seed, found in draws.items() if None not in found.values()}
+    if not whole:
+        return None
+    methods = list(next(iter(whole.values())))
+    more = [f"{key.split('.')[-1]}={value}" for key, value in rest.items() if key != _SHOTS]
+    accuracies = {name: tuple(float(found[name] or 0.0) for found in whole.values()) for name in methods}
+    return Cell(" ".join([sweep, *more]), int(rest.get(_SHOTS, _DEFAULT_SHOTS)), accuracies, tuple(whole))
+
+
+def _words(interval: MeanInterval, sign: str = "") -> str:
+    low, high = interval.low, interval.high
+    ends = "" if low is None or high is None else f" ({100 * low:.1f} to {100 * high:.1f})"
+    return f"{100 * interval.mean:{sign}.1f}{ends}"
+
+
+def table(cell: Cell) -> str:
+    """A Markdown table: accuracy of each method, and its paired difference to the best control, Student's t."""
+    control = cell.best_control
+    lines = [
+        f"{cell.name}: {cell.shots} labelled clips a class, {len(cell.draws)} draws",
+        "",
+        f"| method | accuracy | minus `{control}` | draws above it |",
+        "|---|---|---|---|",
+    ]
+    for name, values in sorted(cell.accuracies.items(), key=lambda item: -fmean(item[1])):
+        compared = "| |"
+        if name != control:
+            pairs = paired_difference(values, cell.accuracies[control])
+            compared = f"{_words(pairs.difference, '+')} | {pairs.wins} of {len(values)} |"
+        lines.append(f"| `{name}` | {_words(mean_interval(values))} | {compared}")
+    return "\n".join(lines)
+
+
+def figure(cells: Sequence[Cell], methods: Sequence[str]) -> str:
+    """Accuracy over labelled clips a class, a panel a cell, as SVG; intervals are Student's t over draws."""
+    names = list(dict.fromkeys(cell.name for cell in cells))
+    width, height, left = 220, 210, 40
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {left + width * len(names)} {height + 60}" '
+        'font-family="sans-serif" font-size="11" role="img">',
+        "<title>Accuracy over labelled clips a class</title>",
+        '<rect width="100%" height="100%" fill="white"/>',
+    ]
+    for panel, name in enumerate(names):
+        own = sorted((cell for cell in cells if cell.name == name), key=lambda cell: cell.shots)
+        parts += _panel(own, methods, left + panel * width, width - 30, height - 30)
+    for number, name in enumerate(methods):
+        x = left + number * 160
+        parts.append(f'<circle cx="{x}" cy="{height + 40}" r="4" fill="{_COLOURS[number]}"/>')
+        parts.append(f'<text x="{x + 8}" y="{height + 44}">{name}</text>')
+    return "\n".join([*parts, "</svg>", ""])
+
+
+def _panel(cells: Sequence[Cell], methods: Sequence[str], left: float, width: float, height: float) -> list[str]:
+    places = {cell.shots: left + width * (0.15 + 0.7 * i / max(1, len(cells) - 1)) for i, cell in enumerate(cells)}
+    parts = [f'<text x="{left + width / 2}" y="14" text-anchor="middle">{cells[0].name}</text>']
+    for fifth in range(6):
+        y = 24 + height * (1 - fifth / 5)
+        parts.append(f'<line x1="{left}" x2="{left + width}" y1="{y:.1f}" y2="{y:.1f}" stroke="#ddd"/>')
+        parts.append(f'<text x="{left - 4}" y="{y + 4:.1f}" text-anchor="end">{20 * fifth}</text>')
+    parts += [f'<text x="{x:.1f}" y="{height + 40}" text-anchor="middle">{n}</text>' for n, x in places.items()]
+    for number, name in enumerate(methods):
+        shift, colour = 3.0 * (number - len(methods) / 2), _COLOURS[number]
+        spots = [
+            (places[cell.shots] + shift, mean_interval(cell.accuracies[name]))
+            for cell in cells
+            if name in cell.accuracies
+        ]
+        line = " ".join(f"{x:.1f},{24 + height * (1 - found.mean):.1f}" for x, found in spots)
+        parts.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
+        for x, found in spots:
+            y = 24 + height * (1 - found.mean)
+            if found.low is not None and found.high is not None:
+                low, high = (24 + height * (1 - min(1.0, max(0.0, end))) for end in (found.low, found.high))
+                parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{low:.1f}" y2="{high:.1f}" stroke="{colour}"/>')
+            parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{colour}"/>')
+    return parts
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m tools.equal_labels", description=__doc__)
+    parser.add_argument("sweeps", type=Path, nargs="+", help="folders of sweeps, such as runs/sweeps/equal_unions")
+    parser.add_argument("--svg", type=Path, help="write the figure here, too")
+    parser.add_argument(
+        "--methods",
+        nargs="+",
+        default=["rationale_only_upper", "caption_probe", "sft_upper", "sft"],
+        help="methods of the figure",
+    )
+    args = parser.parse_args()
+    cells = [cell for folder in args.sweeps for cell in cells_of(folder)]
+    print("\n\n".join(table(cell) for cell in cells))
+    if args.svg is not None:
+        args.svg.write_text(figure(cells, args.methods))
+
+
+if __name__ == "__main__":
+    main()
