@@ -9,8 +9,9 @@ import pytest
 import torch
 from tests.support.models import Loaded, load, make_clip
 
+from rbft.answering.choice import Choice, answer
 from rbft.answering.closed_set import ClosedSetScoring
-from rbft.answering.settings import Answering, answer
+from rbft.answering.settings import Answering
 from rbft.data.labels import LabelSet
 from rbft.data.prompt_templates import PromptBook, Prompts
 from rbft.data.records import VideoRecord
@@ -52,7 +53,7 @@ def test_only_unsure_videos_are_written_about(loaded: Loaded) -> None:
     unsure, sure = order[0], order[1:]
     gate = (max(both[unsure].answers["direct"]) + max(both[sure[0]].answers["direct"])) / 2
     found, scoring = predictions(loaded, Answering(mode="gated", gate=gate, max_new_tokens=6))
-    said = [answer(prediction, "gated", 1.0, NAMES) for prediction in found]
+    said = [answer(prediction, Choice("gated", 1.0, 1.0, gate=gate), NAMES) for prediction in found]
     for number in sure:
         assert said[number].probabilities == both[number].answers["direct"] and said[number].rationale == ""
     assert said[unsure].probabilities == pytest.approx(both[unsure].answers["rationale"])

@@ -25,6 +25,7 @@ from rbft.estimate.stage_estimate import StageEstimate
 from rbft.experiment import read_experiment
 from rbft.pipeline import plan
 from rbft.pipeline.prepare import prepare
+from rbft.stages.crossfit import fold_count
 from rbft.terminal import make_console
 from rbft.vlm.cost import UnknownCostError, model_size
 from rbft.vlm.tuning import FullFineTuning, LoRA
@@ -48,7 +49,18 @@ def no_time_for_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
 def estimates(config: Path, *flags: str, method: str = "rbft", device: Device = CPU) -> dict[str, StageEstimate]:
     args = ["--config", str(config), "--method", method, *flags]
     prepared = prepare(read_experiment(args), make_console())
-    parts = [StageParts(p.stage, p.module, p.datamodule, p.config, p.book, p.processor) for p in prepared]
+    parts = [
+        StageParts(
+            p.stage,
+            p.module,
+            p.datamodule,
+            p.config,
+            p.book,
+            p.processor,
+            fold_count(p.stage, p.module, p.datamodule),
+        )
+        for p in prepared
+    ]
     return {one.name: one for one in estimate(parts, device, lambda _: SPEED, {})}
 
 
@@ -120,6 +132,18 @@ def test_kept_features_are_encoded_once(config: Path):
     trained = ("--model.tuning", "FullFineTuning", "--model.tuning.vision", "train")
     cached, anew = (estimates(config, *trained, "--data.cache_features", value) for value in ("true", "false"))
     assert cached["rationale"].seconds == pytest.approx(anew["rationale"].seconds, rel=0.3)
+
+
+def test_trainings_of_folds_count_in_what_a_cross_fit_takes(config: Path):
+    crossed = estimates(config, "--stages.test.model.answering.choose_on", "crossfit")
+    plain = estimates(config, "--stages.test.model.answering.calibrate", "false")
+    # eight labelled videos, validation included: four folds, each trained on three of four parts
+    trained = crossed["rationale"].seconds + crossed["classification"].seconds
+    answered = plain["test"].seconds * 8 / 5  # the labelled videos are answered like the five of the test
+    assert crossed["test"].seconds == pytest.approx(plain["test"].seconds + answered + 3 * trained, rel=0.1)
+    assert crossed["test"].seconds > 3 * plain["test"].seconds
+    assert crossed["test"].memory.total >= crossed["rationale"].memory.total
+    assert estimates(config, "--stages.test.model.answering.choose_on", "crossfit", method="zero_shot")["test"].seconds
 
 
 def test_clips_are_described(config: Path):

@@ -13,6 +13,7 @@ from tests.support.runs import Run, digests, fit, rows, run_experiment, signal_o
 
 from rbft.data.records import VideoRecord
 from rbft.data.splits import Splits
+from rbft.predict import Classifier
 from rbft.stages import crossfit
 
 pytest_plugins = ["tests.support.run_fixtures"]
@@ -107,6 +108,57 @@ def test_without_training_it_only_chooses(crossed):
     zero = crossed.again("--method", "zero_shot")
     assert zero.code == 0, zero.err
     assert len(list((crossed.root / "tiny/zero_shot/seed0/test/folds").iterdir())) == 1
+
+
+@pytest.fixture(scope="module")
+def gated(tmp_path_factory: pytest.TempPathFactory, clips: Path, family_folder: Callable[[str], Path]) -> Run:
+    folder = tmp_path_factory.mktemp("gated")
+    answering = {"mode": "gated", "choose_on": "crossfit", "most_reasoned": 0.5, "max_new_tokens": 6}
+    settings = {"stages": {"test": {"model": {"answering": answering}}}}
+    config = write_experiment(folder / "tiny.yaml", clips, family_folder("qwen2_5_vl"), settings)
+    return run_experiment(config, folder / "runs", method="sft")
+
+
+def test_out_of_fold_answers_choose_the_gate_and_fit_the_temperature(gated):
+    choice = json.loads((gated.folder / "test/answering.json").read_text())
+    validated = rows(gated.folder / "test/validation.jsonl")
+    unsure = [row for row in validated if max(row["answers"]["direct"]) < choice["gate"]]
+    assert choice["mode"] == "gated" and choice["validation_reasoned"] == len(unsure) / 8 <= 0.5
+    assert all(row["probabilities"] == row["answers"]["rationale"] for row in unsure)
+    assert choice["validation_accuracy"] == sum(row["predicted"] == row["label"] for row in validated) / 8
+    for least in (0.0, choice["gate"]):
+        taken = [("rationale" if max(row["answers"]["direct"]) < least else "direct", row) for row in validated]
+        hits = [labels_of(gated)[likeliest(row["answers"][mode])] == row["label"] for mode, row in taken]
+        assert sum(hits) / 8 <= choice["validation_accuracy"]
+    tested = rows(gated.folder / "predictions.jsonl")
+    written = [row for row in tested if row["rationale"]]
+    assert choice["share_reasoned"] == len(written) / len(tested)
+    assert all((max(row["answers"]["direct"]) < choice["gate"]) == bool(row["rationale"]) for row in tested)
+    calibration = json.loads((gated.folder / "test/calibration.json").read_text())
+    assert calibration["temperature"] and calibration["validation_videos"] == 8
+    said = " ".join(gated.result.out.split())
+    assert "a gate that labelled videos choose (at most 50% of them), chosen by cross-fitting" in said
+    assert f"(gate {choice['gate']:.3g}, a rationale for {choice['share_reasoned']:.1%})" in said
+    assert "right on all labelled videos, out of fold with a rationale for" in said
+
+
+def test_the_chosen_gate_is_what_new_videos_are_answered_with(gated, clips):
+    tested = rows(gated.folder / "predictions.jsonl")
+    found = Classifier(gated.folder).predict([clips / row["video"] for row in tested])
+    assert [answer.error for answer in found] == [None] * len(tested)
+    assert [bool(answer.rationale) for answer in found] == [bool(row["rationale"]) for row in tested]
+    for answer, row in zip(found, tested, strict=True):
+        assert answer.raw == pytest.approx(row["probabilities"], abs=1e-4)
+    # the settings leave it open
+    assert Classifier(gated.folder).model.module.answering.gate is None
+
+
+def likeliest(chances):
+    return chances.index(max(chances))
+
+
+def labels_of(run):
+    return json.loads((run.folder / "labels.json").read_text())
 
 
 def test_rationales_of_weights_that_saw_all_labels_are_refused(crossed):

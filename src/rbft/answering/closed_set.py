@@ -39,6 +39,10 @@ class ClosedSetScoring:
         answering: How test videos are answered.
         seed: seed of sampled rationales.
 
+    Attributes:
+        gate: probability from which on a direct answer stands and nothing is written; None: every video is written
+            about where rationales are asked for. Set once it was chosen.
+
     Raises:
         ConfigError: Two classes are the same tokens for the model, or the two questions are the same.
     """
@@ -64,7 +68,7 @@ class ClosedSetScoring:
             )
         self.scorer = LabelScorer.of(targets, book.texts, scoring)
         self._reasoner = Reasoner(processor, book, self.scorer, answering)
-        self._gate = answering.gate
+        self.gate = answering.gate
         self._answered: list[tuple[int, _Answered]] = []
         self.seconds = {"direct": 0.0, "rationale": 0.0}
         self.tokens_written = 0
@@ -127,10 +131,10 @@ class ClosedSetScoring:
             scores = score(vlm, [prompts[row] for row in direct]).cpu().double().tolist()
             answered |= {row: _Answered(values, None) for row, values in zip(direct, scores, strict=True)}
         middle = time.perf_counter()
-        if self._gate is not None:
+        if self.gate is not None:
             # all that is asked about a video comes in one batch
             found = {examples[row].record.id: probabilities(answered[row].scores) for row in direct}
-            sure = {row for row in reasoned if max(found[examples[row].record.id]) >= self._gate}
+            sure = {row for row in reasoned if max(found[examples[row].record.id]) >= self.gate}
             answered |= {row: _Answered(list(found[examples[row].record.id]), ()) for row in sure}
             reasoned = [row for row in reasoned if row not in sure]
         if reasoned:
@@ -195,5 +199,5 @@ class ClosedSetScoring:
             chances,
             tuple(direct.scores),
             text,
-            {"direct": chances, "rationale" if self._gate is None else "gated": tuple(reasoned.scores)},
+            {"direct": chances, "rationale" if self.gate is None else "gated": tuple(reasoned.scores)},
         )

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from rbft.errors import ConfigError
-from rbft.evaluation.predictions import Prediction
 from rbft.vlm.generation import Sampling
 
 Mode = Literal["direct", "rationale", "mixture", "gated"]
 
 MIXTURES = tuple(tenth / 10 for tenth in range(1, 10))
-"""Weights of the answer after its own rationale that are tried where validation decides on the mixture."""
+"""Weights of the answer after its own rationale that are tried where labelled videos decide on the mixture."""
+SHARES = tuple(tenth / 10 for tenth in range(11))
+"""Shares of the labelled videos that the thresholds write about which are tried where those videos decide on one."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,11 @@ class Answering(Sampling):
         mixture_weight: weight of the answer after its own rationale; None: chosen on validation.
         gate: of mode `gated`: a direct answer whose likeliest class has at least this probability stands, and nothing
             is written about its video (as a cascade of classifiers stops where it is sure: FrugalGPT, Chen et al.,
-            arXiv 2305.05176, section 3).
+            arXiv 2305.05176, section 3). None: chosen on labelled videos, the one that is right most often, and of
+            equals the one that writes least.
+        most_reasoned: of a gate that is chosen: most of the labelled videos, as a share, that it may write about (the
+            budget of the same section).
+        choose_on: labelled videos that decide on what is left open: `validation` or `crossfit`, as in that mode.
         strength: How far the weights go from the base model (0) to the tuned one (1), on a straight line between both
             (WiSE-FT, Wortsman et al., arXiv 2109.01903); for LoRA it scales the adapter. None: chosen on validation.
         strengths: strengths that are tried where validation chooses.
@@ -51,6 +54,8 @@ class Answering(Sampling):
     strengths: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
     calibrate: bool = True
     gate: float | None = None
+    most_reasoned: float = 1.0
+    choose_on: Literal["validation", "crossfit"] = "validation"
 
     key = "model.answering"
 
@@ -60,10 +65,17 @@ class Answering(Sampling):
             raise ConfigError(f"model.answering.mixture_weight: {self.mixture_weight} must lie in [0, 1].")
         if self.gate is not None and not 0 <= self.gate <= 1:
             raise ConfigError(f"model.answering.gate: {self.gate} must lie in [0, 1].")
-        if (self.mode == "gated") != (self.gate is not None):
+        if self.mode != "gated" and self.gate is not None:
             raise ConfigError(
-                "model.answering: mode gated and gate belong together; state the probability from which on a direct "
-                "answer stands, such as gate: 0.9, or leave both out."
+                f"model.answering.gate: {self.gate} is for mode gated, and the mode is {self.mode}; set mode: gated, "
+                "or leave the gate out."
+            )
+        if not 0 <= self.most_reasoned <= 1:
+            raise ConfigError(f"model.answering.most_reasoned: {self.most_reasoned} must lie in [0, 1].")
+        if self.most_reasoned < 1 and not self.opens_gate:
+            raise ConfigError(
+                f"model.answering.most_reasoned: {self.most_reasoned} bounds the choice of a gate; set mode: gated and "
+                "gate: null, or leave it out."
             )
         if self.strength is not None and not 0 <= self.strength <= 1:
             raise ConfigError(f"model.answering.strength: {self.strength} must lie in [0, 1].")
@@ -76,9 +88,14 @@ class Answering(Sampling):
         return self.mode != "direct"
 
     @property
+    def opens_gate(self) -> bool:
+        """Whether labelled videos decide on the threshold of mode `gated`."""
+        return self.mode == "gated" and self.gate is None
+
+    @property
     def crossfits(self) -> bool:
         """Whether out-of-fold answers about all labelled videos decide."""
-        return self.mode == "crossfit"
+        return self.mode == "crossfit" or self.choose_on == "crossfit"
 
     @property
     def needs_validation(self) -> bool:
@@ -86,7 +103,7 @@ class Answering(Sampling):
         if self.crossfits:
             return False
         mixed = self.mode == "mixture" and self.mixture_weight is None
-        return self.mode == "validation" or self.strength is None or mixed
+        return self.mode == "validation" or self.strength is None or mixed or self.opens_gate
 
     def tried_strengths(self, *, tuned: bool) -> tuple[float, ...]:
         """Strengths to compare; there is nothing between the base model and itself."""
@@ -96,10 +113,16 @@ class Answering(Sampling):
 
     def tried(self, *, tuned: bool) -> int:
         """The number of settings that labelled videos choose from; 1 where nothing is chosen."""
-        return len(self.candidates) * len(self.tried_strengths(tuned=tuned))
+        ways = len(self.shares) if self.opens_gate else len(self.ways)
+        return ways * len(self.tried_strengths(tuned=tuned))
 
     @property
-    def candidates(self) -> list[tuple[Mode, float]]:
+    def shares(self) -> tuple[float, ...]:
+        """Shares of the labelled videos that the thresholds to choose from write about."""
+        return tuple(share for share in SHARES if share <= self.most_reasoned)
+
+    @property
+    def ways(self) -> list[tuple[Mode, float]]:
         """Modes with the weight of the answer after its own rationale, the simplest first."""
         weights = MIXTURES if self.mixture_weight is None else (self.mixture_weight,)
         mixtures: list[tuple[Mode, float]] = [("mixture", weight) for weight in weights]
@@ -114,63 +137,3 @@ class Answering(Sampling):
             "validation": [direct, rationale, *mixtures],
             "crossfit": [direct, rationale, *mixtures],
         }[self.mode]
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What test videos are answered with.
-
-    Args:
-        mode: way of answering.
-        mixture_weight: weight of the answer after its own rationale.
-        strength: strength of the tuning.
-        validation_accuracy: accuracy on the validation videos; None where nothing had to be chosen.
-        validation_nll: Mean negative log-probability of the right class there.
-    """
-
-    mode: Mode
-    mixture_weight: float
-    strength: float
-    validation_accuracy: float | None = None
-    validation_nll: float | None = None
-
-
-def mix(prediction: Prediction, weight: float) -> tuple[float, ...]:
-    """Probabilities of both modes, `weight` on the answer after its own rationale."""
-    pairs = zip(prediction.answers["direct"], prediction.answers["rationale"], strict=True)
-    return tuple((1 - weight) * direct + weight * reasoned for direct, reasoned in pairs)
-
-
-def answer(prediction: Prediction, mode: Mode, weight: float, names: Sequence[str]) -> Prediction:
-    """The prediction as a mode gives it; the answers of all modes stay beside it, the mixture by halves if need be."""
-    if not prediction.answers:
-        return prediction
-    answers = dict(prediction.answers)
-    if "rationale" in answers:
-        answers["mixture"] = mix(prediction, weight if mode == "mixture" else 0.5)
-    if mode == "direct":
-        return replace(prediction, answers=answers)
-    chances = answers[mode]
-    scores = tuple(math.log(max(chance, 1e-300)) for chance in chances)
-    predicted = names[max(range(len(chances)), key=chances.__getitem__)]
-    return replace(prediction, predicted=predicted, probabilities=chances, log_likelihoods=scores, answers=answers)
-
-
-def choose(settings: Answering, validation: Mapping[float, Sequence[Prediction]], names: Sequence[str]) -> Choice:
-    """The candidate that is right most often on validation; of equals the one that gives the right class most.
-
-    Args:
-        settings: settings to choose from.
-        validation: The validation videos' predictions, by strength.
-        names: The classes.
-    """
-    choices: list[Choice] = []
-    for strength, predictions in validation.items():
-        for mode, weight in settings.candidates:
-            answers = [answer(prediction, mode, weight, names) for prediction in predictions]
-            right = sum(prediction.predicted == prediction.label for prediction in answers)
-            likely = [prediction.probabilities[names.index(prediction.label)] for prediction in answers]
-            nll = -sum(math.log(max(chance, 1e-300)) for chance in likely) / len(answers)
-            choices.append(Choice(mode, weight, strength, right / len(answers), nll))
-    # of what is equal in both, the first: the simplest mode and the least strength
-    return max(choices, key=lambda choice: (choice.validation_accuracy or 0.0, -(choice.validation_nll or 0.0)))

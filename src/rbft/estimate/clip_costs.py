@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -37,6 +37,8 @@ class StageParts:
         config: resolved configuration.
         book: its prompts.
         processor: the model's processor.
+        folds: number of parts of the labelled videos that the training stages before it are run again without, one
+            part at a time; 0 where they are not.
     """
 
     stage: Stage
@@ -45,6 +47,7 @@ class StageParts:
     config: dict[str, Any]
     book: PromptBook
     processor: ClipProcessor
+    folds: int = 0
 
     @property
     def mixed(self) -> bool:
@@ -177,3 +180,12 @@ def size_of(parts: StageParts, known: list[tuple[tuple[Any, ...], ModelSize]]) -
         size = model_size(*settings, mixed=mixed)
         known.append(((*settings, mixed), size))
     return size
+
+
+def trained_before(parts: StageParts, by_name: Mapping[str, StageParts]) -> list[StageParts]:
+    """The training stages whose weights a stage builds on."""
+    source, before = parts.stage.weights_from, list[StageParts]()
+    while source is not None:
+        before.append(by_name[source])
+        source = before[-1].stage.weights_from
+    return before

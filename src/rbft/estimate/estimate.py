@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from rbft.estimate.clip_costs import ClipCosts, KnownCosts, StageParts, readable, size_of
+from rbft.estimate.clip_costs import ClipCosts, KnownCosts, StageParts, readable, size_of, trained_before
 from rbft.estimate.device import Device, Speed, matrix_dtype
+from rbft.estimate.on_device import held, seconds_of
 from rbft.estimate.stage_cost import (
     Memory,
     Row,
@@ -25,16 +26,13 @@ from rbft.estimate.stage_cost import (
     writing_memory,
     writing_work,
 )
-from rbft.estimate.stage_estimate import StageEstimate, steps_of
+from rbft.estimate.stage_estimate import StageEstimate, matched_epochs, steps_of
 from rbft.experiment import ASKING_KINDS
 from rbft.vlm.cost import ModelSize
 from rbft.vlm.prompt import Prompt
 
 if TYPE_CHECKING:
     from rbft.data.records import VideoRecord
-
-_UTILISATION = 0.4
-"""Part of its fastest matrix product that a device reaches in a model; published figures lie between 0.3 and 0.5."""
 
 
 def estimate(
@@ -59,9 +57,16 @@ def estimate(
     encoded: set[tuple[Any, ...]] = set()
     sizes: list[tuple[tuple[Any, ...], ModelSize]] = []
     estimates = []
+
+    def writer_of(parts: StageParts) -> StageParts | None:
+        return by_name.get(parts.stage.rationales_from or parts.stage.answers_from or "")
+
     for parts in stages:
-        writer = by_name.get(parts.stage.rationales_from or parts.stage.answers_from or "")
-        stage = _Stage(parts, writer, device, encoded, known, size_of(parts, sizes))
+        again = trained_before(parts, by_name) if parts.folds else []
+        stage, *folded = (
+            _Stage(each, writer_of(each), device, encoded, known, size_of(each, sizes)) for each in (parts, *again)
+        )
+        stage.folded = folded
         if stage.rows:
             estimates.append(stage.estimate(speed_of))
     return estimates
@@ -77,6 +82,9 @@ class _Stage:
         encoded: clips whose features earlier stages leave; its own are added.
         known: costs of clips.
         size: size of its model.
+
+    Attributes:
+        folded: training stages that it runs again for each fold of a cross-fit.
     """
 
     def __init__(
@@ -97,17 +105,10 @@ class _Stage:
         self._label_ids = [parts.processor.target_ids(prompt, text) for text in parts.book.texts]
         self._labels = list(map(len, self._label_ids))
         own = 1 if trainer["max_epochs"] is None else trainer["max_epochs"]
-        self.epochs = max(1.0, float(own) + self._matched_epochs())
+        self.epochs = max(1.0, float(own) + matched_epochs(parts, writer, self._labels))
         self._demonstrated = self._demonstration_tokens()
+        self.folded: Sequence[_Stage] = ()
         self.rows = self._rows()
-
-    def _matched_epochs(self) -> float:
-        """Epochs that make up for the tokens of rationales, at most."""
-        if not self._parts.stage.rationale_epochs or self._writer is None:
-            return 0.0
-        writer = self._writer.module.writer
-        most = writer.samples * (writer.max_new_tokens + max(self._labels))
-        return self._parts.stage.rationale_epochs * most * len(self._labels) / sum(self._labels)
 
     def _demonstration_tokens(self) -> int:
         """Tokens of the labelled videos' descriptions in a question, at most."""
@@ -196,6 +197,34 @@ class _Stage:
         return 1.0
 
     def estimate(self, speed_of: Callable[[torch.dtype], Speed] | None) -> StageEstimate:
+        data, processes = self._data, self._device.processes
+        steps, prepared, memory, work = self._cost()
+        for stage in self.folded:
+            _, more_rows, more_memory, more = stage._cost()
+            # each of n folds trains on n - 1 of n parts of the labelled videos: together n - 1 trainings
+            prepared += (self._parts.folds - 1) * more_rows
+            work += more * (self._parts.folds - 1)
+            memory = max(memory, more_memory, key=lambda memory: memory.total)
+        memory = held(memory, self._parts, self._size, processes)
+        lengths = [row.length for row in self.rows]
+        seconds = None
+        if speed_of is not None:
+            speed = speed_of(matrix_dtype(str(self._config["trainer"]["precision"]), self._size.element))
+            seconds = seconds_of(work, speed) + prepared * self._costs.seconds_a_row() / max(1, data.num_workers)
+            seconds /= processes
+        return StageEstimate(
+            self._parts.stage.name,
+            self._parts.stage.kind,
+            len(self.rows),
+            steps,
+            (min(lengths), median(lengths), max(lengths)),
+            memory,
+            seconds,
+            kept_states(self._size, self.rows) if self._parts.keeps_states else 0,
+        )
+
+    def _cost(self) -> tuple[int, float, Memory, Work]:
+        """Its steps, the rows that are prepared for it, and what all of that takes; of a test, without the folds."""
         kind, data = self._parts.stage.kind, self._data
         processes = self._device.processes
         if self._parts.stage.trains:
@@ -217,38 +246,7 @@ class _Stage:
                 work = encoding_work(self._size, self.rows)
             else:
                 memory, work = self._testing()
-        memory = self._held(memory)
-        lengths = [row.length for row in self.rows]
-        seconds = None
-        if speed_of is not None:
-            speed = speed_of(matrix_dtype(str(self._config["trainer"]["precision"]), self._size.element))
-            seconds = work.flops / (speed.flops * _UTILISATION) + work.bytes / speed.bytes
-            seconds += work.launches * speed.launch
-            seconds += prepared * self._costs.seconds_a_row() / max(1, data.num_workers)
-            seconds /= processes
-        return StageEstimate(
-            self._parts.stage.name,
-            kind,
-            len(self.rows),
-            steps,
-            (min(lengths), median(lengths), max(lengths)),
-            memory,
-            seconds,
-            kept_states(self._size, self.rows) if self._parts.keeps_states else 0,
-        )
-
-    def _held(self, memory: Memory) -> Memory:
-        """What one device holds of it: its shard under fsdp2, 4-bit weights, nothing where another program writes."""
-        weights, training = memory.weights, memory.training
-        if self._parts.stage.kind in ("write", "caption_probe") and self._module.writer.vllm is not None:
-            return Memory(0)
-        if self._module.quantize == "4bit":
-            # half a byte and the scale of each block of 64
-            weights -= int(self._size.language.linear * (self._size.element - 0.52))
-        if self._config["trainer"]["strategy"] == "fsdp2":
-            # a frozen vision tower stays whole, which is little beside the rest
-            weights, training = weights // self._device.processes, training // self._device.processes
-        return replace(memory, weights=weights, training=training)
+        return steps, prepared, memory, work
 
     def _training(self, steps: int, epochs: float) -> tuple[Memory, Work]:
         """Of the training, with the validation after each epoch."""
@@ -285,13 +283,15 @@ class _Stage:
         return memory, work
 
     def _testing(self) -> tuple[Memory, Work]:
-        """Of answering, after own rationales where they are asked for; of validation videos too, where those decide."""
+        """Of answering, after own rationales where they are asked for; of labelled videos too, where those decide."""
         answering, splits = self._module.answering, self._data.splits
         memory, work = self._answering(readable(self._data, splits.test))
         work *= 1 + self._module.robustness.passes
-        if (answering.needs_validation or answering.calibrate) and (val := readable(self._data, splits.val)):
+        chosen_on = splits.train if answering.crossfits else splits.val
+        needed = answering.crossfits or answering.needs_validation or answering.calibrate
+        if needed and (labelled := readable(self._data, chosen_on)):
             tuned = self._parts.stage.weights_from is not None
-            work += self._answering(val)[1] * len(answering.tried_strengths(tuned=tuned))
+            work += self._answering(labelled)[1] * len(answering.tried_strengths(tuned=tuned))
         return memory, work
 
     def _answering(self, records: Sequence[VideoRecord]) -> tuple[Memory, Work]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from rbft.estimate.clip_costs import Range
+from rbft.estimate.clip_costs import Range, StageParts
 from rbft.estimate.stage_cost import Memory
 
 
@@ -43,3 +44,18 @@ def steps_of(rows: int, per_step: int, trainer: dict[str, Any]) -> int:
     epochs = 1 if trainer["max_epochs"] is None else int(trainer["max_epochs"])
     steps = -(-rows // per_step) * epochs
     return min(steps, trainer["max_steps"]) if trainer["max_steps"] > 0 else steps
+
+
+def matched_epochs(parts: StageParts, writer: StageParts | None, labels: Sequence[int]) -> float:
+    """Epochs that make up for the tokens of rationales, at most.
+
+    Args:
+        parts: the stage.
+        writer: the stage that writes the rationales.
+        labels: tokens of each class.
+    """
+    if not parts.stage.rationale_epochs or writer is None:
+        return 0.0
+    settings = writer.module.writer
+    most = settings.samples * (settings.max_new_tokens + max(labels))
+    return parts.stage.rationale_epochs * most * len(labels) / sum(labels)

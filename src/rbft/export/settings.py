@@ -75,7 +75,7 @@ def describe_run(recorded: Recorded, model: WarmModel, form: str) -> dict[str, A
         "answering": {
             "mode": choice.mode,
             "mixture_weight": choice.mixture_weight,
-            **({} if answering.gate is None else {"gate": answering.gate}),
+            **({} if model.module.scoring.gate is None else {"gate": model.module.scoring.gate}),
             "strength_folded_in": choice.strength,
             "samples": answering.samples,
             "temperature": answering.temperature,

@@ -17,6 +17,7 @@ from rbft.estimate.report import memory_findings
 from rbft.estimate.stage_estimate import StageEstimate
 from rbft.experiment import Experiment
 from rbft.pipeline.stage_cli import StageCLI
+from rbft.stages.crossfit import fold_count
 from rbft.vlm.cost import UnknownCostError
 from rbft.vlm.processing import ClipProcessor, ProcessorKey
 
@@ -68,7 +69,8 @@ def check_models(experiment: Experiment, clis: Sequence[StageCLI]) -> ModelCheck
         findings |= dict.fromkeys(unscored)
         if not unscored:
             module.connect(processors[key], book, int(config["seed_everything"]))
-            parts.append(StageParts(stage, module, data, config, book, processors[key]))
+            folds = fold_count(stage, module, data)
+            parts.append(StageParts(stage, module, data, config, book, processors[key], folds))
     if findings:
         return ModelCheck(
             tuple(findings),

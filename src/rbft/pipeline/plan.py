@@ -19,7 +19,7 @@ from rbft.estimate.report import refuse_certain, summary
 from rbft.estimate.stage_estimate import steps_of
 from rbft.ranks import first_rank
 from rbft.stages.cautions import built_in_cautions
-from rbft.stages.crossfit import folds_of
+from rbft.stages.crossfit import fold_count
 from rbft.vlm.cost import UnknownCostError
 
 if TYPE_CHECKING:
@@ -110,10 +110,8 @@ def print_plan(experiment: Experiment, prepared: Sequence[Prepared], console: Co
             say = f"{entry.module.writer.samples} description(s) each of {fitted + len(splits_of.test)} videos, "
             say += f"a text classifier fitted to {fitted} of them, {len(splits_of.test)} tested"
         else:
-            say = f"{len(splits_of.test)} videos against {len(labels)} labels"
-            if entry.module.answering.crossfits and entry.trained_by:
-                folds = folds_of(splits_of.train, labels)
-                number = 0 if folds is None else int(folds.max()) + 1
+            say = f"{len(splits_of.test)} videos against {len(labels)} labels{_reasoned(entry)}"
+            if number := fold_count(entry.stage, entry.module, entry.datamodule):
                 say += f", chosen by cross-fitting: {' and '.join(before.stage.name for before in entry.trained_by)} "
                 say += f"{number} more times, without a part of the {len(splits_of.train)} labelled videos each"
             if entry.stage.kind == "demonstrations":
@@ -136,7 +134,8 @@ def print_plan(experiment: Experiment, prepared: Sequence[Prepared], console: Co
 
 
 def _parts_of(entry: Prepared) -> StageParts:
-    return StageParts(entry.stage, entry.module, entry.datamodule, entry.config, entry.book, entry.processor)
+    parts = (entry.stage, entry.module, entry.datamodule, entry.config, entry.book, entry.processor)
+    return StageParts(*parts, folds=fold_count(entry.stage, entry.module, entry.datamodule))
 
 
 def methods_seconds(methods: Sequence[Sequence[Prepared]]) -> tuple[list[float | None], float | None]:
@@ -171,6 +170,17 @@ def methods_seconds(methods: Sequence[Sequence[Prepared]]) -> tuple[list[float |
                 seen.add(entry.fingerprint)
                 together += seconds.get(entry.stage.name, 0.0)
     return each, together
+
+
+def _reasoned(entry: Prepared) -> str:
+    """What is said of a test that writes about some of its videos."""
+    answering = entry.module.answering
+    if answering.mode != "gated":
+        return ""
+    if answering.gate is not None:
+        return f", a rationale where the likeliest class has less than {answering.gate:g}"
+    most = f" (at most {answering.most_reasoned:.0%} of them)" if answering.most_reasoned < 1 else ""
+    return f", a rationale where the direct answer is less sure than a gate that labelled videos choose{most}"
 
 
 def _upper_layers(entry: Prepared) -> str:

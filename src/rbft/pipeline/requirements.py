@@ -139,7 +139,7 @@ def require_videos(stage: Stage, cli: StageCLI) -> None:
     if stage.kind in ASKING_KINDS and cli.model.answering.needs_validation and not splits.val:
         raise DataError(
             f"the stage {stage.name!r} lets validation videos decide (model.answering), and there are "
-            "none; set data.val_shots or data.val_fraction, or state mode, mixture_weight and strength."
+            "none; set data.val_shots or data.val_fraction, or state mode, mixture_weight, gate and strength."
         )
     if (
         stage.kind in ASKING_KINDS
@@ -147,9 +147,9 @@ def require_videos(stage: Stage, cli: StageCLI) -> None:
         and folds_of(splits.train, cli.datamodule.labels) is None
     ):
         raise DataError(
-            f"the stage {stage.name!r}: model.answering.mode crossfit holds back a part of the labelled videos at a "
+            f"the stage {stage.name!r}: model.answering: crossfit holds back a part of the labelled videos at a "
             "time, and a class has all of its videos in one group, or a single one. Label videos of another group, or "
-            "state the mode."
+            "choose on validation videos (mode or choose_on validation)."
         )
     if stage.kind in ASKING_KINDS and cli.model.robustness.swap and not cli.model.answering.writes:
         raise ConfigError(
@@ -277,6 +277,11 @@ def _require_answers(stages: Sequence[Stage], clis: Sequence[StageCLI]) -> None:
             raise ConfigError(
                 f"the stage {stage.name!r}: model.answering.strength null is chosen in a test; state a number here."
             )
+        if answering.choose_on != "validation":
+            raise ConfigError(
+                f"the stage {stage.name!r}: model.answering.choose_on {answering.choose_on} is for a test; here "
+                "nothing is chosen. Leave it out."
+            )
 
 
 def _require_blind(stages: Sequence[Stage], clis: Sequence[StageCLI]) -> None:
@@ -335,8 +340,9 @@ def _require_crossfit(stages: Sequence[Stage], clis: Sequence[StageCLI]) -> None
                 why = "keeps the epoch that validates best (model.selection), and no video validates"
             if why:
                 raise ConfigError(
-                    f"the stage {stage.name!r}: model.answering.mode crossfit trains {before.name!r} again without a "
-                    f"part of the labelled videos, and that stage {why}. Choose another method, or the mode validation."
+                    f"the stage {stage.name!r}: model.answering: crossfit trains {before.name!r} again without a "
+                    f"part of the labelled videos, and that stage {why}. Choose another method, or choose "
+                    "on validation videos (mode or choose_on validation)."
                 )
             source = before.weights_from
 

@@ -23,6 +23,8 @@ _TRAINING_TRAINER_KEYS = (
     "gradient_clip_algorithm",
     "limit_train_batches",
 )
+# Settings of answering that came later, with what all stages before them were answered with.
+_LATER_ANSWERING = {"gate": None, "most_reasoned": 1.0, "choose_on": "validation"}
 
 
 def stage_inputs(stage: Stage, cli: StageCLI, config: dict[str, Any], done: dict[str, str]) -> dict[str, Any]:
@@ -37,7 +39,7 @@ def stage_inputs(stage: Stage, cli: StageCLI, config: dict[str, Any], done: dict
     data: VideoDataModule = cli.datamodule
     model, trainer = config["model"], config["trainer"]
     # stages as they always were have the inputs they always had
-    model = model | {"answering": {k: v for k, v in model["answering"].items() if k != "gate" or v is not None}}
+    model = model | {"answering": {k: v for k, v in model["answering"].items() if _LATER_ANSWERING.get(k, ...) != v}}
     keys = {"model": list(_MODEL_KEYS), "data": list(_SAMPLING_KEYS), "trainer": ["precision"]}
     if stage.kind == "write":
         keys["model"] += ["writer", "checks", "keep"]

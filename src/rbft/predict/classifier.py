@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from rbft.answering.settings import answer
+from rbft.answering.choice import answer
 from rbft.data.records import VideoRecord, part_name, split_part
 from rbft.errors import ConfigError, VideoError
 from rbft.evaluation.predictions import Prediction, probabilities
@@ -159,8 +159,7 @@ class Classifier:
 
     def answered(self, prediction: Prediction) -> Prediction:
         """The prediction as the run's test answers, with calibrated probabilities where it has them."""
-        choice = self.recorded.choice
-        said = answer(prediction, choice.mode, choice.mixture_weight, self.labels.names)
+        said = answer(prediction, self.recorded.choice, self.labels.names)
         return self.recorded.calibration.apply([said])[0]
 
     def _whole(self, names: Sequence[str], root: Path, rationale: bool, report: Report) -> dict[str, Answer]:

@@ -92,6 +92,8 @@ class WarmModel:
         self.device = self._trainer.strategy.root_device
         module.start_from(recorded.weights, "", keep_base=module.answering.strength != 1)
         module.set_strength(choice.strength)
+        if choice.gate is not None:
+            module.scoring.gate = choice.gate
         self._vlm: VLM | None = None
         self._vision: str | None = None
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rbft.answering.settings import Choice
+from rbft.answering.choice import Choice
 from rbft.data.labels import LabelSet
 from rbft.errors import StageError
 from rbft.evaluation.calibration import Calibration, read_calibration
@@ -136,7 +136,12 @@ def read_run(run: str | Path) -> Recorded:
         stage=stage,
         labels=LabelSet(tuple(read_json(run / LABELS))),
         weights=weights,
-        choice=Choice(recorded["mode"], float(recorded["mixture_weight"]), float(recorded["strength"])),
+        choice=Choice(
+            recorded["mode"],
+            float(recorded["mixture_weight"]),
+            float(recorded["strength"]),
+            gate=recorded.get("gate"),
+        ),
         prior=None if prior is None else tuple(map(float, prior)),
         calibration=read_calibration(_json(calibration), calibration),
     )

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import lightning as L
 
+from rbft.answering.choice import Choice, answer
 from rbft.answering.robustness import Figures, partners, swap_figures
-from rbft.answering.settings import Choice, answer
 from rbft.stages.context import StageContext, connect
 
 
@@ -37,7 +37,7 @@ def test_again(context: StageContext, trainer: L.Trainer, choice: Choice) -> Fig
         data.spec = replace(spec, control=control)
         connect(context, trainer, test=rows)
         trainer.test(module, datamodule=data, verbose=False)
-        answered = [answer(p, choice.mode, choice.mixture_weight, names) for p in module.predictions]
+        answered = [answer(p, choice, names) for p in module.predictions]
         right = sum(prediction.predicted == prediction.label for prediction in answered)
         figures[f"degraded_{control}/accuracy"] = right / (len(answered) + len(data.unreadable))
     data.spec = spec

@@ -9,7 +9,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from rbft.answering.settings import Choice, answer, choose
+from rbft.answering.choice import Choice, answer, choose, unchosen
 from rbft.data.records import VideoRecord
 from rbft.evaluation.calibration import Calibration, fit_temperature
 from rbft.evaluation.metrics import Metrics, test_metrics
@@ -45,6 +45,7 @@ def score(context: StageContext) -> StageResult:
         if settings.crossfits:
             connect(context, trainer, **rows)
         module.set_strength(choice.strength)
+        scoring.gate = choice.gate
         if validates and not scored:
             trainer.validate(module, datamodule=data, verbose=False)
             scored = {choice.strength: module.predictions}
@@ -53,8 +54,7 @@ def score(context: StageContext) -> StageResult:
         further = test_again(context, trainer, choice)
     names = data.labels.names
     validated, answered = (
-        [answer(p, choice.mode, choice.mixture_weight, names) for p in predictions]
-        for predictions in (scored.get(choice.strength, ()), tested)
+        [answer(p, choice, names) for p in predictions] for predictions in (scored.get(choice.strength, ()), tested)
     )
     off = Calibration(absent="model.answering.calibrate is off")
     calibration = fit_temperature(validated, names) if settings.calibrate else off
@@ -119,9 +119,10 @@ def _settle(context: StageContext, trainer: L.Trainer) -> tuple[Choice, dict[flo
         # from here on with the weights of all labelled videos
         start(context, keep_base=settings.strength != 1)
         return choice, dict(crossed)
-    strengths = settings.tried_strengths(tuned=context.entry.stage.weights_from is not None)
-    if len(strengths) == len(settings.candidates) == 1:
-        return Choice(*settings.candidates[0], strengths[0]), {}
+    tuned = context.entry.stage.weights_from is not None
+    strengths = settings.tried_strengths(tuned=tuned)
+    if settings.tried(tuned=tuned) == 1:
+        return unchosen(settings, strengths[0]), {}
     validated: dict[float, Sequence[Prediction]] = {}
     for strength in strengths:
         module.set_strength(strength)
@@ -145,8 +146,11 @@ def _report_answering(context: StageContext, choice: Choice, metrics: Metrics) -
         prior = None if scoring.scorer.prior is None else scoring.scorer.prior.tolist()
         write_json(context.folder / ANSWERING, asdict(choice) | cost | shown | {"label_prior": prior})
         how = choice.mode + (f" (rationale {choice.mixture_weight:g})" if choice.mode == "mixture" else "")
-        how += f" (a rationale for {share:.1%})" if share is not None else ""
-        why = "" if choice.validation_accuracy is None else f", {choice.validation_accuracy:.1%} right on validation"
+        how += f" (gate {choice.gate:.3g}, a rationale for {share:.1%})" if share is not None else ""
+        on = "all labelled videos, out of fold" if context.entry.module.answering.crossfits else "validation"
+        why = "" if choice.validation_accuracy is None else f", {choice.validation_accuracy:.1%} right on {on}"
+        if choice.validation_accuracy is not None and choice.validation_reasoned is not None:
+            why += f" with a rationale for {choice.validation_reasoned:.1%}"
         each = "".join(f", {key.removeprefix('test/accuracy_')} {value:.1%}" for key, value in shown.items())
         context.console.print(f"  answered: {how}, strength {choice.strength:g}{why}{each}")
 

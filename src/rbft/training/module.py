@@ -12,9 +12,10 @@ import torch
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 
+from rbft.answering.choice import Choice, answer
 from rbft.answering.closed_set import ClosedSetScoring
 from rbft.answering.robustness import Robustness
-from rbft.answering.settings import Answering, answer
+from rbft.answering.settings import Answering
 from rbft.data.demonstrations import Demonstrations
 from rbft.data.prompt_templates import PromptBook, Prompts
 from rbft.errors import ConfigError, StageError
@@ -265,8 +266,8 @@ class VLMFineTuner(TrainingModule):
         """Log accuracy and macro-F1 of all ranks together."""
         self.predictions = self._gather("val")
         if self._validates_after_rationales:
-            names = self.book.labels.names
-            self.predictions = [answer(prediction, "rationale", 1.0, names) for prediction in self.predictions]
+            after, names = Choice("rationale", 1.0, 1.0), self.book.labels.names
+            self.predictions = [answer(prediction, after, names) for prediction in self.predictions]
         for name, value in validation_metrics(self.predictions, self.book.labels).items():
             # the same value on every rank already; the mean over ranks leaves it as it is
             self.log(name, value, prog_bar=True, sync_dist=True, batch_size=1)
