@@ -18,12 +18,11 @@ from rbft.errors import ModelError
 from rbft.estimate import device
 from rbft.estimate.clip_costs import ClipCosts, StageParts, describe_clips
 from rbft.estimate.device import Device, Speed, device_of, measure_speed
-from rbft.estimate.estimate import estimate
+from rbft.estimate.estimate import Estimator
 from rbft.estimate.report import about_bytes, about_seconds, memory_findings, refuse_certain
 from rbft.estimate.stage_cost import Memory, Row, scoring_memory, training_work, writing_memory, writing_work
 from rbft.estimate.stage_estimate import StageEstimate
 from rbft.experiment import read_experiment
-from rbft.pipeline import plan
 from rbft.pipeline.prepare import prepare
 from rbft.stages.crossfit import fold_count
 from rbft.terminal import make_console
@@ -61,7 +60,7 @@ def estimates(config: Path, *flags: str, method: str = "rbft", device: Device = 
         )
         for p in prepared
     ]
-    return {one.name: one for one in estimate(parts, device, lambda _: SPEED, {})}
+    return {one.name: one for one in Estimator(device, lambda _: SPEED).stages(parts)}
 
 
 def test_rows_steps_and_tokens(config: Path):
@@ -187,9 +186,8 @@ def test_more_memory_than_there_is_is_a_finding(config: Path):
 def pretend(monkeypatch: pytest.MonkeyPatch, memory: int) -> None:
     """A GPU of so many bytes; nothing is measured on it, as it is not there."""
     small = Device("Small GPU", "cuda", 1, memory)
-    for module in ("rbft.pipeline.plan", "rbft.pipeline.model_check"):
-        monkeypatch.setattr(f"{module}.device_of", lambda _: small)
-        monkeypatch.setattr(f"{module}.measure_speed", lambda *_, **__: SPEED)
+    monkeypatch.setattr("rbft.estimate.estimate.device_of", lambda _: small)
+    monkeypatch.setattr("rbft.estimate.estimate.measure_speed", lambda *_, **__: SPEED)
 
 
 def test_fit_refuses_what_cannot_work(config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -227,7 +225,7 @@ def test_an_unknown_family_is_run_all_the_same(config: Path, monkeypatch: pytest
     def unknown(*_: object) -> None:
         raise UnknownCostError("the cost of a 'new' model is not known: nothing.")
 
-    monkeypatch.setattr(plan, "estimate", unknown)
+    monkeypatch.setattr(Estimator, "stages", unknown)
     result = fit("--config", config, "--run_root", tmp_path / "runs", "--dry_run")
     assert result.code == 0 and "estimate: none; the cost of a 'new' model is not known" in result.out
 

@@ -3,315 +3,83 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from statistics import median
-from typing import TYPE_CHECKING, Any
+from functools import cache
+from typing import Any
 
 import torch
 
-from rbft.estimate.clip_costs import ClipCosts, KnownCosts, StageParts, readable, size_of, trained_before
-from rbft.estimate.device import Device, Speed, matrix_dtype
-from rbft.estimate.on_device import held, seconds_of
-from rbft.estimate.stage_cost import (
-    Memory,
-    Row,
-    Work,
-    encoding_memory,
-    encoding_work,
-    kept_states,
-    scoring_memory,
-    scoring_work,
-    training_memory,
-    training_work,
-    writing_memory,
-    writing_work,
-)
-from rbft.estimate.stage_estimate import StageEstimate, matched_epochs, steps_of
-from rbft.experiment import ASKING_KINDS
+from rbft.estimate.clip_costs import Clips, KnownCosts, StageParts, describe_clips, size_of, trained_before
+from rbft.estimate.device import Device, Speed, device_of, measure_speed
+from rbft.estimate.report import refuse_certain
+from rbft.estimate.stage_estimate import StageEstimate
+from rbft.estimate.stage_rows import StageRows
 from rbft.vlm.cost import ModelSize
-from rbft.vlm.prompt import Prompt
-
-if TYPE_CHECKING:
-    from rbft.data.records import VideoRecord
 
 
-def estimate(
-    stages: Sequence[StageParts],
-    device: Device,
-    speed_of: Callable[[torch.dtype], Speed] | None,
-    known: KnownCosts,
-) -> list[StageEstimate]:
-    """What each stage will cost; those without readable videos are left out.
+class Estimator:
+    """What runs on one device will cost; clips of one shape are computed once for all of them.
 
     Args:
-        stages: all stages of a run, in order.
         device: device that they run on.
         speed_of: function that gives the speed of that device; None leaves times out.
-        known: costs of clips that are known already; new ones are added.
-
-    Raises:
-        UnknownCostError: A model is of a family whose cost is not known.
-        ModelError: A clip breaks the bound on visual tokens, or the processor refuses it.
-    """
-    by_name = {parts.stage.name: parts for parts in stages}
-    encoded: set[tuple[Any, ...]] = set()
-    sizes: list[tuple[tuple[Any, ...], ModelSize]] = []
-    estimates = []
-
-    def writer_of(parts: StageParts) -> StageParts | None:
-        return by_name.get(parts.stage.rationales_from or parts.stage.answers_from or "")
-
-    for parts in stages:
-        again = trained_before(parts, by_name) if parts.folds else []
-        stage, *folded = (
-            _Stage(each, writer_of(each), device, encoded, known, size_of(each, sizes)) for each in (parts, *again)
-        )
-        stage.folded = folded
-        if stage.rows:
-            estimates.append(stage.estimate(speed_of))
-    return estimates
-
-
-class _Stage:
-    """The rows of a stage and their cost.
-
-    Args:
-        parts: the stage.
-        writer: the stage that writes its rationales, or gives its soft labels.
-        device: device that it runs on.
-        encoded: clips whose features earlier stages leave; its own are added.
-        known: costs of clips.
-        size: size of its model.
-
-    Attributes:
-        folded: training stages that it runs again for each fold of a cross-fit.
     """
 
-    def __init__(
-        self,
-        parts: StageParts,
-        writer: StageParts | None,
-        device: Device,
-        encoded: set[tuple[Any, ...]],
-        known: KnownCosts,
-        size: ModelSize,
-    ) -> None:
-        self._parts, self._writer, self._device, self._encoded = parts, writer, device, encoded
-        self._config, self._module, self._data = parts.config, parts.module, parts.data
-        self._costs = ClipCosts(parts, known)
-        self._size = size
-        trainer = self._config["trainer"]
-        prompt = parts.book.label_prompt()
-        self._label_ids = [parts.processor.target_ids(prompt, text) for text in parts.book.texts]
-        self._labels = list(map(len, self._label_ids))
-        own = 1 if trainer["max_epochs"] is None else trainer["max_epochs"]
-        self.epochs = max(1.0, float(own) + matched_epochs(parts, writer, self._labels))
-        self._demonstrated = self._demonstration_tokens()
-        self.folded: Sequence[_Stage] = ()
-        self.rows = self._rows()
+    def __init__(self, device: Device, speed_of: Callable[[torch.dtype], Speed] | None) -> None:
+        self.device, self._speed_of = device, speed_of
+        self._known: KnownCosts = {}
 
-    def _demonstration_tokens(self) -> int:
-        """Tokens of the labelled videos' descriptions in a question, at most."""
-        if self._parts.stage.kind != "demonstrations" or self._writer is None:
-            return 0
-        videos = [record.label for record in self._data.splits.train]
-        return self._module.demonstrations.most(videos) * (
-            self._writer.module.writer.max_new_tokens + max(self._labels)
-        )
+    @classmethod
+    def here(cls, trainer: dict[str, Any], seconds: float = 0.5) -> Estimator:
+        """The estimates for this machine, whose speed is measured once and when it is needed.
 
-    def _rows(self) -> list[Row]:
-        splits, book, stage = self._data.splits, self._parts.book, self._parts.stage
-        every = (*splits.train, *splits.val, *splits.test)
-        records = readable(
-            self._data, splits.test if stage.kind in ASKING_KINDS else every if stage.tests else splits.train
-        )
-        if stage.kind == "caption_probe":
-            return [self._row(record, book.blind_prompt(), self._module.writer.max_new_tokens) for record in records]
-        if stage.tests:
-            return [self._row(record, book.label_prompt()) for record in records]
-        if stage.kind == "answer":
-            most, every = self._module.answering.max_new_tokens, (*records, *self._unlabelled(self._parts))
-            return [self._row(record, book.blind_prompt(), most) for record in every for _ in range(stage.views)]
-        if stage.kind == "write":
-            most = self._module.writer.max_new_tokens
-            asked = [(record, book.writing_prompt(record.label)) for record in records]
-            asked += [(record, book.blind_prompt()) for record in self._unlabelled(self._parts)]
-            return [self._row(record, prompt, most) for record, prompt in asked]
-        more = [] if self._writer is None else self._unlabelled(self._writer)
-        views = self._writer.stage.views if self._writer is not None and stage.answers_from else 1
-        return [self._training_row(record) for record in [*records, *more] for _ in range(views)]
+        Args:
+            trainer: settings of the trainer.
+            seconds: how long the speed is measured, in seconds; 0 leaves times out.
+        """
+        device = device_of(trainer)
+        return cls(device, cache(lambda dtype: measure_speed(device, dtype, seconds)) if seconds else None)
 
-    def _unlabelled(self, writer: StageParts) -> list[VideoRecord]:
-        """Videos without a label that a write stage writes about, as far as this stage knows what they look like."""
-        return readable(self._data, [r for r in writer.data.unlabelled_videos if r.path in self._data.facts])
+    def clips(self, parts: StageParts) -> Clips | None:
+        """The clips of all readable videos of the splits; None if there is none.
 
-    def _training_row(self, record: VideoRecord) -> Row:
-        """A video's clip with all that is learned about it: questions and answers follow the clip in one row."""
-        book, stage = self._parts.book, self._parts.stage
-        question, answers = book.label_prompt(), 0
-        if stage.kind in ("classification", "joint") and record.label:
-            answers += self._labels[book.labels.index(record.label)]
-        if stage.kind == "distil":
-            answers += sum(self._labels)
-        sampling = getattr(self._module.objective, "sampling", None)  # of an objective that has the model write
-        if sampling is not None:
-            question = book.blind_prompt()
-            answers += sampling.samples * sampling.max_new_tokens
-        between = 0
-        if stage.kind in ("rationale", "joint", "reasoned", "preference"):
-            assert self._writer is not None, f"the stage {stage.name!r} has no stage that writes its rationales"
-            label = record.label or book.labels.names[0]  # the model will name one
-            writer, conclusion = self._writer.module.writer, book.rationale_target("", label)
-            after = len(self._parts.processor.target_ids(question, conclusion)) if conclusion else 0
-            if stage.kind == "reasoned":
-                after += sum(self._labels)
-            answers += writer.samples * (writer.max_new_tokens + after)
-            if stage.kind == "joint":
-                between = self._costs.cost(record).text_tokens
-            question = book.training_prompt(record.label) if record.label else book.blind_prompt()
-        row = self._row(record, question, answers)
-        return replace(row, prompt=row.prompt + between)
+        Raises:
+            ModelError: A clip breaks the bound on visual tokens, or the processor refuses it.
+        """
+        return describe_clips(parts, self._known)
 
-    def _row(self, record: VideoRecord, prompt: Prompt, answer: int = 0) -> Row:
-        cost = self._costs.cost(record)
-        return Row(
-            self._costs.prompt_tokens(record, prompt) + self._demonstrated,
-            cost.visual_tokens,
-            cost.pixel_values,
-            answer,
-            self._times_encoded(record),
-        )
+    def stages(self, stages: Sequence[StageParts]) -> list[StageEstimate]:
+        """What each stage will cost; those without readable videos are left out.
 
-    def _times_encoded(self, record: VideoRecord) -> float:
-        trains = self._parts.stage.trains
-        random = trains and self._data.frames == "random"
-        times = self.epochs if trains else 1.0
-        if self._data.features is None or random or (trains and self._size.vision_trained):
-            return times
-        # features of a tower that was trained are not those of the stages before
-        tower = self._parts.stage.weights_from if self._size.vision_trained else None
-        key = (self._module.name, self._module.revision, tower, record.path, self._costs.shape(record))
-        if key in self._encoded:
-            return 0.0
-        self._encoded.add(key)
-        return 1.0
+        Args:
+            stages: all stages of a run, in order.
 
-    def estimate(self, speed_of: Callable[[torch.dtype], Speed] | None) -> StageEstimate:
-        data, processes = self._data, self._device.processes
-        steps, prepared, memory, work = self._cost()
-        for stage in self.folded:
-            _, more_rows, more_memory, more = stage._cost()
-            # each of n folds trains on n - 1 of n parts of the labelled videos: together n - 1 trainings
-            prepared += (self._parts.folds - 1) * more_rows
-            work += more * (self._parts.folds - 1)
-            memory = max(memory, more_memory, key=lambda memory: memory.total)
-        memory = held(memory, self._parts, self._size, processes)
-        lengths = [row.length for row in self.rows]
-        seconds = None
-        if speed_of is not None:
-            speed = speed_of(matrix_dtype(str(self._config["trainer"]["precision"]), self._size.element))
-            seconds = seconds_of(work, speed) + prepared * self._costs.seconds_a_row() / max(1, data.num_workers)
-            seconds /= processes
-        return StageEstimate(
-            self._parts.stage.name,
-            self._parts.stage.kind,
-            len(self.rows),
-            steps,
-            (min(lengths), median(lengths), max(lengths)),
-            memory,
-            seconds,
-            kept_states(self._size, self.rows) if self._parts.keeps_states else 0,
-        )
+        Raises:
+            UnknownCostError: A model is of a family whose cost is not known.
+            ModelError: A clip breaks the bound on visual tokens, or the processor refuses it.
+        """
+        by_name = {parts.stage.name: parts for parts in stages}
+        encoded: set[tuple[Any, ...]] = set()
+        sizes: list[tuple[tuple[Any, ...], ModelSize]] = []
+        estimates = []
 
-    def _cost(self) -> tuple[int, float, Memory, Work]:
-        """Its steps, the rows that are prepared for it, and what all of that takes; of a test, without the folds."""
-        kind, data = self._parts.stage.kind, self._data
-        processes = self._device.processes
-        if self._parts.stage.trains:
-            per_step = data.batch_size * processes * self._config["trainer"]["accumulate_grad_batches"]
-            steps = steps_of(len(self.rows), per_step, self._config["trainer"] | {"max_epochs": round(self.epochs)})
-            epochs = min(self.epochs, steps * per_step / len(self.rows))
-            memory, work = self._training(steps, epochs)
-            prepared = epochs * (len(self.rows) + len(readable(data, data.splits.val)))
-        else:
-            steps, prepared = -(-len(self.rows) // (data.eval_batch_size * processes)), len(self.rows)
-            if kind in ("write", "caption_probe"):
-                samples = self._module.writer.samples
-                memory = writing_memory(self._size, self.rows, data.eval_batch_size, samples)
-                work = writing_work(self._size, self.rows, data.eval_batch_size, samples)
-            elif kind == "answer":
-                memory, work = self._reasoning(self.rows)
-            elif kind == "probe":
-                memory = encoding_memory(self._size, self.rows, data.eval_batch_size)
-                work = encoding_work(self._size, self.rows)
-            else:
-                memory, work = self._testing()
-        return steps, prepared, memory, work
+        def rows_of(parts: StageParts) -> StageRows:
+            writer = by_name.get(parts.stage.rationales_from or parts.stage.answers_from or "")
+            return StageRows(parts, writer, self.device, encoded, self._known, size_of(parts, sizes))
 
-    def _training(self, steps: int, epochs: float) -> tuple[Memory, Work]:
-        """Of the training, with the validation after each epoch."""
-        size, data, checkpointing = self._size, self._data, self._module.activation_checkpointing
-        memory = training_memory(
-            size,
-            self.rows,
-            data.batch_size,
-            checkpointing=checkpointing,
-            processes=self._device.processes,
-            kind=self._device.kind,
-        )
-        work = training_work(
-            size,
-            self.rows,
-            epochs,
-            steps,
-            data.batch_size,
-            checkpointing=checkpointing,
-            kind=self._device.kind,
-            keeps=self._parts.keeps_states,
-        )
-        if (sampling := getattr(self._module.objective, "sampling", None)) is not None:
-            texts = [replace(row, answer=sampling.max_new_tokens, encode=0.0) for row in self.rows]
-            written = writing_memory(size, texts, data.batch_size, sampling.samples)
-            memory = replace(memory, activations=max(memory.activations, written.activations + written.cache))
-            work += writing_work(size, texts, data.batch_size, sampling.samples) * epochs
-        val = readable(data, data.splits.val)
-        if val:
-            prompt = self._parts.book.label_prompt()
-            scoring, validation = self._scoring([self._row(record, prompt) for record in val])
-            work += validation * epochs
-            memory = replace(memory, activations=max(memory.activations, scoring.activations + scoring.cache))
-        return memory, work
+        for parts in stages:
+            rows = rows_of(parts)
+            rows.folded = [rows_of(before) for before in trained_before(parts, by_name)] if parts.folds else []
+            if rows.rows:
+                estimates.append(rows.estimate(self._speed_of))
+        return estimates
 
-    def _testing(self) -> tuple[Memory, Work]:
-        """Of answering, after own rationales where they are asked for; of labelled videos too, where those decide."""
-        answering, splits = self._module.answering, self._data.splits
-        memory, work = self._answering(readable(self._data, splits.test))
-        work *= 1 + self._module.robustness.passes
-        chosen_on = splits.train if answering.crossfits else splits.val
-        needed = answering.crossfits or answering.needs_validation or answering.calibrate
-        if needed and (labelled := readable(self._data, chosen_on)):
-            tuned = self._parts.stage.weights_from is not None
-            work += self._answering(labelled)[1] * len(answering.tried_strengths(tuned=tuned))
-        return memory, work
+    def possible(self, stages: Sequence[StageParts]) -> list[StageEstimate]:
+        """What each stage will cost, of a run that can work.
 
-    def _answering(self, records: Sequence[VideoRecord]) -> tuple[Memory, Work]:
-        answering, book = self._module.answering, self._parts.book
-        direct = self._scoring([self._row(record, book.label_prompt()) for record in records])
-        if not answering.writes:
-            return direct
-        rows = [self._row(record, book.blind_prompt(), answering.max_new_tokens) for record in records]
-        memory, work = self._reasoning(rows)
-        return max(direct[0], memory, key=lambda memory: memory.total), direct[1] + work
-
-    def _reasoning(self, rows: Sequence[Row]) -> tuple[Memory, Work]:
-        """Of writing about clips and scoring the labels behind what was written."""
-        samples, batch = self._module.answering.samples, self._data.eval_batch_size
-        written = writing_memory(self._size, rows, batch, samples)
-        behind = self._scoring([replace(row, prompt=row.length, answer=0) for row in rows])
-        work = writing_work(self._size, rows, batch, samples) + behind[1] * samples
-        return max(written, behind[0], key=lambda memory: memory.total), work
-
-    def _scoring(self, rows: Sequence[Row]) -> tuple[Memory, Work]:
-        batch, most = self._data.eval_batch_size, int(self._config["model"]["scoring"]["max_tokens"])
-        memory = scoring_memory(self._size, rows, batch, self._label_ids, most)
-        return memory, scoring_work(self._size, rows, batch, self._labels)
+        Raises:
+            UnknownCostError: A model is of a family whose cost is not known.
+            ModelError: Weights and optimiser alone are more than the device's memory, or a clip cannot be read.
+        """
+        estimates = self.stages(stages)
+        refuse_certain(estimates, self.device)
+        return estimates

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 
 from rbft.data.findings import Finding
 from rbft.data.prompt_templates import PromptBook
 from rbft.data.records import VideoRecord
 from rbft.errors import ConfigError, DataError, ModelError
-from rbft.estimate.clip_costs import Clips, KnownCosts, StageParts, describe_clips
-from rbft.estimate.device import Device, device_of, measure_speed
-from rbft.estimate.estimate import estimate
+from rbft.estimate.clip_costs import Clips, StageParts
+from rbft.estimate.device import Device
+from rbft.estimate.estimate import Estimator
 from rbft.estimate.report import memory_findings
 from rbft.estimate.stage_estimate import StageEstimate
 from rbft.experiment import Experiment
@@ -48,7 +47,8 @@ def check_models(experiment: Experiment, clis: Sequence[StageCLI]) -> ModelCheck
         experiment: experiment that will run.
         clis: Module and data of each stage, the data with labels, splits and facts.
     """
-    device = device_of(clis[-1].resolved()["trainer"])
+    estimator = Estimator.here(clis[-1].resolved()["trainer"])
+    device = estimator.device
     processors: dict[ProcessorKey, ClipProcessor] = {}
     parts: list[StageParts] = []
     findings: dict[Finding, None] = {}  # stages mostly share their model
@@ -80,9 +80,7 @@ def check_models(experiment: Experiment, clis: Sequence[StageCLI]) -> ModelCheck
     try:
         for part in parts:
             part.data.use_processor(part.processor)
-        known: KnownCosts = {}
-        clips = describe_clips(parts[-1], known)
-        estimates = estimate(parts, device, cache(lambda dtype: measure_speed(device, dtype)), known)
+        clips, estimates = estimator.clips(parts[-1]), estimator.stages(parts)
     except UnknownCostError as error:
         return ModelCheck((), (str(error),), device)
     except (ModelError, ConfigError) as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from functools import cache
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -12,10 +11,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from rbft.data.shot_sampling import group_of
-from rbft.estimate.clip_costs import KnownCosts, Range, StageParts, describe_clips
-from rbft.estimate.device import device_of, measure_speed
-from rbft.estimate.estimate import estimate
-from rbft.estimate.report import refuse_certain, summary
+from rbft.estimate.clip_costs import Range, StageParts
+from rbft.estimate.estimate import Estimator
+from rbft.estimate.report import summary
 from rbft.estimate.stage_estimate import steps_of
 from rbft.ranks import first_rank
 from rbft.stages.cautions import built_in_cautions
@@ -70,9 +68,9 @@ def print_plan(experiment: Experiment, prepared: Sequence[Prepared], console: Co
     if data.splits.unused:
         console.print(f"{len(data.splits.unused)} labelled videos stay unused under this low-data protocol.")
     parts = [_parts_of(entry) for entry in prepared]
-    device = device_of(first.config["trainer"])
-    known: KnownCosts = {}
-    clips = describe_clips(parts[0], known)
+    # one process measures, and only it speaks
+    estimator = Estimator.here(first.config["trainer"], seconds=0.3 if first_rank() else 0)
+    device, clips = estimator.device, estimator.clips(parts[0])
     if clips is not None:
         frames, width, height = (_span(clips.ranges[name]) for name in ("frames", "width", "height"))
         tokens = _span(clips.ranges["visual tokens"])
@@ -120,14 +118,11 @@ def print_plan(experiment: Experiment, prepared: Sequence[Prepared], console: Co
         first_words = entry.stage.kind == "write" and entry.stage.weights_from is None
         start = "" if first_words else f", from {entry.stage.weights_from or 'the base model'}"
         console.print(f"  {escape(entry.stage.name)}: {say}{escape(start)}")
-    # one process measures, and only it speaks
-    speed = cache(lambda dtype: measure_speed(device, dtype, seconds=0.3)) if first_rank() else None
     try:
-        estimates = estimate(parts, device, speed, known)
+        estimates = estimator.possible(parts)
     except UnknownCostError as error:
         console.print(f"estimate: none; {escape(str(error))}")
     else:
-        refuse_certain(estimates, device)
         if estimates:
             console.print(escape(summary(estimates)))
     console.print(f"run folder: {escape(str(experiment.run_dir))}\n")
@@ -151,18 +146,15 @@ def methods_seconds(methods: Sequence[Sequence[Prepared]]) -> tuple[list[float |
     Raises:
         ModelError: A run cannot work: a stage does not fit the device's memory, whatever the batch.
     """
-    known: KnownCosts = {}
-    device = device_of(methods[0][0].config["trainer"])
-    speed = cache(lambda dtype: measure_speed(device, dtype, seconds=0.3))
+    estimator = Estimator.here(methods[0][0].config["trainer"], seconds=0.3)
     each: list[float | None] = []
     together = 0.0
     seen: set[str] = set()
     for prepared in methods:
         try:
-            estimates = estimate([_parts_of(entry) for entry in prepared], device, speed, known)
+            estimates = estimator.possible([_parts_of(entry) for entry in prepared])
         except UnknownCostError:
             return [None] * len(methods), None
-        refuse_certain(estimates, device)
         seconds = {stage.name: stage.seconds or 0.0 for stage in estimates}
         each.append(sum(seconds.values()))
         for entry in prepared:
