@@ -32,9 +32,7 @@ from torch.testing import assert_close
 
 from rbft.answering.settings import Answering
 from rbft.errors import ConfigError
-from rbft.objectives.classification import ClassificationObjective
 from rbft.training.checkpoint import MANIFEST, checkpoints, commit
-from rbft.training.module import VLMFineTuner
 from rbft.training.sharding import ShardedStrategy, require_direct, shard
 from rbft.vlm.master_weights import hold_in_float32
 from rbft.vlm.model import VLM
@@ -168,16 +166,6 @@ def test_ways_to_answer_that_are_refused(answering: Answering) -> None:
     require_direct(SimpleNamespace(strategy=ShardedStrategy()), Answering())
     with pytest.raises(ConfigError, match=r"model\.answering.*strategy ddp"):
         require_direct(SimpleNamespace(strategy=ShardedStrategy()), answering)
-
-
-def test_an_anchor_is_refused_before_the_model_is_read(mesh: DeviceMesh, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rbft.training.module.load_model", None)
-    module = VLMFineTuner(objective=ClassificationObjective(anchor=0.5))
-    module._device_mesh = mesh
-    with pytest.raises(
-        ConfigError, match=r"model\.objective: ClassificationObjective.*strategy ddp, or set anchor to 0"
-    ):
-        module.configure_model()
 
 
 def test_a_place_is_whole_or_absent(

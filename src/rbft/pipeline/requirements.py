@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import Checkpoint, ModelSummary, ProgressBar
 
 from rbft.errors import ConfigError, DataError
 from rbft.experiment import ASKING_KINDS
+from rbft.pipeline.sharding_requirements import require_unsharded
 from rbft.stages.crossfit import folds_of
 from rbft.vlm.loading import bare_model, load_config, weights_dtype
 from rbft.vlm.quantize import require_quantizable
@@ -33,12 +34,12 @@ def require_settings(stages: Sequence[Stage], clis: Sequence[StageCLI]) -> None:
     for stage, cli in zip(stages, clis, strict=True):
         _require_precision(cli)
         _require_quantize(cli)
+        require_unsharded(stage, cli)
         _require_elsewhere(stage, cli.model.writer)
         _require_callbacks(cli)
         require_videos(stage, cli)
     _require_orders(stages, clis)
     _require_selections(stages, clis)
-    _require_attempts(stages, clis)
     _require_answers(stages, clis)
     _require_blind(stages, clis)
     _require_epochs(stages, clis)
@@ -107,11 +108,6 @@ def _require_quantize(cli: StageCLI) -> None:
     config = cli.config["trainer"]
     on_gpu = config["accelerator"] in ("auto", "gpu", "cuda") and torch.cuda.is_available()
     require_quantizable(cli.model.quantize, on_gpu=on_gpu)
-    if cli.model.quantize != "none" and config["strategy"] == "fsdp2":
-        raise ConfigError(
-            "model.quantize and trainer.strategy fsdp2 exclude each other: weights in 4 bits are not "
-            "sharded over processes; use trainer.strategy ddp."
-        )
 
 
 def require_videos(stage: Stage, cli: StageCLI) -> None:
@@ -345,21 +341,3 @@ def _require_crossfit(stages: Sequence[Stage], clis: Sequence[StageCLI]) -> None
                     "on validation videos (mode or choose_on validation)."
                 )
             source = before.weights_from
-
-
-def _require_attempts(stages: Sequence[Stage], clis: Sequence[StageCLI]) -> None:
-    """Refuse several attempts at writing where nobody could find out in between what is missing.
-
-    Raises:
-        ConfigError: Names the stage and what to change.
-    """
-    for stage, cli in zip(stages, clis, strict=True):
-        module = cli.model
-        several = len(module.writer.attempts(module.prompts.hint)) > 1
-        judged = any(check.needs_model for check in module.checks)
-        if stage.kind == "write" and several and judged and cli.config["trainer"]["strategy"] == "fsdp2":
-            raise ConfigError(
-                f"the stage {stage.name!r}: trainer.strategy fsdp2 does not write rationales in several attempts "
-                "(model.writer.regenerate, model.prompts.hint blind_then_hint) that a model's checks decide on. Use "
-                "checks that need no model, or trainer.strategy ddp."
-            )

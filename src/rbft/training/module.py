@@ -209,13 +209,6 @@ class VLMFineTuner(TrainingModule):
 
     def _load(self) -> VLM:
         anchored = self.objective is not None and (self.objective.needs_reference or self.objective.anchor > 0)
-        writes = self.objective is not None and self.objective.writes
-        if (anchored or writes) and self.device_mesh is not None:
-            why = "has the model write while it is trained" if writes else "compares with the weights from before"
-            raise ConfigError(
-                f"model.objective: {type(self.objective).__name__} {why}, which trainer.strategy fsdp2 does not do; "
-                "train with trainer.strategy ddp" + (", or set anchor to 0." if not writes else ".")
-            )
         model = load_model(self.name, self.revision, self.dtype_, self.attention, self.quantize)
         require_parity(model, self.processor, self.name, str(self.revision), self.quantize)
         if self.activation_checkpointing:
