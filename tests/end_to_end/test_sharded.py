@@ -6,7 +6,6 @@ import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -30,10 +29,9 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor
 from torch.testing import assert_close
 
-from rbft.answering.settings import Answering
 from rbft.errors import ConfigError
 from rbft.training.checkpoint import MANIFEST, checkpoints, commit
-from rbft.training.sharding import ShardedStrategy, require_direct, shard
+from rbft.training.sharding import ShardedStrategy, shard
 from rbft.vlm.master_weights import hold_in_float32
 from rbft.vlm.model import VLM
 from rbft.vlm.model_parts import parts_of
@@ -159,13 +157,6 @@ def test_scaled_half_precision_is_refused() -> None:
     strategy.precision_plugin = type("Scaled", (), {"scaler": object()})()
     with pytest.raises(ConfigError, match=r"16-mixed.*bf16-mixed"):
         strategy.setup_environment()
-
-
-@pytest.mark.parametrize("answering", [Answering(mode="mixture"), Answering(strength=0.5), Answering(strength=None)])
-def test_ways_to_answer_that_are_refused(answering: Answering) -> None:
-    require_direct(SimpleNamespace(strategy=ShardedStrategy()), Answering())
-    with pytest.raises(ConfigError, match=r"model\.answering.*strategy ddp"):
-        require_direct(SimpleNamespace(strategy=ShardedStrategy()), answering)
 
 
 def test_a_place_is_whole_or_absent(

@@ -24,7 +24,7 @@ from rbft.errors import RBFTError
 from rbft.evaluation.predictions import Prediction, read_predictions
 from rbft.experiment import Experiment
 from rbft.files import file_digest, read_json, read_jsonl
-from rbft.pipeline.resume import make_room
+from rbft.pipeline.resume import StageFolder
 from rbft.rationales.store import Rationale, RationaleStore, read_rationales
 from rbft.runs.stage_record import StageRecord, fingerprint, read_record, verify_outputs, write_record
 from rbft.terminal import make_console
@@ -118,7 +118,7 @@ def started(path: Path) -> None:
     entry: Any = SimpleNamespace(stage=SimpleNamespace(name="write"), fingerprint=RECORD.fingerprint, inputs=INPUTS)
     console = make_console()
     console.quiet = True
-    make_room(experiment, entry, console)
+    StageFolder(experiment, entry).make_room(console)
 
 
 def manifest(path: Path) -> None:

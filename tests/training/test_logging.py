@@ -14,7 +14,7 @@ from rbft.data.datamodule import VideoDataModule
 from rbft.data.labels import LabelSet
 from rbft.evaluation.predictions import Prediction
 from rbft.rationales.store import Rationale, spread
-from rbft.training.logging import ConfusionLogger, log_confusion, log_rationales
+from rbft.training.logging import ConfusionLogger, log_rationales, log_test
 from rbft.training.module import VLMFineTuner
 
 LABELS = LabelSet(("a", "b"))
@@ -58,9 +58,16 @@ def test_shown_rationales_are_from_all_over(count):
     assert spread([]) == []
 
 
-def test_confusion_of_a_test_is_a_figure(tmp_path):
-    log_confusion(tmp_path, PREDICTIONS, LABELS)
-    assert events(tmp_path).Tags()["images"] == ["test/confusion"]
+def test_a_test_has_two_figures_and_its_numbers_beside_its_settings(tmp_path):
+    logger = TensorBoardLogger(tmp_path, name="", version="log")
+    metrics = {"test/accuracy": 0.5, "test/macro_f1": None, "test/accuracy_ci95": [0.1, 0.9]}
+    settings = {"model": {"vlm": "tiny"}, "seed": 3}
+    log_test(SimpleNamespace(loggers=[logger]), tmp_path / "log", PREDICTIONS, LABELS, settings, metrics)
+    found = events(tmp_path / "log")
+    assert sorted(found.Tags()["images"]) == ["test/confusion", "test/reliability"]
+    assert found.Scalars("test/accuracy")[0].value == 0.5 and "test/macro_f1" not in found.Tags()["scalars"]
+    session = found.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+    assert b"model.vlm" in session and b"tiny" in session and b"seed" in session
 
 
 def test_confusion_of_each_validation_is_logged_at_its_step(tmp_path):

@@ -33,6 +33,10 @@ class Choice:
     gate: float | None = None
     validation_reasoned: float | None = None
 
+    def applied(self, predictions: Sequence[Prediction], names: Sequence[str]) -> list[Prediction]:
+        """The predictions as this way of answering gives them; `names` are the classes."""
+        return [answer(prediction, self, names) for prediction in predictions]
+
 
 def mix(prediction: Prediction, weight: float) -> tuple[float, ...]:
     """Probabilities of both modes, `weight` on the answer after its own rationale."""

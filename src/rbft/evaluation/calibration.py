@@ -100,7 +100,7 @@ def _pair(values: Sequence[float] | None) -> tuple[float, float] | None:
     return float(before), float(after)
 
 
-def fit_temperature(validation: Sequence[Prediction], names: Sequence[str]) -> Calibration:
+def fit_temperature(validation: Sequence[Prediction], names: Sequence[str], *, wanted: bool = True) -> Calibration:
     """The likeliest temperature given the classes of the validation videos.
 
     The prior is log-normal around 1: the summed negative log-likelihood of many videos outweighs it,
@@ -109,11 +109,14 @@ def fit_temperature(validation: Sequence[Prediction], names: Sequence[str]) -> C
     Args:
         validation: predictions of videos that were not trained on, answered as the test answers.
         names: the classes.
+        wanted: whether the settings ask for it.
 
     Returns:
         The temperature, or why there is none: no validation videos, or all of them right, where the fit would go to
         temperature 0 and so to certainty.
     """
+    if not wanted:
+        return Calibration(absent="model.answering.calibrate is off")
     read = [prediction for prediction in validation if prediction.predicted is not None]
     if not read:
         return Calibration(absent="the run has no validation videos")

@@ -26,10 +26,13 @@ def not_allowed_message(key: str, name: str) -> str:
     )
 
 
-def take_allowed(args: Sequence[str]) -> tuple[set[str], list[str]]:
-    """The names after --allow-class, and the rest of the command line.
+def allow_named(args: Sequence[str]) -> tuple[set[str], list[str]]:
+    """Let configurations name classes of `PACKAGES` and those after --allow-class, and nothing else.
 
     It is a flag and no key: a file must not be able to allow what it names.
+
+    Returns:
+        The names after the flag, and the rest of the command line.
 
     Raises:
         ConfigError: The value of the flag is not an import path.
@@ -46,11 +49,12 @@ def take_allowed(args: Sequence[str]) -> tuple[set[str], list[str]]:
         if not all(part.isidentifier() for part in name.split(".")) or name.split(".")[0] == "jsonargparse":
             raise ConfigError(f"{flag} {name}: expected the import path of a class, for example mine.callbacks.Mine.")
         names.add(name)
+    _allow(names)
     return names, rest
 
 
-def allow(names: set[str]) -> None:
-    """Let configurations name classes of `PACKAGES` and of `names`, and nothing else."""
+def _allow(names: set[str]) -> None:
+    """Set it in the parser, whose settings are one set for a process."""
     names = {name for name in names if name.split(".")[0] not in PACKAGES}
     set_parsing_settings(
         import_path_denylist=["*", *sorted(_granted - names)],

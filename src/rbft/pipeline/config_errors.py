@@ -96,32 +96,31 @@ def _suggestion(message: str, known: Sequence[str]) -> str:
 
 
 @contextmanager
-def places_named(args: Sequence[str]) -> Iterator[None]:
-    """A key that an experiment file has wrong is reported with file and line.
+def readable_errors(args: Sequence[str]) -> Iterator[None]:
+    """A key that an experiment file has wrong is reported with file and line, a `${key}` without a value in one line.
 
     Args:
         args: command line of the stage.
     """
     try:
         yield
-    except ConfigError as error:
-        message = str(error)
-        stated = re.match(r'(?:Parser key ")?([a-z]\w*(?:\.\w+)+)"?: ', message)
-        key = _refused_key(message) or (stated.group(1) if stated else "")
-        if not (place := place_of(key, args) if key else ""):
-            raise
-        raise ConfigError(f"{place}: {message}") from error.__cause__
-
-
-@contextmanager
-def interpolation_errors() -> Iterator[None]:
-    """A `${key}` that cannot be filled in is reported in one line."""
-    try:
-        yield
     except OmegaConfBaseException as error:
         where = f"{error.full_key}: " if error.full_key else ""
         reason = str(error).split("\n")[0]
-        raise ConfigError(f"{where}{reason}. Inside ${{...}} stands a whole key, such as data.num_frames.") from error
+        message = f"{where}{reason}. Inside ${{...}} stands a whole key, such as data.num_frames."
+        raise ConfigError(_placed(message, args) or message) from error
+    except ConfigError as error:
+        if not (placed := _placed(str(error), args)):
+            raise
+        raise ConfigError(placed) from error.__cause__
+
+
+def _placed(message: str, args: Sequence[str]) -> str:
+    """The message with file and line of the key that it names; empty where no file has the key."""
+    stated = re.match(r'(?:Parser key ")?([a-z]\w*(?:\.\w+)+)"?: ', message)
+    key = _refused_key(message) or (stated.group(1) if stated else "")
+    place = place_of(key, args) if key else ""
+    return f"{place}: {message}" if place else ""
 
 
 @contextmanager

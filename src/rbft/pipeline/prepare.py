@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from rich.console import Console
 
 from rbft.data.datamodule import VideoDataModule
 from rbft.data.prompt_templates import PromptBook
-from rbft.experiment import ASKING_KINDS, Experiment, Stage
+from rbft.experiment import ASKING_KINDS, Experiment
 from rbft.pipeline.requirements import require_models, require_settings
 from rbft.pipeline.stage_cli import StageCLI
 from rbft.pipeline.stage_inputs import stage_inputs
@@ -26,7 +24,6 @@ def prepare(experiment: Experiment, console: Console) -> list[Prepared]:
         RBFTError: Anything that would make a stage fail or its result worthless.
     """
     clis = [StageCLI(experiment.arguments(stage)) for stage in experiment.stages]
-    prepared: list[Prepared] = []
     books = [PromptBook(cli.model.prompts, cli.datamodule.labels) for cli in clis]
     if any(
         stage.kind in ASKING_KINDS and cli.model.answering.crossfits
@@ -43,45 +40,24 @@ def prepare(experiment: Experiment, console: Console) -> list[Prepared]:
     for data, processor in zip(datas, processors, strict=True):
         data.use_processor(processor)
     inspect_videos(datas, console, [book.prompts.label_texts for book in books])
-    done: dict[str, str] = {}
-    samples: dict[str, int] = {}
-    unlabelled: dict[str, int] = {}
-    views: dict[str, int] = {}
+    prepared: dict[str, Prepared] = {}
     for stage, cli, book, processor in zip(experiment.stages, clis, books, processors, strict=True):
         module: VLMFineTuner = cli.model
         config = cli.resolved()
-        seed = int(config["seed_everything"])
-        module.connect(processor, book, seed)
-        inputs = stage_inputs(stage, cli, config, done)
-        done[stage.name] = fingerprint(inputs)
-        if stage.kind in ("write", "answer"):
-            samples[stage.name] = module.writer.samples
-            unlabelled[stage.name] = len(cli.datamodule.unlabelled_videos)
-            views[stage.name] = stage.views
-        learnt = "" if stage.rationale_epochs else stage.rationales_from or ""
-        count = samples.get(learnt, 0)
-        without = unlabelled.get(stage.name if stage.name in unlabelled else learnt or stage.answers_from or "", 0)
-        prepared.append(
-            Prepared(
-                stage=stage,
-                module=module,
-                datamodule=cli.datamodule,
-                make_trainer=cli.make_trainer,
-                config=config,
-                book=book,
-                processor=processor,
-                inputs=inputs,
-                fingerprint=done[stage.name],
-                rationale_samples=count,
-                unlabelled=without,
-                views=views.get(stage.answers_from or stage.name, 1),
-                trained_by=_lineage(stage, prepared),
-            )
+        module.connect(processor, book, int(config["seed_everything"]))
+        inputs = stage_inputs(stage, cli, config, {name: entry.fingerprint for name, entry in prepared.items()})
+        prepared[stage.name] = Prepared(
+            stage=stage,
+            module=module,
+            datamodule=cli.datamodule,
+            make_trainer=cli.make_trainer,
+            config=config,
+            book=book,
+            processor=processor,
+            inputs=inputs,
+            fingerprint=fingerprint(inputs),
+            weights_source=prepared.get(stage.weights_from or ""),
+            rationale_source=prepared.get(stage.rationales_from or ""),
+            answer_source=prepared.get(stage.answers_from or ""),
         )
-    return prepared
-
-
-def _lineage(stage: Stage, prepared: Sequence[Prepared]) -> tuple[Prepared, ...]:
-    """The training stages whose weights a stage builds on, in order."""
-    source = next((entry for entry in prepared if entry.stage.name == stage.weights_from), None)
-    return () if source is None else (*source.trained_by, source)
+    return list(prepared.values())

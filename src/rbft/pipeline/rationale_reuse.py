@@ -20,11 +20,11 @@ from rbft.ranks import can_agree, first_rank, grouped
 from rbft.rationales.store import read_rationales
 from rbft.runs.names import CONFIG, RATIONALES, TENSORBOARD
 from rbft.runs.stage_record import StageRecord, hash_outputs, read_record, write_record
-from rbft.stages.context import Prepared
+from rbft.stages.context import Prepared, author_of
 
 
 @contextmanager
-def writing_once(experiment: Experiment, entry: Prepared, author: str, console: Console) -> Iterator[None]:
+def writing_once(experiment: Experiment, entry: Prepared, console: Console) -> Iterator[None]:
     """Around a write stage that is to run: of several runs at once one writes, and the others take what it wrote.
 
     Inside, the stage is finished if rationales were taken. They are those of a finished stage with the same
@@ -34,7 +34,6 @@ def writing_once(experiment: Experiment, entry: Prepared, author: str, console: 
     Args:
         experiment: Whose other runs are looked at.
         entry: The stage; of another kind than `write`, nothing is done.
-        author: The model with its weights, as rationales name it.
         console: console to print on.
     """
     if entry.stage.kind != "write" or not first_rank() or not can_agree():
@@ -52,13 +51,13 @@ def writing_once(experiment: Experiment, entry: Prepared, author: str, console: 
             lock.acquire()
     try:
         if not experiment.restart and not folder.exists():
-            _take(experiment, entry, author, console)
+            _take(experiment, entry, console)
         yield
     finally:
         lock.release()
 
 
-def _take(experiment: Experiment, entry: Prepared, author: str, console: Console) -> None:
+def _take(experiment: Experiment, entry: Prepared, console: Console) -> None:
     """Copy the rationales of a finished run, if there is one that has them."""
     for marker in sorted(experiment.run_dir.parents[1].glob(f"*/{experiment.run_dir.name}/*/stage.json")):
         source = marker.parent
@@ -73,7 +72,7 @@ def _take(experiment: Experiment, entry: Prepared, author: str, console: Console
             # another run's trouble; this one can write its own
             console.print(f"{escape(entry.stage.name)}: not taken from {escape(str(source))}: {escape(str(error))}")
             continue
-        if authors != {author}:
+        if authors != {author_of(entry)}:
             continue
         if _copy(source, record, experiment.run_dir / entry.stage.name, entry):
             console.print(f"{escape(entry.stage.name)}: rationales from a finished run, {escape(str(source))}")

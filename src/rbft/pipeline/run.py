@@ -4,32 +4,27 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 
 import lightning as L
 import torch
-import yaml
 from rich.console import Console
 from rich.markup import escape
 
-from rbft.errors import StageError
 from rbft.experiment import Experiment
-from rbft.files import remove_unfinished, write_atomic, write_json
 from rbft.pipeline.plan import print_plan
 from rbft.pipeline.prepare import prepare
 from rbft.pipeline.rationale_reuse import writing_once
-from rbft.pipeline.resume import is_done, make_room, require_sources
+from rbft.pipeline.resume import StageFolder, noticing_removal
 from rbft.pipeline.run_files import write_run_files
 from rbft.pipeline.stage_cli import StageCLI
 from rbft.ranks import first_rank, wait_for_all
 from rbft.runs.lock import holding_run
-from rbft.runs.names import CHECKPOINTS, CONFIG, EXPERIMENT, PUBLISHED, STARTED
-from rbft.runs.stage_record import StageRecord, hash_outputs, write_record
+from rbft.runs.names import CHECKPOINTS, PUBLISHED
 from rbft.stages.answer import answer_clips
 from rbft.stages.caption_probe import caption_probe
-from rbft.stages.context import Prepared, StageContext, StageResult, author_of
+from rbft.stages.context import Prepared, StageContext, StageResult
 from rbft.stages.demonstrations import demonstrations
 from rbft.stages.probe import probe
 from rbft.stages.publish import conclude
@@ -86,23 +81,8 @@ def run(experiment: Experiment, command: Sequence[str]) -> None:
         prepared = prepare(experiment, console)
         print_plan(experiment, prepared, console)
         if not experiment.dry_run:
-            with _told_where_removed(experiment.run_dir):
+            with noticing_removal(experiment.run_dir):
                 _run_prepared(experiment, prepared, command, console)
-
-
-@contextmanager
-def _told_where_removed(run_dir: Path) -> Iterator[None]:
-    """A file that is missing because somebody removed the run's folder meanwhile is told so."""
-    try:
-        yield
-    except FileNotFoundError as error:
-        if (run_dir / EXPERIMENT).is_file():
-            raise
-        raise StageError(_removed(run_dir)) from error
-
-
-def _removed(folder: Path) -> str:
-    return f"{folder} was removed while the run was going; the same command makes again what is missing there."
 
 
 def _run_prepared(
@@ -114,21 +94,22 @@ def _run_prepared(
         for entry in prepared:
             if experiment.only not in (None, entry.stage.name):
                 continue
-            if is_done(experiment, entry):
+            folder = StageFolder(experiment, entry)
+            if folder.is_done():
                 console.print(f"{escape(entry.stage.name)}: done already")
                 continue
-            require_sources(experiment, entry, prepared)
+            folder.require_sources(prepared)
             if ran == 0 and first_rank():
                 write_run_files(experiment, prepared)
-            make_room(experiment, entry, console)
+            folder.make_room(console)
             ran += 1
-            with writing_once(experiment, entry, author_of(entry), console):
+            with writing_once(experiment, entry, console):
                 # no rank looks for a checkpoint to continue from before the old one is archived
                 wait_for_all()
                 # another run may have written the same rationales meanwhile
-                if not is_done(experiment, entry):
+                if not folder.is_done():
                     console.print(f"[bold]{escape(entry.stage.name)}[/]")
-                    _run_stage(experiment, entry, command, console, ranks)
+                    _run_stage(folder, command, console, ranks)
     if first_rank():
         publish = ran > 0 or not all((experiment.run_dir / name).is_file() for name in PUBLISHED)
         if publish and ran == 0:
@@ -138,48 +119,28 @@ def _run_prepared(
             console.print("everything was done already; --restart does it again")
 
 
-def _run_stage(
-    experiment: Experiment, entry: Prepared, command: Sequence[str], console: Console, ranks: RankWatch
-) -> None:
-    folder = experiment.run_dir / entry.stage.name
-    if first_rank():
-        for killed in (experiment.run_dir, folder):
-            remove_unfinished(killed)
-        write_json(folder / STARTED, {"inputs": entry.inputs})
-        # resolved: what this stage ran with, whatever the files say later
-        write_atomic(folder / CONFIG, yaml.safe_dump(entry.config, sort_keys=False, allow_unicode=True))
+def _run_stage(folder: StageFolder, command: Sequence[str], console: Console, ranks: RankWatch) -> None:
+    experiment, entry = folder.experiment, folder.entry
+    folder.begin()
     L.seed_everything(int(entry.config["seed_everything"]), workers=True, verbose=False)
     start = time.monotonic()
+    again = shlex.join(part for part in command if part != "--restart")
     context = StageContext(
         entry=entry,
-        folder=folder,
+        folder=folder.path,
         run_dir=experiment.run_dir,
         console=console,
         profile=experiment.profile,
         ranks=ranks,
-        stop=GracefulStop(
-            folder / CHECKPOINTS / MANIFEST, again=shlex.join(part for part in command if part != "--restart")
-        ),
+        stop=GracefulStop(folder.path / CHECKPOINTS / MANIFEST, again=again),
     )
     on_gpu = torch.cuda.is_available()
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
-    outcome = _RUNS[entry.stage.kind](context)
-    if first_rank() and not (folder / STARTED).is_file():
-        raise StageError(_removed(folder))
+    result = _RUNS[entry.stage.kind](context)
     # of the first process; the others do the same
     memory = {"gpu_memory_bytes": torch.cuda.max_memory_allocated()} if on_gpu else {}
-    if first_rank():
-        record = StageRecord(
-            stage=entry.stage.name,
-            kind=entry.stage.kind,
-            fingerprint=entry.fingerprint,
-            inputs=entry.inputs,
-            outputs=hash_outputs(folder, outcome.outputs),
-            seconds=round(time.monotonic() - start, 1),
-            summary=outcome.summary | memory,
-        )
-        write_record(folder, record)
+    folder.finish(result, time.monotonic() - start, memory)
     # no rank looks for this stage's output before it is marked
     wait_for_all()
     entry.module.unload()

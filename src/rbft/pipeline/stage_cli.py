@@ -29,8 +29,8 @@ import rbft.rationales.checks.grounding
 import rbft.rationales.checks.reconstruction  # noqa: F401
 from rbft.data.datamodule import VideoDataModule
 from rbft.errors import ConfigError
-from rbft.pipeline.allowed_classes import allow, functions_in, not_allowed_message, take_allowed
-from rbft.pipeline.config_errors import StageParser, class_errors, interpolation_errors, places_named
+from rbft.pipeline.allowed_classes import allow_named, functions_in, not_allowed_message
+from rbft.pipeline.config_errors import StageParser, class_errors, readable_errors
 from rbft.training.module import VLMFineTuner
 
 # Lightning's classes have text enumerations as defaults (Timer), with which no configuration could be written down
@@ -51,9 +51,8 @@ class StageCLI(LightningCLI):
     _shared: ClassVar[LightningArgumentParser | None] = None
 
     def __init__(self, args: Sequence[str]) -> None:
-        self._allowed, args = take_allowed(args)
-        allow(self._allowed)
-        with warnings.catch_warnings(), places_named(args), interpolation_errors():
+        self._allowed, args = allow_named(args)
+        with warnings.catch_warnings(), readable_errors(args):
             # the command line is given by `args`; what else stands in sys.argv has been read already
             warnings.filterwarnings("ignore", message=".*LightningCLI's args parameter.*")
             super().__init__(
@@ -96,7 +95,7 @@ class StageCLI(LightningCLI):
         try:
             super().parse_arguments(parser, args)
         except OmegaConfBaseException:
-            raise  # `interpolation_errors` knows these
+            raise  # `readable_errors` knows these
         except (TypeError, ValueError) as error:
             parser.error(str(error), error)
 

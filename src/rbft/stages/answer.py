@@ -14,7 +14,7 @@ from rbft.ranks import first_rank
 from rbft.rationales.soft_labels import SoftLabel, SoftLabelStore
 from rbft.rationales.writer import seed_of
 from rbft.runs.names import SOFT_LABELS
-from rbft.stages.context import StageContext, StageResult, author_of, connect, make_trainer, start
+from rbft.stages.context import StageContext, StageResult, author_of, connect, set_up
 from rbft.vlm.batch import Batch
 from rbft.vlm.model import VLM
 
@@ -40,9 +40,8 @@ def answer_clips(context: StageContext) -> StageResult:
     store, author = SoftLabelStore(context.folder), author_of(context.entry)
     strength = module.answering.strength
     assert strength is not None, "refused before"
-    start(context, keep_base=strength != 1)
+    trainer = set_up(context, keep_base=strength != 1)
     module.set_strength(strength)
-    trainer = make_trainer(context)
     records = [*data.splits.train, *data.unlabelled_videos]
     done = store.written()
     left = [(example, view) for example, view in _views(context, records) if (example.record.id, view) not in done]

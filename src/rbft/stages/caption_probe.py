@@ -18,7 +18,7 @@ from rbft.rationales.checks.wording import words
 from rbft.rationales.store import RationaleStore
 from rbft.rationales.writer import Attempt
 from rbft.runs.names import RATIONALES, VALIDATION
-from rbft.stages.context import StageContext, StageResult, make_trainer, start
+from rbft.stages.context import StageContext, StageResult, set_up
 from rbft.stages.score import TESTED, leave_test
 from rbft.stages.write import write_what_is_left
 
@@ -30,8 +30,7 @@ def caption_probe(context: StageContext) -> StageResult:
     to. What an interrupted stage has written is kept.
     """
     module, data = context.entry.module, context.entry.datamodule
-    trainer = make_trainer(context)
-    start(context)
+    trainer = set_up(context)
     labelled = [*data.splits.train, *data.splits.val]
     records = list(dict.fromkeys((*labelled, *data.splits.test)))
     store, attempt = RationaleStore(context.folder), Attempt(0, hinted=False, temperature=module.writer.temperature)

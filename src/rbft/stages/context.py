@@ -39,10 +39,9 @@ class Prepared:
         processor: the model's processor.
         inputs: everything that its result depends on.
         fingerprint: hash of `inputs`.
-        rationale_samples: number of rationales a video that it trains on; 0 where it needs none.
-        unlabelled: number of unlabelled videos that it writes about, answers or learns of.
-        views: number of clips of each video that it answers or learns soft labels of.
-        trained_by: training stages whose weights it builds on, in order.
+        weights_source: stage whose weights it starts from; None for the base model.
+        rationale_source: stage whose rationales it uses.
+        answer_source: stage whose soft labels it learns.
     """
 
     stage: Stage
@@ -54,10 +53,38 @@ class Prepared:
     processor: ClipProcessor
     inputs: dict[str, Any]
     fingerprint: str
-    rationale_samples: int
-    unlabelled: int = 0
-    views: int = 1
-    trained_by: tuple[Prepared, ...] = ()
+    weights_source: Prepared | None = None
+    rationale_source: Prepared | None = None
+    answer_source: Prepared | None = None
+
+    @property
+    def trained_by(self) -> tuple[Prepared, ...]:
+        """The training stages whose weights it builds on, in order."""
+        source = self.weights_source
+        return () if source is None else (*source.trained_by, source)
+
+    @property
+    def _learnt_from(self) -> Prepared | None:
+        """The stage that writes its rationales; one that only matches their number of tokens learns none."""
+        return None if self.stage.rationale_epochs else self.rationale_source
+
+    @property
+    def rationale_samples(self) -> int:
+        """Rationales of each video that it trains on; 0 where it needs none."""
+        return 0 if self._learnt_from is None else self._learnt_from.module.writer.samples
+
+    @property
+    def unlabelled(self) -> int:
+        """Unlabelled videos that it writes about, answers or learns of."""
+        if self.stage.kind in ("write", "answer"):
+            return len(self.datamodule.unlabelled_videos)
+        source = self._learnt_from or self.answer_source
+        return 0 if source is None else source.unlabelled
+
+    @property
+    def views(self) -> int:
+        """Clips of each video that it answers, or learns soft labels of."""
+        return (self.answer_source or self).stage.views
 
 
 @dataclass(frozen=True)
@@ -117,6 +144,15 @@ def author_of(entry: Prepared) -> str:
     source = entry.stage.weights_from
     revision = f"@{entry.module.revision}" if entry.module.revision else ""
     return entry.module.name + revision + ("" if source is None else f"+{source}:{entry.inputs['weights']}")
+
+
+def set_up(
+    context: StageContext, extra: Sequence[L.Callback] = (), *, keep_base: bool = False, **settings: Any
+) -> L.Trainer:
+    """The trainer of a stage, with the weights set that the stage starts from; arguments as for both functions."""
+    trainer = make_trainer(context, extra, **settings)
+    start(context, keep_base=keep_base)
+    return trainer
 
 
 def start(context: StageContext, *, keep_base: bool = False) -> None:

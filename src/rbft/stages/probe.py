@@ -14,15 +14,14 @@ from rbft.evaluation.linear_probe import choose_strength, fit_probe
 from rbft.evaluation.predictions import Prediction, probabilities, write_predictions
 from rbft.ranks import first_rank
 from rbft.runs.names import VALIDATION
-from rbft.stages.context import StageContext, StageResult, connect, make_trainer, start
+from rbft.stages.context import StageContext, StageResult, connect, set_up
 from rbft.stages.score import TESTED, leave_test
 
 
 def probe(context: StageContext) -> StageResult:
     """Encode the training, validation and test videos, fit the probe to the first, choose on the second, test."""
     module, data = context.entry.module, context.entry.datamodule
-    trainer = make_trainer(context)
-    start(context)
+    trainer = set_up(context)
     splits, prompt = data.splits, context.entry.book.label_prompt()
     records = list(dict.fromkeys((*splits.train, *splits.val, *splits.test)))
     examples = [Example(record, prompt) for record in records]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -39,47 +39,77 @@ def conclude(experiment: Experiment, prepared: Sequence[Prepared], console: Cons
     if not tests or not _is_current(experiment, tests[-1]):
         return
     last, run_dir = tests[-1], experiment.run_dir
-    metrics = read_json(run_dir / last.stage.name / METRICS)
-    for entry in tests[:-1]:
-        if _is_current(experiment, entry):
-            earlier = read_json(run_dir / entry.stage.name / METRICS)
-            metrics |= {
-                f"{entry.stage.name}/{key.removeprefix('test/')}": value
-                for key, value in earlier.items()
-                if key.startswith("test/accuracy")
-            }
     rounds = read_rounds(run_dir, prepared)
-    metrics |= round_metrics(rounds)
     labels = label_figures(prepared)
-    metrics |= labels
+    metrics = read_json(run_dir / last.stage.name / METRICS) | _accuracies(experiment, tests[:-1])
+    metrics |= round_metrics(rounds) | labels
     path = run_dir / last.stage.name / CALIBRATION
     calibration = Calibration.from_json(read_json(path), path)
     if publish:
         write_json(run_dir / METRICS, metrics)
         write_json(run_dir / CALIBRATION, calibration.to_json())
-        predictions = read_predictions(run_dir / last.stage.name / PREDICTIONS)
-        write_predictions(run_dir / PREDICTIONS, predictions)
-        writer = next((entry for entry in reversed(prepared) if entry.stage.kind == "write"), None)
-        written = run_dir / (writer.stage.name if writer is not None else "") / RATIONALES
-        rationales = read_rationales(written) if written.is_file() else []
-        audit = None
-        if writer is not None and rationales:
-            record = read_record(run_dir / writer.stage.name)
-            doubts = [] if record is None else record.summary.get("doubts", [])
-            audit = audit_stored(writer.stage.name, rationales, writer.book, writer.module.checks, doubts)
-        write_page(
-            run_dir / REPORT,
-            experiment,
-            last.datamodule,
-            metrics,
-            predictions,
-            rationales,
-            calibration.describe(),
-            audit,
-            run_cautions(RunFolder(run_dir)),
-            describe_labels(labels),
-        )
+        write_predictions(run_dir / PREDICTIONS, read_predictions(run_dir / last.stage.name / PREDICTIONS))
+    cautions = run_cautions(RunFolder(run_dir))
+    if publish:
+        _write_page(experiment, prepared, last, metrics, calibration, cautions, describe_labels(labels))
     print_rounds(rounds, console)
+    _print_figures(metrics, console)
+    console.print(f"learned from: {describe_labels(labels)}")
+    for caution in cautions:
+        console.print(f"[bold]warning:[/] {escape(caution)}")
+    console.print(f"calibration: {escape(calibration.describe())}")
+    console.print(f"run: {escape(str(run_dir))}  (report.html; tensorboard --logdir {escape(str(run_dir))})")
+
+
+def _accuracies(experiment: Experiment, tests: Sequence[Prepared]) -> dict[str, Any]:
+    """The accuracies of tests before the last, by the name of their stage."""
+    found: dict[str, Any] = {}
+    for entry in tests:
+        if _is_current(experiment, entry):
+            figures = read_json(experiment.run_dir / entry.stage.name / METRICS)
+            found |= {
+                f"{entry.stage.name}/{key.removeprefix('test/')}": value
+                for key, value in figures.items()
+                if key.startswith("test/accuracy")
+            }
+    return found
+
+
+def _write_page(
+    experiment: Experiment,
+    prepared: Sequence[Prepared],
+    last: Prepared,
+    metrics: dict[str, Any],
+    calibration: Calibration,
+    cautions: Sequence[str],
+    learned_from: str,
+) -> None:
+    """The run's page, with its rationales and what an audit of them says."""
+    run_dir = experiment.run_dir
+    writer = next((entry for entry in reversed(prepared) if entry.stage.kind == "write"), None)
+    written = run_dir / (writer.stage.name if writer is not None else "") / RATIONALES
+    rationales = read_rationales(written) if written.is_file() else []
+    audit = None
+    if writer is not None and rationales:
+        record = read_record(run_dir / writer.stage.name)
+        doubts = [] if record is None else record.summary.get("doubts", [])
+        audit = audit_stored(writer.stage.name, rationales, writer.book, writer.module.checks, doubts)
+    write_page(
+        run_dir / REPORT,
+        experiment,
+        last.datamodule,
+        metrics,
+        read_predictions(run_dir / PREDICTIONS),
+        rationales,
+        calibration.describe(),
+        audit,
+        cautions,
+        learned_from,
+    )
+
+
+def _print_figures(metrics: Mapping[str, Any], console: Console) -> None:
+    """The accuracy with its interval, and what stands beside it."""
     low, high = metrics["test/accuracy_ci95"]
     console.print(
         f"\n[bold]accuracy {metrics['test/accuracy']:.1%}[/] (95% interval {low:.1%} to {high:.1%}, "
@@ -94,11 +124,6 @@ def conclude(experiment: Experiment, prepared: Sequence[Prepared], console: Cons
         if beside[name] is not None
     ]
     console.print(f"beside it: {escape(', '.join(floors))}")
-    console.print(f"learned from: {describe_labels(labels)}")
-    for caution in run_cautions(RunFolder(run_dir)):
-        console.print(f"[bold]warning:[/] {escape(caution)}")
-    console.print(f"calibration: {escape(calibration.describe())}")
-    console.print(f"run: {escape(str(run_dir))}  (report.html; tensorboard --logdir {escape(str(run_dir))})")
 
 
 def _is_current(experiment: Experiment, entry: Prepared) -> bool:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
 
 import lightning as L
-from lightning.pytorch.loggers import TensorBoardLogger
 
-from rbft.answering.choice import Choice, answer, choose, unchosen
+from rbft.answering.choice import Choice, choose, unchosen
 from rbft.data.records import VideoRecord
 from rbft.evaluation.calibration import Calibration, fit_temperature
 from rbft.evaluation.metrics import Metrics, test_metrics
@@ -17,11 +15,10 @@ from rbft.evaluation.predictions import Prediction, write_predictions
 from rbft.files import write_json
 from rbft.ranks import first_rank
 from rbft.runs.names import ANSWERING, CALIBRATION, METRICS, PREDICTIONS, TENSORBOARD, VALIDATION
-from rbft.stages.context import StageContext, StageResult, connect, make_trainer, start
+from rbft.stages.context import StageContext, StageResult, connect, set_up, start
 from rbft.stages.crossfit import cross_fitted
 from rbft.stages.robustness import test_again
-from rbft.training.logging import log_confusion, log_reliability
-from rbft.training.sharding import require_direct
+from rbft.training.logging import is_number, log_test
 
 TESTED = (PREDICTIONS, METRICS, CALIBRATION)
 """Files that every test leaves in its folder."""
@@ -31,10 +28,8 @@ UNCALIBRATED = Calibration(absent="this kind of classifier is not calibrated")
 def score(context: StageContext) -> StageResult:
     """Score every test video against the closed set of labels."""
     module, data = context.entry.module, context.entry.datamodule
-    trainer = make_trainer(context)
     settings, scoring = module.answering, module.scoring
-    require_direct(trainer, settings)
-    start(context, keep_base=settings.strength != 1)
+    trainer = set_up(context, keep_base=settings.strength != 1)
     rows = {"test": scoring.examples(data.splits.test, reasoned=settings.writes)}
     validates = bool(data.splits.val) and (settings.needs_validation or settings.calibrate)
     if validates:
@@ -53,11 +48,8 @@ def score(context: StageContext) -> StageResult:
         tested = module.predictions
         further = test_again(context, trainer, choice)
     names = data.labels.names
-    validated, answered = (
-        [answer(p, choice, names) for p in predictions] for predictions in (scored.get(choice.strength, ()), tested)
-    )
-    off = Calibration(absent="model.answering.calibrate is off")
-    calibration = fit_temperature(validated, names) if settings.calibrate else off
+    validated, answered = choice.applied(scored.get(choice.strength, ()), names), choice.applied(tested, names)
+    calibration = fit_temperature(validated, names, wanted=settings.calibrate)
     metrics = leave_test(context, trainer, answered, calibration, further)
     if settings.writes or settings.strength != 1 or scoring.scorer.prior is not None:
         _report_answering(context, choice, metrics)
@@ -95,16 +87,7 @@ def leave_test(
         write_predictions(context.folder / PREDICTIONS, predictions)
         write_json(context.folder / METRICS, metrics)
         write_json(context.folder / CALIBRATION, calibration.to_json())
-        log_reliability(context.folder / TENSORBOARD, predictions, data.labels)
-        log_confusion(context.folder / TENSORBOARD, answered, data.labels)
-        numbers: dict[str, Any] = {key: value for key, value in metrics.items() if _number(value)}
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                logger.log_hyperparams(_flat(context.entry.inputs), numbers)
-            else:
-                logger.log_hyperparams(_flat(context.entry.inputs))
-                logger.log_metrics(numbers)
-            logger.finalize("success")
+        log_test(trainer, context.folder / TENSORBOARD, predictions, data.labels, context.entry.inputs, metrics)
     return metrics
 
 
@@ -140,7 +123,7 @@ def _report_answering(context: StageContext, choice: Choice, metrics: Metrics) -
     share = None
     if choice.mode == "gated":
         share = cost["share_reasoned"] = sum(map(bool, scoring.written.values())) / max(1, videos)
-    shown = {key: value for key, value in metrics.items() if key.startswith("test/accuracy_") and _number(value)}
+    shown = {key: value for key, value in metrics.items() if key.startswith("test/accuracy_") and is_number(value)}
     if first_rank():
         # the scores of a blank clip, so that videos can be answered later without the test's
         prior = None if scoring.scorer.prior is None else scoring.scorer.prior.tolist()
@@ -158,18 +141,3 @@ def _report_answering(context: StageContext, choice: Choice, metrics: Metrics) -
 def _wrong(record: VideoRecord) -> Prediction:
     """The prediction for a test video that cannot be read."""
     return Prediction(record.id, record.video, record.label, None, (), ())
-
-
-def _number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as one level, for TensorBoard's table of runs."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value if isinstance(value, (int, float, str, bool)) else str(value)
-    return flat

@@ -16,7 +16,7 @@ from rbft.ranks import first_rank
 from rbft.rationales.soft_labels import SoftLabel, read_soft_labels
 from rbft.rationales.store import Rationale, read_rationales
 from rbft.runs.names import ADAPTER, RATIONALES, SOFT_LABELS
-from rbft.stages.context import StageContext, StageResult, connect, make_trainer, start
+from rbft.stages.context import StageContext, StageResult, connect, set_up
 from rbft.training.best_weights import KeepBest
 from rbft.training.callbacks import SaveCheckpoint
 from rbft.training.logging import ConfusionLogger
@@ -94,8 +94,7 @@ def train(context: StageContext) -> StageResult:
         LearningRateMonitor("step"),
         ConfusionLogger(),
     ]
-    trainer = make_trainer(context, extra, **matched_epochs(context, rows, rationales))
-    start(context)
+    trainer = set_up(context, extra, **matched_epochs(context, rows, rationales))
     if reasoned := module.chooses_after_rationales:
         module.validate_after_rationales()
         context.console.print("  the best epoch is the one that is right most often after its own rationales")

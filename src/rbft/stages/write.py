@@ -21,7 +21,7 @@ from rbft.rationales.store import Rationale, RationaleStore
 from rbft.rationales.writer import Attempt
 from rbft.runs.names import RATIONALES, TENSORBOARD
 from rbft.stages.cautions import rationale_cautions
-from rbft.stages.context import Prepared, StageContext, StageResult, author_of, connect, make_trainer, start
+from rbft.stages.context import Prepared, StageContext, StageResult, author_of, connect, set_up
 from rbft.stages.vllm_stage import write_elsewhere
 from rbft.terminal import steps_shown
 from rbft.training.logging import log_rationales
@@ -34,8 +34,7 @@ def write(context: StageContext) -> StageResult:
     """Prompt the model for rationales of each training video, attempt by attempt, and decide which are trained on."""
     entry, module, data = context.entry, context.entry.module, context.entry.datamodule
     store = RationaleStore(context.folder)
-    start(context)
-    trainer = make_trainer(context)
+    trainer = set_up(context)
     labelled = {record.id: record for record in data.splits.train}
     everyone = [*data.splits.train, *data.unlabelled_videos]
     # only the first process judges; where all must read together, they all hold the same

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -38,18 +39,53 @@ def log_rationales(folder: Path, data: VideoDataModule, rationales: Sequence[Rat
             writer.add_text(f"rationales/{number}", f"**{_as_text(title)}**\n\n{_as_text(rationale.text)}")
 
 
-def log_confusion(folder: Path, predictions: Sequence[Prediction], labels: LabelSet) -> None:
-    """The confusion matrix of a test."""
-    figure = confusion_figure(confusion_counts(predictions, labels.names), labels.names, "test")
+def log_test(
+    trainer: L.Trainer,
+    folder: Path,
+    predictions: Sequence[Prediction],
+    labels: LabelSet,
+    settings: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+) -> None:
+    """A test in TensorBoard: its confusion matrix, confidence against accuracy, and its figures beside its settings.
+
+    Args:
+        trainer: trainer of the test, whose loggers get the figures.
+        folder: folder of the event files.
+        predictions: predictions of the test, calibrated where they are; unreadable videos have no prediction.
+        labels: the classes.
+        settings: everything that the test depends on, nested.
+        metrics: figures of the test.
+    """
+    confusion = confusion_figure(confusion_counts(predictions, labels.names), labels.names, "test")
+    reliability = reliability_figure(both_reliabilities(predictions, labels.names), "test")
     with SummaryWriter(str(folder)) as writer:
-        writer.add_figure("test/confusion", figure)
+        writer.add_figure("test/reliability", reliability)
+        writer.add_figure("test/confusion", confusion)
+    numbers = {key: value for key, value in metrics.items() if is_number(value)}
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.log_hyperparams(_flat(settings), numbers)
+        else:
+            logger.log_hyperparams(_flat(settings))
+            logger.log_metrics(numbers)
+        logger.finalize("success")
 
 
-def log_reliability(folder: Path, predictions: Sequence[Prediction], labels: LabelSet) -> None:
-    """Confidence against accuracy of a test, before calibration and, where there is one, after."""
-    figure = reliability_figure(both_reliabilities(predictions, labels.names), "test")
-    with SummaryWriter(str(folder)) as writer:
-        writer.add_figure("test/reliability", figure)
+def is_number(value: object) -> bool:
+    """Whether a figure is a single number."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as one level, for TensorBoard's table of runs."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value if isinstance(value, (int, float, str, bool)) else str(value)
+    return flat
 
 
 class ConfusionLogger(L.Callback):

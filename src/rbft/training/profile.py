@@ -112,10 +112,18 @@ class StageProfile(Profiler):
 
     A GPU is waited for where a part begins and ends, or its time would be charged to whoever waits next. So a profiled
     stage is slower than others, the more so where processes exchange weights while they compute.
+
+    Args:
+        configured: `trainer.profiler` of the configuration, which this one would take the place of.
+
+    Raises:
+        ConfigError: A profiler is configured already; says what to leave out.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, configured: object = None) -> None:
         super().__init__()
+        if configured is not None:
+            raise ConfigError("--profile and trainer.profiler exclude each other; leave one of them out.")
         self.callback = _Hooks(self)
         self.watch: Stopwatch | None = None
         self.batches = 0
@@ -212,16 +220,6 @@ class _Hooks(L.Callback):
 
 def _part_of(action: str) -> str | None:
     return next((part for ending, part in _ACTIONS.items() if action.endswith(ending)), None)
-
-
-def require_no_other_profiler(configured: object) -> None:
-    """Refuse `--profile` beside a profiler of the trainer's own, which it would take the place of.
-
-    Raises:
-        ConfigError: Both are set; says what to leave out.
-    """
-    if configured is not None:
-        raise ConfigError("--profile and trainer.profiler exclude each other; leave one of them out.")
 
 
 @contextmanager

@@ -18,7 +18,6 @@ from torch.optim import Optimizer
 from torch.utils._pytree import tree_map
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from rbft.answering.settings import Answering
 from rbft.errors import ConfigError, StageError
 from rbft.training.checkpoint import Checkpoint, commit, newest_whole, next_name, not_sharded, read_part, write_part
 from rbft.vlm.model import VLM
@@ -67,19 +66,6 @@ def _require_one_dtype(unit: nn.Module, weights: Iterable[nn.Parameter]) -> None
             f"trainer.strategy fsdp2: weights of {type(unit).__name__} are trained in {names}, which cannot be "
             "gathered together. Set model.dtype to float32 (trainer.precision bf16-mixed computes as fast), or "
             "train with trainer.strategy ddp."
-        )
-
-
-def require_direct(trainer: L.Trainer, answering: Answering) -> None:
-    """Refuse ways to answer that read a model differently often on each process, or need its weights whole.
-
-    Raises:
-        ConfigError: Says what to set.
-    """
-    if isinstance(trainer.strategy, ShardedStrategy) and (answering.writes or answering.strength != 1):
-        raise ConfigError(
-            "model.answering: trainer.strategy fsdp2 takes mode direct and strength 1 only; leave others "
-            "out, or run `--stage test` with trainer.strategy ddp."
         )
 
 

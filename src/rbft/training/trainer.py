@@ -14,7 +14,7 @@ from rich.console import Console
 from rbft.runs.names import TENSORBOARD
 from rbft.training.callbacks import PlainProgress
 from rbft.training.checkpoint import AtomicCheckpointIO
-from rbft.training.profile import StageProfile, require_no_other_profiler
+from rbft.training.profile import StageProfile
 
 
 class _Bar(RichProgressBar):
@@ -51,8 +51,7 @@ def stage_trainer(
     progress: L.Callback = _Bar(leave=True) if console.is_terminal else PlainProgress(stage)
     settings: dict[str, object] = {}
     if profile:
-        require_no_other_profiler(configured_profiler)
-        profiler = StageProfile()
+        profiler = StageProfile(configured_profiler)
         settings, callbacks = {"profiler": profiler}, [profiler.callback, *callbacks]
     return make(
         callbacks=[progress, *callbacks],

@@ -1,13 +1,12 @@
-"""Videos that stand in for each other, and how answers behind a fixed rationale change with the video."""
+"""Videos that stand in for each other, and how answers after a fixed rationale change with the video."""
 
 from __future__ import annotations
 
 import pytest
 
-from rbft.answering.robustness import Robustness, partners, swap_figures
 from rbft.data.records import VideoRecord
-from rbft.errors import ConfigError
 from rbft.evaluation.predictions import Prediction
+from rbft.stages.robustness import partners, swap_figures
 
 NAMES = ("a", "b", "c")
 
@@ -47,9 +46,3 @@ def test_figures_by_hand():
         "swapped_video/unchanged": pytest.approx(2 / 3),
         "swapped_video/follows_video": pytest.approx(2 / 3),
     }
-
-
-@pytest.mark.parametrize("ladder", [("none",), ("blank", "blank")])
-def test_a_rung_is_a_degradation_and_stands_once(ladder):
-    with pytest.raises(ConfigError, match=r"model\.robustness\.ladder"):
-        Robustness(ladder=ladder)
