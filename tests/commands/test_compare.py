@@ -100,7 +100,7 @@ def test_from_clips_to_a_verdict_and_on_again(tmp_path: Path, monkeypatch: pytes
     line = ["compare", "clips", "--preset", "quick", "--methods", "sft,zero_shot", "--trainer.max_epochs", "1"]
     assert main([*line, "--draws", "1", "--dry_run"]) == 0
     out = capfd.readouterr().out
-    assert "2 methods over 1 draws, 2 runs" in out and "cost: about" in out
+    assert "2 methods over 1 draw, 2 runs" in out and "cost: about" in out
     assert not list(tmp_path.rglob("metrics.json"))
     assert main([*line, "--draws", "1", "--hours", "0.000001"]) == 0
     assert "used up with 2 runs left" in capfd.readouterr().out

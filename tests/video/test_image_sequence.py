@@ -123,7 +123,7 @@ def broken(folder: Path, how: str) -> None:
 
 
 BROKEN = {
-    "missing": "is incomplete: behind image 6 comes 8, and 7 is missing",
+    "missing": "is incomplete: after image 6 comes 8, and 7 is missing",
     "text": r"frame 6 \(at 0\.24 s\) is damaged",
     "empty": r"its image img_00007\.png is empty \(0 bytes\)",
     "twice": "holds two images of the number 7",

@@ -81,7 +81,7 @@ class ClosedSetScoring:
         self._best = None if count is None else BestLabels(self.scorer, count)
 
     def fix_rationales(self, texts: Mapping[str, Sequence[str]] | None) -> None:
-        """Score behind these rationales, by the id of the video that is shown, instead of writing; None: write."""
+        """Score after these rationales, by the id of the video that is shown, instead of writing; None: write."""
         self._fixed = texts
 
     def examples(self, records: Sequence[VideoRecord], *, reasoned: bool) -> list[Example]:

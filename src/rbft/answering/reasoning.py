@@ -91,7 +91,7 @@ class Reasoner:
     def _score(
         self, vlm: VLM, prompts: Sequence[PromptInputs], texts: Sequence[list[str]], tokens: Sequence[int]
     ) -> list[Reasoned]:
-        """Score the labels behind each text; `tokens` were written for each prompt."""
+        """Score the labels after each text; `tokens` were written for each prompt."""
         asked = [prompt for prompt, rows in zip(prompts, texts, strict=True) for _ in rows]
         chances = self.concluder(vlm, asked, [text for rows in texts for text in rows])
         means = chances.reshape(len(prompts), self.sampling.samples, -1).mean(1).tolist()

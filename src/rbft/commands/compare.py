@@ -161,8 +161,9 @@ def _print_plan(
     # everything that a run would refuse is refused here, and the clips are kept for the runs
     prepared = [prepare(experiment, console) for experiment in comparison.experiments.values()]
     seconds, together = methods_seconds(prepared)
+    draws = "1 draw" if comparison.draws == 1 else f"{comparison.draws} draws"
     console.print(
-        f"[bold]{escape(plan.name)}[/]: {len(comparison.methods)} methods over {comparison.draws} draws, "
+        f"[bold]{escape(plan.name)}[/]: {len(comparison.methods)} methods over {draws}, "
         f"{len(plan.runs) if search is None else search.runs} runs;\n{escape(launcher.describe())}"
     )
     width = max(map(len, comparison.methods))

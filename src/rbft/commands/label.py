@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rbft.predict import Classifier
 
 _BY_NAME = "name"
-_SUGGESTED = 50  # clips; behind them a new run knows more than this one
+_SUGGESTED = 50  # clips; after them a new run knows more than this one
 
 
 def parser() -> Parser:

@@ -71,11 +71,11 @@ class DemonstratedBook(PromptBook):
         self._settings = settings
 
     def label_prompt(self) -> Prompt:
-        """The question that is answered by a class, behind the demonstrations."""
+        """The question that is answered by a class, after the demonstrations."""
         return self._behind(super().label_prompt())
 
     def blind_prompt(self) -> Prompt:
-        """The question for a rationale that does not name the answer, behind the demonstrations."""
+        """The question for a rationale that does not name the answer, after the demonstrations."""
         return self._behind(super().blind_prompt())
 
     def _behind(self, prompt: Prompt) -> Prompt:

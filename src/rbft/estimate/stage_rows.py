@@ -268,12 +268,12 @@ class StageRows:
         return max(direct[0], memory, key=lambda memory: memory.total), direct[1] + work
 
     def _reasoning(self, rows: Sequence[Row]) -> tuple[Memory, Work]:
-        """Of writing about clips and scoring the labels behind what was written."""
+        """Of writing about clips and scoring the labels after what was written."""
         samples, batch = self._module.answering.samples, self._data.eval_batch_size
         written = writing_memory(self._size, rows, batch, samples)
-        behind = self._scoring([replace(row, prompt=row.length, answer=0) for row in rows])
-        work = writing_work(self._size, rows, batch, samples) + behind[1] * samples
-        return max(written, behind[0], key=lambda memory: memory.total), work
+        after = self._scoring([replace(row, prompt=row.length, answer=0) for row in rows])
+        work = writing_work(self._size, rows, batch, samples) + after[1] * samples
+        return max(written, after[0], key=lambda memory: memory.total), work
 
     def _scoring(self, rows: Sequence[Row]) -> tuple[Memory, Work]:
         batch, most = self._data.eval_batch_size, int(self._config["model"]["scoring"]["max_tokens"])

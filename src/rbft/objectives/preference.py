@@ -74,7 +74,7 @@ class PreferenceObjective(Objective):
             of_video = texts.setdefault(rationale.id, ([], []))[0 if right else 1]
             # of a text that names no class, what it concludes with instead is what is to become less likely
             answer = rationale.written if rationale.stated is None else book.concluded(rationale.text, rationale.stated)
-            # a control token may be spelt in plain letters behind the text, where nobody looked for it
+            # a control token may be spelt in plain letters after the text, where nobody looked for it
             if answer not in of_video and not any(token in answer for token in self.processor.special_tokens):
                 of_video.append(answer)
         rows: list[Example] = []

@@ -1,4 +1,4 @@
-"""Stage 2 that keeps what stage 1 taught: the class is learned behind texts that the model has just written."""
+"""Stage 2 that keeps what stage 1 taught: the class is learned after texts that the model has just written."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from rbft.vlm.shared_prefix import answer_logits
 
 
 class ReasonedObjective(Objective):
-    """Cross-entropy over the closed set behind each kept rationale, just as labels are scored at test.
+    """Cross-entropy over the closed set after each kept rationale, just as labels are scored at test.
 
     Stage 2 of RB-FT asks for the class alone, and a model that is answered after its own rationale forgets under it how
     to write. Here the rationales are those of the model that stage 1 left, written without the label: training sees the
@@ -45,7 +45,7 @@ class ReasonedObjective(Objective):
     def examples(
         self, records: Sequence[VideoRecord], book: PromptBook, rationales: Sequence[Rationale]
     ) -> list[Example]:
-        """A row for each class behind each kept rationale, the right one first; it carries the weight of the text.
+        """A row for each class after each kept rationale, the right one first; it carries the weight of the text.
 
         Raises:
             StageError: A rationale was written with the label, is of no training video, or a class has none left.

@@ -214,7 +214,7 @@ def _require_orders(stages: Sequence[Stage], clis: Sequence[StageCLI]) -> None:
             continue
         if stage.kind in ("reasoned", "preference"):
             raise ConfigError(
-                f"the stage {stage.name!r} teaches the class behind rationales, and under model.prompts.target_order "
+                f"the stage {stage.name!r} teaches the class after rationales, and under model.prompts.target_order "
                 "label_then_rationale the class comes first. Set target_order to rationale_then_label."
             )
         if stage.kind in (*ASKING_KINDS, "answer") and cli.model.answering.writes:
@@ -281,7 +281,7 @@ def _require_answers(stages: Sequence[Stage], clis: Sequence[StageCLI]) -> None:
 
 
 def _require_blind(stages: Sequence[Stage], clis: Sequence[StageCLI]) -> None:
-    """Refuse to learn the class behind texts that were written with it, as no test will have them.
+    """Refuse to learn the class after texts that were written with it, as no test will have them.
 
     Raises:
         ConfigError: Names the stage that writes and the key.

@@ -50,7 +50,7 @@ class Windows:
         """
         if duration <= self.seconds:
             return [(0.0, duration)]
-        # what is left behind the last whole stride is seen by one more window, moved back to end with the video
+        # what is left after the last whole stride is seen by one more window, moved back to end with the video
         count = math.ceil((duration - self.seconds) / self.step - 1e-9)
         starts = [round(number * self.step, 6) for number in range(count)]
         last = round(duration - self.seconds, 6)

@@ -1,4 +1,4 @@
-"""The probability of each class after a text: the labels scored behind a rationale and the words that lead to them."""
+"""The probability of each class after a text: the labels scored after a rationale and the words that lead to them."""
 
 from __future__ import annotations
 

@@ -156,7 +156,7 @@ def still_to_copy(remote: RemoteFolder, folder: Path) -> list[RemoteFile]:
 def copy_files(
     remote: RemoteFolder, files: Sequence[RemoteFile], folder: Path, report: Callable[[str, int, int], None]
 ) -> None:
-    """Copy files of a remote folder; each is there whole or not at all, and a later call goes on behind it.
+    """Copy files of a remote folder; each is there whole or not at all, and a later call goes on after it.
 
     Args:
         remote: the remote folder.

@@ -138,7 +138,7 @@ class Driver:
         return [progress for progress in self.progress.values() if progress.state == state]
 
     def _waiting(self) -> list[Progress]:
-        """Runs to start, those that failed last; none that would end behind the limit."""
+        """Runs to start, those that failed last; none that would end after the limit."""
         taken = {name for launched in self._launched for name in launched.open}
         waiting = [progress for progress in self._states("waiting") if progress.run.id not in taken]
         if self.allowed is not None:

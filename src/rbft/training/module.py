@@ -72,7 +72,7 @@ class VLMFineTuner(TrainingModule):
         answering: how test videos are answered.
         selection: which weights a training stage hands on.
         demonstrations: how a stage of kind `demonstrations` tells of labelled videos.
-        robustness: on what else a test is measured: degraded clips, and another video behind the same rationale.
+        robustness: on what else a test is measured: degraded clips, and another video after the same rationale.
     """
 
     def __init__(

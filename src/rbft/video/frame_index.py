@@ -50,7 +50,7 @@ class FrameIndex:
         duration: Seconds from the first frame to the end of the last, 0.0 when unknown.
         steady: whether frames come at one rate: none appears more than half a frame's time away from an even grid.
         loss: What the header promises and the file does not hold, as a clause; None if nothing is missing.
-        intact: Seconds from the first frame up to which every frame is there, whatever is missing behind; 0.0 where
+        intact: Seconds from the first frame up to which every frame is there, whatever is missing after; 0.0 where
             that cannot be told.
     """
 

@@ -79,7 +79,7 @@ def images_of(folder: Path, root: Path | None = None) -> list[Path]:
             raise VideoError(folder, f"holds two images of the number {number}")
         if gap != step:
             raise VideoError(
-                folder, f"is incomplete: behind image {number} comes {number + gap}, and {number + step} is missing"
+                folder, f"is incomplete: after image {number} comes {number + gap}, and {number + step} is missing"
             )
     base = Path(root if root is not None else folder).resolve()
     return [_inside(folder, entry, base) for *_, entry in found]

@@ -136,7 +136,7 @@ def _explained(what: str) -> Iterator[None]:
 
 
 def _log_likelihoods(logits: Tensor, answer: Tensor) -> Tensor:
-    """Log-likelihood of an answer behind each clip (B,), of the logits about its tokens (B, T, V)."""
+    """Log-likelihood of an answer after each clip (B,), of the logits about its tokens (B, T, V)."""
     return logits.log_softmax(-1).gather(2, answer.expand(len(logits), -1).unsqueeze(2)).sum((1, 2))
 
 
@@ -147,7 +147,7 @@ def _plain_logits(model: Any, given: Mapping[str, Tensor], answer: Tensor, *, ca
         model: The model.
         given: everything that its processor gives for a prompt.
         answer: tokens of the answer (T,).
-        cached: Whether the prompt is read first and the answer behind it, rather than both in one pass.
+        cached: Whether the prompt is read first and the answer after it, rather than both in one pass.
     """
     inputs = {
         name: value.to(model.device, model.dtype if value.is_floating_point() else value.dtype)

@@ -71,7 +71,7 @@ def layer_prefix(model: PreTrainedModel) -> str:
 
 
 def names_above(model: PreTrainedModel, first: int) -> set[str]:
-    """Names of the weights of the language model in the layers from `first` on and behind them.
+    """Names of the weights of the language model in the layers from `first` on and after them.
 
     Behind them are the last norm and the head, unless it shares its weights with the token embeddings.
     """
