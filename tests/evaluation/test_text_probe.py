@@ -9,7 +9,7 @@ from scipy.special import logsumexp
 
 from rbft.errors import DataError
 from rbft.evaluation.folds import make_folds
-from rbft.evaluation.text_probe import UNCHOSEN, cross_fit, fit_text_probe
+from rbft.evaluation.text_probe import UNCHOSEN, cross_fit_texts, fit_text_probe
 from rbft.rationales.checks.wording import words
 
 # what is done comes after who does it: only a run of words tells the classes apart
@@ -57,10 +57,10 @@ def test_the_penalty_is_chosen_on_clips_that_were_not_fitted_to():
     """Texts that tell nothing of their class: in-sample they would all be right."""
     texts = [[f"word{number}"] for number in range(16)]
     labels = np.array([0, 1] * 8)
-    chosen = cross_fit(texts, labels, [str(number) for number in range(16)], 2, words)
+    chosen = cross_fit_texts(texts, labels, [str(number) for number in range(16)], 2, words)
     assert chosen.chosen_on == "folds" and chosen.accuracy is not None
     assert chosen.accuracy <= 0.5
-    known = cross_fit(TEXTS, LABELS, [str(number) for number in range(8)], 2, words)
+    known = cross_fit_texts(TEXTS, LABELS, [str(number) for number in range(8)], 2, words)
     assert known.accuracy == 1.0 and known.probabilities is not None and known.probabilities.shape == (8, 2)
 
 
@@ -72,11 +72,11 @@ def test_clips_of_one_group_are_in_one_fold():
     assert folds is not None and len(set(folds.tolist())) == 4
     assert all(len({fold for fold, other in zip(folds, groups, strict=True) if other == g}) == 1 for g in groups)
     texts = [[f"group{group}"] for group in groups]
-    assert cross_fit(texts, labels, groups, 2, words).accuracy <= 0.5
-    assert cross_fit(texts, labels, [str(i) for i in range(16)], 2, words).accuracy > 0.7
+    assert cross_fit_texts(texts, labels, groups, 2, words).accuracy <= 0.5
+    assert cross_fit_texts(texts, labels, [str(i) for i in range(16)], 2, words).accuracy > 0.7
 
 
 def test_where_a_class_has_one_group_there_are_no_folds():
     assert make_folds(np.array([0, 0, 1, 1]), ["a", "b", "c", "c"]) is None
-    chosen = cross_fit(TEXTS, LABELS, ["a" if label else str(i) for i, label in enumerate(LABELS)], 2, words)
+    chosen = cross_fit_texts(TEXTS, LABELS, ["a" if label else str(i) for i, label in enumerate(LABELS)], 2, words)
     assert (chosen.strength, chosen.chosen_on, chosen.probabilities) == (UNCHOSEN, "nothing", None)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from rbft.errors import ModelError
+from rbft.evaluation.cross_fit import CrossFitted, cross_fit
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
@@ -109,6 +110,35 @@ def fit_probe(features: Array, labels: NDArray[np.int64], classes: int, strength
     with np.errstate(invalid="ignore"):
         pipeline.fit(features, labels)
     return LinearProbe(pipeline, present, classes)
+
+
+def cross_fit_features(
+    features: Array,
+    labels: NDArray[np.int64],
+    groups: Sequence[str],
+    classes: int,
+    strengths: Sequence[float] = STRENGTHS,
+) -> CrossFitted[LinearProbe]:
+    """Choose the penalty on folds of the labelled clips, and fit all of them; see `rbft.evaluation.cross_fit`.
+
+    Args:
+        features: (N, H), one row a labelled clip.
+        labels: (N,) class of each.
+        groups: group of each clip.
+        classes: number of classes C.
+        strengths: penalties to try, the strongest first.
+
+    Raises:
+        ModelError: A feature is not finite.
+    """
+
+    def fit(rows: Sequence[int], strength: float) -> LinearProbe:
+        return fit_probe(features[rows], labels[rows], classes, strength)
+
+    def answer(probe: LinearProbe, rows: Sequence[int]) -> Array:
+        return np.exp(probe.log_probabilities(features[rows]))
+
+    return cross_fit(labels, groups, classes, fit, answer, strengths, UNCHOSEN)
 
 
 def choose_strength(

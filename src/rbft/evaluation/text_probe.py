@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from rbft.errors import ConfigError, DataError
-from rbft.evaluation.folds import make_folds
+from rbft.errors import DataError
+from rbft.evaluation.cross_fit import CrossFitted, cross_fit
 from rbft.evaluation.linear_probe import LinearProbe
 
 if TYPE_CHECKING:
@@ -43,25 +43,6 @@ class TextProbe:
         logs = self.probe.log_probabilities([text for own in texts for text in own])
         parts = np.split(np.exp(logs), np.cumsum(sizes)[:-1]) if sizes else []
         return np.array([part.mean(0) for part in parts]).reshape(len(sizes), self.probe.classes)
-
-
-@dataclass(frozen=True)
-class CrossFitted:
-    """What a classifier that had not seen a clip says of it, at the chosen strength.
-
-    Args:
-        strength: strength of the L2 penalty.
-        chosen_on: `folds` of the labelled clips, or `nothing`.
-        probabilities: probability of each class (N, C) for each labelled clip; None where there are no folds.
-        accuracy: share of the clips whose likeliest class is right; None where there are no folds.
-        nll: mean negative log-probability of the right class.
-    """
-
-    strength: float
-    chosen_on: str
-    probabilities: Array | None = None
-    accuracy: float | None = None
-    nll: float | None = None
 
 
 def fit_text_probe(
@@ -107,41 +88,29 @@ def fit_text_probe(
     return TextProbe(LinearProbe(pipeline, present, classes))
 
 
-def cross_fit(
+def cross_fit_texts(
     texts: Sequence[Sequence[str]],
     labels: NDArray[np.int64],
     groups: Sequence[str],
     classes: int,
     words: Words,
     strengths: Sequence[float] = STRENGTHS,
-) -> CrossFitted:
-    """Choose the penalty on folds of the labelled clips, so that all of them can be fitted to afterwards.
+) -> CrossFitted[TextProbe]:
+    """Choose the penalty on folds of the labelled clips, and fit all of them; see `rbft.evaluation.cross_fit`.
 
     Args:
         texts: the texts of each of N labelled clips.
         labels: (N,) class of each.
-        groups: group of each clip; clips of one group are never fitted to and predicted in one fold.
+        groups: group of each clip.
         classes: number of classes C.
         words: function that cuts a text into words.
-        strengths: penalties to try, the strongest first; of equally good ones the strongest is taken.
-
-    Returns:
-        The strength that is right most often out of fold (of equals, the one with the highest likelihood), with what it
-        says of each clip there.
+        strengths: penalties to try, the strongest first.
     """
-    if not strengths:
-        raise ConfigError("strengths: name at least one.")
-    folds = make_folds(labels, groups)
-    if folds is None:
-        return CrossFitted(UNCHOSEN, "nothing")
-    tried = []
-    for strength in strengths:
-        chances = np.zeros((len(texts), classes))
-        for number in range(folds.max() + 1):
-            rest, held = (np.flatnonzero(part).tolist() for part in (folds != number, folds == number))
-            fitted = fit_text_probe([texts[i] for i in rest], labels[rest], classes, strength, words)
-            chances[held] = fitted.probabilities([texts[i] for i in held])
-        likely = chances[np.arange(len(labels)), labels]
-        right, nll = float((chances.argmax(1) == labels).mean()), -float(np.log(np.maximum(likely, 1e-300)).mean())
-        tried.append(CrossFitted(strength, "folds", chances, right, nll))
-    return max(tried, key=lambda result: (result.accuracy or 0.0, -(result.nll or 0.0)))
+
+    def fit(rows: Sequence[int], strength: float) -> TextProbe:
+        return fit_text_probe([texts[i] for i in rows], labels[rows], classes, strength, words)
+
+    def answer(probe: TextProbe, rows: Sequence[int]) -> Array:
+        return probe.probabilities([texts[i] for i in rows])
+
+    return cross_fit(labels, groups, classes, fit, answer, strengths, UNCHOSEN)
