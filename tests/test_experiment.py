@@ -63,10 +63,20 @@ def test_methods_are_stages_that_hand_on_weights_and_rationales(read, method, ex
     assert [stage.trains for stage in found.stages] == [
         kind in ("rationale", "classification", "joint") for _, kind, _, _ in expected
     ]
-    assert {"zero_shot", "sft", "rationale_only", "rbft", "joint", "probe", "caption_probe", "distil"} <= set(METHODS)
+    assert {
+        "zero_shot",
+        "sft",
+        "rationale_only",
+        "rbft",
+        "joint",
+        "probe",
+        "caption_probe",
+        "encoder_probe",
+        "distil",
+    } <= set(METHODS)
 
 
-@pytest.mark.parametrize("method", ["probe", "caption_probe"])
+@pytest.mark.parametrize("method", ["probe", "caption_probe", "encoder_probe"])
 def test_controls_need_no_layer_of_their_own(read, method):
     found = read("stages: {test: {}}", flags=("--method", method))
     assert summary(found) == [(method, method, None, None)] and found.stages[0].tests

@@ -29,23 +29,24 @@ ALLOWED = {
     "worlds": BASE,
     "video": BASE | {"disk_cache"},
     "vlm": BASE | {"disk_cache", "video", "worlds"},
+    "encoders": BASE | {"vlm.feature_cache", "vlm.loading"},
     "data": BASE
     | {"video", "worlds", "vlm.batch", "vlm.feature_cache", "vlm.state_cache", "vlm.processing", "vlm.prompt"},
     "rationales": BASE | {"video", "data", "vlm"},
     "objectives": BASE | {"data", "vlm", "rationales"},
     "evaluation": BASE | {"data"},
     "answering": BASE | {"video.clip_spec", "data", "vlm", "rationales", "evaluation"},
-    "training": BASE | {"video", "data", "vlm", "rationales", "objectives", "evaluation", "answering"},
+    "training": BASE | {"video", "data", "vlm", "rationales", "objectives", "evaluation", "answering"} | {"encoders"},
     "runs": BASE | {"", "experiment"},
-    "estimate": BASE | {"experiment", "video.clip_spec", "data", "vlm", "rationales", "training.module"},
+    "estimate": BASE | {"experiment", "video.clip_spec", "data", "vlm", "rationales", "encoders", "training.module"},
     "report": BASE | {"", "experiment", "video", "data", "rationales", "evaluation", "runs"},
     "sweep": BASE | {"", "experiment", "evaluation", "runs"},
     "stages": BASE
     | {"experiment", "terminal", "video", "data", "vlm", "rationales", "objectives", "evaluation", "answering"}
-    | {"training", "runs", "report"},
+    | {"encoders", "training", "runs", "report"},
     "pipeline": BASE
     | {"", "experiment", "terminal", "video", "data", "vlm", "rationales", "objectives", "training", "runs"}
-    | {"estimate", "stages"},
+    | {"encoders", "estimate", "stages"},
     "predict": BASE
     | {"experiment", "terminal", "video", "data", "vlm", "evaluation", "answering", "training", "runs"}
     | {"stages", "pipeline.stage_cli"},

@@ -43,6 +43,7 @@ TRAINED = stage("classification", trains=True)
         ([stage("rationale", trains=True, weights="best"), stage("test")], 8, 4, 0),
         ([stage("probe")], 8, 4, 0),
         ([stage("caption_probe")], 12, 0, 0),
+        ([stage("encoder_probe")], 12, 0, 0),
         ([stage("write"), stage("demonstrations", calibrate=False)], 8, 0, 0),
     ],
 )

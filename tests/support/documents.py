@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from tests.support.encoders import make_encoder
 from tests.support.runs import REPOSITORY
 from tests.support.server import Server, serving
 from tests.support.videos import write_video
@@ -125,6 +126,7 @@ def write_experiments(root: Path) -> None:
         "stages": {"rationale": short, "classification": short},
     }
     (root / "experiments" / "falls.yaml").write_text(yaml.safe_dump(lay_over(content, small), sort_keys=False))
+    make_encoder(root / "encoders" / "videomae-base", "videomae")
     (root / "mine").mkdir()
     (root / "mine" / "callbacks.py").write_text("import lightning as L\n\n\nclass Notify(L.Callback):\n    pass\n")
 

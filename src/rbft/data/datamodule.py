@@ -11,21 +11,21 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import lightning as L
-import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from rbft.data.bad_videos import Policy, apply_policy
 from rbft.data.dataset import Example, ExampleDataset
 from rbft.data.fingerprint import records_fingerprint
 from rbft.data.formats import ClassFolders, DatasetFormat
 from rbft.data.labels import LabelSet
+from rbft.data.loaders import Collate, make_loader
 from rbft.data.records import VideoRecord, split_part
 from rbft.data.sampler import EvaluationSampler, TrainSampler
 from rbft.data.setting_checks import require_counts, require_open_files, require_room, require_state_room
 from rbft.data.splits import Splits, make_splits
 from rbft.data.unlabelled import read_unlabelled, without_labels
 from rbft.data.video_facts import VideoFacts
-from rbft.data.worker_errors import Carried, collate_carried, unpack
+from rbft.data.worker_errors import collate_carried, unpack
 from rbft.errors import ConfigError, DataError
 from rbft.video.clip import Clip, read_clip
 from rbft.video.clip_cache import ClipCache, default_folder
@@ -272,6 +272,10 @@ class VideoDataModule(L.LightningDataModule):
         spec = processor.clip_spec(self.spec.sampling, self.max_pixels, self.max_visual_tokens, self.spec.control)
         self.spec = replace(spec, limits=self.spec.limits)
 
+    def use_frames(self, number: int) -> None:
+        """Settle how clips are read: so many frames, for an encoder that takes no others."""
+        self.spec = replace(self.spec, sampling=FrameSampling(num_frames=number))
+
     def clip(self, path: str) -> Clip:
         """The clip of a video, or of a part (`part_name`), as scoring reads it.
 
@@ -365,15 +369,20 @@ class VideoDataModule(L.LightningDataModule):
             sampler.resume(*self._place)
         else:
             sampler = EvaluationSampler(len(dataset), self.eval_batch_size, rank, world)
-        return DataLoader(
-            Carried(dataset) if self.num_workers else dataset,
-            batch_sampler=sampler,
-            collate_fn=collate_carried,
-            num_workers=self.num_workers,
-            worker_init_fn=_one_thread,
-            pin_memory=trainer is not None and trainer.strategy.root_device.type == "cuda",
-            persistent_workers=self.num_workers > 0 and role == "train",
-        )
+        pin = trainer is not None and trainer.strategy.root_device.type == "cuda"
+        return make_loader(dataset, sampler, collate_carried, self.num_workers, pin=pin, persistent=role == "train")
+
+    def once(self, rows: Dataset[Any], size: int, collate: Collate, trainer: L.Trainer) -> DataLoader[Any]:
+        """Batches of rows that a trainer of another module draws, each once over all ranks.
+
+        Args:
+            rows: rows by `rbft.data.sampler.Draw`; those of weight 0 only fill a rank's batch up.
+            size: number of rows.
+            collate: function that puts rows together; of several loader processes it also gets refusals.
+            trainer: the trainer.
+        """
+        sampler = EvaluationSampler(size, self.eval_batch_size, trainer.global_rank, trainer.world_size)
+        return make_loader(rows, sampler, collate, self.num_workers)
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Raise here what a loader's process met."""
@@ -394,8 +403,3 @@ class VideoDataModule(L.LightningDataModule):
     def predict_dataloader(self) -> DataLoader[Any]:
         """Batches to write rationales for."""
         return self._loader("predict")
-
-
-def _one_thread(_: int) -> None:
-    """A worker decodes with one thread; more only compete with the other workers."""
-    torch.set_num_threads(1)

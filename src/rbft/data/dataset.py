@@ -151,11 +151,7 @@ class ExampleDataset(Dataset[list[Item]]):
         inputs = self._inputs(example, seed)
         # after the read: what was read before the file was replaced is as good, and the same again would not be
         known = self._digests.get(example.record.path, "") if example.prompt.video else ""
-        if known and content_digest(self.root / example.record.path) != known:
-            raise DataError(
-                f"{self.root / example.record.path} was replaced while the run was going, so that its stages would not "
-                "be of the same videos. Give the same command again: what was made from the old file is made anew."
-            )
+        require_same(self.root / example.record.path, known)
         return inputs
 
     def _inputs(self, example: Example, seed: tuple[int, ...]) -> PromptInputs:
@@ -196,3 +192,20 @@ class ExampleDataset(Dataset[list[Item]]):
     def _spec_of(self, example: Example) -> ClipSpec:
         spec = self.spec if example.frames_seed is None else self.spec.with_mode("random")
         return spec.of_part(example.record.part)
+
+
+def require_same(video: Path, digest: str) -> None:
+    """Refuse a video that was replaced since the run looked at it.
+
+    Args:
+        video: the file.
+        digest: hash of its content as the run knows it; empty where it is not known.
+
+    Raises:
+        DataError: It is another one.
+    """
+    if digest and content_digest(video) != digest:
+        raise DataError(
+            f"{video} was replaced while the run was going, so that its stages would not be of the same videos. Give "
+            "the same command again: what was made from the old file is made anew."
+        )

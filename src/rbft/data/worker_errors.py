@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 from torch.utils.data import Dataset
 
 from rbft.data.sampler import Draw
 from rbft.errors import RBFTError
-from rbft.vlm.batch import Batch, Item, collate
+from rbft.vlm.batch import Batch, collate
+
+Row = TypeVar("Row")
+Rows = TypeVar("Rows")
 
 
 class Carried(Dataset[Any]):
@@ -19,27 +22,32 @@ class Carried(Dataset[Any]):
         rows: Draws rows, and raises an error of this package where one cannot be had.
     """
 
-    def __init__(self, rows: Dataset[list[Item]]) -> None:
+    def __init__(self, rows: Dataset[Any]) -> None:
         self.rows = rows
 
-    def __getitem__(self, draw: Draw) -> list[Item] | RBFTError:
+    def __getitem__(self, draw: Draw) -> Any:
         try:
             return self.rows[draw]
         except RBFTError as error:
             return error
 
 
-def collate_carried(rows: Sequence[list[Item] | RBFTError]) -> Batch | RBFTError:
+def put_together(rows: Sequence[Row | RBFTError], collate: Callable[[Sequence[Row]], Rows]) -> Rows | RBFTError:
     """Put rows together, or hand on the first refusal among them."""
-    items: list[list[Item]] = []
+    good: list[Row] = []
     for row in rows:
         if isinstance(row, RBFTError):
             return row
-        items.append(row)
-    return collate(items)
+        good.append(row)
+    return collate(good)
 
 
-def unpack(batch: Batch | RBFTError) -> Batch:
+def collate_carried(rows: Sequence[Any]) -> Batch | RBFTError:
+    """Put rows that a model is asked about together, or hand on the first refusal among them."""
+    return put_together(rows, collate)
+
+
+def unpack(batch: Rows | RBFTError) -> Rows:
     """The batch.
 
     Raises:

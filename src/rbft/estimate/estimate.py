@@ -10,6 +10,7 @@ import torch
 
 from rbft.estimate.clip_costs import Clips, KnownCosts, StageParts, describe_clips, size_of, trained_before
 from rbft.estimate.device import Device, Speed, device_of, measure_speed
+from rbft.estimate.encoder_cost import encoder_estimate
 from rbft.estimate.report import refuse_certain
 from rbft.estimate.stage_estimate import StageEstimate
 from rbft.estimate.stage_rows import StageRows
@@ -60,13 +61,16 @@ class Estimator:
         by_name = {parts.stage.name: parts for parts in stages}
         encoded: set[tuple[Any, ...]] = set()
         sizes: list[tuple[tuple[Any, ...], ModelSize]] = []
-        estimates = []
+        estimates: list[StageEstimate] = []
 
         def rows_of(parts: StageParts) -> StageRows:
             writer = by_name.get(parts.stage.rationales_from or parts.stage.answers_from or "")
             return StageRows(parts, writer, self.device, encoded, self._known, size_of(parts, sizes))
 
         for parts in stages:
+            if parts.stage.kind == "encoder_probe":
+                estimates += encoder_estimate(parts, self.device, self._speed_of)
+                continue
             rows = rows_of(parts)
             rows.folded = [rows_of(before) for before in trained_before(parts, by_name)] if parts.folds else []
             if rows.rows:

@@ -166,8 +166,8 @@ def training_work(
     batches = epochs * len(rows) / batch_size
     passes = 1 + _BACKWARD_LAUNCHES + again
     below = size.language.layers - size.trained_layers
-    launches = _launches(size.trained_layers * passes * batches + below * (len(rows) if keeps else batches))
-    launches += _launches(size.vision.layers * encoded * (passes if size.vision_trained else 1))
+    launches = layer_launches(size.trained_layers * passes * batches + below * (len(rows) if keeps else batches))
+    launches += layer_launches(size.vision.layers * encoded * (passes if size.vision_trained else 1))
     launches += steps * size.trained_tensors * _UPDATE_OPERATIONS[kind]
     return Work(flops, 0.0, launches)
 
@@ -199,7 +199,7 @@ def writing_work(size: ModelSize, rows: Sequence[Row], batch_size: int, samples:
         flops += samples * row.answer * (2.0 * size.language.linear + size.head_flops(1))
     steps = max(row.answer for row in rows) * len(rows) / batch_size
     layers = size.language.layers * (steps + len(rows) / batch_size) + size.vision.layers * sum(r.encode for r in rows)
-    return Work(flops, steps * size.weight_bytes, _launches(layers))
+    return Work(flops, steps * size.weight_bytes, layer_launches(layers))
 
 
 def scoring_memory(
@@ -239,7 +239,7 @@ def scoring_work(size: ModelSize, rows: Sequence[Row], batch_size: int, labels: 
         flops += size.read_flops(row.prompt, 1) + row.encode * size.vision_flops(row.pixel_values, row.visual)
         flops += tail * 2.0 * size.language.linear + size.head_flops(1 + tail)
     layers = 2 * size.language.layers * len(rows) / batch_size + size.vision.layers * sum(row.encode for row in rows)
-    return Work(flops, 0.0, _launches(layers))
+    return Work(flops, 0.0, layer_launches(layers))
 
 
 def encoding_memory(size: ModelSize, rows: Sequence[Row], batch_size: int) -> Memory:
@@ -252,7 +252,7 @@ def encoding_memory(size: ModelSize, rows: Sequence[Row], batch_size: int) -> Me
 def encoding_work(size: ModelSize, rows: Sequence[Row]) -> Work:
     """Work of encoding clips; the language model reads nothing."""
     flops = sum(row.encode * size.vision_flops(row.pixel_values, row.visual) for row in rows)
-    return Work(flops, 0.0, _launches(size.vision.layers * sum(row.encode for row in rows)))
+    return Work(flops, 0.0, layer_launches(size.vision.layers * sum(row.encode for row in rows)))
 
 
 def _reading(size: ModelSize, rows: Sequence[Row], batch: int) -> int:
@@ -264,5 +264,6 @@ def _reading(size: ModelSize, rows: Sequence[Row], batch: int) -> int:
     )
 
 
-def _launches(layers: float) -> float:
+def layer_launches(layers: float) -> float:
+    """Launches of small operations that the forward pass of so many layers takes."""
     return layers * _LAYER_OPERATIONS * _PYTHON

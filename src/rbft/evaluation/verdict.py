@@ -22,6 +22,7 @@ _WORDS = {
     "distil": "distillation",
     "probe": "the linear probe",
     "caption_probe": "the caption probe",
+    "encoder_probe": "the encoder probe",
 }
 _CONFIDENCE = 0.95
 

@@ -6,6 +6,7 @@ Nothing heavy is imported here: a wrong key or stage name is answered at once.
 from rbft.experiment.layers import lay_over
 from rbft.experiment.reading import Experiment, make_parser, read_experiment
 from rbft.experiment.stages import (
+    ALL_LABELS_KINDS,
     ASKING_KINDS,
     KINDS,
     METHODS,
@@ -18,6 +19,7 @@ from rbft.experiment.stages import (
 )
 
 __all__ = [
+    "ALL_LABELS_KINDS",
     "ASKING_KINDS",
     "KINDS",
     "METHODS",

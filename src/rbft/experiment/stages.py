@@ -26,15 +26,18 @@ StageKind = Literal[
     "demonstrations",
     "probe",
     "caption_probe",
+    "encoder_probe",
 ]
 KINDS: tuple[str, ...] = get_args(StageKind)
 TRAINING_KINDS = ("rationale", "classification", "joint", "reasoned", "preference", "self_distil", "policy", "distil")
 _RATIONALE_KINDS = ("rationale", "joint", "reasoned", "preference", "demonstrations")
-TEST_KINDS = ("test", "demonstrations", "probe", "caption_probe")
+TEST_KINDS = ("test", "demonstrations", "probe", "caption_probe", "encoder_probe")
 ASKING_KINDS = ("test", "demonstrations")
 """Kinds of test whose classes the model itself is asked for."""
-PROBE_KINDS = ("probe", "caption_probe")
+PROBE_KINDS = ("probe", "caption_probe", "encoder_probe")
 """Kinds of test whose classifier is fitted beside the model, to the labelled videos, and not kept."""
+ALL_LABELS_KINDS = ("caption_probe", "encoder_probe")
+"""Kinds of test whose classifier is fitted to the validation videos, too."""
 METHODS: dict[str, tuple[str, ...]] = {
     "zero_shot": ("test",),
     "sft": ("classification", "test"),
@@ -48,6 +51,7 @@ METHODS: dict[str, tuple[str, ...]] = {
     "distil": ("write", "rationale", "answer", "distil", "test"),
     "probe": ("probe",),
     "caption_probe": ("caption_probe",),
+    "encoder_probe": ("encoder_probe",),
     "demonstrations": ("write", "demonstrations"),
 }
 # What a stage of each kind means, below whatever its layer says.
@@ -67,6 +71,7 @@ _KIND_LAYERS: dict[str, dict[str, Any]] = {
     "test": {},
     "probe": {},
     "caption_probe": {},
+    "encoder_probe": {},
     "demonstrations": {},
 }
 # Stages that methods above name otherwise than by their kind, where a file does not say what they are.
@@ -214,7 +219,8 @@ def make_stages(where: str, names: Sequence[str], layers: Mapping[str, Any]) -> 
             )
         own = {key: value for key, value in layer.items() if key in ("model", "data", "trainer")}
         content = lay_over(_KIND_LAYERS[kind], own)
-        start = weights if begin == "previous" else None
+        # an encoder of its own knows nothing of the model's weights
+        start = weights if begin == "previous" and kind != "encoder_probe" else None
         taught_by = answers if kind == "distil" else None
         stages.append(Stage(name, kind, content, start, rationales if needs else None, match, taught_by, views))
         if kind in TRAINING_KINDS:

@@ -15,7 +15,9 @@ from rbft.estimate.estimate import Estimator
 from rbft.estimate.report import memory_findings
 from rbft.estimate.stage_estimate import StageEstimate
 from rbft.experiment import Experiment
+from rbft.pipeline.requirements import require_encoder
 from rbft.pipeline.stage_cli import StageCLI
+from rbft.stages.context import settle_clips
 from rbft.stages.crossfit import fold_count
 from rbft.vlm.cost import UnknownCostError
 from rbft.vlm.processing import ClipProcessor, ProcessorKey
@@ -59,10 +61,11 @@ def check_models(experiment: Experiment, clis: Sequence[StageCLI]) -> ModelCheck
             book = PromptBook(module.prompts, data.labels)
             if key not in processors:
                 processors[key] = ClipProcessor(*key)
+            require_encoder(stage, cli)
         except DataError as error:
             findings[Finding("unscorable", str(error), ())] = None
             continue
-        except ModelError as error:
+        except (ModelError, ConfigError) as error:
             findings[Finding("model", str(error), ())] = None
             continue
         unscored = unscorable(book, processors[key], data.records)
@@ -79,8 +82,9 @@ def check_models(experiment: Experiment, clis: Sequence[StageCLI]) -> ModelCheck
         )
     try:
         for part in parts:
-            part.data.use_processor(part.processor)
-        clips, estimates = estimator.clips(parts[-1]), estimator.stages(parts)
+            settle_clips(part.stage, part.module, part.data, part.processor)
+        asked = [part for part in parts if part.stage.kind != "encoder_probe"]
+        clips, estimates = estimator.clips(asked[-1]) if asked else None, estimator.stages(parts)
     except UnknownCostError as error:
         return ModelCheck((), (str(error),), device)
     except (ModelError, ConfigError) as error:

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from rbft.data.shot_sampling import group_of
+from rbft.encoders.loading import EncoderFiles
 from rbft.estimate.clip_costs import Range, StageParts
 from rbft.estimate.estimate import Estimator
 from rbft.estimate.report import summary
@@ -70,7 +71,8 @@ def print_plan(experiment: Experiment, prepared: Sequence[Prepared], console: Co
     parts = [_parts_of(entry) for entry in prepared]
     # one process measures, and only it speaks
     estimator = Estimator.here(first.config["trainer"], seconds=0.3 if first_rank() else 0)
-    device, clips = estimator.device, estimator.clips(parts[0])
+    asked = [part for part in parts if part.stage.kind != "encoder_probe"]
+    device, clips = estimator.device, estimator.clips(asked[0]) if asked else None
     if clips is not None:
         frames, width, height = (_span(clips.ranges[name]) for name in ("frames", "width", "height"))
         tokens = _span(clips.ranges["visual tokens"])
@@ -81,7 +83,8 @@ def print_plan(experiment: Experiment, prepared: Sequence[Prepared], console: Co
     for caution in built_in_cautions(first.module.name, type(data.format).__name__):
         console.print(f"[bold]warning:[/] {escape(caution)}")
     processes = device.processes
-    console.print(f"model: {escape(first.module.name)} on {device.name}" + (f" x {processes}" if processes > 1 else ""))
+    name = first.module.name if asked else "none beside the encoder,"
+    console.print(f"model: {escape(name)} on {device.name}" + (f" x {processes}" if processes > 1 else ""))
     for entry in prepared:
         splits_of = entry.datamodule.splits
         if entry.stage.trains:
@@ -107,6 +110,8 @@ def print_plan(experiment: Experiment, prepared: Sequence[Prepared], console: Co
             fitted = len(splits_of.train) + len(splits_of.val)
             say = f"{entry.module.writer.samples} description(s) each of {fitted + len(splits_of.test)} videos, "
             say += f"a text classifier fitted to {fitted} of them, {len(splits_of.test)} tested"
+        elif entry.stage.kind == "encoder_probe":
+            say = _encoder(entry)
         else:
             say = f"{len(splits_of.test)} videos against {len(labels)} labels{_reasoned(entry)}"
             if number := fold_count(entry.stage, entry.module, entry.datamodule):
@@ -116,7 +121,8 @@ def print_plan(experiment: Experiment, prepared: Sequence[Prepared], console: Co
                 most = entry.module.demonstrations.most([record.label for record in splits_of.train])
                 say += f", with up to {most} labelled videos told of in the question"
         first_words = entry.stage.kind == "write" and entry.stage.weights_from is None
-        start = "" if first_words else f", from {entry.stage.weights_from or 'the base model'}"
+        own = first_words or entry.stage.kind == "encoder_probe"
+        start = "" if own else f", from {entry.stage.weights_from or 'the base model'}"
         console.print(f"  {escape(entry.stage.name)}: {say}{escape(start)}")
     try:
         estimates = estimator.possible(parts)
@@ -173,6 +179,20 @@ def _reasoned(entry: Prepared) -> str:
         return f", a rationale where the likeliest class has less than {answering.gate:g}"
     most = f" (at most {answering.most_reasoned:.0%} of them)" if answering.most_reasoned < 1 else ""
     return f", a rationale where the direct answer is less sure than a gate that labelled videos choose{most}"
+
+
+def _encoder(entry: Prepared) -> str:
+    """What is said of a stage that has an encoder of its own."""
+    splits, folder = entry.datamodule.splits, entry.module.encoder.folder
+    assert folder is not None, "checked before"
+    files, fitted = EncoderFiles(folder), (*splits.train, *splits.val)
+    say = f"{len({*fitted, *splits.test})} videos encoded once by {files.family.name} in {folder} ({files.frames} "
+    say += f"frames, {files.positions} positions in time, {entry.module.encoder.features} features), "
+    say += f"a linear classifier fitted to {len(fitted)} of them, {len(splits.test)} tested"
+    facts = entry.datamodule.facts
+    readable = [r for r in (*fitted, *splits.test) if facts[r.path].readable]
+    short = sum(facts[record.path].timeline_of(record.part).num_frames < files.frames for record in readable)
+    return say + (f"; {short} have fewer frames and repeat some" if short else "")
 
 
 def _upper_layers(entry: Prepared) -> str:

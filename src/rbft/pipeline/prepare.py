@@ -12,7 +12,7 @@ from rbft.pipeline.stage_cli import StageCLI
 from rbft.pipeline.stage_inputs import stage_inputs
 from rbft.pipeline.video_check import inspect_videos
 from rbft.runs.stage_record import fingerprint
-from rbft.stages.context import Prepared
+from rbft.stages.context import Prepared, settle_clips
 from rbft.training.module import VLMFineTuner
 from rbft.vlm.processing import ClipProcessor
 
@@ -37,8 +37,8 @@ def prepare(experiment: Experiment, console: Console) -> list[Prepared]:
     require_models(experiment.stages, clis)
     processors = [loaded[model] for model in models]
     datas: list[VideoDataModule] = [cli.datamodule for cli in clis]
-    for data, processor in zip(datas, processors, strict=True):
-        data.use_processor(processor)
+    for stage, cli, processor in zip(experiment.stages, clis, processors, strict=True):
+        settle_clips(stage, cli.model, cli.datamodule, processor)
     inspect_videos(datas, console, [book.prompts.label_texts for book in books])
     prepared: dict[str, Prepared] = {}
     for stage, cli, book, processor in zip(experiment.stages, clis, books, processors, strict=True):

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from lightning.pytorch.callbacks import Checkpoint, ModelSummary, ProgressBar
 
+from rbft.encoders.encoder import ClipPixels
+from rbft.encoders.loading import KEY, KNOWN, EncoderFiles
 from rbft.errors import ConfigError, DataError
 from rbft.experiment import ASKING_KINDS
 from rbft.pipeline.sharding_requirements import require_unsharded
@@ -38,6 +40,7 @@ def require_settings(stages: Sequence[Stage], clis: Sequence[StageCLI]) -> None:
         _require_elsewhere(stage, cli.model.writer)
         _require_callbacks(cli)
         require_videos(stage, cli)
+        require_encoder(stage, cli)
     _require_orders(stages, clis)
     _require_selections(stages, clis)
     _require_answers(stages, clis)
@@ -157,6 +160,22 @@ def require_videos(stage: Stage, cli: StageCLI) -> None:
             f"the stage {stage.name!r}: model.robustness.swap keeps a video's own rationale, and under "
             "model.answering.mode gated not every video has one. Set the mode to rationale or mixture."
         )
+
+
+def require_encoder(stage: Stage, cli: StageCLI) -> None:
+    """Refuse a stage whose video encoder is not there, or is none; reads no weights.
+
+    Raises:
+        RBFTError: Names the key and what to do.
+    """
+    if stage.kind != "encoder_probe":
+        return
+    folder = cli.model.encoder.folder
+    if folder is None:
+        raise ConfigError(
+            f"the stage {stage.name!r} needs a video encoder: set {KEY} to the folder of one on this machine ({KNOWN})."
+        )
+    ClipPixels(EncoderFiles(folder))
 
 
 def _require_elsewhere(stage: Stage, writer: RationaleWriter) -> None:

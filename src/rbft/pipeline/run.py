@@ -26,6 +26,7 @@ from rbft.stages.answer import answer_clips
 from rbft.stages.caption_probe import caption_probe
 from rbft.stages.context import Prepared, StageContext, StageResult
 from rbft.stages.demonstrations import demonstrations
+from rbft.stages.encoder_probe import encoder_probe
 from rbft.stages.probe import probe
 from rbft.stages.publish import conclude
 from rbft.stages.score import score
@@ -50,6 +51,7 @@ _RUNS: dict[str, Callable[[StageContext], StageResult]] = {
     "test": score,
     "probe": probe,
     "caption_probe": caption_probe,
+    "encoder_probe": encoder_probe,
     "demonstrations": demonstrations,
 }
 

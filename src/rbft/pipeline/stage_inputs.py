@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from rbft.data.datamodule import VideoDataModule
 from rbft.experiment import PROBE_KINDS, Stage
 from rbft.pipeline.stage_cli import StageCLI
-from rbft.vlm.loading import model_fingerprint
+from rbft.vlm.loading import folder_fingerprint, model_fingerprint
 
 # What of the configuration shapes a stage's result, by what the stage does. Learning rates do not shape rationales,
 # and the number of devices shapes nothing that a finished stage would have to be repeated for.
 _MODEL_KEYS = ("vlm", "revision", "dtype", "quantize", "attn_implementation", "prompts")
+_ENCODER_MODEL_KEYS = ("dtype", "encoder")
+_ENCODER_DATA_KEYS = ("max_pixels", "clip_control")
 _SAMPLING_KEYS = ("num_frames", "fps", "max_frames", "max_pixels", "max_visual_tokens", "clip_control")
 _TRAINING_MODEL_KEYS = ("tuning", "objective", "optim", "selection", "control")
 _TRAINING_DATA_KEYS = ("frames", "batch_size")
@@ -64,6 +67,8 @@ def stage_inputs(stage: Stage, cli: StageCLI, config: dict[str, Any], done: dict
         keys["model"] += ["writer"] if stage.kind == "caption_probe" else []
         keys["model"] += ["robustness"] if not probes and cli.model.robustness.passes else []
         keys["model"] += ["demonstrations"] if stage.kind == "demonstrations" else []
+        if stage.kind == "encoder_probe":  # neither the model nor what it is shown plays a part
+            keys["model"], keys["data"] = list(_ENCODER_MODEL_KEYS), list(_ENCODER_DATA_KEYS)
         videos = data.fingerprint("train", "test")
         answering = cli.model.answering
         if probes or answering.needs_validation or (answering.calibrate and data.splits.val):
@@ -75,7 +80,7 @@ def stage_inputs(stage: Stage, cli: StageCLI, config: dict[str, Any], done: dict
         "seed": config["seed_everything"],
         "model": {key: _as_ever(model[key]) for key in keys["model"]}
         | ({"template_arguments": model["template_arguments"]} if model["template_arguments"] else {})
-        | {"files": model_fingerprint(model["vlm"])},
+        | {"files": _files(stage, cli)},
         "data": {key: config["data"][key] for key in keys["data"]} | {"videos": videos},
         "trainer": {key: trainer[key] for key in keys["trainer"]},
         **({"rationale_epochs": stage.rationale_epochs} if stage.rationale_epochs else {}),
@@ -85,6 +90,14 @@ def stage_inputs(stage: Stage, cli: StageCLI, config: dict[str, Any], done: dict
         **({"answers": done[stage.answers_from]} if stage.answers_from else {}),
         **({"views": stage.views} if stage.views > 1 else {}),
     }
+
+
+def _files(stage: Stage, cli: StageCLI) -> str:
+    """A hash of the files of the model that a stage uses."""
+    folder = cli.model.encoder.folder
+    if stage.kind == "encoder_probe" and folder is not None:
+        return folder_fingerprint(Path(folder).expanduser())
+    return model_fingerprint(cli.model.name)
 
 
 def _as_ever(value: Any) -> Any:

@@ -15,6 +15,7 @@ from rich.console import Console
 from rbft.data.datamodule import VideoDataModule
 from rbft.data.dataset import Example
 from rbft.data.prompt_templates import PromptBook
+from rbft.encoders.loading import EncoderFiles
 from rbft.experiment import Stage
 from rbft.runs.names import ADAPTER
 from rbft.training.callbacks import GracefulStop
@@ -167,3 +168,18 @@ def connect(context: StageContext, trainer: L.Trainer | None, **rows: Sequence[E
     entry = context.entry
     accumulate = 1 if trainer is None else trainer.accumulate_grad_batches
     entry.datamodule.connect(int(entry.config["seed_everything"]), accumulate, **rows)
+
+
+def settle_clips(stage: Stage, module: VLMFineTuner, data: VideoDataModule, processor: ClipProcessor) -> None:
+    """Have the data of a stage read clips as what looks at them wants them: the model, or an encoder beside it.
+
+    Args:
+        stage: the stage.
+        module: its settings.
+        data: its videos.
+        processor: processor of the model.
+    """
+    if stage.kind == "encoder_probe" and module.encoder.folder is not None:
+        data.use_frames(EncoderFiles(module.encoder.folder).frames)
+    else:
+        data.use_processor(processor)

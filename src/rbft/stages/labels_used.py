@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rbft.experiment import ASKING_KINDS, PROBE_KINDS
+from rbft.experiment import ALL_LABELS_KINDS, ASKING_KINDS, PROBE_KINDS
 
 if TYPE_CHECKING:
     from rbft.stages.context import Prepared
@@ -35,7 +35,7 @@ def label_figures(prepared: Sequence[Prepared]) -> dict[str, int | float]:
         val = {record.id for record in data.splits.val}
         if kind not in ASKING_KINDS or kind == "demonstrations":
             training |= {record.id for record in data.splits.train}
-        if kind == "caption_probe":
+        if kind in ALL_LABELS_KINDS:
             training |= val
         if (
             (entry.stage.trains and module.selection.weights == "best")

@@ -53,14 +53,30 @@ class FeaturePool:
         Raises:
             ModelError: A video was left out.
         """
-        parts: list[Any] = [self._rows]
-        if world_size > 1:
-            parts = [None] * world_size
-            dist.all_gather_object(parts, self._rows)
-        features = {examples[index].record.id: row for part in parts for index, row in part}
-        if len(features) < len(examples):
-            raise ModelError(
-                f"{len(features)} of {len(examples)} videos were encoded; trainer.limit_predict_batches must "
-                "not be set, because a figure of a part would pass for the whole."
-            )
-        return features
+        return gather_features(self._rows, [example.record.id for example in examples], world_size)
+
+
+def gather_features(
+    rows: Sequence[tuple[int, NDArray[np.float64]]], ids: Sequence[str], world_size: int
+) -> dict[str, NDArray[np.float64]]:
+    """The features of each video by its id, the same on every rank.
+
+    Args:
+        rows: number of each video that this process encoded, with its features.
+        ids: ids of all videos that were to be encoded.
+        world_size: number of processes.
+
+    Raises:
+        ModelError: A video was left out.
+    """
+    parts: list[Any] = [rows]
+    if world_size > 1:
+        parts = [None] * world_size
+        dist.all_gather_object(parts, rows)
+    features = {ids[index]: row for part in parts for index, row in part}
+    if len(features) < len(ids):
+        raise ModelError(
+            f"{len(features)} of {len(ids)} videos were encoded; trainer.limit_predict_batches must "
+            "not be set, because a figure of a part would pass for the whole."
+        )
+    return features

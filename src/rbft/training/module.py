@@ -18,6 +18,7 @@ from rbft.answering.robustness import Robustness
 from rbft.answering.settings import Answering
 from rbft.data.demonstrations import Demonstrations
 from rbft.data.prompt_templates import PromptBook, Prompts
+from rbft.encoders.settings import EncoderSettings
 from rbft.errors import ConfigError, StageError
 from rbft.evaluation.metrics import validation_metrics
 from rbft.evaluation.predictions import Prediction
@@ -73,6 +74,7 @@ class VLMFineTuner(TrainingModule):
         selection: which weights a training stage hands on.
         demonstrations: how a stage of kind `demonstrations` tells of labelled videos.
         robustness: on what else a test is measured: degraded clips, and another video after the same rationale.
+        encoder: video encoder that a stage of kind `encoder_probe` fits a classifier to.
     """
 
     def __init__(
@@ -97,6 +99,7 @@ class VLMFineTuner(TrainingModule):
         selection: Selection = Selection(),  # noqa: B008 - frozen
         demonstrations: Demonstrations = Demonstrations(),  # noqa: B008 - frozen
         robustness: Robustness = Robustness(),  # noqa: B008 - frozen
+        encoder: EncoderSettings = EncoderSettings(),  # noqa: B008 - frozen
     ) -> None:
         super().__init__(objective)
         self.processor_key: ProcessorKey = (vlm, revision, tuple(sorted((template_arguments or {}).items())))
@@ -110,6 +113,7 @@ class VLMFineTuner(TrainingModule):
         self._scoring, self.answering, self.selection = scoring, answering, selection
         self.checks = checks if checks is not None else text_checks()
         self.control, self.demonstrations, self.robustness = control, demonstrations, robustness
+        self.encoder = encoder
         self.keep = keep if keep is not None else KeepAll()
         require_distinct(self.checks)
         self._validates_after_rationales = False

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -49,8 +50,11 @@ def model_source(vlm: str) -> str:
 def model_fingerprint(vlm: str) -> str:
     """Of a local model's files: small files by content, weights by name and size. Hub ids: their name."""
     folder = Path(model_source(vlm))
-    if not folder.is_dir():
-        return f"hub:{vlm}"
+    return folder_fingerprint(folder) if folder.is_dir() else f"hub:{vlm}"
+
+
+def folder_fingerprint(folder: Path) -> str:
+    """Of the files in a model's folder: small ones by content, weights by name and size."""
     digest = hashlib.blake2b(digest_size=16)
     for path in sorted(folder.iterdir()):
         if path.is_file():
@@ -61,14 +65,39 @@ def model_fingerprint(vlm: str) -> str:
     return digest.hexdigest()
 
 
-def _explain(vlm: str, error: Exception) -> ModelError:
-    first = str(error).strip().split("\n")[0]
-    if isinstance(error, ImportError):  # a package that this model alone needs; transformers names it
-        return ModelError(f"model.vlm: {vlm!r} cannot be loaded: {first}")
-    return ModelError(
-        f"model.vlm: {vlm!r} cannot be loaded: {first} Give a local folder, `builtin/tiny`, or a hub id that this "
-        "machine can reach or has in its cache."
-    )
+@dataclass(frozen=True)
+class Source:
+    """Where a model's files are read from, and how messages speak of it.
+
+    Args:
+        name: what the setting names.
+        place: local folder, or hub id.
+        key: setting that names it.
+        advice: sentence about what else can be named.
+        options: further arguments of `from_pretrained`: where files may come from.
+    """
+
+    name: str
+    place: str
+    key: str = "model.vlm"
+    advice: str = "Give a local folder, `builtin/tiny`, or a hub id that this machine can reach or has in its cache."
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def what(self) -> str:
+        """The beginning of a message."""
+        return f"{self.key}: {self.name!r}"
+
+    def explain(self, error: Exception) -> ModelError:
+        """What the libraries tripped over, as an error that says what to do."""
+        first = str(error).strip().split("\n")[0]
+        if isinstance(error, ImportError):  # a package that this model alone needs; transformers names it
+            return ModelError(f"{self.what} cannot be loaded: {first}")
+        return ModelError(f"{self.what} cannot be loaded: {first} {self.advice}")
+
+
+def _source(vlm: str, revision: str | None) -> Source:
+    return Source(vlm, model_source(vlm), options={"revision": revision})
 
 
 def load_config(vlm: str, revision: str | None) -> PretrainedConfig:
@@ -77,21 +106,30 @@ def load_config(vlm: str, revision: str | None) -> PretrainedConfig:
     Raises:
         ModelError: It cannot be had.
     """
-    from transformers import AutoConfig
-
     source = model_source(vlm)
     if not Path(source).is_dir():
         require_hub(source, revision)
+    return read_config(_source(vlm, revision))
+
+
+def read_config(source: Source) -> PretrainedConfig:
+    """A configuration as its files state it, without the names of code that it would have fetched.
+
+    Raises:
+        ModelError: It cannot be had.
+    """
+    from transformers import AutoConfig
+
     try:
-        config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(source.place, trust_remote_code=False, **source.options)
         strange = sorted(set(_take_no_kernels(config)))
     except Exception as error:  # whatever the libraries trip over in these files
-        raise _explain(vlm, error) from error
+        raise source.explain(error) from error
     if strange:
         warnings.warn(
-            f"model.vlm: config.json of {vlm!r} asks for the kernels {', '.join(map(repr, strange))}. They would be "
-            "fetched code, so it is loaded as if it named none. If you know and trust them, or have them installed, "
-            "name them yourself as model.attn_implementation.",
+            f"{source.key}: config.json of {source.name!r} asks for the kernels {', '.join(map(repr, strange))}. They "
+            "would be fetched code, so it is loaded as if it named none. If you know and trust them, or have them "
+            "installed, name them yourself as model.attn_implementation.",
             stacklevel=2,
         )
     return config
@@ -168,7 +206,7 @@ def load_processor(vlm: str, revision: str | None) -> Any:
     try:
         processor = AutoProcessor.from_pretrained(model_source(vlm), revision=revision, trust_remote_code=False)
     except Exception as error:  # of a damaged tokenizer.json a plain Exception
-        raise _explain(vlm, error) from error
+        raise _source(vlm, revision).explain(error) from error
     if getattr(processor, "video_processor", None) is None:
         raise ModelError(f"{what}, which {NO_PART}. {choose}")
     if not getattr(processor, "chat_template", None):
@@ -221,31 +259,61 @@ def load_model(
     Raises:
         ModelError: They cannot be had, the files are damaged, or some weights are missing from them.
     """
-    from safetensors import SafetensorError
     from transformers import AutoModelForImageTextToText
 
-    options: dict[str, Any] = {"dtype": dtype, "trust_remote_code": False, "use_safetensors": True}
-    options["config"] = load_config(vlm, revision)
-    # reported below by name; without it they end in an error that looks like a lack of memory
-    options["ignore_mismatched_sizes"] = True
+    options: dict[str, Any] = {"dtype": dtype, "config": load_config(vlm, revision)}
     if attn_implementation is not None:
         options["attn_implementation"] = attn_implementation
     if quantize != "none":
         options["quantization_config"] = quantized(bare_model(options["config"]))
+    return read_weights(AutoModelForImageTextToText, _source(vlm, revision), **options)[0]
+
+
+def read_weights(
+    kind: Any, source: Source, heads: tuple[str, ...] = (), **options: Any
+) -> tuple[PreTrainedModel, list[str]]:
+    """Weights from safetensors files, each of them found and of the right shape; remote code is never run.
+
+    Args:
+        kind: class of transformers that has `from_pretrained`.
+        source: where the files are.
+        heads: beginnings of the names of weights in the files that belong to heads which it has not.
+        options: arguments of `from_pretrained`.
+
+    Returns:
+        The model, and the names of what else is in the files that it has no place for.
+
+    Raises:
+        ModelError: They cannot be had, the files are damaged, or some weights are missing from them.
+    """
+    from safetensors import SafetensorError
+
+    # mismatched sizes are reported below by name; without it they end in an error that looks like a lack of memory
+    fixed: dict[str, Any] = {"trust_remote_code": False, "use_safetensors": True, "ignore_mismatched_sizes": True}
     try:
-        loaded: Any = AutoModelForImageTextToText.from_pretrained(
-            model_source(vlm), revision=revision, output_loading_info=True, **options
-        )
+        loaded: Any = kind.from_pretrained(source.place, output_loading_info=True, **source.options, **options, **fixed)
     except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
-        raise _explain(vlm, error) from error
+        raise source.explain(error) from error
     model, info = loaded
     if wrong := sorted(key[0] if isinstance(key, tuple) else key for key in info["mismatched_keys"]):
         raise ModelError(
-            f"model.vlm: {vlm!r} cannot be loaded: the weight {wrong[0]!r} has another shape in the files than its "
+            f"{source.what} cannot be loaded: the weight {wrong[0]!r} has another shape in the files than its "
             f"configuration says ({len(wrong)} weights in all); the files do not belong together."
         )
+    left = sorted(name for name in info["unexpected_keys"] if not name.startswith(heads))
     if missing := sorted(info["missing_keys"]):
         raise ModelError(
-            f"model.vlm: {vlm!r} lacks {len(missing)} weights, first {missing[0]!r}; the files are incomplete."
+            f"{source.what} lacks {len(missing)} weights, first {missing[0]!r}; the files are incomplete."
+            + _left_over(left)
         )
-    return cast("PreTrainedModel", model)
+    return cast("PreTrainedModel", model), left
+
+
+def _left_over(names: Sequence[str]) -> str:
+    """What the files have instead: weights under other names than this version of transformers reads."""
+    if not names:
+        return ""
+    return (
+        f" They hold {len(names)} weights under names that this version of transformers does not read, first "
+        f"{names[0]!r}: load and save the model with a version that does, or take another one."
+    )

@@ -107,20 +107,32 @@ def vision_size(model: PreTrainedModel, linear: int) -> tuple[Tower, int]:
     towers = vision_towers(model)
     if not towers:
         return _patches_alone(model)
-    tower = towers[0]
+    # where there is one for pictures and one for videos, a clip goes through one of them
+    return tower_size(towers[0], towers[0].config, linear // len(towers))
+
+
+def tower_size(tower: nn.Module, config: Any, linear: int) -> tuple[Tower, int]:
+    """A vision tower, and how many numbers it makes a token of; see `vision_size`.
+
+    Args:
+        tower: May be on the meta device.
+        config: its configuration.
+        linear: Parameters that each token is multiplied with.
+
+    Raises:
+        UnknownCostError: It has no such modules.
+    """
     first: Any = next((module for module in tower.modules() if isinstance(module, PRODUCTS)), None)
     stacks: list[Any] = [module for module in tower.modules() if _is_stack(module)]
     layers = max(stacks, key=len, default=None)
     if first is None or layers is None:
         raise UnknownCostError(
-            f"the cost of a {model.config.model_type!r} model is not known: its vision tower has no stack of layers."
+            f"the cost of a {config.model_type!r} model is not known: its vision tower has no stack of layers."
         )
     width, layer = first.weight.shape[0], layers[0]
     heads = [int(module.num_heads) for module in layer.modules() if hasattr(module, "num_heads")]
-    number = heads[0] if heads else int(getattr(tower.config, "num_attention_heads", 1))
+    number = heads[0] if heads else int(getattr(config, "num_attention_heads", 1))
     inner, gated = _forward_part(layer, width)
-    # where there is one for pictures and one for videos, a clip goes through one of them
-    linear //= len(towers)
     whole = Tower(len(layers), number, width, inner, width, width, gated, linear, is_rotary(tower))
     return whole, prod(first.weight.shape[1:])
 
