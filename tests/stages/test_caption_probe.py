@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.end_to_end.test_ddp import assert_same_predictions, on_two
 from tests.support.runs import Run, digests, fit, rows, run_experiment, signal_once, write_experiment
 
 from rbft.__main__ import main
@@ -68,6 +69,20 @@ def test_an_interrupted_stage_goes_on(described, tmp_path, clips, family_folder)
     assert digests(folder, "predictions.jsonl") == digests(described.folder, "predictions.jsonl")
     third = fit("--config", config, "--run_root", tmp_path / "runs", "--method", "caption_probe")
     assert "everything was done already" in third.out
+
+
+@pytest.mark.slow
+def test_two_processes_describe_and_answer_as_one(described, tmp_path):
+    done = on_two(described.config, tmp_path / "runs", "--method", "caption_probe")
+    assert done.code == 0, done.err
+    folder = tmp_path / "runs/tiny/caption_probe/seed0"
+    written = rows(folder / "caption_probe/rationales.jsonl")
+    assert written == rows(described.folder / "caption_probe/rationales.jsonl")
+    parts = [rows(path) for path in sorted((folder / "caption_probe/parts").iterdir())]
+    assert len(parts) == 2 and all(parts) and sum(map(len, parts)) == 26, "both wrote, and no video twice"
+    assert_same_predictions(folder, described.folder)
+    assert sorted(path.name for path in folder.iterdir()) == sorted(path.name for path in described.folder.iterdir())
+    assert done.out.count("text classifier on 2 description(s)") == 1, "one process speaks"
 
 
 def test_it_cannot_be_predicted_with(described, capsys, clips):

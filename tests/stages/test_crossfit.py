@@ -9,10 +9,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from tests.end_to_end.test_ddp import PROPORTIONAL, assert_same_predictions, on_two
 from tests.support.runs import Run, digests, fit, rows, run_experiment, signal_once, write_experiment
 
 from rbft.data.records import VideoRecord
 from rbft.data.splits import Splits
+from rbft.experiment import lay_over
 from rbft.predict import Classifier
 from rbft.stages import crossfit
 
@@ -93,6 +95,26 @@ def test_an_interrupted_one_goes_on_where_it_stopped(crossed, tmp_path, clips, f
     for name in ("predictions.jsonl", "test/validation.jsonl"):
         assert digests(folder, name) == digests(crossed.folder, name)
     assert "everything was done already" in fit(*command).out
+
+
+@pytest.mark.slow
+def test_two_processes_choose_and_answer_as_one(tmp_path, clips, family_folder):
+    """Each fold's weights are those of one process, so what they say of the held-back videos is, too."""
+    settings = lay_over(CROSSFIT, PROPORTIONAL)
+    config = write_experiment(tmp_path / "tiny.yaml", clips, family_folder("qwen2_5_vl"), settings)
+    one = run_experiment(config, tmp_path / "one", method="crossed")
+    done = on_two(config, tmp_path / "two", "--method", "crossed", "--data.batch_size", "2")
+    assert done.code == 0, done.err
+    folder = tmp_path / "two/tiny/crossed/seed0"
+    for fold in range(4):
+        for strength in ("0.5", "1"):
+            name = f"test/folds/{fold}/predictions-{strength}.jsonl"
+            mine, theirs = rows(folder / name), rows(one.folder / name)
+            assert [row["id"] for row in mine] == [row["id"] for row in theirs]
+            for row, reference in zip(mine, theirs, strict=True):
+                assert row["probabilities"] == pytest.approx(reference["probabilities"], abs=1e-4)
+    assert_same_predictions(folder, one.folder)
+    assert done.out.count("fold 4 of 4") == 1, "one process speaks"
 
 
 def test_a_fold_trains_without_the_videos_that_are_held_back():

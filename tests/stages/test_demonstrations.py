@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.support.runs import Run, fit, rows, run_experiment, write_experiment
+from tests.end_to_end.test_ddp import assert_same_predictions, on_two
+from tests.support.runs import (
+    Run,
+    digests,
+    fit,
+    fit_elsewhere,
+    rows,
+    run_experiment,
+    signal_once,
+    write_experiment,
+)
 
 pytest_plugins = ["tests.support.run_fixtures"]
 
@@ -49,6 +60,32 @@ def test_it_answers_as_if_the_file_asked_the_whole_question(told, tmp_path):
     summary = json.loads((told.folder / "demonstrations/stage.json").read_text())["summary"]
     assert summary["demonstrations"] == 6 and summary["question_tokens"] > 20
     assert "with up to 6 labelled videos told of in the question" in " ".join(told.result.out.split())
+
+
+@pytest.mark.slow
+def test_two_processes_answer_as_one(told, tmp_path):
+    done = on_two(told.config, tmp_path / "runs", "--method", "demonstrations")
+    assert done.code == 0, done.err
+    folder = tmp_path / "runs/tiny/demonstrations/seed0"
+    assert rows(folder / "write/rationales.jsonl") == rows(told.folder / "write/rationales.jsonl")
+    assert_same_predictions(folder, told.folder)
+    assert len(rows(folder / "predictions.jsonl")) == 5
+    assert done.out.count("6 demonstrations, a question of") == 1, "one process speaks"
+
+
+@pytest.mark.slow
+def test_a_killed_stage_is_done_again(told, tmp_path, clips, family_folder):
+    """Its answers are kept nowhere before the last; what was written about the labelled videos is."""
+    settings = {**QUESTION, **signal_once(tmp_path, signal.SIGKILL, "test", 0)}
+    config = write_experiment(tmp_path / "tiny.yaml", clips, family_folder("qwen2_5_vl"), settings)
+    command = ("--config", config, "--run_root", tmp_path / "runs", "--method", "demonstrations")
+    assert fit_elsewhere(*command).code == -signal.SIGKILL
+    folder = tmp_path / "runs/tiny/demonstrations/seed0"
+    assert not (folder / "demonstrations/stage.json").exists()
+    again = fit(*command)
+    assert again.code == 0, again.err
+    assert "write: done already" in again.out
+    assert digests(folder, "predictions.jsonl") == digests(told.folder, "predictions.jsonl")
 
 
 def test_another_number_of_demonstrations_is_another_test(told):
