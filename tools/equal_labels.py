@@ -6,6 +6,7 @@ python -m tools.equal_labels runs/sweeps/equal_* --svg docs/pictures/equal-label
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,8 +109,16 @@ def table(cell: Cell) -> str:
 
 
 def figure(cells: Sequence[Cell], methods: Sequence[str]) -> str:
-    """Accuracy over labelled clips a class, a panel a cell, as SVG; intervals are Student's t over draws."""
-    names = list(dict.fromkeys(cell.name for cell in cells))
+    """Accuracy over labelled clips a class, a panel a cell that has several numbers of them, as SVG.
+
+    Intervals are Student's t over draws.
+
+    Raises:
+        ConfigError: No cell has runs with several numbers of labelled clips.
+    """
+    names = [name for name, count in Counter(cell.name for cell in cells).items() if count > 1]
+    if not names:
+        raise ConfigError("--svg: no sweep has several values of data.shots; name one that has, or leave it out.")
     width, height, left = 220, 210, 40
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {left + width * len(names)} {height + 60}" '
@@ -129,7 +138,8 @@ def figure(cells: Sequence[Cell], methods: Sequence[str]) -> str:
 
 def _panel(cells: Sequence[Cell], methods: Sequence[str], left: float, width: float, height: float) -> list[str]:
     places = {cell.shots: left + width * (0.15 + 0.7 * i / max(1, len(cells) - 1)) for i, cell in enumerate(cells)}
-    parts = [f'<text x="{left + width / 2}" y="14" text-anchor="middle">{cells[0].name}</text>']
+    title = cells[0].name.split()[0].removeprefix("equal_")
+    parts = [f'<text x="{left + width / 2}" y="14" text-anchor="middle">{title}</text>']
     for fifth in range(6):
         y = 24 + height * (1 - fifth / 5)
         parts.append(f'<line x1="{left}" x2="{left + width}" y1="{y:.1f}" y2="{y:.1f}" stroke="#ddd"/>')

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -13,16 +14,17 @@ from rbft.files import write_json
 
 # accuracy by method, for the draws 1, 2 and 3; the last draw lacks a run
 FOUND = {"sft": (0.5, 0.7, 0.9), "caption_probe": (0.6, 0.7, 0.9), "rationale_only_upper": (0.8, 0.8, None)}
+SHOTS = (4, 12)
 
 
 @pytest.fixture
 def sweep(tmp_path: Path) -> Path:
     runs = {}
     for method, figures in FOUND.items():
-        for seed, accuracy in enumerate(figures, 1):
-            folder = Path("runs") / method / f"seed{seed}"
-            point = {"seed_everything": seed, "data.shots": 4, "data.format.init_args.style": "plain", "method": method}
-            runs[f"{method}-{seed}"] = {"point": point, "folder": str(folder)}
+        for (seed, accuracy), shots in product(enumerate(figures, 1), SHOTS):
+            folder = Path("runs") / method / f"shots{shots}-seed{seed}"
+            rest = {"data.shots": shots, "data.format.init_args.style": "plain", "method": method}
+            runs[f"{method}-{shots}-{seed}"] = {"point": {"seed_everything": seed} | rest, "folder": str(folder)}
             if accuracy is not None:
                 write_json(tmp_path / folder / "metrics.json", {"test/accuracy": accuracy})
     write_json(tmp_path / "cell" / "plan.json", {"where": str(tmp_path), "runs": runs})
@@ -30,10 +32,11 @@ def sweep(tmp_path: Path) -> Path:
 
 
 def test_whole_draws_are_compared_with_the_best_control(sweep: Path):
-    (cell,) = cells_of(sweep)
-    assert (cell.name, cell.shots, cell.draws) == ("cell style=plain", 4, (1, 2))
-    assert cell.accuracies == {name: figures[:2] for name, figures in FOUND.items()}
-    assert cell.best_control == "caption_probe"
+    cells = cells_of(sweep)
+    assert [(cell.name, cell.shots, cell.draws) for cell in cells] == [("cell style=plain", n, (1, 2)) for n in SHOTS]
+    for cell in cells:
+        assert cell.accuracies == {name: figures[:2] for name, figures in FOUND.items()}
+        assert cell.best_control == "caption_probe"
 
 
 def test_the_table_has_paired_differences(sweep: Path):
@@ -54,6 +57,8 @@ def test_a_sweep_without_a_whole_draw_is_refused(sweep: Path):
 def test_the_figure_is_a_picture_with_a_mark_for_each_value(sweep: Path):
     picture = ElementTree.fromstring(figure(cells_of(sweep), ["rationale_only_upper", "sft"]))
     marks = [mark for mark in picture.iter("{http://www.w3.org/2000/svg}circle") if mark.get("r") == "3.5"]
-    assert len(marks) == 2
+    assert len(marks) == 4
     heights = {float(mark.get("cy", 0)) for mark in marks}
     assert max(heights) - min(heights) == pytest.approx(180 * (0.8 - 0.6), abs=0.2)
+    with pytest.raises(ConfigError, match="no sweep has several values"):
+        figure(cells_of(sweep)[:1], ["sft"])
