@@ -94,6 +94,17 @@ def test_same_predictions_from_the_same_adapters(copy: Run, finished: Run) -> No
     assert (copy.folder / "metrics.json").read_bytes() == (finished.folder / "metrics.json").read_bytes()
 
 
+@pytest.mark.slow
+def test_arguing_for_each_class_is_the_same_on_two_processes(experiment: Path, tmp_path: Path) -> None:
+    flags = ("--stages.test.model.answering.mode", "argued", "--stages.test.model.answering.max_new_tokens", "6")
+    one = run_experiment(experiment, tmp_path / "one", *flags, method="zero_shot")
+    result = on_two(experiment, tmp_path / "two", *flags, "--method", "zero_shot")
+    assert result.code == 0, result.err
+    two = tmp_path / "two" / "tiny" / "zero_shot" / "seed0"
+    assert_same_predictions(two, one.folder)
+    assert all(row["rationale"].count("\n\n") == 1 for row in rows(two / "predictions.jsonl"))
+
+
 @pytest.fixture(scope="module")
 def undisturbed(finished: Run, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Hashes of what stage 1 leaves when two processes run it to its end."""

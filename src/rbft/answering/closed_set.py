@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import torch.distributed as dist
 
+from rbft.answering.arguing import Arguer
 from rbft.answering.reasoning import Reasoned, Reasoner
 from rbft.answering.settings import Answering
 from rbft.data.dataset import Example
@@ -68,6 +69,11 @@ class ClosedSetScoring:
             )
         self.scorer = LabelScorer.of(targets, book.texts, scoring)
         self._reasoner = Reasoner(processor, book, self.scorer, answering)
+        self._arguer = (
+            Arguer(processor, book, self._reasoner.concluder, answering, scoring.normalize)
+            if answering.mode == "argued"
+            else None
+        )
         self.gate = answering.gate
         self._answered: list[tuple[int, _Answered]] = []
         self.seconds = {"direct": 0.0, "rationale": 0.0}
@@ -131,15 +137,19 @@ class ClosedSetScoring:
             scores = score(vlm, [prompts[row] for row in direct]).cpu().double().tolist()
             answered |= {row: _Answered(values, None) for row, values in zip(direct, scores, strict=True)}
         middle = time.perf_counter()
+        # all that is asked about a video comes in one batch
+        found = {examples[row].record.id: probabilities(answered[row].scores) for row in direct}
         if self.gate is not None:
-            # all that is asked about a video comes in one batch
-            found = {examples[row].record.id: probabilities(answered[row].scores) for row in direct}
             sure = {row for row in reasoned if max(found[examples[row].record.id]) >= self.gate}
             answered |= {row: _Answered(list(found[examples[row].record.id]), ()) for row in sure}
             reasoned = [row for row in reasoned if row not in sure]
         if reasoned:
             videos = [examples[row].record.id for row in reasoned]
-            answers = self._reasoner(vlm, [prompts[row] for row in reasoned], videos, self._seed, self._fixed)
+            about = [prompts[row] for row in reasoned]
+            if self._arguer is not None:
+                answers = self._arguer(vlm, about, videos, [found[video] for video in videos], self._seed)
+            else:
+                answers = self._reasoner(vlm, about, videos, self._seed, self._fixed)
             for row, answer in zip(reasoned, answers, strict=True):
                 answered[row] = _Answered(list(answer.probabilities), answer.texts)
                 self.tokens_written += answer.tokens
@@ -182,6 +192,13 @@ class ClosedSetScoring:
         answered = by_video.values()
         return [self._prediction(examples[rows[0]].record, [answers[row] for row in rows]) for rows in answered]
 
+    @property
+    def _written_as(self) -> str:
+        """The mode that answers which texts were written for are of."""
+        if self._arguer is not None:
+            return "argued"
+        return "rationale" if self.gate is None else "gated"
+
     def _prediction(self, record: VideoRecord, answers: Sequence[_Answered]) -> Prediction:
         direct = next(answer for answer in answers if answer.rationales is None)
         reasoned = next((answer for answer in answers if answer.rationales is not None), None)
@@ -199,5 +216,5 @@ class ClosedSetScoring:
             chances,
             tuple(direct.scores),
             text,
-            {"direct": chances, "rationale" if self.gate is None else "gated": tuple(reasoned.scores)},
+            {"direct": chances, self._written_as: tuple(reasoned.scores)},
         )

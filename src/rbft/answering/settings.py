@@ -8,7 +8,7 @@ from typing import Literal
 from rbft.errors import ConfigError
 from rbft.vlm.generation import Sampling
 
-Mode = Literal["direct", "rationale", "mixture", "gated"]
+Mode = Literal["direct", "rationale", "mixture", "gated", "argued"]
 
 MIXTURES = tuple(tenth / 10 for tenth in range(1, 10))
 """Weights of the answer after its own rationale that are tried where labelled videos decide on the mixture."""
@@ -27,7 +27,8 @@ class Answering(Sampling):
             takes what is right most often on all labelled videos, each answered by weights that were trained without
             its group, and then trains on all of them (cross-fitting, Chernozhukov et al., arXiv 1608.00060):
             validation videos train, too. All but `direct` report all modes. `gated` writes a rationale only where the
-            direct answer is unsure, see `gate`.
+            direct answer is unsure, see `gate`. `argued` has the model argue for each class in turn and scores the
+            classes with their rationales, see `rbft.answering.arguing.Arguer`.
         samples: Rationales written for each video; their probabilities are averaged (self-consistency over a closed
             set, Wang et al., arXiv 2203.11171).
         temperature: 0 writes the likeliest text; more than one sample needs a temperature above 0.
@@ -41,6 +42,8 @@ class Answering(Sampling):
         most_reasoned: of a gate that is chosen: most of the labelled videos, as a share, that it may write about (the
             budget of the same section).
         choose_on: labelled videos that decide on what is left open: `validation` or `crossfit`, as in that mode.
+        most_argued: of mode `argued`: most classes of a video that are argued for, the likeliest by its direct answer;
+            the others keep their direct probability.
         strength: How far the weights go from the base model (0) to the tuned one (1), on a straight line between both
             (WiSE-FT, Wortsman et al., arXiv 2109.01903); for LoRA it scales the adapter. None: chosen on validation.
         strengths: strengths that are tried where validation chooses.
@@ -48,7 +51,7 @@ class Answering(Sampling):
             arXiv 1706.04599), which are scored for it; without any there is none. It changes no predicted class.
     """
 
-    mode: Literal["direct", "rationale", "mixture", "validation", "crossfit", "gated"] = "direct"
+    mode: Literal["direct", "rationale", "mixture", "validation", "crossfit", "gated", "argued"] = "direct"
     mixture_weight: float | None = None
     strength: float | None = 1.0
     strengths: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
@@ -56,6 +59,7 @@ class Answering(Sampling):
     gate: float | None = None
     most_reasoned: float = 1.0
     choose_on: Literal["validation", "crossfit"] = "validation"
+    most_argued: int = 8
 
     key = "model.answering"
 
@@ -76,6 +80,13 @@ class Answering(Sampling):
             raise ConfigError(
                 f"model.answering.most_reasoned: {self.most_reasoned} bounds the choice of a gate; set mode: gated and "
                 "gate: null, or leave it out."
+            )
+        if self.most_argued < 2:
+            raise ConfigError(f"model.answering.most_argued: {self.most_argued} must be at least 2 classes.")
+        if self.mode == "argued" and self.samples > 1:
+            raise ConfigError(
+                f"model.answering.samples: {self.samples} are for modes that average rationales, and mode argued "
+                "writes one for each class; leave samples out."
             )
         if self.strength is not None and not 0 <= self.strength <= 1:
             raise ConfigError(f"model.answering.strength: {self.strength} must lie in [0, 1].")
@@ -129,11 +140,13 @@ class Answering(Sampling):
         direct: tuple[Mode, float] = ("direct", 0.0)
         rationale: tuple[Mode, float] = ("rationale", 1.0)
         gated: tuple[Mode, float] = ("gated", 1.0)
+        argued: tuple[Mode, float] = ("argued", 1.0)
         return {
             "direct": [direct],
             "rationale": [rationale],
             "mixture": mixtures,
             "gated": [gated],
+            "argued": [argued],
             "validation": [direct, rationale, *mixtures],
             "crossfit": [direct, rationale, *mixtures],
         }[self.mode]

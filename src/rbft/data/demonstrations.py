@@ -78,6 +78,10 @@ class DemonstratedBook(PromptBook):
         """The question for a rationale that does not name the answer, after the demonstrations."""
         return self._behind(super().blind_prompt())
 
+    def argued_prompt(self, label: str) -> Prompt:
+        """The question for a rationale that argues for a class, after the demonstrations."""
+        return self._behind(super().argued_prompt(label))
+
     def _behind(self, prompt: Prompt) -> Prompt:
         values = {"demonstrations": self._settings.separator.join(self.told), "question": prompt.question}
         return replace(prompt, question=fill(self._settings.question, values))

@@ -24,6 +24,8 @@ class Prompts:
         label_question: Asked to classify (classification and test stages).
         rationale_question: Asked for a rationale without naming the answer.
         hinted_question: Asked for a rationale of a known answer; must name `{label}` (RB-FT section 3, stage I).
+        argued_question: Asked for a rationale under the assumption of a class, `{label}`, which may be wrong; None: the
+            hinted question. For `model.answering.mode: argued`.
         conclusion: The sentence that states the class; must end in `{label}`.
         separator: What stands between rationale and conclusion.
         judge_question: Asked without the video: which class does a `{rationale}` argue for? For checks.
@@ -49,6 +51,7 @@ class Prompts:
         "happens in it and which visible evidence makes it that class, and end with a last line 'Classification: ' "
         "and the class."
     )
+    argued_question: str | None = None
     conclusion: str = "Classification: {label}"
     separator: str = "\n"
     judge_question: str = (
@@ -66,6 +69,8 @@ class Prompts:
         check_template("model.prompts.rationale_question", self.rationale_question, _SHARED)
         label = frozenset({"label"})
         check_template("model.prompts.hinted_question", self.hinted_question, _SHARED | label, label)
+        if self.argued_question is not None:
+            check_template("model.prompts.argued_question", self.argued_question, _SHARED | label, label)
         check_template("model.prompts.conclusion", self.conclusion, {"label"}, label)
         rationale = frozenset({"rationale"})
         check_template("model.prompts.judge_question", self.judge_question, _SHARED | rationale, rationale)
@@ -127,6 +132,13 @@ class PromptBook:
     def blind_prompt(self) -> Prompt:
         """The question for a rationale that does not name the answer."""
         return Prompt(fill(self.prompts.rationale_question, self._shared), self.prompts.system)
+
+    def argued_prompt(self, label: str) -> Prompt:
+        """The question for a rationale that argues for a class, whether it is the video's or not."""
+        if self.prompts.argued_question is None:
+            return self._hinted(label)
+        values = {**self._shared, "label": self.text(label)}
+        return Prompt(fill(self.prompts.argued_question, values), self.prompts.system)
 
     def judge_prompt(self, rationale: str) -> Prompt:
         """The question, without a video, which class a rationale argues for."""

@@ -264,8 +264,17 @@ class StageRows:
         if not answering.writes:
             return direct
         rows = [self._row(record, book.blind_prompt(), answering.max_new_tokens) for record in records]
-        memory, work = self._reasoning(rows)
+        memory, work = self._arguing(rows) if answering.mode == "argued" else self._reasoning(rows)
         return max(direct[0], memory, key=lambda memory: memory.total), direct[1] + work
+
+    def _arguing(self, rows: Sequence[Row]) -> tuple[Memory, Work]:
+        """Of a rationale for each class, one class at a time, with each text read again with and without the clip."""
+        memory, work = self._reasoning(rows)
+        for row in rows:
+            blind = row.length - row.visual
+            read = self._size.read_flops(row.length, row.answer) + self._size.read_flops(blind, row.answer)
+            work += Work(read + 2 * self._size.head_flops(row.answer))
+        return memory, work * min(self._module.answering.most_argued, len(self._labels))
 
     def _reasoning(self, rows: Sequence[Row]) -> tuple[Memory, Work]:
         """Of writing about clips and scoring the labels after what was written."""

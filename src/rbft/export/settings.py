@@ -52,6 +52,7 @@ def describe_run(recorded: Recorded, model: WarmModel, form: str) -> dict[str, A
         }
         for name, text, length, value in zip(recorded.labels.names, book.texts, lengths, prior, strict=True)
     ]
+    argued = {name: book.argued_prompt(name).question for name in recorded.labels.names}
     return {
         "schema": SCHEMA,
         "rbft": __version__,
@@ -67,6 +68,7 @@ def describe_run(recorded: Recorded, model: WarmModel, form: str) -> dict[str, A
             "system": prompts.system,
             "label_question": book.label_prompt().question,
             "rationale_question": book.blind_prompt().question,
+            **({"argued_questions": argued} if choice.mode == "argued" else {}),
             "conclusion": prompts.conclusion,
             "separator": prompts.separator,
             "template_arguments": dict(module.processor_key[2]),
@@ -76,6 +78,7 @@ def describe_run(recorded: Recorded, model: WarmModel, form: str) -> dict[str, A
             "mode": choice.mode,
             "mixture_weight": choice.mixture_weight,
             **({} if model.module.scoring.gate is None else {"gate": model.module.scoring.gate}),
+            **({"most_argued": answering.most_argued} if choice.mode == "argued" else {}),
             "strength_folded_in": choice.strength,
             "samples": answering.samples,
             "temperature": answering.temperature,

@@ -171,8 +171,11 @@ def methods_seconds(methods: Sequence[Sequence[Prepared]]) -> tuple[list[float |
 
 
 def _reasoned(entry: Prepared) -> str:
-    """What is said of a test that writes about some of its videos."""
+    """What is said of a test that writes about some of its videos, or for several classes."""
     answering = entry.module.answering
+    if answering.mode == "argued":
+        classes = min(answering.most_argued, len(entry.datamodule.labels))
+        return f", a rationale for each of the {classes} likeliest"
     if answering.mode != "gated":
         return ""
     if answering.gate is not None:

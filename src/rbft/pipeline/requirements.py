@@ -155,10 +155,12 @@ def require_videos(stage: Stage, cli: StageCLI) -> None:
             f"the stage {stage.name!r}: model.robustness.swap keeps a video's own rationale, and under "
             "model.answering.mode direct none is written. Set the mode to rationale or mixture."
         )
-    if stage.kind in ASKING_KINDS and cli.model.robustness.swap and cli.model.answering.mode == "gated":
+    if stage.kind in ASKING_KINDS and cli.model.robustness.swap and cli.model.answering.mode in ("gated", "argued"):
+        mode = cli.model.answering.mode
+        why = "not every video has one" if mode == "gated" else "every video has one for each class"
         raise ConfigError(
             f"the stage {stage.name!r}: model.robustness.swap keeps a video's own rationale, and under "
-            "model.answering.mode gated not every video has one. Set the mode to rationale or mixture."
+            f"model.answering.mode {mode} {why}. Set the mode to rationale or mixture."
         )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rbft.data.datamodule import VideoDataModule
-from rbft.experiment import PROBE_KINDS, Stage
+from rbft.experiment import ASKING_KINDS, PROBE_KINDS, Stage
 from rbft.pipeline.stage_cli import StageCLI
 from rbft.vlm.loading import folder_fingerprint, model_fingerprint
 
@@ -27,7 +27,7 @@ _TRAINING_TRAINER_KEYS = (
     "limit_train_batches",
 )
 # Settings of answering that came later, with what all stages before them were answered with.
-_LATER_ANSWERING = {"gate": None, "most_reasoned": 1.0, "choose_on": "validation"}
+_LATER_ANSWERING = {"gate": None, "most_reasoned": 1.0, "choose_on": "validation", "most_argued": 8}
 
 
 def stage_inputs(stage: Stage, cli: StageCLI, config: dict[str, Any], done: dict[str, str]) -> dict[str, Any]:
@@ -43,6 +43,8 @@ def stage_inputs(stage: Stage, cli: StageCLI, config: dict[str, Any], done: dict
     model, trainer = config["model"], config["trainer"]
     # stages as they always were have the inputs they always had
     model = model | {"answering": {k: v for k, v in model["answering"].items() if _LATER_ANSWERING.get(k, ...) != v}}
+    if stage.kind not in ASKING_KINDS or cli.model.answering.mode != "argued":
+        model = model | {"prompts": {k: v for k, v in model["prompts"].items() if k != "argued_question"}}
     keys = {"model": list(_MODEL_KEYS), "data": list(_SAMPLING_KEYS), "trainer": ["precision"]}
     if stage.kind == "write":
         keys["model"] += ["writer", "checks", "keep"]
