@@ -88,6 +88,8 @@ class StageRows:
         records = readable(
             self._data, splits.test if stage.kind in ASKING_KINDS else every if stage.tests else splits.train
         )
+        if stage.kind == "combine":
+            return []
         if stage.kind == "caption_probe":
             return [self._row(record, book.blind_prompt(), self._module.writer.max_new_tokens) for record in records]
         if stage.tests:

@@ -27,11 +27,12 @@ StageKind = Literal[
     "probe",
     "caption_probe",
     "encoder_probe",
+    "combine",
 ]
 KINDS: tuple[str, ...] = get_args(StageKind)
 TRAINING_KINDS = ("rationale", "classification", "joint", "reasoned", "preference", "self_distil", "policy", "distil")
 _RATIONALE_KINDS = ("rationale", "joint", "reasoned", "preference", "demonstrations")
-TEST_KINDS = ("test", "demonstrations", "probe", "caption_probe", "encoder_probe")
+TEST_KINDS = ("test", "demonstrations", "probe", "caption_probe", "encoder_probe", "combine")
 ASKING_KINDS = ("test", "demonstrations")
 """Kinds of test whose classes the model itself is asked for."""
 PROBE_KINDS = ("probe", "caption_probe", "encoder_probe")
@@ -73,6 +74,7 @@ _KIND_LAYERS: dict[str, dict[str, Any]] = {
     "caption_probe": {},
     "encoder_probe": {},
     "demonstrations": {},
+    "combine": {},
 }
 # Stages that methods above name otherwise than by their kind, where a file does not say what they are.
 _NAMED_LAYERS: dict[str, dict[str, Any]] = {
@@ -85,7 +87,7 @@ _NAMED_LAYERS: dict[str, dict[str, Any]] = {
         "model": {"prompts": {"hint": "blind"}, "writer": {"samples": 8, "temperature": 1.0}},
     },
 }
-_LAYER_KEYS = ("kind", "start", "rationale_epochs", "views", "model", "data", "trainer")
+_LAYER_KEYS = ("kind", "start", "rationale_epochs", "views", "probe_weight", "model", "data", "trainer")
 _STARTS = ("previous", "base")
 
 
@@ -104,6 +106,8 @@ class Stage:
         answers_from: The stage whose soft labels it learns; None where it needs none.
         views: for an answer stage: clips of each video that are answered, the first as a test takes its frames, the
             others with frames drawn at random in each segment.
+        mixes: for a combine stage: the test and the probe whose answers it mixes.
+        probe_weight: for a combine stage: weight of the probe's probabilities; None: chosen on labelled videos.
     """
 
     name: str
@@ -114,6 +118,8 @@ class Stage:
     rationale_epochs: int = 0
     answers_from: str | None = None
     views: int = 1
+    mixes: tuple[str, ...] = ()
+    probe_weight: float | None = None
 
     @property
     def trains(self) -> bool:
@@ -161,6 +167,34 @@ def stages_of_method(where: str, methods: Mapping[str, Any], method: str) -> lis
     return list(names)
 
 
+def _mixed(where: str, name: str, before: Sequence[Stage]) -> tuple[str, ...]:
+    """The last test and the last probe before a stage that mixes their answers."""
+    found = []
+    for kinds, what in ((ASKING_KINDS, "test"), (PROBE_KINDS, "caption_probe")):
+        of_kind = [stage.name for stage in before if stage.kind in kinds]
+        if not of_kind:
+            raise ConfigError(
+                f"{where}: the stage {name!r} mixes the answers of a test and of a probe; put a stage of kind "
+                f"{what!r} before it."
+            )
+        found.append(of_kind[-1])
+    return tuple(found)
+
+
+def _probe_weight(where: str, name: str, kind: str, layer: Mapping[str, Any]) -> float | None:
+    """The weight of a probe's answers in a mixture; None where labelled videos decide."""
+    weight = layer.get("probe_weight")
+    wrong = isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 <= weight <= 1
+    if "probe_weight" in layer and kind != "combine":
+        raise ConfigError(f"{where}: stages.{name}.probe_weight: only stages of kind 'combine' have it.")
+    if weight is not None and wrong:
+        raise ConfigError(
+            f"{where}: stages.{name}.probe_weight: {weight!r} must be a number in [0, 1], or null: chosen on labelled "
+            "videos."
+        )
+    return None if weight is None else float(weight)
+
+
 def make_stages(where: str, names: Sequence[str], layers: Mapping[str, Any]) -> tuple[Stage, ...]:
     """The stages of a method with what each takes from those before it."""
     stages: list[Stage] = []
@@ -168,7 +202,7 @@ def make_stages(where: str, names: Sequence[str], layers: Mapping[str, Any]) -> 
     rationales: str | None = None
     answers: str | None = None
     for name in names:
-        if name not in layers and name not in (*PROBE_KINDS, "demonstrations", *_NAMED_LAYERS):
+        if name not in layers and name not in (*PROBE_KINDS, "demonstrations", "combine", *_NAMED_LAYERS):
             add = f" Or add the line `{name}: {{}}` there." if name in KINDS else ""
             raise ConfigError(
                 f"{where}: the method lists the stage {name!r}, which `stages:` does not have; "
@@ -217,12 +251,16 @@ def make_stages(where: str, names: Sequence[str], layers: Mapping[str, Any]) -> 
                 f"{where}: the stage {name!r} learns soft labels, but no stage before it gives any; "
                 "put a stage of kind 'answer' before it."
             )
+        mixes = _mixed(where, name, stages) if kind == "combine" else ()
+        weight = _probe_weight(where, name, kind, layer)
         own = {key: value for key, value in layer.items() if key in ("model", "data", "trainer")}
         content = lay_over(_KIND_LAYERS[kind], own)
-        # an encoder of its own knows nothing of the model's weights
-        start = weights if begin == "previous" and kind != "encoder_probe" else None
+        # an encoder of its own knows nothing of the model's weights, and answers are mixed without any
+        start = weights if begin == "previous" and kind not in ("encoder_probe", "combine") else None
         taught_by = answers if kind == "distil" else None
-        stages.append(Stage(name, kind, content, start, rationales if needs else None, match, taught_by, views))
+        stages.append(
+            Stage(name, kind, content, start, rationales if needs else None, match, taught_by, views, mixes, weight)
+        )
         if kind in TRAINING_KINDS:
             weights = name
         elif kind == "write":

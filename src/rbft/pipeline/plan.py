@@ -112,6 +112,10 @@ def print_plan(experiment: Experiment, prepared: Sequence[Prepared], console: Co
             say += f"a text classifier fitted to {fitted} of them, {len(splits_of.test)} tested"
         elif entry.stage.kind == "encoder_probe":
             say = _encoder(entry)
+        elif entry.stage.kind == "combine":
+            weight = entry.stage.probe_weight
+            how = "at the weight that labelled videos choose" if weight is None else f"{weight:g} of the latter"
+            say = f"the answers of {' and '.join(entry.stage.mixes)} mixed, {how}"
         else:
             say = f"{len(splits_of.test)} videos against {len(labels)} labels{_reasoned(entry)}"
             if number := fold_count(entry.stage, entry.module, entry.datamodule):
@@ -121,7 +125,7 @@ def print_plan(experiment: Experiment, prepared: Sequence[Prepared], console: Co
                 most = entry.module.demonstrations.most([record.label for record in splits_of.train])
                 say += f", with up to {most} labelled videos told of in the question"
         first_words = entry.stage.kind == "write" and entry.stage.weights_from is None
-        own = first_words or entry.stage.kind == "encoder_probe"
+        own = first_words or entry.stage.kind in ("encoder_probe", "combine")
         start = "" if own else f", from {entry.stage.weights_from or 'the base model'}"
         console.print(f"  {escape(entry.stage.name)}: {say}{escape(start)}")
     try:

@@ -12,6 +12,7 @@ from rbft.encoders.encoder import ClipPixels
 from rbft.encoders.loading import KEY, KNOWN, EncoderFiles
 from rbft.errors import ConfigError, DataError
 from rbft.experiment import ASKING_KINDS
+from rbft.pipeline.choice_requirements import require_labelled, require_unseen
 from rbft.pipeline.sharding_requirements import require_unsharded
 from rbft.stages.crossfit import folds_of
 from rbft.vlm.loading import bare_model, load_config, weights_dtype
@@ -46,7 +47,8 @@ def require_settings(stages: Sequence[Stage], clis: Sequence[StageCLI]) -> None:
     _require_answers(stages, clis)
     _require_blind(stages, clis)
     _require_epochs(stages, clis)
-    _require_crossfit(stages, clis)
+    require_unseen(stages, clis)
+    require_labelled(stages, clis)
 
 
 def require_models(stages: Sequence[Stage], clis: Sequence[StageCLI]) -> None:
@@ -332,33 +334,3 @@ def _require_epochs(stages: Sequence[Stage], clis: Sequence[StageCLI]) -> None:
                 f"the stage {stage.name!r}: trainer.max_steps would end it before it has seen the tokens "
                 "that rationale_epochs asks for; set trainer.max_epochs instead."
             )
-
-
-def _require_crossfit(stages: Sequence[Stage], clis: Sequence[StageCLI]) -> None:
-    """Refuse to cross-fit stages whose inputs have seen the labels of the fold that is held back.
-
-    Raises:
-        ConfigError: Names the stages and what to change.
-    """
-    of = {stage.name: (stage, cli) for stage, cli in zip(stages, clis, strict=True)}
-    for stage, cli in of.values():
-        if stage.kind not in ASKING_KINDS or not cli.model.answering.crossfits:
-            continue
-        source = stage.weights_from
-        while source is not None:
-            before, trained = of[source]
-            writer = None if before.rationales_from is None else of[before.rationales_from][0]
-            why = ""
-            if before.answers_from is not None:
-                why = f"learns answers of {before.answers_from!r}, which was made by weights that saw all labels"
-            elif writer is not None and writer.weights_from is not None:
-                why = f"learns rationales that {writer.name!r} wrote with weights that saw all labels"
-            elif trained.model.selection.weights == "best":
-                why = "keeps the epoch that validates best (model.selection), and no video validates"
-            if why:
-                raise ConfigError(
-                    f"the stage {stage.name!r}: model.answering: crossfit trains {before.name!r} again without a "
-                    f"part of the labelled videos, and that stage {why}. Choose another method, or choose "
-                    "on validation videos (mode or choose_on validation)."
-                )
-            source = before.weights_from

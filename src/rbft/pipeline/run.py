@@ -24,6 +24,7 @@ from rbft.runs.lock import holding_run
 from rbft.runs.names import CHECKPOINTS, PUBLISHED
 from rbft.stages.answer import answer_clips
 from rbft.stages.caption_probe import caption_probe
+from rbft.stages.combine import combine
 from rbft.stages.context import Prepared, StageContext, StageResult
 from rbft.stages.demonstrations import demonstrations
 from rbft.stages.encoder_probe import encoder_probe
@@ -53,6 +54,7 @@ _RUNS: dict[str, Callable[[StageContext], StageResult]] = {
     "caption_probe": caption_probe,
     "encoder_probe": encoder_probe,
     "demonstrations": demonstrations,
+    "combine": combine,
 }
 
 

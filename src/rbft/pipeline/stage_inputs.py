@@ -39,6 +39,9 @@ def stage_inputs(stage: Stage, cli: StageCLI, config: dict[str, Any], done: dict
         config: resolved configuration.
         done: Fingerprints of the stages before it, by name.
     """
+    if stage.kind == "combine":
+        sources = [done[name] for name in stage.mixes]
+        return {"kind": stage.kind, "predictions": sources, "probe_weight": stage.probe_weight}
     data: VideoDataModule = cli.datamodule
     model, trainer = config["model"], config["trainer"]
     # stages as they always were have the inputs they always had

@@ -40,6 +40,7 @@ def label_figures(prepared: Sequence[Prepared]) -> dict[str, int | float]:
         if (
             (entry.stage.trains and module.selection.weights == "best")
             or kind in PROBE_KINDS
+            or (kind == "combine" and entry.stage.probe_weight is None)
             or (kind in ASKING_KINDS and module.answering.needs_validation)
         ):
             choosing |= val

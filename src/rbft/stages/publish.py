@@ -41,7 +41,9 @@ def conclude(experiment: Experiment, prepared: Sequence[Prepared], console: Cons
     last, run_dir = tests[-1], experiment.run_dir
     rounds = read_rounds(run_dir, prepared)
     labels = label_figures(prepared)
-    metrics = read_json(run_dir / last.stage.name / METRICS) | _accuracies(experiment, tests[:-1])
+    metrics = _accuracies(experiment, tests[:-1])
+    # of an earlier stage that is called `test` nothing may stand for the run's own
+    metrics |= read_json(run_dir / last.stage.name / METRICS)
     metrics |= round_metrics(rounds) | labels
     path = run_dir / last.stage.name / CALIBRATION
     calibration = Calibration.from_json(read_json(path), path)
