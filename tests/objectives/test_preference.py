@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -39,10 +40,33 @@ def loaded(family_folder: Callable[[str], Path]) -> Loaded:
     return made
 
 
-def made(loaded: Loaded, **settings: float) -> PreferenceObjective:
+def made(loaded: Loaded, **settings: float | str) -> PreferenceObjective:
     objective = PreferenceObjective(**settings)  # type: ignore[arg-type]
     objective.connect(loaded.processor, BOOK, 0)
     return objective
+
+
+def test_pairs_of_hints_are_of_texts_that_were_led_to_either_side(loaded: Loaded) -> None:
+    texts = [
+        rationale(0, "An arm moves.", stated="push"),
+        rationale(0, "A bow.", sample=1, stated="archery"),  # hinted to its own class, and led nowhere
+        replace(rationale(0, "Both arms.", sample=2, stated="push up"), hinted_to="push up"),
+        replace(rationale(0, "One arm.", sample=3, stated="push"), hinted_to="archery"),  # not to be led
+        replace(rationale(1, "An arm.", stated="push"), hinted_to="push"),  # nothing better was written
+    ]
+    rows = made(loaded, between="hints").examples(RECORDS, BOOK, texts)
+    assert [row.answer for row in rows] == [
+        BOOK.concluded("An arm moves.", "push"),
+        BOOK.concluded("Both arms.", "push up"),
+    ]
+    assert {row.prompt for row in rows} == {BOOK.blind_prompt()}, "no hint is learned from"
+    by_conclusion = made(loaded).examples(RECORDS, BOOK, texts)
+    assert [row.answer for row in by_conclusion] == [
+        BOOK.concluded("An arm moves.", "push"),
+        BOOK.concluded("A bow.", "archery"),
+    ], "texts that were led elsewhere are none of the model's own conclusions"
+    with pytest.raises(StageError, match="with other random numbers"):
+        made(loaded, between="hints").examples(RECORDS, BOOK, texts[3:])
 
 
 def batches(loaded: Loaded, objective: PreferenceObjective, size: int, filler: bool = False) -> list[Batch]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zlib
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -159,6 +160,22 @@ class PromptBook:
         """
         given = self.prompts.hint in ("hint_stripped", "hint_kept") if hinted is None else hinted
         return self._hinted(label) if given else self.blind_prompt()
+
+    def contrast_prompt(self, video: str, label: str) -> Prompt:
+        """The question for a rationale of a class that a video is not of; which one, follows from its id.
+
+        Args:
+            video: The video's id.
+            label: Its class.
+        """
+        others = [name for name in self.labels.names if name != label]
+        return self._hinted(others[zlib.crc32(video.encode()) % len(others)])
+
+    def hinted_to(self, prompt: Prompt, label: str) -> str:
+        """The class that a question names where it is another one than `label`; else empty."""
+        if prompt in (self.blind_prompt(), self._hinted(label) if label else None):
+            return ""
+        return next((name for name in self.labels.names if self._hinted(name) == prompt), "")
 
     def training_prompt(self, label: str, *, labelled: bool = True) -> Prompt:
         """The question stage 1 trains on; names the label only under `hint_kept`, and never an unlabelled video's."""

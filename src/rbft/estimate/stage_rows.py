@@ -101,6 +101,8 @@ class StageRows:
             most = self._module.writer.max_new_tokens
             asked = [(record, book.writing_prompt(record.label)) for record in records]
             asked += [(record, book.blind_prompt()) for record in self._unlabelled(self._parts)]
+            if self._module.writer.contrast:
+                asked += [(record, book.contrast_prompt(record.id, record.label)) for record in records]
             return [self._row(record, prompt, most) for record, prompt in asked]
         more = [] if self._writer is None else self._unlabelled(self._writer)
         views = self._writer.stage.views if self._writer is not None and stage.answers_from else 1
@@ -130,7 +132,8 @@ class StageRows:
             after = len(self._parts.processor.target_ids(question, conclusion)) if conclusion else 0
             if stage.kind == "reasoned":
                 after += sum(self._labels)
-            answers += writer.samples * (writer.max_new_tokens + after)
+            both = 2 if self._module.objective is not None and self._module.objective.contrasts else 1
+            answers += both * writer.samples * (writer.max_new_tokens + after)
             if stage.kind == "joint":
                 between = self._costs.cost(record).text_tokens
             question = book.training_prompt(record.label) if record.label else book.blind_prompt()

@@ -34,6 +34,8 @@ class Objective(ABC):
     writes: ClassVar[bool] = False
     """Whether it has the model write while it is trained."""
     needs_reference: bool = False
+    contrasts: bool = False
+    """Whether it learns from texts that were hinted to another class than their video's, too."""
     """Whether `vlm.reference` is needed whatever `anchor` is."""
     learns: ClassVar[Literal["label", "rationale"]] = "label"
     """What the model learns to answer, the class or a rationale alone; the best weights are chosen by it."""

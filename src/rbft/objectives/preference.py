@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -24,10 +25,16 @@ class PreferenceObjective(Objective):
     """DPO loss of pairs of rationales about one video (Rafailov et al., arXiv 2305.18290, equation 7).
 
     The preferred text concludes with the class of its video and is kept, the other one with another class or with
-    something that is none; both are texts of the model about the same clip, asked without the class. The reference are
-    the weights that the stage starts from. All texts about a clip are read in one row.
+    something that is none; both are texts of the model about the same clip, and the question that they are learned
+    under names no class. The reference are the weights that the stage starts from. All texts about a clip are read in
+    one row.
 
     Args:
+        between: which texts make a pair. `conclusions`: texts that were asked for without the class, by what they
+            conclude with. `hints`: a text that was hinted to the video's class and concludes with it is preferred to
+            one that was hinted to another class (`model.writer.contrast`) and does not conclude with the video's. So
+            every video may have pairs, whether the model errs about it or not (contrasting prompts as in RLCD, Yang et
+            al., arXiv 2307.12950).
         beta: how strongly the model is held to the reference; the loss looks at differences of log-likelihoods times
             this.
         pairs: most pairs of a video; all pairs of a video together weigh as much as one.
@@ -42,8 +49,14 @@ class PreferenceObjective(Objective):
     needs_reference = True
 
     def __init__(
-        self, beta: float = 0.1, pairs: int = 4, nll: float = 0.0, class_weights: ClassWeights = "none"
+        self,
+        beta: float = 0.1,
+        pairs: int = 4,
+        nll: float = 0.0,
+        class_weights: ClassWeights = "none",
+        between: Literal["conclusions", "hints"] = "conclusions",
     ) -> None:
+        self.contrasts = between == "hints"
         if not 0 < beta < float("inf"):
             raise ConfigError(f"model.objective.beta: {beta} must be above 0.")
         if pairs < 1:
@@ -71,6 +84,9 @@ class PreferenceObjective(Objective):
             right = rationale.stated == rationale.label
             if right and not rationale.kept:
                 continue
+            # a text counts for the side that it was written for, and where it concludes so
+            if bool(rationale.hinted_to) != (self.contrasts and not right):
+                continue
             of_video = texts.setdefault(rationale.id, ([], []))[0 if right else 1]
             # of a text that names no class, what it concludes with instead is what is to become less likely
             answer = rationale.written if rationale.stated is None else book.concluded(rationale.text, rationale.stated)
@@ -87,8 +103,11 @@ class PreferenceObjective(Objective):
         if not rows:
             raise StageError(
                 "no training video has both a rationale that concludes rightly and one that does not. Have more "
-                "written, without the class (model.writer.samples and temperature, and model.prompts.hint blind, in "
-                "the layer of the write stage before this one)."
+                "written "
+                + ("with other random numbers" if self.contrasts else "without the class")
+                + " (model.writer.samples and temperature"
+                + ("" if self.contrasts else ", and model.prompts.hint blind")
+                + ", in the layer of the write stage before this one)."
             )
         return rows
 

@@ -99,6 +99,7 @@ def print_plan(experiment: Experiment, prepared: Sequence[Prepared], console: Co
         elif entry.stage.kind == "write":
             say = f"{len(splits_of.train)} videos, {entry.module.writer.samples} rationale(s) each"
             say += f", and {entry.unlabelled} unlabelled ones" if entry.unlabelled else ""
+            say += ", and as many hinted to another class" if entry.module.writer.contrast else ""
             attempts = len(entry.module.writer.attempts(entry.book.prompts.hint))
             say += f", up to {attempts} attempts where none is kept" if attempts > 1 else ""
         elif entry.stage.kind == "answer":

@@ -309,11 +309,20 @@ def _require_blind(stages: Sequence[Stage], clis: Sequence[StageCLI]) -> None:
     Raises:
         ConfigError: Names the stage that writes and the key.
     """
-    writers = {stage.name: cli.model for stage, cli in zip(stages, clis, strict=True)}
+    models = {stage.name: cli.model for stage, cli in zip(stages, clis, strict=True)}
     for stage in stages:
         if stage.kind not in ("reasoned", "preference") or stage.rationales_from is None:
             continue
-        model = writers[stage.rationales_from]
+        model, learner = models[stage.rationales_from], models[stage.name].objective
+        hinted = model.writer.attempts(model.prompts.hint)[0].hinted
+        if learner is not None and learner.contrasts:
+            if not hinted or not model.writer.contrast:
+                raise ConfigError(
+                    f"the stage {stage.name!r} prefers rationales hinted to the right class to such of another class, "
+                    f"and {stage.rationales_from!r} does not write both. Set model.writer.contrast to true and "
+                    f"model.prompts.hint to hint_stripped in the layer of {stage.rationales_from!r}."
+                )
+            continue
         if any(attempt.hinted for attempt in model.writer.attempts(model.prompts.hint)):
             raise ConfigError(
                 f"the stage {stage.name!r} learns from rationales as a test has them, and those of "

@@ -28,6 +28,8 @@ _TRAINING_TRAINER_KEYS = (
 )
 # Settings of answering that came later, with what all stages before them were answered with.
 _LATER_ANSWERING = {"gate": None, "most_reasoned": 1.0, "choose_on": "validation", "most_argued": 8}
+# The same of arguments of other parts.
+_LATER = {"layers": None, "between": "conclusions"}
 
 
 def stage_inputs(stage: Stage, cli: StageCLI, config: dict[str, Any], done: dict[str, str]) -> dict[str, Any]:
@@ -46,6 +48,7 @@ def stage_inputs(stage: Stage, cli: StageCLI, config: dict[str, Any], done: dict
     model, trainer = config["model"], config["trainer"]
     # stages as they always were have the inputs they always had
     model = model | {"answering": {k: v for k, v in model["answering"].items() if _LATER_ANSWERING.get(k, ...) != v}}
+    model = model | {"writer": {k: v for k, v in model["writer"].items() if k != "contrast" or v}}
     if stage.kind not in ASKING_KINDS or cli.model.answering.mode != "argued":
         model = model | {"prompts": {k: v for k, v in model["prompts"].items() if k != "argued_question"}}
     keys = {"model": list(_MODEL_KEYS), "data": list(_SAMPLING_KEYS), "trainer": ["precision"]}
@@ -108,9 +111,9 @@ def _files(stage: Stage, cli: StageCLI) -> str:
 def _as_ever(value: Any) -> Any:
     """A setting without arguments that came later and are not used: stages that were done before stay done."""
     arguments = value.get("init_args") if isinstance(value, dict) else None
-    if not isinstance(arguments, dict) or arguments.get("layers", 0) is not None:
+    if not isinstance(arguments, dict):
         return value
-    return {**value, "init_args": {name: kept for name, kept in arguments.items() if name != "layers"}}
+    return {**value, "init_args": {name: kept for name, kept in arguments.items() if _LATER.get(name, ...) != kept}}
 
 
 def _validation(cli: StageCLI, model: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 from rbft.data.records import VideoRecord
 from rbft.errors import DataError, StageError
 from rbft.files import append_jsonl, read_json, read_jsonl, write_json, write_jsonl
-from rbft.runs.names import RATIONALES
+from rbft.runs.names import CONTRASTS, RATIONALES
 from rbft.vlm.prompt import Prompt
 
 
@@ -38,6 +38,8 @@ class Rationale:
         kept: Whether stage 1 uses it.
         reason: Why it was dropped, or kept all the same; else empty.
         labelled: Whether the class was known before; else it is what the model said itself.
+        hinted_to: Class that the prompt named where it is another one than the video's; else empty. Such a text
+            is never learned as it is: it only stands against those that were hinted to the right class.
     """
 
     id: str
@@ -56,6 +58,7 @@ class Rationale:
     kept: bool = True
     reason: str = ""
     labelled: bool = True
+    hinted_to: str = ""
 
     @property
     def key(self) -> tuple[str, int]:
@@ -64,7 +67,9 @@ class Rationale:
 
 
 _KINDS: dict[str, tuple[type, ...]] = {
-    **dict.fromkeys(("id", "video", "label", "prompt_hash", "hint", "model", "text", "written", "reason"), (str,)),
+    **dict.fromkeys(
+        ("id", "video", "label", "prompt_hash", "hint", "model", "text", "written", "reason", "hinted_to"), (str,)
+    ),
     "sample": (int,),
     "stated": (str, type(None)),
     **dict.fromkeys(("truncated", "labelled"), (bool,)),
@@ -126,6 +131,8 @@ def spread(rationales: Sequence[Rationale], count: int = 8) -> list[Rationale]:
 class RationaleStore:
     """The folder a write stage fills: `parts/rank<r>.jsonl` while writing, `rationales.jsonl` when all are there.
 
+    Texts that were hinted to another class than their video's are in `contrasts.jsonl`, apart from all others.
+
     `parts/again<n>.json` says which videos the first process wants attempt n of; the others read it there.
 
     Args:
@@ -136,6 +143,7 @@ class RationaleStore:
         self.folder = folder
         self.parts = folder / "parts"
         self.path = folder / RATIONALES
+        self.contrasts = folder / CONTRASTS
 
     def written(self) -> dict[tuple[str, int], Rationale]:
         """Everything written so far, whichever rank wrote it."""
@@ -180,3 +188,7 @@ class RationaleStore:
     def save(self, rationales: Sequence[Rationale]) -> None:
         """Write `rationales.jsonl`, whole or not at all."""
         write_jsonl(self.path, [dataclasses.asdict(r) for r in rationales])
+
+    def save_contrasts(self, rationales: Sequence[Rationale]) -> None:
+        """Write `contrasts.jsonl`, whole or not at all."""
+        write_jsonl(self.contrasts, [dataclasses.asdict(r) for r in rationales])

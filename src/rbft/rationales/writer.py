@@ -59,12 +59,14 @@ class Attempt:
         hinted: Whether labelled videos are written about with their label.
         temperature: temperature of the sampling.
         unlabelled: Whether unlabelled videos are written about too.
+        contrast: Whether the prompt names another class than the video's.
     """
 
     number: int
     hinted: bool
     temperature: float
     unlabelled: bool = True
+    contrast: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,10 +80,13 @@ class RationaleWriter(Sampling):
         max_new_tokens: length limit of a rationale, in tokens.
         vllm: Has vLLM write them, in a process of its own; None: the model as it is loaded here.
         regenerate: Further attempts where all rationales of a video were dropped; None: none.
+        contrast: Whether each labelled video also has `samples` rationales that are hinted to another class, which
+            stand against those of its own in `PreferenceObjective(between="hints")`.
     """
 
     vllm: VLLM | None = None
     regenerate: Regenerate | None = None
+    contrast: bool = False
 
     key = "model.writer"
 
@@ -97,12 +102,21 @@ class RationaleWriter(Sampling):
             rounds += [Attempt(start + number, hinted, more.temperature) for number in range(more.attempts)]
         return rounds
 
+    def contrasting(self, hint: HintPolicy) -> Attempt | None:
+        """The round that is hinted to another class than each video's, after all others; None without any."""
+        if not self.contrast:
+            return None
+        number = len(self.attempts(hint))
+        return Attempt(number, hinted=True, temperature=self.temperature, unlabelled=False, contrast=True)
+
     def numbers(self, attempt: Attempt) -> range:
         """The numbers of the samples that an attempt writes of each video."""
         return range(attempt.number * self.samples, (attempt.number + 1) * self.samples)
 
     def examples(self, records: Sequence[VideoRecord], book: PromptBook, attempt: Attempt) -> list[Example]:
         """The question about each video; those without a label are asked without one."""
+        if attempt.contrast:
+            return [Example(record, book.contrast_prompt(record.id, record.label)) for record in records]
         return [
             Example(record, book.writing_prompt(record.label, hinted=attempt.hinted and bool(record.label)))
             for record in records
@@ -224,6 +238,7 @@ def _rationale(
         kept=bool(body),
         reason="control token" if control else "" if body else "empty",
         labelled=bool(record.label),
+        hinted_to=book.hinted_to(example.prompt, record.label),
     )
 
 

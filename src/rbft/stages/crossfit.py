@@ -21,7 +21,7 @@ from rbft.experiment import ASKING_KINDS, Stage
 from rbft.files import write_json, write_jsonl
 from rbft.ranks import first_rank, wait_for_all
 from rbft.rationales.store import read_rationales
-from rbft.runs.names import ADAPTER, CHECKPOINTS, RATIONALES
+from rbft.runs.names import ADAPTER, CHECKPOINTS, CONTRASTS, RATIONALES
 from rbft.stages.context import Prepared, StageContext, author_of, connect
 from rbft.stages.train import train
 from rbft.training.callbacks import GracefulStop
@@ -102,9 +102,11 @@ def _train_without(context: StageContext, before: Prepared, held: Sequence[Video
     ids = {record.id for record in held}
     source = before.stage.rationales_from
     if source is not None and first_rank():
-        kept = [r for r in read_rationales(context.run_dir / source / RATIONALES) if r.id not in ids]
         (run_dir / source).mkdir(parents=True, exist_ok=True)
-        write_jsonl(run_dir / source / RATIONALES, [vars(rationale) for rationale in kept])
+        for name in (RATIONALES, CONTRASTS):
+            if (context.run_dir / source / name).is_file():
+                kept = [r for r in read_rationales(context.run_dir / source / name) if r.id not in ids]
+                write_jsonl(run_dir / source / name, [vars(rationale) for rationale in kept])
     wait_for_all()
     data = _without(before.datamodule, ids)
     train(

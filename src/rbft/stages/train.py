@@ -15,7 +15,7 @@ from rbft.objectives.rationale import RationaleObjective
 from rbft.ranks import first_rank
 from rbft.rationales.soft_labels import SoftLabel, read_soft_labels
 from rbft.rationales.store import Rationale, read_rationales
-from rbft.runs.names import ADAPTER, RATIONALES, SOFT_LABELS
+from rbft.runs.names import ADAPTER, CONTRASTS, RATIONALES, SOFT_LABELS
 from rbft.stages.context import StageContext, StageResult, connect, set_up
 from rbft.training.best_weights import KeepBest
 from rbft.training.callbacks import SaveCheckpoint
@@ -78,8 +78,10 @@ def train(context: StageContext) -> StageResult:
     if module.control is not None and rationales:
         rationales = module.control.apply([r for r in rationales if r.kept], module.seed, data.splits.train)
         context.console.print(f"  trained on a control: {type(module.control).__name__}")
-    refuse_held_out(rationales, data.splits)
     assert module.objective is not None
+    if source is not None and module.objective.contrasts:
+        rationales = [*rationales, *read_rationales(context.run_dir / source / CONTRASTS)]
+    refuse_held_out(rationales, data.splits)
     if entry.stage.answers_from is not None:
         module.objective.answers = read_soft_labels(context.run_dir / entry.stage.answers_from / SOFT_LABELS)
         refuse_held_out(module.objective.answers, data.splits)

@@ -19,7 +19,7 @@ from rbft.rationales.checks.base import Judge, Material
 from rbft.rationales.quality import RESCUED, score
 from rbft.rationales.store import Rationale, RationaleStore
 from rbft.rationales.writer import Attempt
-from rbft.runs.names import RATIONALES, TENSORBOARD
+from rbft.runs.names import CONTRASTS, RATIONALES, TENSORBOARD
 from rbft.stages.cautions import rationale_cautions
 from rbft.stages.context import Prepared, StageContext, StageResult, author_of, connect, set_up
 from rbft.stages.vllm_stage import write_elsewhere
@@ -58,6 +58,9 @@ def write(context: StageContext) -> StageResult:
         if first_rank() or together:
             device = trainer.strategy.root_device
             judged = _judge_written(entry, [*judged, *written], device, context.console, standing=len(judged))
+    if (contrast := module.writer.contrasting(entry.book.prompts.hint)) is not None:
+        context.console.print(f"  {len(labelled)} videos again, each hinted to another class")
+        write_what_is_left(context, trainer, store, contrast, data.splits.train)
     if not first_rank():
         return StageResult(())
     place = {record.id: number for number, record in enumerate(everyone)}
@@ -70,7 +73,14 @@ def write(context: StageContext) -> StageResult:
     rationales = module.keep.settle(judged, entry.book)
     store.save(rationales)
     log_rationales(context.folder / TENSORBOARD, data, rationales)
-    return StageResult((RATIONALES,), _report(context, rationales) | ({"doubts": doubts} if doubts else {}))
+    summary = _report(context, rationales) | ({"doubts": doubts} if doubts else {})
+    if contrast is None:
+        return StageResult((RATIONALES,), summary)
+    against = store.collect(data.splits.train, module.writer.numbers(contrast))
+    store.save_contrasts(against)
+    led = sum(text.stated == text.hinted_to for text in against)
+    context.console.print(f"  {led} of {len(against)} texts that were hinted to another class conclude with it")
+    return StageResult((RATIONALES, CONTRASTS), summary | {"contrasts": len(against), "contrasts_led": led})
 
 
 def _come_together(
