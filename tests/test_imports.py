@@ -22,6 +22,7 @@ ALLOWED = {
     "errors": set(),
     "files": {"errors"},
     "ranks": set(),
+    "deferred_imports": set(),
     "disk_cache": BASE,
     "arguments": BASE,
     "experiment": BASE | {"arguments"},
@@ -63,7 +64,7 @@ ALLOWED = {
     "commands": BASE
     | {"", "arguments", "experiment", "terminal", "video.clip_cache", "data", "rationales", "evaluation", "runs.lock"}
     | {"estimate", "pipeline", "predict", "export", "labelling", "serve", "report", "starter", "suggest", "sweep"},
-    "__main__": {"", "arguments", "commands"},
+    "__main__": {"", "arguments", "commands", "deferred_imports"},
 }
 # `ranks` and all that is not named here know nothing of Lightning.
 LIGHTNING = {"training", "data.datamodule", "pipeline", "stages"}

@@ -13,6 +13,7 @@ from pathlib import Path
 from rbft import __version__
 from rbft.arguments import exit_code, say_error
 from rbft.commands import COMMANDS
+from rbft.deferred_imports import defer_heavy_packages
 
 
 def help_text() -> str:
@@ -44,6 +45,7 @@ def main(args: Sequence[str] | None = None) -> int:
     if command not in COMMANDS:
         say_error(f"unknown command {command!r}; {_meant(args)} `rbft --help` lists the commands.")
         return 2
+    defer_heavy_packages()
     run = importlib.import_module(COMMANDS[command]).run
     return exit_code(lambda: int(run(args[1:])))
 

@@ -107,9 +107,14 @@ def quieten() -> None:
     """Leave the terminal to the plan, the progress and the figures."""
     import transformers
 
+    transformers.utils.logging.disable_progress_bar()
+    quieten_lightning()
+
+
+def quieten_lightning() -> None:
+    """Leave out what Lightning and torch say of how this package uses them."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
-    transformers.utils.logging.disable_progress_bar()
     for message in (
         ".*does not have many workers.*",  # decoding in this process is a choice
         ".*is_gradient_checkpointing.*",  # peft asks transformers by its old name

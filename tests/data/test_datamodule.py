@@ -128,13 +128,6 @@ def test_validation_test_and_prediction_keep_their_order(root, processor):
         assert indices == list(range(len(data.dataset(role)))), role
 
 
-def test_no_validation_split_gives_no_loader(root, processor):
-    data = module(root)
-    data.use_processor(processor)
-    data.connect(0, 1, train=[Example(data.splits.train[0], PROMPT, "archery")], val=[])
-    assert data.val_dataloader() == []
-
-
 def test_random_frames_are_for_training_only(root, processor):
     data = connected(root, processor, frames="random")
     assert data.dataset("train").spec.sampling.mode == "random"

@@ -60,7 +60,7 @@ def test_values_of_all_kinds_get_names_and_flags(tmp_path):
         tmp_path,
         grid={
             "model.optim.lr": [1e-4],
-            "other.lr": [-1],
+            "data.lr": [-1],
             "data.format": formats,
             "data.nested": [True],
             "model.prompts.system": ["You see a camera."],
@@ -68,10 +68,10 @@ def test_values_of_all_kinds_get_names_and_flags(tmp_path):
     )
     assert len({run.folder for run in sweep.runs}) == 2
     first = sweep.runs[0]
-    assert first.folder.parent.name.startswith("rbft-optim_lr0.0001-other_lr-1-format_ClassFolders_")
+    assert first.folder.parent.name.startswith("rbft-optim_lr0.0001-data_lr-1-format_ClassFolders_")
     assert {
         "--model.optim.lr=0.0001",
-        "--other.lr=-1",
+        "--data.lr=-1",
         "--data.nested=true",
         "--model.prompts.system=You see a camera.",
         '--data.format={"class_path": "ClassFolders"}',
@@ -150,7 +150,7 @@ WRONG = [
     (
         {
             "grid": {"model.prompts.system": [["x" * 30] * 10, "y" * 300]},
-            "together": [{f"key{number}.of.some.length": "v" * 39 for number in range(4)}],
+            "together": [{f"data.key{number}.of.some.length": "v" * 39 for number in range(4)}],
         },
         "would be too long",
     ),
@@ -161,6 +161,13 @@ WRONG = [
 def test_mistakes_are_named(keys, message, tmp_path):
     with pytest.raises(ConfigError, match=message):
         read(tmp_path, **keys)
+
+
+def test_flags_that_no_run_has_are_refused_before_any_starts(tmp_path):
+    with pytest.raises(ConfigError, match=r"--run_dir: no run has such a flag; did you mean 'run_root'\?"):
+        read(tmp_path, "--run_dir", "elsewhere")
+    with pytest.raises(ConfigError, match=r"--trainr\.max_epochs: no run has such a flag"):
+        read(tmp_path, grid={"trainr.max_epochs": [1, 2]})
 
 
 def test_a_flag_of_the_command_line_may_not_be_swept_either(tmp_path):

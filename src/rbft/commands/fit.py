@@ -73,11 +73,15 @@ def run(args: Sequence[str]) -> int:
     arguments, said = experiment_arguments(args)
     experiment = read_experiment(arguments)
 
-    from rbft.pipeline.run import run as run_experiment
+    from rbft.pipeline.finished import print_finished
     from rbft.ranks import first_rank
 
     if said and first_rank():
         say(said, sys.stdout)
+    if print_finished(experiment):
+        return 0
+    from rbft.pipeline.run import run as run_experiment
+
     run_experiment(experiment, ["rbft", "fit", *args])
     return 0
 

@@ -392,9 +392,9 @@ class VideoDataModule(L.LightningDataModule):
         """Training micro-batches of this rank."""
         return self._loader("train")
 
-    def val_dataloader(self) -> DataLoader[Any] | list[DataLoader[Any]]:
-        """Validation batches of this rank; none where there is no validation split."""
-        return self._loader("val") if len(self._datasets["val"]) else []
+    def val_dataloader(self) -> DataLoader[Any]:
+        """Validation batches of this rank."""
+        return self._loader("val")
 
     def test_dataloader(self) -> DataLoader[Any]:
         """Test batches of this rank."""

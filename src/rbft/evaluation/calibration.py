@@ -8,8 +8,6 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
-from scipy.optimize import minimize_scalar
-from scipy.special import logsumexp
 
 from rbft.errors import DataError
 from rbft.evaluation.predictions import Prediction, probabilities
@@ -120,6 +118,9 @@ def fit_temperature(validation: Sequence[Prediction], names: Sequence[str], *, w
     read = [prediction for prediction in validation if prediction.predicted is not None]
     if not read:
         return Calibration(absent="the run has no validation videos")
+    from scipy.optimize import minimize_scalar
+    from scipy.special import logsumexp
+
     scores = np.array([prediction.log_likelihoods for prediction in read], dtype=np.float64)
     truth = np.array([names.index(prediction.label) for prediction in read])
     right = scores[np.arange(len(read)), truth]

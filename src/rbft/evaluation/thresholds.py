@@ -6,8 +6,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scipy.stats import beta
-
 from rbft.errors import ConfigError, DataError
 from rbft.evaluation.predictions import Prediction
 
@@ -79,6 +77,8 @@ def choose_threshold(
         raise ConfigError(f"--precision {name}={wanted:g}: the precision must lie above 0 and below 1.")
     place = names.index(name)
     read = [prediction for prediction in validation if prediction.predicted is not None]
+    from scipy.stats import beta
+
     ranked = sorted((((p.calibrated or p.probabilities)[place], p.label == name) for p in read), reverse=True)
     total = sum(right for _, right in ranked)
     risk = (1 - CONFIDENCE) / tried

@@ -4,7 +4,7 @@ Nothing heavy is imported here: a wrong key or stage name is answered at once.
 """
 
 from rbft.experiment.layers import lay_over
-from rbft.experiment.reading import Experiment, make_parser, read_experiment
+from rbft.experiment.reading import Experiment, make_parser, read_experiment, require_known_keys
 from rbft.experiment.stages import (
     ALL_LABELS_KINDS,
     ASKING_KINDS,
@@ -33,4 +33,5 @@ __all__ = [
     "make_parser",
     "nearest",
     "read_experiment",
+    "require_known_keys",
 ]

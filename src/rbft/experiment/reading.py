@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,11 @@ from rbft.errors import ConfigError, DataError
 from rbft.experiment.layers import lay_over, section_of, take_sections
 from rbft.experiment.stages import KINDS, METHODS, Stage, check_folder_name, make_stages, nearest, stages_of_method
 from rbft.files import read_yaml
+
+# an experiment file's, and flags of `rbft fit` that runs of many may have
+_SECTIONS = ("data", "model", "trainer", "stages", "methods")
+_NAMES = ("seed_everything", "method", "experiment", "variant", "run_root", "save_every")
+_KEYS = (*_SECTIONS, *_NAMES, "profile", "wait", "restart", "allow-class", "allow_class")
 
 
 @dataclass(frozen=True)
@@ -67,6 +73,22 @@ def _read_yaml(path: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ConfigError(f"--config {path}: expected keys and values at the top, found {type(content).__name__}.")
     return content
+
+
+def require_known_keys(keys: Iterable[str]) -> None:
+    """Refuse what is no key of an experiment file by its first word, before any of many runs starts.
+
+    The rest of a key is judged by the parser of a stage, which takes seconds to make.
+
+    Args:
+        keys: dotted keys, as of flags.
+
+    Raises:
+        ConfigError: Names the first that is none, and what may have been meant.
+    """
+    for key in keys:
+        if re.match(r"[\w-]*", key)[0] not in _KEYS:  # type: ignore[index]
+            raise ConfigError(f"--{key}: no run has such a flag; {nearest(key, _KEYS)}")
 
 
 def _flag(flags: Sequence[str], name: str) -> str | None:

@@ -6,10 +6,10 @@ from rich.console import Console
 
 from rbft.data.datamodule import VideoDataModule
 from rbft.data.prompt_templates import PromptBook
-from rbft.experiment import ASKING_KINDS, Experiment
+from rbft.experiment import Experiment
 from rbft.pipeline.requirements import require_models, require_settings
 from rbft.pipeline.stage_cli import StageCLI
-from rbft.pipeline.stage_inputs import stage_inputs
+from rbft.pipeline.stage_inputs import share_validation, stage_inputs
 from rbft.pipeline.video_check import inspect_videos
 from rbft.runs.stage_record import fingerprint
 from rbft.stages.context import Prepared, settle_clips
@@ -25,12 +25,7 @@ def prepare(experiment: Experiment, console: Console) -> list[Prepared]:
     """
     clis = [StageCLI(experiment.arguments(stage)) for stage in experiment.stages]
     books = [PromptBook(cli.model.prompts, cli.datamodule.labels) for cli in clis]
-    if any(
-        stage.kind in ASKING_KINDS and cli.model.answering.crossfits
-        for stage, cli in zip(experiment.stages, clis, strict=True)
-    ):
-        for cli in clis:
-            cli.datamodule.train_on_validation()
+    share_validation(experiment.stages, clis)
     require_settings(experiment.stages, clis)
     models = [cli.model.processor_key for cli in clis]
     loaded = {model: ClipProcessor(*model) for model in dict.fromkeys(models)}

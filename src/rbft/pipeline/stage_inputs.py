@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,15 @@ _TRAINING_TRAINER_KEYS = (
 _LATER_ANSWERING = {"gate": None, "most_reasoned": 1.0, "choose_on": "validation", "most_argued": 8}
 # The same of arguments of other parts.
 _LATER = {"layers": None, "between": "conclusions"}
+
+
+def share_validation(stages: Sequence[Stage], clis: Sequence[StageCLI]) -> None:
+    """Have all labelled videos train where one of the stages answers by cross-fitting."""
+    if any(
+        stage.kind in ASKING_KINDS and cli.model.answering.crossfits for stage, cli in zip(stages, clis, strict=True)
+    ):
+        for cli in clis:
+            cli.datamodule.train_on_validation()
 
 
 def stage_inputs(stage: Stage, cli: StageCLI, config: dict[str, Any], done: dict[str, str]) -> dict[str, Any]:

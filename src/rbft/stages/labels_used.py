@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 from rbft.experiment import ALL_LABELS_KINDS, ASKING_KINDS, PROBE_KINDS
 
 if TYPE_CHECKING:
-    from rbft.stages.context import Prepared
+    from rbft.stages.read_stage import ReadStage
 
 VIDEOS = "labels/videos"
 
 
-def label_figures(prepared: Sequence[Prepared]) -> dict[str, int | float]:
+def label_figures(prepared: Sequence[ReadStage]) -> dict[str, int | float]:
     """Labelled videos that the stages of a run use, each counted once.
 
     A validation video is a label like any other where it decides on something that an answer depends on: the way of

@@ -11,9 +11,7 @@ from rich.markup import escape
 from rbft.evaluation.calibration import Calibration
 from rbft.evaluation.predictions import read_predictions, write_predictions
 from rbft.files import read_json, write_json
-from rbft.rationales.audit import audit_stored
 from rbft.rationales.store import read_rationales
-from rbft.report.run_page import write_page
 from rbft.runs.names import CALIBRATION, METRICS, PREDICTIONS, RATIONALES, REPORT
 from rbft.runs.run_folder import RunFolder
 from rbft.runs.stage_record import read_record
@@ -23,10 +21,10 @@ from rbft.stages.rounds import print_rounds, read_rounds, round_metrics
 
 if TYPE_CHECKING:
     from rbft.experiment import Experiment
-    from rbft.stages.context import Prepared
+    from rbft.stages.read_stage import ReadStage
 
 
-def conclude(experiment: Experiment, prepared: Sequence[Prepared], console: Console, *, publish: bool) -> None:
+def conclude(experiment: Experiment, prepared: Sequence[ReadStage], console: Console, *, publish: bool) -> None:
     """Publish the last test's figures as the run's, write its page, and print the headline.
 
     Args:
@@ -63,7 +61,7 @@ def conclude(experiment: Experiment, prepared: Sequence[Prepared], console: Cons
     console.print(f"run: {escape(str(run_dir))}  (report.html; tensorboard --logdir {escape(str(run_dir))})")
 
 
-def _accuracies(experiment: Experiment, tests: Sequence[Prepared]) -> dict[str, Any]:
+def _accuracies(experiment: Experiment, tests: Sequence[ReadStage]) -> dict[str, Any]:
     """The accuracies of tests before the last, by the name of their stage."""
     found: dict[str, Any] = {}
     for entry in tests:
@@ -79,14 +77,18 @@ def _accuracies(experiment: Experiment, tests: Sequence[Prepared]) -> dict[str, 
 
 def _write_page(
     experiment: Experiment,
-    prepared: Sequence[Prepared],
-    last: Prepared,
+    prepared: Sequence[ReadStage],
+    last: ReadStage,
     metrics: dict[str, Any],
     calibration: Calibration,
     cautions: Sequence[str],
     learned_from: str,
 ) -> None:
     """The run's page, with its rationales and what an audit of them says."""
+    # neither is needed where everything was done already
+    from rbft.rationales.audit import audit_stored
+    from rbft.report.run_page import write_page
+
     run_dir = experiment.run_dir
     writer = next((entry for entry in reversed(prepared) if entry.stage.kind == "write"), None)
     written = run_dir / (writer.stage.name if writer is not None else "") / RATIONALES
@@ -128,7 +130,7 @@ def _print_figures(metrics: Mapping[str, Any], console: Console) -> None:
     console.print(f"beside it: {escape(', '.join(floors))}")
 
 
-def _is_current(experiment: Experiment, entry: Prepared) -> bool:
+def _is_current(experiment: Experiment, entry: ReadStage) -> bool:
     """Whether a stage's output exists and belongs to these settings."""
     record = read_record(experiment.run_dir / entry.stage.name)
     return record is not None and record.fingerprint == entry.fingerprint

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rbft.runs.stage_record import read_record
 
 if TYPE_CHECKING:
-    from rbft.stages.context import Prepared
+    from rbft.stages.read_stage import ReadStage
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Round:
     unlabelled: int | None
 
 
-def read_rounds(run_dir: Path, prepared: Sequence[Prepared]) -> list[Round]:
+def read_rounds(run_dir: Path, prepared: Sequence[ReadStage]) -> list[Round]:
     """The rounds of a run, in order; a write stage of other settings, or of none yet, is left out."""
     finished = []
     for entry in prepared:

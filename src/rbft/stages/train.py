@@ -96,7 +96,9 @@ def train(context: StageContext) -> StageResult:
         LearningRateMonitor("step"),
         ConfusionLogger(),
     ]
-    trainer = set_up(context, extra, **matched_epochs(context, rows, rationales))
+    # a loader of nothing has Lightning warn of it
+    validation: dict[str, Any] = {} if data.splits.val else {"limit_val_batches": 0}
+    trainer = set_up(context, extra, **matched_epochs(context, rows, rationales), **validation)
     if reasoned := module.chooses_after_rationales:
         module.validate_after_rationales()
         context.console.print("  the best epoch is the one that is right most often after its own rationales")

@@ -9,7 +9,7 @@ from typing import Any
 
 from rbft.errors import ConfigError
 from rbft.evaluation.statistics import FEWEST_RUNS
-from rbft.experiment import Experiment, lay_over, make_parser, nearest, read_experiment
+from rbft.experiment import Experiment, lay_over, make_parser, nearest, read_experiment, require_known_keys
 from rbft.sweep.grid import Point, Sweep, processes_of, read_content, run_at, short_names
 from rbft.sweep.options import read_options
 
@@ -127,6 +127,7 @@ def _check_flags(args: Sequence[str], flags: Sequence[str]) -> None:
         if flag.split("=")[0] in _NOT_OF_ALL:
             raise ConfigError(f"{flag}: it is of one run; give it to `rbft fit` with the run that it is about.")
     given = {flag.removeprefix("--").split("=", 1)[0] for flag in flags if flag.startswith("--")}
+    require_known_keys(sorted(given))
     if own := sorted(given & set(_OWN)):
         instead = {"method": "--methods NAME,NAME", "variant": "--experiment NAME"}.get(own[0], "--draws N")
         raise ConfigError(f"--{own[0]}: a comparison sets it by itself; say {instead}.")

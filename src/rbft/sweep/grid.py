@@ -14,7 +14,7 @@ from typing import Any
 
 from rbft import __version__
 from rbft.errors import ConfigError, DataError
-from rbft.experiment import nearest, read_experiment
+from rbft.experiment import nearest, read_experiment, require_known_keys
 from rbft.files import read_yaml
 from rbft.runs.run_folder import REPLICATES
 from rbft.runs.stage_record import SCHEMA
@@ -99,6 +99,7 @@ def read_sweep(path: str, flags: Sequence[str], launch: Mapping[str, Any]) -> Sw
     points = _points(path, content)
     given = {part.removeprefix("--").split("=", 1)[0] for part in every if part.startswith("--")}
     _check_keys(path, "flags", given - {"run_root", *_FLAGS_ALONE})
+    require_known_keys([*sorted(given), *(key for point in points for key in point)])
     if both := sorted(given & {key for point in points for key in point}):
         raise ConfigError(f"{path}: {both[0]} is swept and given as a flag too; leave it out of one of the two.")
     names = short_names({key for point in points for key in point})

@@ -9,7 +9,6 @@ import lightning as L
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
@@ -100,6 +99,8 @@ def _advice(trainer: L.Trainer, pl_module: L.LightningModule) -> str:
 
 def are_finite(tensors: Iterable[Tensor]) -> bool:
     """Whether all numbers of all tensors, or of this process's shards of them, are finite."""
+    from torch.distributed.tensor import DTensor
+
     local = [value.to_local() if isinstance(value, DTensor) else value for value in tensors]
     floating = [value.detach() for value in local if value.is_floating_point() and value.numel()]
     return bool(torch.isfinite(get_total_norm(floating, norm_type=float("inf")))) if floating else True

@@ -32,7 +32,6 @@ from rbft.training.base_module import TrainingModule
 from rbft.training.best_weights import Selection
 from rbft.training.feature_pool import FeaturePool
 from rbft.training.optim import OptimSettings, configure, parameter_groups
-from rbft.training.sharding import shard
 from rbft.vlm.base_weights import Reference, TuningStrength, base_state
 from rbft.vlm.batch import Batch
 from rbft.vlm.feature_cache import hardware
@@ -230,6 +229,8 @@ class VLMFineTuner(TrainingModule):
             assert self.objective is not None
             vlm.reference = Reference(tuned, base_state(tuned) if self.objective.anchor_at == "start" else base)
         if self.device_mesh is not None:
+            from rbft.training.sharding import shard
+
             shard(vlm, self.device_mesh["data_parallel"])
         return vlm
 

@@ -13,10 +13,8 @@ from lightning.pytorch.strategies import ModelParallelStrategy, StrategyRegistry
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
-from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 from torch.utils._pytree import tree_map
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 from rbft.errors import ConfigError, StageError
 from rbft.training.checkpoint import Checkpoint, commit, newest_whole, next_name, not_sharded, read_part, write_part
@@ -38,6 +36,8 @@ def shard(vlm: VLM, mesh: DeviceMesh) -> None:
     Raises:
         ConfigError: A layer has weights of several types that cannot be gathered together.
     """
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
     base, whole = vlm.base, set(vlm.vision_parameters()) if vlm.vision_frozen else set()
     layers = [module for module in base.modules() if isinstance(module, GradientCheckpointingLayer)]
     # a layer within a layer first, and last the weights of no layer
@@ -176,11 +176,15 @@ def _newest(manifest: Path) -> tuple[Checkpoint | None, str]:
 
 def _shard_of(value: Any) -> Any:
     """What this process holds of a tensor."""
+    from torch.distributed.tensor import DTensor
+
     return value.to_local() if isinstance(value, DTensor) else value
 
 
 def _like(parameter: Tensor, value: Any) -> Any:
     """A shard of an optimiser's state, as a part of what is kept about a parameter."""
+    from torch.distributed.tensor import DTensor
+
     if not isinstance(parameter, DTensor) or not isinstance(value, Tensor) or value.ndim == 0:
         return value
     return DTensor.from_local(

@@ -11,6 +11,8 @@ from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
 
+# `trainer.strategy: fsdp2` is known by it
+import rbft.training.sharding  # noqa: F401
 from rbft.runs.names import TENSORBOARD
 from rbft.training.callbacks import PlainProgress
 from rbft.training.checkpoint import AtomicCheckpointIO

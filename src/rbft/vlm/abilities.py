@@ -5,14 +5,15 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel
-from transformers.cache_utils import DummyLayer, DynamicLayer
 
 from rbft.errors import ModelError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 
 def sees_every_token(config: PreTrainedConfig) -> bool:
@@ -24,6 +25,9 @@ def sees_every_token(config: PreTrainedConfig) -> bool:
     Args:
         config: config of the whole model.
     """
+    from transformers import DynamicCache
+    from transformers.cache_utils import DummyLayer, DynamicLayer
+
     layers = DynamicCache(config=config).layers
     # by the very class: layers with a window, an index or a state inherit from the plain one
     return all(type(layer) in (DynamicLayer, DummyLayer) for layer in layers)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
 
 from rbft.vlm.abilities import sees_every_token
 from rbft.vlm.label_scorer import LOGITS_AT_ONCE
@@ -19,6 +18,9 @@ from rbft.vlm.model_parts import Part, parts_of
 from rbft.vlm.tower import PRODUCTS, Tower, UnknownCostError, is_rotary, vision_size
 from rbft.vlm.tuning import LoRA, Tuning
 from rbft.vlm.upper_layers import first_trained, layers_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)

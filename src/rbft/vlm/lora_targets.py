@@ -5,15 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from peft import LoraConfig
-from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers, get_model_conversion_mapping
 from torch import nn
-from transformers import PreTrainedModel
 
 from rbft.errors import ConfigError
 from rbft.vlm.model_parts import indexers
 from rbft.vlm.upper_layers import layer_prefix, layers_of, names_above
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,12 @@ def expert_stacks(model: PreTrainedModel, first: int = 0) -> list[str]:
 
 def _taken_for_experts(model: PreTrainedModel) -> set[str]:
     """Last names of linear layers that PEFT takes for experts of this family, which it adapts by other means."""
+    from peft import LoraConfig
+    from peft.utils.transformers_weight_conversion import (
+        convert_peft_config_for_transformers,
+        get_model_conversion_mapping,
+    )
+
     conversions = get_model_conversion_mapping(model)
     taken = set()
     for leaf in {name.rpartition(".")[2] for name in language_layers(model)}:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from peft import PeftModel
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
+from rbft.vlm.adapters import has_adapters
 from rbft.vlm.batch import PromptInputs
 from rbft.vlm.feature_cache import weights_digest
 from rbft.vlm.state_cache import StateCache, state_key
 from rbft.vlm.upper_layers import first_trained, layers_of, tensors_below
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
 
 
 class _ReachedError(Exception):
@@ -212,7 +215,7 @@ class KeptStates:
 def lower_layers_of(model: PreTrainedModel | PeftModel) -> LowerLayers | None:
     """The layers of a model below all that is trained; None where there are none."""
     first = first_trained(model)
-    base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    base: Any = model.get_base_model() if has_adapters(model) else model
     return LowerLayers(base, first) if first else None
 
 

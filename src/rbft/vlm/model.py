@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.nn.functional as F
-from peft import PeftModel
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from rbft.errors import ModelError
 from rbft.vlm.abilities import encoder_of, masks_of, position_keys, sees_every_token
+from rbft.vlm.adapters import has_adapters
 from rbft.vlm.base_weights import Reference
 from rbft.vlm.batch import EncodedClip, PromptInputs, Rows, pad_rows
 from rbft.vlm.feature_cache import FeatureCache, weights_digest
@@ -25,6 +24,10 @@ from rbft.vlm.master_weights import convert_between
 from rbft.vlm.model_parts import parts_of
 from rbft.vlm.token_tree import TokenTree
 from rbft.vlm.visual_features import encoded_clip, modality_of, together
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
 
 
 class VLM(nn.Module):
@@ -74,8 +77,8 @@ class VLM(nn.Module):
     @property
     def base(self) -> PreTrainedModel:
         """The transformers model; adapter layers act inside it."""
-        inner = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
-        return cast(PreTrainedModel, inner)
+        inner = self.model.get_base_model() if has_adapters(self.model) else self.model
+        return cast("PreTrainedModel", inner)
 
     @property
     def device(self) -> torch.device:
@@ -121,6 +124,8 @@ class VLM(nn.Module):
         Args:
             computing: What the caller knows of how they are computed, as plain values.
         """
+        from transformers import PreTrainedModel
+
         settings = self.base.config.to_dict()
         for foreign in ("text_config", "use_cache", "_name_or_path", "transformers_version"):
             settings.pop(foreign, None)

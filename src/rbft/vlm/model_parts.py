@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from peft import PeftModel
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+
+from rbft.vlm.adapters import has_adapters
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
 
 Part = Literal["language", "projector", "vision"]
 
@@ -22,7 +26,7 @@ def parts_of(model: PreTrainedModel | PeftModel) -> dict[str, Part]:
     Args:
         model: With or without adapters, which belong to the part that they are in.
     """
-    base: PreTrainedModel = model.get_base_model() if isinstance(model, PeftModel) else model  # type: ignore[assignment]
+    base: PreTrainedModel = model.get_base_model() if has_adapters(model) else model  # type: ignore[assignment]
     language = _tensors(_language_modules(base))
     towers = vision_towers(base)
     vision = _tensors(towers)

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from rbft.errors import ModelError
 from rbft.video.clip import Clip
@@ -18,6 +17,9 @@ from rbft.vlm.label_scorer import LabelScorer
 from rbft.vlm.model import VLM
 from rbft.vlm.processing import ClipProcessor
 from rbft.vlm.prompt import Prompt
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 # of unlike length, so that padding between them counts
 FRAMES = (4, 2)

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from transformers.utils import logging
 
 from rbft.errors import ConfigError, ModelError
 from rbft.video.budget import CellBudget
@@ -156,6 +155,8 @@ class ClipProcessor(Chat):
         step = (seconds or frames) / frames
         times = tuple((number + 0.5) * step for number in range(frames))
         clip = Clip(shape, times, tuple(range(frames)), 1 / step, frames * step, frames, "a blank clip")
+        from transformers.utils import logging
+
         verbosity = logging.get_verbosity()
         logging.set_verbosity_error()  # of the filter that tensors without pixels are resized with
         try:

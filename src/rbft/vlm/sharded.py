@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import torch
 import torch.distributed as dist
-from torch.distributed.fsdp import FSDPModule
 
 from rbft.vlm.model import VLM
 
 
 def is_sharded(vlm: VLM) -> bool:
     """Whether the weights are sharded over processes."""
+    from torch.distributed.fsdp import FSDPModule
+
     return isinstance(vlm.base, FSDPModule)
 
 

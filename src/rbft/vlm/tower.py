@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
-from transformers import PreTrainedModel
 
 from rbft.errors import ModelError
 from rbft.vlm.model_parts import vision_towers
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 PRODUCTS = (nn.Linear, nn.Conv2d, nn.Conv3d)
 

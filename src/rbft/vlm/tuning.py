@@ -10,17 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from peft import LoraConfig, PeftModel, get_peft_model
-from peft.tuners.lora import Linear
-from peft.utils import get_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
-from transformers import PreTrainedModel
 
 from rbft.errors import ConfigError, StageError
 from rbft.files import read_json, replacing
+from rbft.vlm.adapters import PeftModel, PreTrainedModel, has_adapters
 from rbft.vlm.lora_targets import adapter_targets, expert_stacks, language_layers
 from rbft.vlm.model_parts import Part, indexers, parts_of
 from rbft.vlm.upper_layers import check_layers, first_of, names_above
@@ -93,6 +89,9 @@ class LoRA(Tuning):
             raise ConfigError("model.tuning.experts: this model has no stacks of experts; leave them frozen.")
         if experts and self.dropout:
             raise ConfigError("model.tuning.experts: their adapters cannot drop inputs; set model.tuning.dropout to 0.")
+        from peft import LoraConfig, get_peft_model
+        from peft.tuners.lora import Linear
+
         config = LoraConfig(
             r=self.rank,
             lora_alpha=self.alpha,
@@ -208,12 +207,14 @@ def save_trained(model: PreTrainedModel | PeftModel, folder: Path, *, write: boo
     """
     if write:
         folder.mkdir(parents=True, exist_ok=True)
-    if isinstance(model, PeftModel):
+    if has_adapters(model):
         if write:
             model.peft_config["default"].inference_mode = True
             model.peft_config["default"].save_pretrained(str(folder))
             model.peft_config["default"].inference_mode = False
         # a head with an adapter would bring its own weights along
+        from peft.utils import get_peft_model_state_dict
+
         state = get_peft_model_state_dict(model, save_embedding_layers=False)
         _save(state, folder / "adapter_model.safetensors", write)
     whole = {name: value for name, value in trained_state(model).items() if "lora_" not in name}
@@ -222,6 +223,8 @@ def save_trained(model: PreTrainedModel | PeftModel, folder: Path, *, write: boo
 
 
 def _save(state: dict[str, Tensor], path: Path, write: bool) -> None:
+    from torch.distributed.tensor import DTensor
+
     # one parameter after the other, so that no device holds more than one whole
     gathered = ((name, value.full_tensor() if isinstance(value, DTensor) else value) for name, value in state.items())
     kept = {name: value.detach().cpu().contiguous() for name, value in gathered if write}
@@ -255,7 +258,7 @@ def load_trained(model: PreTrainedModel | PeftModel, folder: Path) -> None:
             f"{folder} holds the weights of another tuning (model.tuning): {odd!r} is on one side only. "
             "Use the same model.tuning in all stages."
         )
-    if isinstance(model, PeftModel):
+    if has_adapters(model):
         _check_adapter(model, folder)
     for name, value in state.items():
         if own[name].shape != value.shape:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from peft import PeftModel
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from rbft.errors import ConfigError
+from rbft.vlm.adapters import has_adapters
 from rbft.vlm.model_parts import parts_of
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
 
 _LAST_NORMS = ("norm", "embedding_norm")
 
@@ -88,7 +91,7 @@ def first_trained(model: PreTrainedModel | PeftModel) -> int:
 
     0 where token embeddings, vision tower, projector, or anything else below the layers is trained.
     """
-    base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    base: Any = model.get_base_model() if has_adapters(model) else model
     trained = {name for name, value in base.named_parameters() if value.requires_grad}
     stack = layers_of(base)
     for first in range(len(stack), -1, -1):

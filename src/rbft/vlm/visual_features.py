@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from torch import Tensor
-from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from rbft.vlm.batch import EncodedClip
 
-
-@dataclass
-class VisualOutput(BaseModelOutputWithPooling):
-    """What `mm_encoder_outputs` of any family holds for a modality.
-
-    Args:
-        deepstack_features: For each further level one tensor (N, H) a clip; None in families with a single level.
-    """
-
-    deepstack_features: list[tuple[Tensor, ...]] | None = None
+if TYPE_CHECKING:
+    from rbft.vlm.visual_output import VisualOutput
 
 
 def modality_of(vision: Mapping[str, Tensor]) -> Literal["image", "video"]:
@@ -57,6 +47,8 @@ def _rows(features: Tensor | Sequence[Tensor]) -> Tensor:
 
 def together(clips: Sequence[EncodedClip]) -> VisualOutput:
     """Features of several clips as an encoder gives those of one call."""
+    from rbft.vlm.visual_output import VisualOutput
+
     features = tuple(clip.features for clip in clips)
     levels = range(len(clips[0].deepstack))
     return VisualOutput(

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from scipy.stats import t as student
 from torch import Tensor
 
 from rbft.errors import ConfigError
@@ -62,6 +61,8 @@ class Margin:
         distance = self.own - statistics.fmean(self.others)
         if spread == 0:
             return float(distance > 0)
+        from scipy.stats import t as student
+
         return float(student.cdf(distance / spread, len(self.others) - 1))
 
 

@@ -1,0 +1,94 @@
+"""A run of which everything is done: told from its settings and its videos, without a model or its processor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+
+from rbft.experiment import Experiment, Stage
+from rbft.runs.names import PUBLISHED
+from rbft.runs.stage_record import fingerprint, read_record, verify_outputs
+from rbft.terminal import make_console, quieten_lightning
+
+if TYPE_CHECKING:
+    from rbft.data.datamodule import VideoDataModule
+    from rbft.data.prompt_templates import PromptBook
+    from rbft.training.module import VLMFineTuner
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A stage whose configuration was read (`rbft.stages.read_stage.ReadStage`)."""
+
+    stage: Stage
+    module: VLMFineTuner
+    datamodule: VideoDataModule
+    book: PromptBook
+    fingerprint: str
+
+
+def print_finished(experiment: Experiment) -> bool:
+    """Print what a run found if all of it is done and made from the very same settings and videos.
+
+    Returns:
+        Whether it is; if not, nothing was printed or changed.
+
+    Raises:
+        RBFTError: Settings are wrong, or what a stage left was changed since.
+    """
+    if experiment.dry_run or experiment.restart or experiment.only is not None or not _looks_finished(experiment):
+        return False
+    quieten_lightning()
+    stages = _read(experiment)
+    if stages is None:
+        return False
+    for entry in stages:
+        folder = experiment.run_dir / entry.stage.name
+        record = read_record(folder)
+        if record is None or record.fingerprint != entry.fingerprint:
+            return False
+        verify_outputs(folder, record)
+    _print(experiment, stages, make_console())
+    return True
+
+
+def _looks_finished(experiment: Experiment) -> bool:
+    """Whether each stage has left its record, and the run what is made of them; needs nothing heavy."""
+    folders = [experiment.run_dir / stage.name for stage in experiment.stages]
+    published = all((experiment.run_dir / name).is_file() for name in PUBLISHED)
+    return published and all(read_record(folder) is not None for folder in folders)
+
+
+def _read(experiment: Experiment) -> list[_Read] | None:
+    """The stages with their fingerprints; None where the videos must be looked at to know them."""
+    from rbft.data.prompt_templates import PromptBook
+    from rbft.pipeline.stage_cli import StageCLI
+    from rbft.pipeline.stage_inputs import share_validation, stage_inputs
+
+    clis = [StageCLI(experiment.arguments(stage)) for stage in experiment.stages]
+    # else videos that cannot be read are left out or replaced
+    if any(cli.datamodule.on_bad_video != "error" or cli.datamodule.unlabelled is not None for cli in clis):
+        return None
+    share_validation(experiment.stages, clis)
+    made: dict[str, str] = {}
+    for stage, cli in zip(experiment.stages, clis, strict=True):
+        made[stage.name] = fingerprint(stage_inputs(stage, cli, cli.resolved(), made))
+    return [
+        _Read(stage, cli.model, cli.datamodule, PromptBook(cli.model.prompts, cli.datamodule.labels), made[stage.name])
+        for stage, cli in zip(experiment.stages, clis, strict=True)
+    ]
+
+
+def _print(experiment: Experiment, stages: list[_Read], console: Console) -> None:
+    from rbft.stages.publish import conclude
+
+    names = [escape(entry.stage.name) for entry in stages]
+    console.print(f"[bold]{escape(experiment.name)}[/] / {escape(experiment.variant)}: {' -> '.join(names)}")
+    console.print(f"run folder: {escape(str(experiment.run_dir))}\n")
+    for name in names:
+        console.print(f"{name}: done already")
+    conclude(experiment, stages, console, publish=False)
+    console.print("everything was done already; --restart does it again")
