@@ -75,6 +75,10 @@ def test_a_stage_learns_from_both(hinted):
     assert record["rows"] == 2 * 6, "a pair of each video"
     summary = json.loads((hinted.folder / "write/stage.json").read_text())["summary"]
     assert summary["contrasts_led"] == 6
+    own, against = (rows(hinted.folder / "write" / name) for name in ("rationales.jsonl", "contrasts.jsonl"))
+    texts = {row["id"]: row["text"] for row in own}
+    assert summary["contrasts_differ"] == sum(row["text"] != texts[row["id"]] for row in against)
+    assert f"{summary['contrasts_differ']} say something else before it" in " ".join(hinted.result.out.split())
 
 
 def test_what_was_written_is_not_written_again(hinted, led, tmp_path, clips, family_folder):

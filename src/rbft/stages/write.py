@@ -78,9 +78,7 @@ def write(context: StageContext) -> StageResult:
         return StageResult((RATIONALES,), summary)
     against = store.collect(data.splits.train, module.writer.numbers(contrast))
     store.save_contrasts(against)
-    led = sum(text.stated == text.hinted_to for text in against)
-    context.console.print(f"  {led} of {len(against)} texts that were hinted to another class conclude with it")
-    return StageResult((RATIONALES, CONTRASTS), summary | {"contrasts": len(against), "contrasts_led": led})
+    return StageResult((RATIONALES, CONTRASTS), summary | _report_contrasts(context.console, rationales, against))
 
 
 def _come_together(
@@ -214,6 +212,20 @@ def _report(context: StageContext, rationales: Sequence[Rationale]) -> dict[str,
     for rationale in rationales[:: max(1, len(rationales) // 3)][:3]:
         say(f"  {escape(rationale.video)}: {escape(rationale.text)}", soft_wrap=True)
     return summary
+
+
+def _report_contrasts(
+    console: Console, rationales: Sequence[Rationale], against: Sequence[Rationale]
+) -> dict[str, int]:
+    """Print what the hint of another class changed; gives the figures."""
+    own = {(text.id, text.text) for text in rationales}
+    led = sum(text.stated == text.hinted_to for text in against)
+    differ = sum((text.id, text.text) not in own for text in against)
+    console.print(
+        f"  {led} of {len(against)} texts that were hinted to another class conclude with it; {differ} say something "
+        "else before it than those hinted to the right one"
+    )
+    return {"contrasts": len(against), "contrasts_led": led, "contrasts_differ": differ}
 
 
 def _describe_dropped(rationales: Sequence[Rationale]) -> str:
