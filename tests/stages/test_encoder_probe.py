@@ -157,6 +157,14 @@ def test_the_model_plays_no_part(probed, tmp_path, family_folder):
     assert np.allclose(chances, chances[0], atol=1e-6), "all clips are grey"
 
 
+def test_what_the_built_in_model_knows_does_not_matter(probed, tmp_path):
+    flags = ("--model.vlm", "builtin/tiny", "--run_root", tmp_path)
+    for method, warned in (("encoder_probe", False), ("zero_shot", True)):
+        done = fit("--config", probed.config, *flags, "--method", method)
+        assert done.code == 0, done.err
+        assert ("the built-in model knows nothing but" in " ".join(done.out.split())) == warned
+
+
 def test_wrong_encoders_are_refused_before_the_run(probed, tmp_path, capsys):
     def said(*flags: str) -> str:
         command = ["fit", "--config", str(probed.config), "--run_root", str(tmp_path / "runs"), *METHOD, *flags]

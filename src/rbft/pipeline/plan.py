@@ -80,7 +80,7 @@ def print_plan(experiment: Experiment, prepared: Sequence[Prepared], console: Co
             f"clips: {frames} frames, {width} wide and {height} high, {tokens} visual tokens "
             f"(most: {escape(clips.most_video)})"
         )
-    for caution in built_in_cautions(first.module.name, type(data.format).__name__):
+    for caution in built_in_cautions(first.module.name, type(data.format).__name__) if asked else ():
         console.print(f"[bold]warning:[/] {escape(caution)}")
     processes = device.processes
     name = first.module.name if asked else "none beside the encoder,"

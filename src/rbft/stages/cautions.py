@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rbft.evaluation.predictions import Prediction, read_predictions
+from rbft.experiment import KINDS
 from rbft.runs.run_folder import RunFolder
 from rbft.vlm.loading import BUILTIN
 
@@ -20,7 +21,9 @@ def run_cautions(run: RunFolder) -> list[str]:
     Raises:
         RBFTError: A file of the run is damaged.
     """
-    remarks = built_in_cautions(str(run.setting("model.vlm")), run.setting("data.format"))
+    asked = run.stages_of(*(kind for kind in KINDS if kind != "encoder_probe"))
+    beside = run.stages_of("encoder_probe") and not asked  # the model played no part
+    remarks = [] if beside else built_in_cautions(str(run.setting("model.vlm")), run.setting("data.format"))
     for _, record in run.stages_of("write"):
         remarks += rationale_cautions(record.summary)
     if run.predictions.is_file():
