@@ -33,6 +33,22 @@ def test_usual_methods_and_those_of_the_file_that_train_nothing(args, tmp_path):
     assert found.sweep.baseline == {"method": "sft"}
 
 
+@pytest.mark.parametrize("where", ["file", "layer", "flag"])
+def test_a_video_encoder_that_is_named_is_compared(args, where):
+    path = Path(args[1])
+    content, model = yaml.safe_load(path.read_text()), {"model": {"encoder": {"folder": "encoders/videomae-base"}}}
+    if where == "file":
+        path.write_text(yaml.safe_dump(content | model))
+    elif where == "layer":
+        content["stages"]["encoder_probe"] = model
+        path.write_text(yaml.safe_dump(content))
+    else:
+        args = [*args, "--model.encoder.folder", "encoders/videomae-base"]
+    found = make_comparison(args, {}, draws=1)
+    assert found.methods[:6] == ("sft", "rbft", "zero_shot", "probe", "caption_probe", "encoder_probe")
+    assert found.unusable == ("probe", "caption_probe", "encoder_probe")
+
+
 def test_a_file_without_stages_of_some_methods(tmp_path):
     (tmp_path / "short.yaml").write_text("stages: {classification: {}, test: {}}")
     assert make_comparison(["--config", str(tmp_path / "short.yaml")], {}).methods == (

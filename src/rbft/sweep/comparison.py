@@ -15,6 +15,7 @@ from rbft.sweep.options import read_options
 
 USUAL = ("sft", "rbft", "zero_shot", "probe", "caption_probe", "rationale_only")
 """Methods that are compared unless others are asked for; where a budget is short, the last are left out first."""
+_ENCODER = "encoder_probe"
 DRAWS = 5
 RATE = "model.optim.lr"
 _RATE = 1e-4  # the default of the setting
@@ -140,7 +141,8 @@ def _known(args: Sequence[str], files: Sequence[str], asked: Sequence[str]) -> d
     known: dict[str, Experiment] = {}
     refused: ConfigError | None = None
     own = [str(name) for path in files for name in (read_content(path) or {}).get("methods") or ()]
-    for name in dict.fromkeys([*USUAL, *own]):
+    beside = [_ENCODER] if _names_encoder(args, files) else []
+    for name in dict.fromkeys([*USUAL, *beside, *own]):
         try:
             experiment = read_experiment([*args, "--method", name])
         except ConfigError as error:
@@ -153,6 +155,22 @@ def _known(args: Sequence[str], files: Sequence[str], asked: Sequence[str]) -> d
         raise refused
     # controls that train nothing before the method whose training is doubled by them all
     return dict(sorted(known.items(), key=lambda item: item[0] == USUAL[-1]))
+
+
+def _names_encoder(args: Sequence[str], files: Sequence[str]) -> bool:
+    """Whether a file or a flag names the video encoder that a control needs."""
+    said = any(flag.split("=", 1)[0].endswith("model.encoder.folder") for flag in args)
+    places = (("model",), ("stages", _ENCODER, "model"))
+    return said or any(
+        _inside(read_content(path), *place, "encoder", "folder") is not None for path in files for place in places
+    )
+
+
+def _inside(content: Any, *keys: str) -> Any:
+    """What stands under keys of nested mappings; None where there is nothing."""
+    for key in keys:
+        content = content.get(key) if isinstance(content, Mapping) else None
+    return content
 
 
 def _rates(content: Mapping[str, Any], flags: Sequence[str]) -> list[float]:
