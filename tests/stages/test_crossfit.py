@@ -156,6 +156,10 @@ def test_out_of_fold_answers_choose_the_gate_and_fit_the_temperature(gated):
     written = [row for row in tested if row["rationale"]]
     assert choice["share_reasoned"] == len(written) / len(tested)
     assert all((max(row["answers"]["direct"]) < choice["gate"]) == bool(row["rationale"]) for row in tested)
+    metrics = json.loads((gated.folder / "metrics.json").read_text())
+    assert metrics["test/share_reasoned"] == choice["share_reasoned"]
+    page = " ".join((gated.folder / "report.html").read_text().split())
+    assert f"A rationale was written about {choice['share_reasoned']:.1%} of the test videos" in page
     calibration = json.loads((gated.folder / "test/calibration.json").read_text())
     assert calibration["temperature"] and calibration["validation_videos"] == 8
     said = " ".join(gated.result.out.split())

@@ -86,6 +86,11 @@ class ClosedSetScoring:
         """Score so many of the best labels alone from now on, where videos are answered directly; None: all labels."""
         self._best = None if count is None else BestLabels(self.scorer, count)
 
+    @property
+    def share_reasoned(self) -> float:
+        """Of the videos of the last pass that were asked for a rationale, those that one was written about."""
+        return sum(map(bool, self.written.values())) / max(1, len(self.written))
+
     def fix_rationales(self, texts: Mapping[str, Sequence[str]] | None) -> None:
         """Score after these rationales, by the id of the video that is shown, instead of writing; None: write."""
         self._fixed = texts

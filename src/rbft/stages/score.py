@@ -46,7 +46,9 @@ def score(context: StageContext) -> StageResult:
             scored = {choice.strength: module.predictions}
         trainer.test(module, datamodule=data, verbose=False)
         tested = module.predictions
-        further = test_again(context, trainer, choice)
+        # of mode gated: how many videos a rationale was written for
+        written = {} if choice.gate is None else {"test/share_reasoned": scoring.share_reasoned}
+        further = written | test_again(context, trainer, choice)
     names = data.labels.names
     validated, answered = choice.applied(scored.get(choice.strength, ()), names), choice.applied(tested, names)
     calibration = fit_temperature(validated, names, wanted=settings.calibrate)
@@ -119,17 +121,16 @@ def _report_answering(context: StageContext, choice: Choice, metrics: Metrics) -
     scoring, videos = context.entry.module.scoring, len(context.entry.datamodule.splits.test)
     cost = {f"{mode}_seconds_per_video": seconds / max(1, videos) for mode, seconds in scoring.seconds.items()}
     cost["tokens_written_per_video"] = scoring.tokens_written / max(1, videos)
-    # of mode gated: how many videos a rationale was written for
-    share = None
-    if choice.mode == "gated":
-        share = cost["share_reasoned"] = sum(map(bool, scoring.written.values())) / max(1, videos)
+    share = metrics.get("test/share_reasoned")
+    if isinstance(share, float):
+        cost["share_reasoned"] = share
     shown = {key: value for key, value in metrics.items() if key.startswith("test/accuracy_") and is_number(value)}
     if first_rank():
         # the scores of a blank clip, so that videos can be answered later without the test's
         prior = None if scoring.scorer.prior is None else scoring.scorer.prior.tolist()
         write_json(context.folder / ANSWERING, asdict(choice) | cost | shown | {"label_prior": prior})
         how = choice.mode + (f" (rationale {choice.mixture_weight:g})" if choice.mode == "mixture" else "")
-        how += f" (gate {choice.gate:.3g}, a rationale for {share:.1%})" if share is not None else ""
+        how += f" (gate {choice.gate:.3g}, a rationale for {share:.1%})" if isinstance(share, float) else ""
         on = "all labelled videos, out of fold" if context.entry.module.answering.crossfits else "validation"
         why = "" if choice.validation_accuracy is None else f", {choice.validation_accuracy:.1%} right on {on}"
         if choice.validation_accuracy is not None and choice.validation_reasoned is not None:
