@@ -15,6 +15,7 @@ from rbft.experiment import read_experiment
 from rbft.pipeline.stage_cli import StageCLI
 from rbft.starter import source
 from rbft.starter.source import builtin_experiments, experiment_arguments
+from rbft.vlm.tuning import FullFineTuning, LoRA
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def test_clips_become_an_experiment_file_that_every_flag_changes(clips: str):
     cli = StageCLI(experiment.arguments(experiment.stages[1]))
     assert cli.datamodule.root == Path.cwd() / "my clips"
     assert (cli.datamodule.shots, cli.datamodule.spec.sampling.num_frames) == (None, 6)
-    assert cli.model.name == "builtin/tiny"
+    assert (cli.model.name, cli.model.tuning) == ("builtin/tiny", FullFineTuning(layers=0.5))
 
 
 def test_the_same_line_finds_the_same_file_and_another_archives_it(clips: str):
@@ -57,7 +58,9 @@ def test_a_real_model_gets_prompts_with_what_the_videos_are(clips: str):
     assert "rehearsal" not in said
     experiment = read_experiment(args)
     cli = StageCLI(experiment.arguments(experiment.stages[0]))
-    assert (cli.model.name, cli.model.tuning.__class__.__name__) == ("some/model", "LoRA")
+    assert (cli.model.name, cli.model.tuning) == ("some/model", LoRA(layers=0.5))
+    whole = read_experiment([*args, "--model.tuning.layers", "null"])
+    assert StageCLI(whole.arguments(whole.stages[0])).model.tuning == LoRA()
     prompts = cli.model.prompts
     assert prompts.label_question.startswith("About the videos: home camera. Which of these classes")
     assert "home camera" in prompts.rationale_question and "home camera" in prompts.hinted_question

@@ -13,6 +13,9 @@ Preset = Literal["quick", "good", "best"]
 PRESETS: tuple[str, ...] = get_args(Preset)
 REHEARSAL = "builtin/tiny"
 
+# at few labels no worse than all layers, and cheaper (docs/results.md); a file without `layers` goes on meaning all
+_UPPER_HALF = "{{class_path: {}, init_args: {{layers: 0.5}}}}"
+
 
 @dataclass(frozen=True)
 class Choices:
@@ -108,7 +111,8 @@ def _model(choices: Choices) -> str:
         return (
             f"  vlm: {choices.vlm:<20}# knows moving shapes only: a rehearsal, until a real model stands here\n"
             "  dtype: float32\n"
-            "  tuning: FullFineTuning   # a real model takes LoRA\n"
+            "  # the upper half of its layers; without layers: all. A real model takes LoRA\n"
+            f"  tuning: {_UPPER_HALF.format('FullFineTuning')}\n"
             "  optim: {lr: 1.0e-3}"
         )
     dtype = "bfloat16" if choices.on_gpu else "auto"
@@ -116,7 +120,8 @@ def _model(choices: Choices) -> str:
         f"  vlm: {_plain(choices.vlm)}\n"
         f"  dtype: {dtype:<18}# type of the weights\n"
         "  activation_checkpointing: true  # less memory for more time\n"
-        "  tuning: LoRA\n"
+        "  # the upper half of the language model's layers; without layers: all\n"
+        f"  tuning: {_UPPER_HALF.format('LoRA')}\n"
         "  optim: {lr: 1.0e-4}      # the first thing to vary"
     )
 
