@@ -15,7 +15,7 @@ from typing import Any
 
 from rbft.errors import ConfigError
 from rbft.evaluation.statistics import MeanInterval, mean_interval, paired_difference
-from rbft.files import read_json
+from rbft.files import read_json, read_jsonl
 from rbft.runs.run_folder import RunFolder
 
 CONTROLS = ("sft", "sft_upper", "sft_same_tokens", "caption_probe", "probe", "demonstrations", "encoder_probe")
@@ -82,6 +82,35 @@ def _cell(sweep: str, rest: Mapping[str, str], draws: Mapping[int, Mapping[str, 
     more = [f"{key.split('.')[-1]}={value}" for key, value in rest.items() if key != _SHOTS]
     accuracies = {name: tuple(float(found[name] or 0.0) for found in whole.values()) for name in methods}
     return Cell(" ".join([sweep, *more]), int(rest.get(_SHOTS, _DEFAULT_SHOTS)), accuracies, tuple(whole))
+
+
+def seen_events(folder: Path) -> str:
+    """A Markdown table of a built-in cell: accuracy where a labelled clip shows the test clip's event, and where none.
+
+    Raises:
+        ConfigError: No run is finished.
+    """
+    plan = read_json(folder / "plan.json")
+    where = Path(plan["where"])
+    right: dict[tuple[int, str], dict[bool, list[bool]]] = {}
+    for run in plan["runs"].values():
+        found = RunFolder(where / run["folder"])
+        if found.accuracy is None:
+            continue
+        truth = where / str(found.setting("data.root")) / "truth.jsonl"
+        events = {row["path"]: (row["label"], row["event"]) for _, row in read_jsonl(truth)}
+        shown = {events[name] for name in read_json(found.path / "splits.json")["train"]}
+        own = right.setdefault((run["point"].get(_SHOTS, _DEFAULT_SHOTS), run["point"][_METHOD]), {True: [], False: []})
+        for _, row in read_jsonl(found.predictions):
+            own[events[row["id"]] in shown].append(row["label"] == row["predicted"])
+    if not right:
+        raise ConfigError(f"{folder}: no run is finished; the sweep's command continues it.")
+    head = ["| labels | method | event shown | event not shown |", "|---|---|---|---|"]
+    lines = [f"{folder.name}, all finished runs", "", *head]
+    for (shots, method), own in sorted(right.items()):
+        shares = [f"{100 * fmean(own[seen]):.1f} of {len(own[seen])}" if own[seen] else "" for seen in (True, False)]
+        lines.append(f"| {shots} | `{method}` | {shares[0]} | {shares[1]} |")
+    return "\n".join(lines)
 
 
 def _words(interval: MeanInterval, sign: str = "") -> str:
@@ -167,6 +196,7 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m tools.equal_labels", description=__doc__)
     parser.add_argument("sweeps", type=Path, nargs="+", help="folders of sweeps, such as runs/sweeps/equal_unions")
+    parser.add_argument("--events", action="store_true", help="by whether a labelled clip shows the event, instead")
     parser.add_argument("--svg", type=Path, help="write the figure here, too")
     parser.add_argument(
         "--methods",
@@ -175,6 +205,9 @@ def main() -> None:
         help="methods of the figure",
     )
     args = parser.parse_args()
+    if args.events:
+        print("\n\n".join(seen_events(folder) for folder in args.sweeps))
+        return
     cells = [cell for folder in args.sweeps for cell in cells_of(folder)]
     print("\n\n".join(table(cell) for cell in cells))
     if args.svg is not None:

@@ -7,10 +7,10 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from tools.equal_labels import cells_of, figure, table
+from tools.equal_labels import cells_of, figure, seen_events, table
 
 from rbft.errors import ConfigError
-from rbft.files import write_json
+from rbft.files import write_json, write_jsonl
 
 # accuracy by method, for the draws 1, 2 and 3; the last draw lacks a run
 FOUND = {"sft": (0.5, 0.7, 0.9), "caption_probe": (0.6, 0.7, 0.9), "rationale_only_upper": (0.8, 0.8, None)}
@@ -62,3 +62,20 @@ def test_the_figure_is_a_picture_with_a_mark_for_each_value(sweep: Path):
     assert max(heights) - min(heights) == pytest.approx(180 * (0.8 - 0.6), abs=0.2)
     with pytest.raises(ConfigError, match="no sweep has several values"):
         figure(cells_of(sweep)[:1], ["sft"])
+
+
+def test_accuracy_is_told_by_whether_a_labelled_clip_shows_the_event(tmp_path: Path):
+    run = tmp_path / "runs" / "sft" / "seed1"
+    rows = [{"path": f"{name}.mp4", "label": "alarm", "event": event} for name, event in (("a", 0), ("b", 0), ("c", 1))]
+    write_jsonl(tmp_path / "data" / "truth.jsonl", rows)
+    write_json(run / "metrics.json", {"test/accuracy": 0.5})
+    write_json(run / "splits.json", {"train": ["a.mp4"]})
+    (run / "experiment.yaml").write_text("data: {root: data}\n")
+    write_jsonl(
+        run / "predictions.jsonl",
+        [{"id": "b.mp4", "label": "dax", "predicted": "dax"}, {"id": "c.mp4", "label": "dax", "predicted": "wug"}],
+    )
+    point = {"seed_everything": 1, "data.shots": 4, "method": "sft"}
+    plan = {"where": str(tmp_path), "runs": {"one": {"point": point, "folder": "runs/sft/seed1"}}}
+    write_json(tmp_path / "cell" / "plan.json", plan)
+    assert seen_events(tmp_path / "cell").splitlines()[-1] == "| 4 | `sft` | 100.0 of 1 | 0.0 of 1 |"
