@@ -24,7 +24,7 @@ LABEL_QUESTION = "Which event does this video show? Answer with the label only."
 HINTED_QUESTION = "The video shows {label}. Explain step by step what happens, then name the label."
 CONCLUSION = "Classification: {label}"
 # What rbft calls the linear layers of the language model, in the regular expression of PEFT.
-_LANGUAGE = r".*\.(language_model|text_model)\..*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+_LANGUAGE = r".*\.(language_model|text_model)\..*{layer}\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ class Job:
         epochs: Of each training stage.
         batch: Clips of a step.
         learning_rate: Of both stages.
+        layers: Upper layers of the language model that get adapters; None: all.
     """
 
     model: Path
@@ -54,6 +55,7 @@ class Job:
     epochs: int = 2
     batch: int = 2
     learning_rate: float = 1e-4
+    layers: int | None = None
 
 
 @dataclass(frozen=True)
@@ -165,11 +167,18 @@ def answer(model: Any, processor: Any, path: Path, question: str, job: Job, most
     return text.strip()
 
 
+def adapters(model: Any, layers: int | None) -> LoraConfig:
+    """New adapters in the linear layers of the language model, in its upper `layers` or all."""
+    total = model.config.get_text_config().num_hidden_layers
+    upper = "" if layers is None else rf"layers\.({'|'.join(map(str, range(total - layers, total)))})\..*"
+    return LoraConfig(r=16, lora_alpha=32, lora_dropout=0.05, target_modules=_LANGUAGE.format(layer=upper))
+
+
 def train(job: Job, start: Path | None, rows: Sequence[Conversation], folder: Path) -> Path:
     """A run of the Trainer over new adapters, or those in `start`; leaves adapters in `folder`."""
     model: Any = AutoModelForImageTextToText.from_pretrained(job.model, dtype=torch.float32)
     if start is None:
-        tuned: Any = get_peft_model(model, LoraConfig(r=16, lora_alpha=32, lora_dropout=0.05, target_modules=_LANGUAGE))
+        tuned: Any = get_peft_model(model, adapters(model, job.layers))
     else:
         tuned = PeftModel.from_pretrained(model, str(start), is_trainable=True)
     arguments = TrainingArguments(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -28,6 +28,7 @@ class Benchmark:
         measure: The rows of one family, of its name, the folder of its model and the flags.
         title: Of the table.
         columns: Fields of the rows that the table shows.
+        shapes: Models of published dimensions that it measures where `--shapes` names them, and how each is written.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Benchmark:
     measure: Callable[[str, Path, argparse.Namespace], list[Row]]
     title: str
     columns: tuple[str, ...]
+    shapes: Mapping[str, Callable[[Path], Path]] = field(default_factory=dict)
 
     def main(self, arguments: Sequence[str] | None = None) -> int:
         """Measure, print, and write the record."""
@@ -46,13 +48,18 @@ class Benchmark:
         parser.add_argument(
             "--size", choices=tuple(SIZES), default="small", help="of the models (default: %(default)s)"
         )
+        if self.shapes:
+            text = "models of published dimensions, in place of the families"
+            parser.add_argument("--shapes", nargs="+", choices=tuple(self.shapes), default=(), help=text)
         self.add_flags(parser)
         flags = parser.parse_args(arguments)
         torch.set_num_threads(1)
         rows: list[Row] = []
         with common.on_one_core(), tempfile.TemporaryDirectory() as folder:
-            for family in flags.families:
-                rows += self.measure(family, build(family, flags.size, Path(folder)), flags)
+            for name in getattr(flags, "shapes", ()) or flags.families:
+                write = self.shapes.get(name)
+                files = build(name, flags.size, Path(folder)) if write is None else write(Path(folder))
+                rows += self.measure(name, files, flags)
         common.print_table(self.title, self.columns, rows)
         common.write_record(flags.json, self.name, common.describe([], arguments), rows)
         return 0

@@ -19,7 +19,7 @@ from tests.support.families import build_family
 from tests.support.family_parts import Size
 
 from rbft.video.clip import Clip
-from rbft.vlm.loading import load_model
+from rbft.vlm.loading import DType, load_model
 from rbft.vlm.model import VLM
 from rbft.vlm.model_parts import parts_of
 from rbft.vlm.processing import ClipProcessor
@@ -94,16 +94,16 @@ def build(family: str, size: str, folder: Path) -> Path:
     return build_family(family, folder / family, size=SIZES[size][family])
 
 
-def load_plain(folder: Path, tuning: Tuning | None = None) -> Plain:
+def load_plain(folder: Path, tuning: Tuning | None = None, dtype: DType = "float32") -> Plain:
     """Load a model with transformers, and say what of it is trained."""
-    model: Any = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32)
+    model: Any = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype)
     return Plain((model if tuning is None else tuning.apply(model)).eval(), AutoProcessor.from_pretrained(folder))
 
 
-def load_ours(folder: Path, tuning: Tuning | None = None) -> Ours:
+def load_ours(folder: Path, tuning: Tuning | None = None, dtype: DType = "float32") -> Ours:
     """Load a model with rbft, and say what of it is trained."""
     processor = ClipProcessor(str(folder))
-    model: Any = load_model(str(folder), None, "float32", None)
+    model: Any = load_model(str(folder), None, dtype, None)
     tuned = model if tuning is None else tuning.apply(model)
     return Ours(VLM(tuned, processor.pad_id, processor.end_ids).eval(), processor)
 

@@ -4,12 +4,15 @@
         --peer ms-swift --venv VENV --peer llamafactory --venv VENV
 
 Every run is a process of its own in the environment of its framework (peers_run.py), all on one core and in turns:
-LoRA on the language model, two epochs over real clips, from the files on disk to trained adapters. Ours starts with
+LoRA on the language model, some epochs over real clips, from the files on disk to trained adapters. Ours starts with
 empty caches: its survey of the data set and the filling of its caches are counted. What Python takes to start and
 libraries to import is counted for nobody. That all train the same is checked first: the tokens, visual tokens and
 supervised tokens of every clip and the number of trained weights must be equal, and over videos of eight frames, where
 there is no choice of frames, max_abs_diff is the largest difference of a clip's loss before anything is learned.
 `bound` is what `speedup` would be if ours took nothing but the passes of the model, forward and backward.
+
+With `--layers 3` adapters are in the upper three layers, and there are two rows for each number of epochs: the same
+adapters on both sides, and theirs in all layers, which is not the same training.
 
 Nothing is installed here; docs/benchmarks.md says how the environments are made. A peer without one has a row that says
 so. Needs real videos: `--media FOLDER`, with a table labels.csv (path, label) in it.
@@ -45,6 +48,7 @@ Found = dict[str, Any]
 
 FAMILY = "qwen2_5_vl"
 OURS = "rbft"
+ALL_LAYERS = ", adapters in all layers"  # after the name of a peer whose adapters are not ours
 PEERS = ("ms-swift", "llamafactory")
 QUESTION = "Which event does this video show? Answer with the label only."
 FRAMES = 8
@@ -70,6 +74,7 @@ class Task:
         epochs: Over the rows.
         batch: Clips of a step.
         learning_rate: At its highest.
+        layers: Upper layers of the language model that get adapters; None: all.
     """
 
     model: Path
@@ -79,10 +84,12 @@ class Task:
     epochs: int = 2
     batch: int = 2
     learning_rate: float = 1e-4
+    layers: int | None = None
 
     def write(self, path: Path) -> Path:
         """As peers_run.py reads it."""
         config = AutoConfig.from_pretrained(self.model)
+        total = config.text_config.num_hidden_layers
         job = {
             "model": str(self.model),
             "rows": [{"video": str(path), "question": QUESTION, "answer": label} for path, label in self.rows],
@@ -91,6 +98,8 @@ class Task:
             "epochs": self.epochs,
             "batch": self.batch,
             "learning_rate": self.learning_rate,
+            "layers": self.layers,
+            "adapted_layers": None if self.layers is None else list(range(total - self.layers, total)),
             "frames": FRAMES,
             "min_pixels": 4 * CELL**2,
             "max_pixels": self.max_pixels,
@@ -101,7 +110,22 @@ class Task:
         return path
 
 
-def make_run(peer: str, python: Path, task: Task, folder: Path) -> Found:
+@dataclass(frozen=True)
+class Side:
+    """What takes a turn.
+
+    Args:
+        peer: As peers_run.py names it.
+        python: Of its environment.
+        task: What it trains.
+    """
+
+    peer: str
+    python: Path
+    task: Task
+
+
+def make_run(side: Side, folder: Path) -> Found:
     """One run in a process of its own; what it leaves beside its figures is removed.
 
     Raises:
@@ -119,7 +143,7 @@ def make_run(peer: str, python: Path, task: Task, folder: Path) -> Found:
         "CUDA_VISIBLE_DEVICES": "",
         "DISABLE_VERSION_CHECK": "1",
     }
-    command = [str(python), str(_RUN), peer, str(task.write(folder / "job.json")), str(out)]
+    command = [str(side.python), str(_RUN), side.peer, str(side.task.write(folder / "job.json")), str(out)]
     ended = subprocess.run(command, env=kept | home | fixed, capture_output=True, text=True, check=False)
     if ended.returncode != 0 or not out.is_file():
         said = [line for line in (ended.stdout + ended.stderr).splitlines() if line.strip()]
@@ -136,14 +160,14 @@ def per_sample(found: Found) -> dict[str, float]:
 
 
 def require_same(peer: str, found: Found, ours: Found) -> None:
-    """That a peer trained as many weights as rbft on as many tokens.
+    """That a peer trained as many weights as rbft, unless its adapters are others, on as many tokens.
 
     Raises:
         RuntimeError: It did not; says in what.
     """
     mine, theirs = per_sample(ours), per_sample(found)
     for side, counts in ((ours, mine), (found, theirs)):
-        counts["trained"] = side["steps"][0]["trained"]
+        counts["trained"] = 0 if peer.endswith(ALL_LAYERS) else side["steps"][0]["trained"]
         counts["steps"] = len(side["steps"])
     if mine != theirs:
         raise RuntimeError(f"{peer} does not do the same as rbft: {theirs} instead of {mine} (tokens are per clip)")
@@ -185,7 +209,7 @@ def choose_videos(media: Path, clips: int) -> list[tuple[Path, str]]:
     return [found[number] for number in range(each) for found in by_label.values()]
 
 
-def measure(peer: str, runs: Sequence[Mapping[str, Found]], checks: Mapping[str, Found], task: Task) -> common.Row:
+def measure(peer: str, runs: Sequence[Mapping[str, Found]], max_abs_diff: float | None, task: Task) -> common.Row:
     """The row of a peer, of rounds in which it and rbft took turns."""
     for found in runs:
         require_same(peer, found[peer], found[OURS])
@@ -201,18 +225,20 @@ def measure(peer: str, runs: Sequence[Mapping[str, Found]], checks: Mapping[str,
         "peer": peer,
         "baseline": peer,
         "available": True,
+        "layers": task.layers,
         "speedup": ratio("processor_seconds"),
         "wall_speedup": ratio("wall_seconds"),
         "bound": common.median_ratio(
             [found[peer]["processor_seconds"] for found in runs],
             [sum(step["passes"] for step in found[OURS]["steps"]) for found in runs],
         ),
-        "max_abs_diff": compare_losses(checks[peer], checks[OURS]),
+        "max_abs_diff": max_abs_diff,
         "peak_memory_ratio": round(1 / ratio("peak_bytes"), 3),
         "tokens_per_sample": counts["tokens"],
         "visual_tokens_per_sample": counts["visual"],
         "supervised_tokens_per_sample": counts["supervised"],
-        "trained_weights": runs[0][OURS]["steps"][0]["trained"],
+        "trained_weights": {side: runs[0][side]["steps"][0]["trained"] for side in sides},
+        "rounds": len(runs),
         "processor_seconds": {
             side: round(statistics.median(found[side]["processor_seconds"] for found in runs), 1) for side in sides
         },
@@ -239,11 +265,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--media", type=Path, metavar="FOLDER", help="real videos and their labels.csv")
     parser.add_argument("--peer", action="append", default=[], choices=PEERS, help="may be given several times")
     parser.add_argument("--venv", action="append", default=[], type=Path, metavar="FOLDER", help="of each --peer")
+    parser.add_argument("--epochs", nargs="+", type=int, default=[2], help="over the clips (default: 2)")
+    parser.add_argument("--layers", type=int, help="upper layers that get adapters; all without; not of ms-swift")
     parser.add_argument("--clips", type=int, default=64, help="to train on (default: %(default)s)")
     parser.add_argument("--size", choices=tuple(SIZES), default="small", help="of the model (default: %(default)s)")
     flags: argparse.Namespace = parser.parse_args(arguments)
     if len(flags.peer) != len(flags.venv):
         parser.error("every --peer needs its --venv")
+    if flags.layers is not None and "ms-swift" in flags.peer:
+        parser.error("--layers: ms-swift is compared with adapters in all layers alone")
     if flags.media is None:
         print("peers: skipped, nothing was measured: it needs real videos, --media FOLDER.", file=sys.stderr)
         return 2
@@ -266,6 +296,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     columns = (
         "case",
         "peer",
+        "layers",
         "speedup",
         "wall_speedup",
         "bound",
@@ -296,33 +327,53 @@ def run_all(
     ]
     labels = sorted({label for _, label in rows})
     apart, rows = tuple(rows[: len(labels)]), rows[len(labels) :]
-    task = Task(model, tuple(rows), apart, SIZES[flags.size][FAMILY].most_tokens * CELL**2)
+    most_pixels = SIZES[flags.size][FAMILY].most_tokens * CELL**2
+    task = Task(model, tuple(rows), apart, most_pixels, layers=flags.layers)
     exact = write_exact_videos(clips, labels)
     check = replace(task, rows=exact, epochs=1, batch=1, learning_rate=0.0)
-    checks: dict[str, Found] = {}
-    runs: list[dict[str, Found]] = []
-    for turn in range(-1, flags.repeats):
-        if len(failed) == len(pythons) - 1:
-            return [], failed
-        found: dict[str, Found] = {}
-        for peer in list(pythons) if turn % 2 else reversed(list(pythons)):
-            if peer in failed:
-                continue
-            common.say(f"{peer}: {'check' if turn < 0 else f'round {turn + 1}'}")
-            try:
-                found[peer] = make_run(peer, pythons[peer], check if turn < 0 else task, folder / f"{peer}-{turn}")
-            except PeerError as error:
-                if peer == OURS:
-                    raise
-                failed[peer] = str(error)
-        if turn < 0:
-            checks = found
-        else:
-            runs.append(found)
-    ran = [peer for peer in pythons if peer not in (OURS, *failed)]
-    for peer in ran:
+    checks = take_turns(sides_of(pythons, check), folder, "check", failed)
+    for peer in checks:
         require_same(peer, checks[peer], checks[OURS])
-    return [measure(peer, runs, checks, task) for peer in ran], failed
+    differences = {peer: compare_losses(checks[peer], checks[OURS]) for peer in checks}
+    measured: list[common.Row] = []
+    for epochs in flags.epochs:
+        one = replace(task, epochs=epochs)
+        sides, runs = sides_of(pythons, one), list[dict[str, Found]]()
+        for turn in range(flags.repeats):
+            # every other round goes backwards, so that nobody always runs after the same predecessor
+            order = {name: sides[name] for name in (sides if turn % 2 else reversed(list(sides))) if name not in failed}
+            if len(order) > 1:
+                runs.append(take_turns(order, folder, f"{epochs} epochs, round {turn + 1}", failed))
+        ran = [name for name in sides if name not in (OURS, *failed)]
+        # adapters change nothing before they have learned
+        measured += [measure(name, runs, differences.get(name), one) for name in ran]
+    return measured, failed
+
+
+def sides_of(pythons: Mapping[str, Path], task: Task) -> dict[str, Side]:
+    """Who takes turns: ours, each peer with our adapters and, where ours are not in all layers, with those."""
+    same = {peer: Side(peer, python, task) for peer, python in pythons.items()}
+    whole = replace(task, layers=None)
+    others = {f"{peer}{ALL_LAYERS}": Side(peer, python, whole) for peer, python in pythons.items() if peer != OURS}
+    return same | (others if task.layers is not None else {})
+
+
+def take_turns(sides: Mapping[str, Side], folder: Path, turn: str, failed: dict[str, str]) -> dict[str, Found]:
+    """What each side found in one round; who does not come to the end is noted in `failed`.
+
+    Raises:
+        PeerError: Ours did not come to its end.
+    """
+    found: dict[str, Found] = {}
+    for number, (name, side) in enumerate(sides.items()):
+        common.say(f"{name}: {turn}")
+        try:
+            found[name] = make_run(side, folder / f"{side.peer}-{number}-{turn.replace(' ', '-')}")
+        except PeerError as error:
+            if name == OURS:
+                raise
+            failed[name] = str(error)
+    return found
 
 
 if __name__ == "__main__":

@@ -152,6 +152,15 @@ def run_swift(steps: list[Step]) -> Callable[[Job, Path], None]:
     return run
 
 
+def llamafactory_targets(layers: list[int] | None) -> str:
+    """Which linear layers LLaMA-Factory gives adapters: all, or those of some layers of the language model."""
+    if layers is None:
+        return "all"
+    attention, perceptron = ("q_proj", "k_proj", "v_proj", "o_proj"), ("gate_proj", "up_proj", "down_proj")
+    within = [*(f"self_attn.{name}" for name in attention), *(f"mlp.{name}" for name in perceptron)]
+    return ",".join(f"language_model.layers.{layer}.{name}" for layer in layers for name in within)
+
+
 def run_llamafactory(steps: list[Step]) -> Callable[[Job, Path], None]:
     """LLaMA-Factory: `llamafactory-cli train`."""
     try:
@@ -190,7 +199,7 @@ def run_llamafactory(steps: list[Step]) -> Callable[[Job, Path], None]:
             "lora_rank": 16,
             "lora_alpha": 32,
             "lora_dropout": 0.05,
-            "lora_target": "all",
+            "lora_target": llamafactory_targets(job["adapted_layers"]),
             "freeze_vision_tower": True,
             "freeze_multi_modal_projector": True,
             "dataset": "rows",
@@ -280,7 +289,7 @@ def run_rbft(steps: list[Step]) -> Callable[[Job, Path], None]:
             "model": {
                 "vlm": job["model"],
                 "dtype": "float32",
-                "tuning": {"class_path": "LoRA"},
+                "tuning": {"class_path": "LoRA", "init_args": {"layers": job["layers"]}},
                 "optim": {"lr": job["learning_rate"]},
                 "prompts": {
                     "label_question": job["rows"][0]["question"],

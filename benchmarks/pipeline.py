@@ -1,14 +1,19 @@
 """What the whole method costs on real clips: one `rbft fit` against the same job as separate runs of transformers.
 
-Both write a rationale for each training clip, train two stages of two epochs (LoRA), and classify the test clips, with
+Both write a rationale for each training clip, train two stages of some epochs (LoRA), and classify the test clips, with
 the same model, frames and prompts; that they see the same frames and as many tokens is checked first. Ours starts with
 empty caches and includes its survey of the data set, the filling of its caches, and its report.
   authors' way    benchmarks/authors_way.py
-Starting Python and importing libraries is counted for neither; it would be once for ours, and for each of four runs.
+Every job is a process of its own, which does a small one before; starting Python and importing libraries is counted for
+neither. It would be once for ours, and for each of four runs.
+
+With `--layers 3` adapters are in the upper three layers, and there are two rows for each number of epochs: the same
+adapters on both sides, and theirs in all layers, which is not the same training.
 
 max_abs_diff is the largest difference between the two sides' losses of a test clip's label before anything is learned,
 over the same frames; pixel_levels is how far the frames differ that each decodes and scales for itself, in levels of
-255. peak_memory_ratio is ours over theirs, beyond what a process with all libraries has, each in a process of its own.
+255. `bound` is what `speedup` would be if ours took nothing but the passes of the model: encoding, forward, backward.
+peak_memory_ratio is ours over theirs, beyond what the process had before.
 
 Needs real videos: `--media FOLDER`, with a table labels.csv (path, label) in it.
 """
@@ -26,21 +31,21 @@ import shutil
 import statistics
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from itertools import count
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
+from peft import get_peft_model
 
 # a script knows its own folder only
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.authors_way import CONCLUSION, HINTED_QUESTION, LABEL_QUESTION, Job
 from benchmarks.models import SIZES, build, load_ours, load_plain
+from benchmarks.passes import seconds_of_passes
 from benchmarks.peers_run import peak_of
 
 from benchmarks import authors_way, common
@@ -52,9 +57,12 @@ from rbft.video.clip import read_clip
 from rbft.video.sampling import FrameSampling
 from rbft.vlm.batch import Item, collate
 from rbft.vlm.prompt import Prompt
+from rbft.vlm.tuning import LoRA
+
+Found = dict[str, float]
 
 FAMILY = "qwen2_5_vl"
-WAYS = OURS, PLAIN = "rbft", "authors' way"
+OURS, PLAIN, WHOLE = "rbft", "authors' way", "authors' way, adapters in all layers"
 PIXELS = "pixel_values_videos"  # of what processors return
 TOKEN = 256  # pixels of a visual token of the models measured
 # Frameworks that train the same models, and why this script cannot compare with them.
@@ -172,7 +180,7 @@ def our_way(job: Job, size: str, folder: Path) -> Path:
         "model": {
             "vlm": str(job.model),
             "dtype": "float32",
-            "tuning": {"class_path": "LoRA"},
+            "tuning": {"class_path": "LoRA", "init_args": {"layers": job.layers}},
             "optim": {"lr": job.learning_rate},
             "prompts": {
                 "label_question": LABEL_QUESTION,
@@ -207,30 +215,85 @@ def the_way(name: str, job: Job, size: str, folder: Path) -> None:
         authors_way.run(job, folder)
 
 
-def note_peak(name: str, job: Job, size: str, folder: Path, peak: Connection) -> None:
-    """Send how many bytes the whole job took at most, in a process that did a small one before."""
+def require_same_weights(job: Job) -> None:
+    """That adapters of both sides have as many weights.
+
+    Raises:
+        RuntimeError: They do not.
+    """
+    ours = load_ours(job.model, LoRA(layers=job.layers)).vlm.model
+    plain = load_plain(job.model).model
+    theirs = get_peft_model(plain, authors_way.adapters(plain, job.layers))
+    counts = [sum(value.numel() for value in side.parameters() if value.requires_grad) for side in (ours, theirs)]
+    if counts[0] != counts[1]:
+        raise RuntimeError(f"the two sides do not train as many weights: {counts}")
+
+
+def note_cost(name: str, job: Job, size: str, folder: Path, found: Connection) -> None:
+    """Send what the whole job cost, in a process that did a small one before."""
     torch.set_num_threads(1)
     train, test = ({label: (path, label) for path, label in rows} for rows in (job.train, job.test))
-    small = dataclasses.replace(job, train=tuple(train.values()), test=tuple(test.values()))
+    small = dataclasses.replace(job, train=tuple(train.values()), test=tuple(test.values()), epochs=1)
     the_way(name, small, size, folder / "small")
     gc.collect()
-    peak.send(peak_of(lambda: the_way(name, job, size, folder / "whole")))
+    begun = common.cpu_seconds()
+    with seconds_of_passes() as passes:
+        peak = peak_of(lambda: the_way(name, job, size, folder / "whole"))
+    found.send({"seconds": common.cpu_seconds() - begun, "passes": passes(), "peak": peak})
 
 
-def peak_bytes(name: str, job: Job, size: str, folder: Path) -> int:
-    """Most memory that the whole job takes beyond the libraries, in a process of its own.
+def cost(name: str, job: Job, size: str) -> Found:
+    """Processor seconds of the whole job, of the model's passes in it, and peak bytes, in a process of its own.
 
     Raises:
         RuntimeError: It failed.
     """
+    common.say(f"{name}: {job.epochs} epochs")
     receive, send = multiprocessing.Pipe(duplex=False)
     spawn = multiprocessing.get_context("spawn")
-    process = spawn.Process(target=note_peak, args=(name, job, size, folder, send))
-    process.start()
-    process.join()
+    with tempfile.TemporaryDirectory() as folder:
+        process = spawn.Process(target=note_cost, args=(name, job, size, Path(folder), send))
+        process.start()
+        process.join()
     if process.exitcode != 0:
-        raise RuntimeError(f"{name}: the process that measures memory ended with code {process.exitcode}")
-    return int(receive.recv())
+        raise RuntimeError(f"{name}: the process of its own ended with code {process.exitcode}")
+    found: Found = receive.recv()
+    return found
+
+
+def measure(job: Job, size: str, repeats: int) -> dict[str, list[Found]]:
+    """What each way cost in each round, in turns."""
+    ways = {OURS: job, PLAIN: job} | ({} if job.layers is None else {WHOLE: dataclasses.replace(job, layers=None)})
+    found: dict[str, list[Found]] = {name: [] for name in ways}
+    for turn in range(repeats):
+        for name in ways if turn % 2 else reversed(list(ways)):
+            found[name].append(cost(name, ways[name], size))
+    return found
+
+
+def make_row(baseline: str, job: Job, found: Mapping[str, Sequence[Found]], compared: Compared) -> common.Row:
+    """The row of ours against one of the other ways."""
+    seconds, ours = [one["seconds"] for one in found[baseline]], found[OURS]
+    peaks = {name: statistics.median(one["peak"] for one in found[name]) for name in (OURS, baseline)}
+    return {
+        "case": f"whole job, {len(job.train) + len(job.test)} clips, {job.epochs} epochs",
+        "family": FAMILY,
+        "baseline": baseline,
+        "layers": job.layers,
+        "speedup": common.median_ratio(seconds, [one["seconds"] for one in ours]),
+        "bound": common.median_ratio(seconds, [one["passes"] for one in ours]),
+        "max_abs_diff": max(compared.losses),
+        "pixel_levels": round(statistics.mean(compared.pixels), 2),
+        "peak_memory_ratio": round(peaks[OURS] / peaks[baseline], 3),
+        "peak_bytes": peaks[OURS],
+        "processor_seconds": {
+            name: round(statistics.median(one["seconds"] for one in found[name]), 1) for name in (OURS, baseline)
+        },
+        "rounds": len(ours),
+        "tokens_per_sample": statistics.mean(compared.tokens),
+        "epochs": job.epochs,
+        "available": True,
+    }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -240,6 +303,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--media", type=Path, metavar="FOLDER", help="real videos and their labels.csv")
     parser.add_argument("--clips", type=int, default=64, help="half to train on (default: %(default)s)")
     parser.add_argument("--size", choices=tuple(SIZES), default="small", help="of the model (default: %(default)s)")
+    parser.add_argument("--epochs", nargs="+", type=int, default=[2], help="of each stage (default: 2)")
+    parser.add_argument("--layers", type=int, help="upper layers that get adapters; all without")
     parser.add_argument("--new_tokens", type=int, default=48, help="of a rationale (default: %(default)s)")
     flags: argparse.Namespace = parser.parse_args(arguments)
     if flags.media is None:
@@ -252,36 +317,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"pipeline: {error}", file=sys.stderr)
         return error.exit_code
     labels = tuple(sorted({label for _, label in train}))
+    nobody: list[common.Row] = [{"case": "whole job", "family": FAMILY, "available": False} | peer for peer in NOT_RUN]
+    rows: list[common.Row] = []
+    environment = common.describe(["accelerate"], arguments)
     with common.on_one_core(), tempfile.TemporaryDirectory() as folder:
         model = build(FAMILY, flags.size, Path(folder))
-        job = Job(model, train, test, labels, new_tokens=flags.new_tokens)
+        job = Job(model, train, test, labels, new_tokens=flags.new_tokens, layers=flags.layers)
+        require_same_weights(job)
         compared = compare_clips(job, flags.size)
-        places = (Path(folder) / str(number) for number in count())
-        peaks = {name: peak_bytes(name, job, flags.size, next(places)) for name in WAYS}
-        ways = {name: partial(lambda name: the_way(name, job, flags.size, next(places)), name) for name in WAYS}
-        seconds = common.time_in_turns(ways, flags.repeats)
-    rows: list[common.Row] = [
-        {
-            "case": f"whole job, {flags.clips} clips",
-            "family": FAMILY,
-            "baseline": PLAIN,
-            "speedup": common.median_ratio(seconds[PLAIN], seconds[OURS]),
-            "max_abs_diff": max(compared.losses),
-            "pixel_levels": round(statistics.mean(compared.pixels), 2),
-            "peak_memory_ratio": round(peaks[OURS] / peaks[PLAIN], 3),
-            "peak_bytes": peaks[OURS],
-            "tokens_per_sample": statistics.mean(compared.tokens),
-            "epochs": job.epochs,
-            "available": True,
-        }
-    ]
-    rows += [{"case": rows[0]["case"], "family": FAMILY, "available": False} | peer for peer in NOT_RUN]
+        for epochs in flags.epochs:
+            one = dataclasses.replace(job, epochs=epochs)
+            found = measure(one, flags.size, flags.repeats)
+            rows += [make_row(name, one, found, compared) for name in found if name != OURS]
+            common.write_record(flags.json, "pipeline", environment, rows + nobody)
     common.print_table(
         "The whole method: how many times as fast",
-        ("case", "family", "baseline", "speedup", "peak_memory_ratio", "max_abs_diff", "peer", "reason"),
-        rows,
+        ("case", "baseline", "layers", "speedup", "bound", "peak_memory_ratio", "max_abs_diff", "peer", "reason"),
+        rows + nobody,
     )
-    common.write_record(flags.json, "pipeline", common.describe(["accelerate"], arguments), rows)
     return 0
 
 

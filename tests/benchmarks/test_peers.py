@@ -51,7 +51,7 @@ def test_counts_and_losses_are_those_of_transformers(tmp_path: Path, monkeypatch
     clips.mkdir()
     rows = peers.write_exact_videos(clips, ("fall", "jump"))
     task = peers.Task(model, rows[:2], rows[2:], 64 * CELL**2, epochs=1, batch=1, learning_rate=0.0)
-    ours = peers.make_run("rbft", Path(sys.executable), task, tmp_path / "run")
+    ours = peers.make_run(peers.Side("rbft", Path(sys.executable), task), tmp_path / "run")
     monkeypatch.setattr(transformers.Trainer, "training_step", transformers.Trainer.training_step)  # undone at the end
     steps: list[peers_run.Step] = []
     peers_run.watch_trainer(steps)
@@ -64,6 +64,45 @@ def test_counts_and_losses_are_those_of_transformers(tmp_path: Path, monkeypatch
     steps[0]["supervised"] += 1
     with pytest.raises(RuntimeError, match="transformers does not do the same as rbft"):
         peers.require_same("transformers", {"steps": steps}, ours)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)  # six processes that import all there is
+def test_upper_layers_are_compared_with_the_same_adapters_and_with_all(tmp_path: Path, media: Path) -> None:
+    same = environment(tmp_path / "same", f'exec "{sys.executable}" "$1" rbft "$3" "$4"')
+    out = tmp_path / "record.json"
+    more = ["--layers", "2", "--epochs", "1", "--peer", "llamafactory", "--venv", str(same)]
+    assert peers.main(flags(out, "--media", str(media), *more)) == 0
+    alike, whole, absent = json.loads(out.read_text())["rows"]
+    assert (alike["peer"], whole["peer"]) == ("llamafactory", "llamafactory, adapters in all layers")
+    assert alike["case"] == whole["case"] == "LoRA, 4 clips, 1 epochs, batch 2"
+    assert alike["trained_weights"]["rbft"] == alike["trained_weights"]["llamafactory"]
+    assert whole["trained_weights"][whole["peer"]] == whole["trained_weights"]["rbft"]  # two of two layers
+    assert alike["max_abs_diff"] == whole["max_abs_diff"] == 0
+    assert (absent["peer"], absent["available"]) == ("ms-swift", False)
+
+
+def test_upper_layers_are_not_compared_with_who_cannot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        peers.main(flags(tmp_path / "record.json", "--layers", "1", "--peer", "ms-swift", "--venv", str(tmp_path)))
+    assert "ms-swift is compared with adapters in all layers alone" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("layers", "targets"),
+    [
+        (None, "all"),
+        (
+            [5],
+            "language_model.layers.5.self_attn.q_proj,language_model.layers.5.self_attn.k_proj,"
+            "language_model.layers.5.self_attn.v_proj,language_model.layers.5.self_attn.o_proj,"
+            "language_model.layers.5.mlp.gate_proj,language_model.layers.5.mlp.up_proj,"
+            "language_model.layers.5.mlp.down_proj",
+        ),
+    ],
+)
+def test_llamafactory_is_given_the_names_of_the_layers(layers: list[int] | None, targets: str) -> None:
+    assert peers_run.llamafactory_targets(layers) == targets
 
 
 def test_peers_that_are_not_installed_are_rows(tmp_path: Path, media: Path) -> None:

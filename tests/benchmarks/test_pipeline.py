@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from benchmarks.models import build
+from safetensors.torch import load_file
 from tests.support.runs import LEFT, RIGHT
 
 from benchmarks import authors_way, pipeline
@@ -20,32 +21,45 @@ def flags(out: Path, *more: str) -> list[str]:
 
 
 @pytest.mark.slow
-def test_rows(tmp_path: Path, media: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RBFT_CACHE", str(tmp_path / "cache"))  # which the script sets; undone after the test
-    jobs: list[authors_way.Job] = []
-    answers: list[list[str | None]] = []
-    run = authors_way.run
-
-    def watched(job: authors_way.Job, folder: Path) -> list[str | None]:
-        jobs.append(job)
-        answers.append(run(job, folder))
-        assert (folder / "stage2" / "adapter_model.safetensors").is_file()
-        return answers[-1]
-
-    monkeypatch.setattr(authors_way, "run", watched)
+@pytest.mark.timeout(900)  # three processes that import all there is
+def test_rows(tmp_path: Path, media: Path) -> None:
     out = tmp_path / "record.json"
-    assert pipeline.main(flags(out, "--media", str(media))) == 0
-    row, *peers = json.loads(out.read_text())["rows"]
-    assert (row["case"], row["family"], row["baseline"]) == ("whole job, 4 clips", "qwen2_5_vl", "authors' way")
-    assert row["available"] and row["speedup"] > 0 and row["tokens_per_sample"] > 0
-    assert row["peak_bytes"] > 2**20 and row["peak_memory_ratio"] > 0
-    assert 0 <= row["max_abs_diff"] < 1e-5 and row["pixel_levels"] > 0
+    assert pipeline.main(flags(out, "--media", str(media), "--layers", "2", "--epochs", "1")) == 0
+    same, whole, *peers = json.loads(out.read_text())["rows"]
+    assert (same["baseline"], whole["baseline"]) == ("authors' way", "authors' way, adapters in all layers")
+    for row in (same, whole):
+        assert (row["case"], row["family"]) == ("whole job, 4 clips, 1 epochs", "qwen2_5_vl")
+        assert row["available"] and row["layers"] == 2 and row["tokens_per_sample"] > 0
+        assert row["bound"] > row["speedup"] > 0
+        assert row["peak_bytes"] > 2**20 and row["peak_memory_ratio"] > 0
+        assert 0 <= row["max_abs_diff"] < 1e-5 and row["pixel_levels"] > 0
     assert {peer["peer"] for peer in peers} == {"LLaMA-Factory", "ms-swift"}
     assert all(peer["reason"] and not peer["available"] for peer in peers)
-    assert [len(found) for found in answers] == [2, 2], "a round to warm up and one that counts"
-    job = jobs[0]
-    assert {label for _, label in job.train} == {label for _, label in job.test} == {LEFT, RIGHT}
-    assert not {path for path, _ in job.train} & {path for path, _ in job.test}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("layers", "adapted"), [(None, {"0", "1"}), (1, {"1"})])
+def test_the_other_way_adapts_the_layers_that_are_asked_for(
+    tmp_path: Path, media: Path, layers: int | None, adapted: set[str]
+) -> None:
+    train, test = pipeline.choose(media, 4)
+    assert {label for _, label in train} == {label for _, label in test} == {LEFT, RIGHT}
+    assert not {path for path, _ in train} & {path for path, _ in test}
+    model = build(pipeline.FAMILY, "tiny", tmp_path)
+    job = authors_way.Job(model, train, test, (LEFT, RIGHT), new_tokens=3, epochs=1, layers=layers)
+    pipeline.require_same_weights(job)
+    assert len(authors_way.run(job, tmp_path)) == 2
+    names = load_file(tmp_path / "stage2" / "adapter_model.safetensors")
+    assert {name.split(".layers.")[1].split(".")[0] for name in names} == adapted
+
+
+def test_other_adapters_are_refused(tmp_path: Path, media: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train, test = pipeline.choose(media, 4)
+    job = authors_way.Job(build(pipeline.FAMILY, "tiny", tmp_path), train, test, (LEFT, RIGHT), layers=1)
+    adapters = authors_way.adapters
+    monkeypatch.setattr(authors_way, "adapters", lambda model, layers: adapters(model, None))
+    with pytest.raises(RuntimeError, match="do not train as many weights"):
+        pipeline.require_same_weights(job)
 
 
 def test_both_sides_say_the_same_about_the_same_frames(
