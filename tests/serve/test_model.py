@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tests.support.runs import Run, run_experiment
 
+from rbft.__main__ import main
 from rbft.errors import StageError, VideoError
 from rbft.predict import Classifier
+from rbft.predict.run_settings import read_run
+from rbft.serve.app import _answer_json
 from rbft.serve.model import ServedModel
+from rbft.serve.upload import Upload
 
 pytest_plugins = ["tests.support.run_fixtures"]
 
@@ -66,6 +71,27 @@ def test_so_are_answers_behind_a_rationale_at_another_strength(finished: Run, fo
         "blank",
     ]
     check(run_experiment(finished.config, tmp_path, *flags, method="sft").folder, folder)
+
+
+def test_the_best_classes_alone(
+    finished: Run, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    video = folder / "0.mp4"
+    whole = ServedModel(finished.folder).predict(video, rationale=False)
+    # there are two classes only
+    monkeypatch.setattr("rbft.predict.classifier.TOP", 1)
+    best = ServedModel(finished.folder, best_only=True).predict(video, rationale=False)
+    assert best.predicted == whole.predicted and best.at_least and not whole.at_least
+    assert best.probabilities[0][1] <= whole.probabilities[0][1] + 1e-6
+    said = _answer_json(Upload("0.mp4", {}, video), best, 1.0, frames=False)
+    assert said["at_least"] is True and "at_least" not in _answer_json(
+        Upload("0.mp4", {}, video), whole, 1.0, frames=False
+    )
+    recorded = read_run(finished.folder)
+    reasoned = replace(recorded, choice=replace(recorded.choice, mode="rationale"))
+    monkeypatch.setattr("rbft.predict.classifier.read_run", lambda _: reasoned)
+    assert main(["serve", "--run", str(finished.folder), "--port", "0", "--best-only"]) == 2
+    assert "--best-only: has no probabilities of all classes" in " ".join(capsys.readouterr().err.split())
 
 
 def test_frames_are_those_the_model_was_given(finished: Run, folder: Path) -> None:

@@ -132,6 +132,7 @@ def _answer_json(upload: Upload, answered: Answered, seconds: float, *, frames: 
         "probability": answered.probabilities[0][1],
         "probabilities": [{"label": name, "probability": value} for name, value in answered.probabilities],
         "calibrated": answered.calibrated,
+        **({"at_least": True} if answered.at_least else {}),
         "rationale": answered.rationale,
         "duration": answered.duration,
         "seconds": round(seconds, 3),

@@ -13,7 +13,7 @@ from torch import Tensor
 from rbft import __version__
 from rbft.errors import VideoError
 from rbft.files import read_json
-from rbft.predict import Classifier, VideoInput
+from rbft.predict import Classifier, Rule, VideoInput
 from rbft.runs.names import METRICS
 from rbft.video.clip import Clip, read_clip
 from rbft.video.clip_cache import ClipCache
@@ -27,12 +27,13 @@ class Answered:
 
     Args:
         predicted: The likeliest class.
-        probabilities: (class, probability), the likeliest first; of all classes.
+        probabilities: (class, probability), the likeliest first; of all classes, or of the five likeliest.
         calibrated: whether the probabilities are calibrated by the run's temperature.
         rationale: The model's own words; None where none were asked for.
         frames: (T, 3, H, W) uint8: what the model was shown.
         timestamps: timestamps of the frames, in seconds.
         duration: duration of the video, in seconds.
+        at_least: whether the probabilities are lower bounds, as the likeliest classes alone were scored exactly.
     """
 
     predicted: str
@@ -42,6 +43,7 @@ class Answered:
     frames: Tensor
     timestamps: tuple[float, ...]
     duration: float
+    at_least: bool = False
 
 
 class _LastClip:
@@ -69,15 +71,22 @@ class ServedModel:
         run: The run's folder.
         flags: settings of speed, see `rbft.predict.Classifier`.
         time_limit: Seconds that reading one video may take.
+        best_only: whether only the likeliest classes are scored exactly (`rbft.predict.Classifier.predict`).
 
     Raises:
-        RBFTError: The folder is no finished run with a test stage, its weights were changed or cannot be loaded.
+        RBFTError: The folder is no finished run with a test stage, its weights were changed or cannot be loaded, or
+            `best_only` does not go with how the run answers.
     """
 
-    def __init__(self, run: Path, flags: Sequence[str] = (), time_limit: float = math.inf) -> None:
+    def __init__(
+        self, run: Path, flags: Sequence[str] = (), time_limit: float = math.inf, *, best_only: bool = False
+    ) -> None:
         # what strangers send is kept nowhere
         private = ["--data.cache_clips", "false", "--data.cache_features", "false", "--data.num_workers", "0"]
         self._classifier = Classifier(run, [*flags, *private], time_limit)
+        self._best_only = best_only
+        if best_only:
+            self._classifier.check_best_only(None, Rule())
         self.labels = self._classifier.labels.names
         # whatever is sent here is nothing that the built-in model was made for
         self.cautions = self._classifier.recorded.cautions(own_videos=True)
@@ -105,7 +114,8 @@ class ServedModel:
                 clip = model.data.at(video.parent).clip(video.name)
             # a run whose two questions are one and the same has no second way to ask
             why = rationale and model.book.blind_prompt() != model.book.label_prompt()
-            (said,) = self._classifier.predict([VideoInput(video.name, video.name, video.parent)], rationale=why)
+            asked = [VideoInput(video.name, video.name, video.parent)]
+            (said,) = self._classifier.predict(asked, rationale=why, best_only=self._best_only)
         finally:
             self._clips.forget()
         if said.predicted is None:
@@ -114,12 +124,13 @@ class ServedModel:
         ranked = sorted(zip(self.labels, chances, strict=True), key=lambda pair: -pair[1])
         return Answered(
             said.predicted,
-            tuple(ranked),
+            said.top if said.at_least else tuple(ranked),
             bool(said.calibrated),
             said.rationale,
             clip.frames,
             clip.timestamps,
             clip.duration,
+            said.at_least,
         )
 
 

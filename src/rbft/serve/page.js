@@ -31,7 +31,7 @@ function chance(entry) {
 }
 
 function show(answer) {
-  at("answer").textContent = `${answer.predicted}, ${percent(answer.probability)}`;
+  at("answer").textContent = `${answer.predicted}, ${answer.at_least ? "at least " : ""}${percent(answer.probability)}`;
   at("about").textContent = `${answer.video}, ${answer.duration.toFixed(1)} s, answered in ${answer.seconds.toFixed(1)} s`;
   at("chances").replaceChildren(...answer.probabilities.slice(0, SHOWN).map(chance));
   const more = answer.probabilities.slice(SHOWN);

@@ -20,7 +20,15 @@ _LAST_SECONDS = 30  # beside its reading, for what the model does with the video
 
 
 def serve(
-    run: Path, flags: Sequence[str], *, host: str, port: int, max_megabytes: float, places: int, time_limit: float
+    run: Path,
+    flags: Sequence[str],
+    *,
+    host: str,
+    port: int,
+    max_megabytes: float,
+    places: int,
+    time_limit: float,
+    best_only: bool = False,
 ) -> None:
     """Answer videos with a finished run until asked to stop.
 
@@ -32,9 +40,10 @@ def serve(
         max_megabytes: most megabytes of a video.
         places: Videos that may wait.
         time_limit: Seconds that reading one video may take.
+        best_only: whether only the likeliest classes are scored exactly.
 
     Raises:
-        ConfigError: The time is not above 0.
+        ConfigError: The time is not above 0, or `best_only` does not go with how the run answers.
         StageError: The folder is no finished run, or the port is taken.
         Interrupted: It was asked to stop, and has.
     """
@@ -42,7 +51,7 @@ def serve(
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with listening, tempfile.TemporaryDirectory(prefix="rbft-serve-") as folder:
-            _run(run, flags, listening, Path(folder).resolve(), host, max_megabytes, places, time_limit)
+            _run(run, flags, listening, Path(folder).resolve(), host, max_megabytes, places, time_limit, best_only)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -78,6 +87,7 @@ def _run(
     max_megabytes: float,
     places: int,
     time_limit: float,
+    best_only: bool,
 ) -> None:
     import uvicorn
 
@@ -95,7 +105,7 @@ def _run(
     # the server restores these when it has stopped, and then repeats the signal
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _: stopped.append(number))
-    model = ServedModel(run, flags, time_limit)
+    model = ServedModel(run, flags, time_limit, best_only=best_only)
     console.print(f"loading {escape(str(run))}")
     about_run = about(run, model.load(), model.labels, model.cautions)
     for caution in about_run.cautions:
