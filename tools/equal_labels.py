@@ -17,6 +17,7 @@ from rbft.errors import ConfigError
 from rbft.evaluation.statistics import MeanInterval, mean_interval, paired_difference
 from rbft.files import read_json, read_jsonl
 from rbft.runs.run_folder import RunFolder
+from rbft.worlds.events import phrase
 
 CONTROLS = ("sft", "sft_upper", "sft_same_tokens", "caption_probe", "probe", "demonstrations", "encoder_probe")
 _SEED, _SHOTS, _METHOD = "seed_everything", "data.shots", "method"
@@ -84,32 +85,65 @@ def _cell(sweep: str, rest: Mapping[str, str], draws: Mapping[int, Mapping[str, 
     return Cell(" ".join([sweep, *more]), int(rest.get(_SHOTS, _DEFAULT_SHOTS)), accuracies, tuple(whole))
 
 
+@dataclass(frozen=True)
+class Answer:
+    """An answer about a clip of a built-in domain.
+
+    Args:
+        shown: whether a labelled clip shows the clip's event.
+        described: whether the rationale says what the labelled object does; False without a rationale.
+        right: whether the class is right.
+    """
+
+    shown: bool
+    described: bool
+    right: bool
+
+
+def answers_of(run: RunFolder, root: Path) -> list[Answer]:
+    """The answers of a run beside the truth in its data root."""
+    truth = {row["path"]: row for _, row in read_jsonl(root / "truth.jsonl")}
+    labelled = (truth[name] for name in read_json(run.path / "splits.json")["train"])
+    shown = {(row["label"], row["event"]) for row in labelled}
+    answers = []
+    for _, row in read_jsonl(run.predictions):
+        clip = truth[row["id"]]
+        doing = phrase(clip["objects"][0]["first"], clip["objects"][0]["second"])
+        described = f" {doing} ." in (row.get("rationale") or "")
+        answers.append(Answer((clip["label"], clip["event"]) in shown, described, row["label"] == row["predicted"]))
+    return answers
+
+
 def seen_events(folder: Path) -> str:
-    """A Markdown table of a built-in cell: accuracy where a labelled clip shows the test clip's event, and where none.
+    """A Markdown table of a built-in cell: right answers by whether the event is shown, and described.
 
     Raises:
         ConfigError: No run is finished.
     """
     plan = read_json(folder / "plan.json")
     where = Path(plan["where"])
-    right: dict[tuple[int, str], dict[bool, list[bool]]] = {}
-    for run in plan["runs"].values():
-        found = RunFolder(where / run["folder"])
-        if found.accuracy is None:
-            continue
-        truth = where / str(found.setting("data.root")) / "truth.jsonl"
-        events = {row["path"]: (row["label"], row["event"]) for _, row in read_jsonl(truth)}
-        shown = {events[name] for name in read_json(found.path / "splits.json")["train"]}
-        own = right.setdefault((run["point"].get(_SHOTS, _DEFAULT_SHOTS), run["point"][_METHOD]), {True: [], False: []})
-        for _, row in read_jsonl(found.predictions):
-            own[events[row["id"]] in shown].append(row["label"] == row["predicted"])
-    if not right:
+    found: dict[tuple[int, str], list[Answer]] = {}
+    for planned in plan["runs"].values():
+        run = RunFolder(where / planned["folder"])
+        if run.accuracy is not None:
+            key = (planned["point"].get(_SHOTS, _DEFAULT_SHOTS), planned["point"][_METHOD])
+            found.setdefault(key, []).extend(answers_of(run, where / str(run.setting("data.root"))))
+    if not found:
         raise ConfigError(f"{folder}: no run is finished; the sweep's command continues it.")
-    head = ["| labels | method | event shown | event not shown |", "|---|---|---|---|"]
-    lines = [f"{folder.name}, all finished runs", "", *head]
-    for (shots, method), own in sorted(right.items()):
-        shares = [f"{100 * fmean(own[seen]):.1f} of {len(own[seen])}" if own[seen] else "" for seen in (True, False)]
-        lines.append(f"| {shots} | `{method}` | {shares[0]} | {shares[1]} |")
+    head = ["labels", "method", "event shown", "event not shown", "described", "described and shown"]
+    lines = [f"{folder.name}, all finished runs", "", f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for (shots, method), answers in sorted(found.items()):
+        described = [answer for answer in answers if answer.described]
+        parts = (
+            [a for a in answers if a.shown],
+            [a for a in answers if not a.shown],
+            [a for a in described if a.shown],
+        )
+        known, unknown, both = (
+            f"{100 * fmean(a.right for a in own):.1f} of {len(own)}" if own else "" for own in parts
+        )
+        share = f"{100 * len(described) / len(answers):.1f}" if described else ""
+        lines.append(f"| {shots} | `{method}` | {known} | {unknown} | {share} | {both} |")
     return "\n".join(lines)
 
 
@@ -196,7 +230,9 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m tools.equal_labels", description=__doc__)
     parser.add_argument("sweeps", type=Path, nargs="+", help="folders of sweeps, such as runs/sweeps/equal_unions")
-    parser.add_argument("--events", action="store_true", help="by whether a labelled clip shows the event, instead")
+    parser.add_argument(
+        "--events", action="store_true", help="of built-in cells: answers by whether the event is shown and described"
+    )
     parser.add_argument("--svg", type=Path, help="write the figure here, too")
     parser.add_argument(
         "--methods",

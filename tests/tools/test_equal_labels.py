@@ -66,16 +66,27 @@ def test_the_figure_is_a_picture_with_a_mark_for_each_value(sweep: Path):
 
 def test_accuracy_is_told_by_whether_a_labelled_clip_shows_the_event(tmp_path: Path):
     run = tmp_path / "runs" / "sft" / "seed1"
-    rows = [{"path": f"{name}.mp4", "label": "alarm", "event": event} for name, event in (("a", 0), ("b", 0), ("c", 1))]
+    things = [{"first": "left", "second": "up"}]
+    rows = [
+        {"path": f"{name}.mp4", "label": "alarm", "event": event, "objects": things}
+        for name, event in (("a", 0), ("b", 0), ("c", 1), ("d", 0))
+    ]
     write_jsonl(tmp_path / "data" / "truth.jsonl", rows)
     write_json(run / "metrics.json", {"test/accuracy": 0.5})
     write_json(run / "splits.json", {"train": ["a.mp4"]})
     (run / "experiment.yaml").write_text("data: {root: data}\n")
     write_jsonl(
         run / "predictions.jsonl",
-        [{"id": "b.mp4", "label": "dax", "predicted": "dax"}, {"id": "c.mp4", "label": "dax", "predicted": "wug"}],
+        [
+            {"id": f"{name}.mp4", "label": "dax", "predicted": answer, "rationale": f"the red ring {doing} ."}
+            for name, answer, doing in (
+                ("b", "dax", "goes left then goes up"),
+                ("c", "wug", "goes left then goes up"),
+                ("d", "wug", "goes left"),
+            )
+        ],
     )
     point = {"seed_everything": 1, "data.shots": 4, "method": "sft"}
     plan = {"where": str(tmp_path), "runs": {"one": {"point": point, "folder": "runs/sft/seed1"}}}
     write_json(tmp_path / "cell" / "plan.json", plan)
-    assert seen_events(tmp_path / "cell").splitlines()[-1] == "| 4 | `sft` | 100.0 of 1 | 0.0 of 1 |"
+    assert seen_events(tmp_path / "cell").splitlines()[-1] == "| 4 | `sft` | 50.0 of 2 | 0.0 of 1 | 66.7 | 100.0 of 1 |"
