@@ -64,6 +64,7 @@ KEYS = [
     "--experiment",
     "--allow-class",
     "--save_every",
+    "--save_seconds",
     "--data",
     "--model",
     "--nothing",

@@ -204,6 +204,16 @@ def test_restart_sets_aside_and_repeats_the_bytes(copy: Run, finished: Run) -> N
     assert (copy.folder / "metrics.json.old-1").is_file()
 
 
+def test_how_often_checkpoints_are_saved_changes_nothing(copy: Run, finished: Run) -> None:
+    before = digests(finished.folder, "**/*.safetensors")
+    result = copy.again("--save_every", "0", "--save_seconds", "3600", "--restart")
+    assert result.code == 0, result.err
+    after = digests(copy.folder, "**/*.safetensors")
+    assert {name: after[name] for name in before} == before
+    for name in RESULTS:
+        assert (copy.folder / name).read_bytes() == (finished.folder / name).read_bytes(), name
+
+
 def test_changed_setting_runs_what_depends_on_it(copy: Run) -> None:
     written = times(copy.folder / "write")
     result = copy.again("--model.optim.lr", "0.02")

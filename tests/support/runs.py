@@ -90,6 +90,7 @@ def write_experiment(path: Path, clips: Path, model: Path, changes: Mapping[str,
             "writer": {"max_new_tokens": 6},
         },
         "save_every": 1,
+        "save_seconds": 0,
         "stages": {
             "write": {},
             "rationale": {"trainer": {"max_epochs": 2}},

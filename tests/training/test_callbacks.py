@@ -7,6 +7,7 @@ import pty
 import signal
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -35,7 +36,8 @@ def trainer(of_other_ranks: int = 0, **settings) -> SimpleNamespace:
         "is_last_batch": False,
         "saved": saved,
         "save_checkpoint": saved.append,
-        "strategy": SimpleNamespace(root_device="cpu", reduce=reduce),
+        "current_epoch": 0,
+        "strategy": SimpleNamespace(root_device="cpu", reduce=reduce, broadcast=lambda mine: mine),
     }
     return SimpleNamespace(**{**made, **settings})
 
@@ -65,6 +67,50 @@ def test_the_last_batch_is_left_to_the_end_of_the_epoch():
 def test_zero_saves_at_the_end_of_epochs_only():
     callback, made = SaveCheckpoint(PLACE, every=0), trainer(global_step=0)
     end_of_batch(callback, made, 1)
+    assert made.saved == []
+
+
+def saves_at(moments: list[float], monkeypatch: pytest.MonkeyPatch, **settings: Any) -> list[float]:
+    """At which ends of epochs there is a save, where training starts at second 0 and steps are never saved."""
+    now = 0.0
+    monkeypatch.setattr("rbft.training.callbacks.time.monotonic", lambda: now)
+    callback, saved = SaveCheckpoint(PLACE, every=0, **settings), []
+    callback.on_train_start(None, None)
+    for epoch, now in enumerate(moments):
+        made = trainer(current_epoch=epoch)
+        callback.on_train_epoch_end(made, None)
+        saved += [now] * len(made.saved)
+    return saved
+
+
+def test_epochs_that_are_short_are_not_each_saved(monkeypatch):
+    ends = [4.0, 9.0, 10.0, 15.0, 21.0, 40.0]
+    assert saves_at(ends, monkeypatch, seconds=10) == [10.0, 21.0, 40.0]
+    assert saves_at(ends, monkeypatch, seconds=0) == ends
+
+
+def test_the_best_epoch_is_saved_however_short(monkeypatch):
+    best = SimpleNamespace(epoch=1)
+    assert saves_at([1.0, 2.0, 3.0], monkeypatch, seconds=10, best=best) == [2.0]
+
+
+def test_steps_that_end_with_an_epoch_are_saved_there():
+    callback = SaveCheckpoint(PLACE, every=2, seconds=1e9)
+    made = trainer(global_step=4, is_last_batch=True)
+    end_of_batch(callback, made, 3)
+    assert made.saved == []
+    callback.on_train_epoch_end(made, None)
+    assert made.saved == [PLACE]
+    made = trainer(global_step=5)
+    callback.on_train_epoch_end(made, None)
+    assert made.saved == []
+
+
+def test_the_clock_of_one_rank_decides():
+    callback = SaveCheckpoint(PLACE, every=0, seconds=0)
+    made = trainer()
+    made.strategy.broadcast = lambda mine: False
+    callback.on_train_epoch_end(made, None)
     assert made.saved == []
 
 

@@ -29,7 +29,7 @@ _TRAINER = (
     "logger",
     "callbacks",
 )
-_RUN = ("method", "seed_everything", "experiment", "variant", "run_root", "save_every")
+_RUN = ("method", "seed_everything", "experiment", "variant", "run_root", "save_every", "save_seconds")
 
 # zsh runs it through its emulation of bash's completion; nothing here is newer than what that knows
 _BASH = Template(r"""# Completion of rbft. In ~/.bashrc:  eval "$$(rbft completion bash)"

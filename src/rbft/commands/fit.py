@@ -17,6 +17,7 @@ KEYS = {
     "variant": "name of the folder below it; the method by default",
     "run_root": "folder of all runs",
     "save_every": "optimiser steps between two checkpoints",
+    "save_seconds": "least seconds before an epoch's end saves one, too; 20",
     "data.root": "folder of the videos",
     "data.format": "how the labels are listed: ClassFolders, Table, UCF101, ...",
     "data.shots": "labelled training clips a class; null for all",

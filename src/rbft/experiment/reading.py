@@ -17,7 +17,7 @@ from rbft.files import read_yaml
 
 # an experiment file's, and flags of `rbft fit` that runs of many may have
 _SECTIONS = ("data", "model", "trainer", "stages", "methods")
-_NAMES = ("seed_everything", "method", "experiment", "variant", "run_root", "save_every")
+_NAMES = ("seed_everything", "method", "experiment", "variant", "run_root", "save_every", "save_seconds")
 _KEYS = (*_SECTIONS, *_NAMES, "profile", "wait", "restart", "allow-class", "allow_class")
 
 

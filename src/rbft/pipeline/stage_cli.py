@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import lightning as L
 import yaml
+from jsonargparse.typing import NonNegativeFloat
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 from omegaconf.errors import OmegaConfBaseException
@@ -88,6 +89,13 @@ class StageCLI(LightningCLI):
         parser.add_argument("--run_root", type=str, default="runs", help="Where run folders are made.")
         parser.add_argument(
             "--save_every", type=int, default=100, help="Optimiser steps between two checkpoints; 0: epochs."
+        )
+        parser.add_argument(
+            "--save_seconds",
+            type=NonNegativeFloat,
+            default=20.0,
+            help="Least seconds between a checkpoint and one at the end of an epoch; 0: at the end of each. "
+            "A signal saves at once, whatever this says.",
         )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:

@@ -26,6 +26,7 @@ _SAME_RESULT = (
     "run_root",
     "seed_everything",
     "save_every",
+    "save_seconds",
     "data.shots",
     "data.draw",
     "data.root",

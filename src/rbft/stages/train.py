@@ -92,7 +92,7 @@ def train(context: StageContext) -> StageResult:
     # in this order: the checkpoint that is saved after an epoch holds what was best up to then
     extra = [
         *choosing,
-        SaveCheckpoint(manifest, entry.config["save_every"]),
+        SaveCheckpoint(manifest, entry.config["save_every"], entry.config["save_seconds"], *choosing),
         LearningRateMonitor("step"),
         ConfusionLogger(),
     ]

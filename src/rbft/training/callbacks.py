@@ -15,6 +15,7 @@ import torch
 from lightning.pytorch.callbacks import ProgressBar
 
 from rbft.errors import Interrupted
+from rbft.training.best_weights import KeepBest
 
 
 class PlainProgress(ProgressBar):
@@ -65,15 +66,27 @@ class PlainProgress(ProgressBar):
 
 
 class SaveCheckpoint(L.Callback):
-    """Saves the checkpoint at the end of each epoch and every so many optimiser steps.
+    """Saves the checkpoint every so many optimiser steps, and at the end of epochs that are not too short for that.
 
     Args:
         path: path of the checkpoint.
         every: optimiser steps between two saves within an epoch; 0 saves at the end of epochs only.
+        seconds: least time between a save and one at the end of an epoch; 0 saves at the end of each.
+        best: keeps the best weights on disk, so that an epoch that is best so far is saved however short it was: a
+            checkpoint from before would not know of them.
     """
 
-    def __init__(self, path: Path, every: int) -> None:
-        self.path, self.every = path, every
+    def __init__(self, path: Path, every: int, seconds: float = 0.0, best: KeepBest | None = None) -> None:
+        self.path, self.every, self.seconds, self.best = path, every, seconds, best
+        self._saved = time.monotonic()
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Count from here: before it there is nothing to lose."""
+        self._saved = time.monotonic()
+
+    def _save(self, trainer: L.Trainer) -> None:
+        trainer.save_checkpoint(self.path)
+        self._saved = time.monotonic()
 
     def on_train_batch_end(
         self,
@@ -86,11 +99,16 @@ class SaveCheckpoint(L.Callback):
         """Save on whole optimiser steps."""
         whole = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         if self.every and whole and trainer.global_step % self.every == 0 and not trainer.is_last_batch:
-            trainer.save_checkpoint(self.path)
+            self._save(trainer)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Save a finished epoch."""
-        trainer.save_checkpoint(self.path)
+        """Save a finished epoch if so many steps are done, the last save is long ago, or its weights are the best."""
+        steps = self.every > 0 and trainer.global_step % self.every == 0
+        chosen = self.best is not None and self.best.epoch == trainer.current_epoch
+        due = steps or chosen or time.monotonic() - self._saved >= self.seconds
+        # all ranks save together, so the clock of one decides
+        if trainer.strategy.broadcast(due):
+            self._save(trainer)
 
 
 _HANGUP = getattr(signal, "SIGHUP", None)
