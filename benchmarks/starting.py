@@ -1,0 +1,89 @@
+"""What starting costs, beside an earlier version: the plan of a run, a small run, and the same run once more.
+
+    git worktree add /tmp/before REVISION
+    python benchmarks/starting.py --before /tmp/before --json benchmarks/records/starting.json
+
+Both versions run in the same Python environment, in turns, one thread each, over the same clips and caches.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from benchmarks.common import (
+    Row,
+    describe,
+    make_parser,
+    median_ratio,
+    on_one_core,
+    print_table,
+    say,
+    time_in_turns,
+    write_record,
+)
+
+HERE = Path(__file__).parents[1]
+RUN = ("fit", "--config", str(HERE / "experiments" / "methods.yaml"), "--method", "sft", "--seed_everything", "901")
+CASES = {"a run of 80 steps": (), "the same again, all done": (), "the plan alone": ("--dry_run",)}
+
+
+def command(source: Path, folder: Path, *more: str) -> None:
+    """One command of the package in `source`, run in `folder`."""
+    environment = {**os.environ, "PYTHONPATH": str(source / "src"), "OMP_NUM_THREADS": "1"}
+    subprocess.run(
+        [sys.executable, "-m", "rbft", *RUN, *more], cwd=folder, env=environment, check=True, capture_output=True
+    )
+
+
+def anew(source: Path, folder: Path) -> None:
+    """A run of which nothing is done."""
+    shutil.rmtree(folder / "runs", ignore_errors=True)
+    command(source, folder)
+
+
+def main() -> None:
+    """The command line."""
+    parser = make_parser("starting", __doc__, repeats=3)
+    parser.add_argument("--before", type=Path, required=True, metavar="FOLDER", help="a checkout of an earlier version")
+    args = parser.parse_args()
+    sources = {"before": args.before.absolute(), "now": HERE}
+    revision = subprocess.run(
+        ["git", "-C", str(args.before), "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory() as scratch, on_one_core():
+        folders = {name: Path(scratch) / name for name in sources}
+        (HERE / "data").mkdir(exist_ok=True)
+        for folder in folders.values():
+            folder.mkdir()
+            (folder / "data").symlink_to(HERE / "data")
+        say("making the clips")
+        command(HERE, folders["now"], "--dry_run")
+        for case, more in CASES.items():
+            say(case)
+            does = anew if case == "a run of 80 steps" else command
+            calls: dict[str, Callable[[], object]] = {
+                name: partial(does, sources[name], folders[name], *more) for name in sources
+            }
+            seconds = time_in_turns(calls, args.repeats, warm_up=False)
+            rows.append(
+                {
+                    "case": case,
+                    **{name: [round(value, 2) for value in values] for name, values in seconds.items()},
+                    "ratio": median_ratio(seconds["before"], seconds["now"]),
+                }
+            )
+    print_table("processor time in seconds; ratio: before over now", ["case", "before", "now", "ratio"], rows)
+    environment = describe([], sys.argv[1:]) | {"before": revision}
+    write_record(args.json, "starting", environment, rows)
+
+
+if __name__ == "__main__":
+    main()
