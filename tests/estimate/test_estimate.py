@@ -348,3 +348,12 @@ def test_upper_layers_cost_less_and_what_is_kept_below_them_is_said(config: Path
     assert "1 upper layer; what leaves those below is kept for later epochs" in told and "of kept states" in told
     assert main([*command, "--data.frames", "random"]) == 0
     assert "is computed in every epoch (data.frames random)" in capsys.readouterr().out
+
+
+def test_one_upper_layer_is_asked_for_in_a_file(config: Path, capsys: pytest.CaptureFixture[str]):
+    """The reader tries two types for the value, and so makes 1.0 of it."""
+    content = yaml.safe_load(config.read_text())
+    content["model"]["tuning"] = {"class_path": "FullFineTuning", "init_args": {"layers": 1}}
+    config.write_text(yaml.safe_dump(content))
+    assert main(["fit", "--config", str(config), "--method", "sft", "--dry_run"]) == 0
+    assert "trains 1 upper layer;" in capsys.readouterr().out

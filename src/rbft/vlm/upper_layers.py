@@ -28,8 +28,8 @@ def check_layers(layers: float | None) -> None:
         ConfigError: Names the key and what it may be.
     """
     whole = isinstance(layers, int) and not isinstance(layers, bool) and layers >= 1
-    # the reader of experiment files makes 2.0 of a 2 beside some versions of other packages; 1.0 could mean all
-    whole = whole or (isinstance(layers, float) and layers >= 2 and layers.is_integer())
+    # the reader of experiment files makes 1.0 of a 1, as it tries both types; a fraction is below 1
+    whole = whole or (isinstance(layers, float) and layers >= 1 and layers.is_integer())
     fraction = isinstance(layers, float) and 0 < layers < 1
     if layers is not None and not whole and not fraction:
         raise ConfigError(
