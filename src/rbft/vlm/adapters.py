@@ -7,19 +7,18 @@ what stands under `TYPE_CHECKING` in it.
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 from torch import nn
 
 if TYPE_CHECKING:
     from peft import PeftModel as PeftModel
     from transformers import PreTrainedModel as PreTrainedModel
-    from typing_extensions import TypeIs
 else:
     PeftModel = PreTrainedModel = nn.Module
 
 
-def has_adapters(model: nn.Module) -> TypeIs[PeftModel]:
+def has_adapters(model: nn.Module) -> TypeGuard[PeftModel]:
     """Whether a model was wrapped by peft; none was where that has not been imported."""
     peft = sys.modules.get("peft")
     return peft is not None and isinstance(model, peft.PeftModel)
