@@ -11,10 +11,8 @@ import pickle, sys
 from rbft.deferred_imports import defer_heavy_packages
 defer_heavy_packages()
 import torch
-from lightning.fabric.wrappers import OptimizedModule
 from lightning.pytorch.core.module import Metric, MetricCollection
 assert "torchmetrics.functional" not in sys.modules, "the metrics ran"
-assert "torch._dynamo.convert_frame" not in sys.modules, "the compiler ran"
 """
 
 
@@ -45,27 +43,3 @@ def test_metrics_are_whole_for_who_imports_them() -> None:
 
 def test_an_attribute_alone_has_the_metrics_run() -> None:
     run("import torchmetrics; assert torchmetrics.functional.accuracy and torchmetrics.__all__")
-
-
-def test_the_compiler_is_whole_for_who_compiles() -> None:
-    run(
-        """
-        plain = torch.nn.Linear(2, 2)
-        # an optimiser asks for the compiler, to keep itself from it
-        torch.optim.SGD(plain.parameters(), lr=0.1).zero_grad()
-        assert "torch._dynamo.convert_frame" not in sys.modules, "the compiler ran"
-        assert not isinstance(plain, OptimizedModule)
-        seen = []
-        def kept(x):
-            seen.append(torch.compiler.is_compiling())
-            return x + 1
-        apart = torch.compiler.disable(kept)
-        assert float(apart(torch.zeros(()))) == 1.0 and seen == [False]
-        compiled = torch.compile(plain, backend="eager")
-        assert torch.equal(compiled(torch.ones(1, 2)), plain(torch.ones(1, 2)))
-        assert isinstance(compiled, OptimizedModule) and not isinstance(plain, OptimizedModule)
-        assert "torch._dynamo.convert_frame" in sys.modules
-        assert float(torch.compile(lambda x: apart(x * 2), backend="eager")(torch.ones(()))) == 3.0
-        assert seen == [False, False], "compiled in spite of it"
-        """
-    )

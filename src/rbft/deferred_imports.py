@@ -1,8 +1,8 @@
 """Packages of which Lightning needs little: they run when something else of them is asked for.
 
 Lightning imports torchmetrics for two classes, which has it run all its metrics and with them torchvision's models,
-scipy.signal and transformers; and torch's compiler for the question whether a module was compiled. Both together are
-half of the time until a run starts.
+scipy.signal and transformers. Where a run is done already, nothing else needs those: it is told in three quarters of
+the time.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import importlib
 import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial, wraps
+from functools import partial
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
-from types import FunctionType, ModuleType
+from types import ModuleType
 from typing import Any
 
 # warnings and test runners ask this of every module there is
@@ -128,40 +128,6 @@ def _of(module: str, name: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-def _compiler() -> ModuleType | None:
-    """Torch's compiler, or None where it has not run: nothing has been compiled then, nor is it now."""
-    compiler = sys.modules["torch._dynamo"]
-    return None if isinstance(compiler, _Deferred) else compiler
-
-
-class _CompiledModule(type):
-    """Type of a stand-in for `torch._dynamo.OptimizedModule`."""
-
-    def __instancecheck__(cls, instance: object) -> bool:
-        compiler = _compiler()
-        return compiler is not None and isinstance(instance, compiler.OptimizedModule)
-
-
-def _disable(function: Any = None, *args: Any, **kwargs: Any) -> Any:
-    """`torch._dynamo.disable` for functions: they are kept from the compiler once that has run."""
-    if function is None:
-        return lambda decorated: _disable(decorated, *args, **kwargs)
-    if not isinstance(function, FunctionType):
-        return _of("torch._dynamo.decorators", "disable")(function, *args, **kwargs)
-    kept: list[Callable[..., Any]] = []
-
-    @wraps(function)
-    def uncompiled(*given: Any, **named: Any) -> Any:
-        compiler = _compiler()
-        if compiler is None:
-            return function(*given, **named)
-        if not kept:
-            kept.append(compiler.disable(function, *args, **kwargs))
-        return kept[0](*given, **named)
-
-    return uncompiled
-
-
 _LIGHT: dict[str, dict[str, Callable[[], Any]]] = {
     "torchmetrics": {
         "__version__": partial(_of, "torchmetrics.__about__", "__version__"),
@@ -170,15 +136,10 @@ _LIGHT: dict[str, dict[str, Callable[[], Any]]] = {
         "MetricCollection": partial(_of, "torchmetrics.collections", "MetricCollection"),
         "_logger": partial(logging.getLogger, "torchmetrics"),
     },
-    # a question of Lightning, and a decorator of it and of torch's optimisers
-    "torch._dynamo": {
-        "OptimizedModule": partial(_CompiledModule, "OptimizedModule", (), {}),
-        "disable": lambda: _disable,
-    },
 }
 
 
 def defer_heavy_packages() -> None:
-    """Have torchmetrics and torch's compiler run when they are used; no effect where they have been imported."""
+    """Have torchmetrics run when it is used; no effect where it has been imported."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder(_LIGHT))
