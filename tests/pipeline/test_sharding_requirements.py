@@ -45,6 +45,15 @@ def test_answers_that_need_whole_weights(experiment: Callable[..., Path], tmp_pa
     assert re.search(f"the stage 'test': trainer.strategy fsdp2 .*{how}.*strategy: ddp", said)
 
 
+@pytest.mark.parametrize(
+    "name", ["rbft.training.sharding.ShardedStrategy", "lightning.pytorch.strategies.ModelParallelStrategy"]
+)
+def test_a_strategy_that_is_named_by_its_class(experiment: Callable[..., Path], tmp_path: Path, name: str) -> None:
+    config = experiment({"trainer": {**SHARDED["trainer"], "strategy": {"class_path": name}}})
+    said = refusal(config, tmp_path, "--model.answering.mode", "mixture")
+    assert "the stage 'test': trainer.strategy fsdp2 answers directly and at full strength only" in said
+
+
 def test_the_layer_that_is_advised_is_accepted(experiment: Callable[..., Path], tmp_path: Path) -> None:
     config = experiment({})
     content = yaml.safe_load(config.read_text())

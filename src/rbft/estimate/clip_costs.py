@@ -13,6 +13,7 @@ from rbft.video.clip_spec import ClipShape
 from rbft.vlm.cost import ModelSize, model_size
 from rbft.vlm.processing import ClipCost, ClipProcessor
 from rbft.vlm.prompt import Prompt
+from rbft.vlm.sharded import shards
 
 if TYPE_CHECKING:
     from rbft.data.datamodule import VideoDataModule
@@ -57,7 +58,7 @@ class StageParts:
     @property
     def keeps_states(self) -> bool:
         """Whether it reads what leaves frozen layers of the language model from where it is kept."""
-        sharded = self.config["trainer"]["strategy"] == "fsdp2"
+        sharded = shards(self.config["trainer"]["strategy"])
         return self.stage.trains and self.data.may_keep_states and not sharded
 
 

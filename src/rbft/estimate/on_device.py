@@ -8,6 +8,7 @@ from rbft.estimate.clip_costs import StageParts
 from rbft.estimate.device import Speed
 from rbft.estimate.stage_cost import Memory, Work
 from rbft.vlm.cost import ModelSize
+from rbft.vlm.sharded import shards
 
 _UTILISATION = 0.4
 """Part of its fastest matrix product that a device reaches in a model; published figures lie between 0.3 and 0.5."""
@@ -21,7 +22,7 @@ def held(memory: Memory, parts: StageParts, size: ModelSize, processes: int) -> 
     if parts.module.quantize == "4bit":
         # half a byte and the scale of each block of 64
         weights -= int(size.language.linear * (size.element - 0.52))
-    if parts.config["trainer"]["strategy"] == "fsdp2":
+    if shards(parts.config["trainer"]["strategy"]):
         # a frozen vision tower stays whole, which is little beside the rest
         weights, training = weights // processes, training // processes
     return replace(memory, weights=weights, training=training)

@@ -20,6 +20,7 @@ from rbft.ranks import first_rank
 from rbft.stages.cautions import built_in_cautions
 from rbft.stages.crossfit import fold_count
 from rbft.vlm.cost import UnknownCostError
+from rbft.vlm.sharded import shards
 
 if TYPE_CHECKING:
     from rbft.experiment import Experiment
@@ -210,7 +211,7 @@ def _upper_layers(entry: Prepared) -> str:
         return ""
     drawn = entry.config["data"]["frames"] == "random" and entry.views == 1
     why = {
-        "trainer.strategy fsdp2": entry.config["trainer"]["strategy"] == "fsdp2",
+        "trainer.strategy fsdp2": shards(entry.config["trainer"]["strategy"]),
         "data.cache_features false": data.features is None,
         "data.cache_states false": data.states is None,
         "data.frames random": drawn,

@@ -17,6 +17,7 @@ from rbft.pipeline.sharding_requirements import require_unsharded
 from rbft.stages.crossfit import folds_of
 from rbft.vlm.loading import bare_model, load_config, weights_dtype
 from rbft.vlm.quantize import require_quantizable
+from rbft.vlm.sharded import shards
 
 if TYPE_CHECKING:
     from rbft.experiment import Stage
@@ -264,7 +265,7 @@ def _require_selections(stages: Sequence[Stage], clis: Sequence[StageCLI]) -> No
             continue
         prompts = cli.model.prompts
         why = ""
-        if cli.config["trainer"]["strategy"] == "fsdp2":
+        if shards(cli.config["trainer"]["strategy"]):
             why = "trainer.strategy fsdp2 writes none while it trains"
         elif prompts.target_order == "label_then_rationale":
             why = "under model.prompts.target_order label_then_rationale the class stands before them"

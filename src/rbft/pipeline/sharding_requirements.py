@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from rbft.errors import ConfigError
 from rbft.experiment import ASKING_KINDS
+from rbft.vlm.sharded import shards
 
 if TYPE_CHECKING:
     from rbft.experiment import Stage
@@ -18,7 +19,7 @@ def require_unsharded(stage: Stage, cli: StageCLI) -> None:
     Raises:
         ConfigError: Names the stage, the keys and what to set instead.
     """
-    if cli.config["trainer"]["strategy"] != "fsdp2":
+    if not shards(cli.config["trainer"]["strategy"]):
         return
     if cli.model.quantize != "none":
         raise ConfigError(

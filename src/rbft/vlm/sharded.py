@@ -8,6 +8,16 @@ import torch.distributed as dist
 from rbft.vlm.model import VLM
 
 
+def shards(strategy: object) -> bool:
+    """Whether `trainer.strategy` shards weights, by its name or by its class.
+
+    Args:
+        strategy: the setting as it was parsed: a name, a mapping with `class_path`, or another value.
+    """
+    named = strategy.get("class_path") if hasattr(strategy, "get") else strategy
+    return str(named).rpartition(".")[2] in ("fsdp2", "ShardedStrategy", "ModelParallelStrategy")
+
+
 def is_sharded(vlm: VLM) -> bool:
     """Whether the weights are sharded over processes."""
     from torch.distributed.fsdp import FSDPModule
