@@ -7,6 +7,8 @@ A control for `rbft suggest --simulate`, which measures the same on the clips an
 
 from __future__ import annotations
 
+import argparse
+
 import numpy as np
 from sklearn.datasets import load_digits
 
@@ -17,6 +19,8 @@ DIGITS, DRAWS, SEED = 700, 12, 1000
 
 def main() -> None:
     """Print accuracy by labels of each method, and how it does beside choosing at random."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.parse_args()  # it has no flags, and refuses any
     features, labels = load_digits(return_X_y=True)
     places = np.random.default_rng(0).permutation(len(labels))[:DIGITS]
     curves = simulate(

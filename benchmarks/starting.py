@@ -17,6 +17,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+# a script knows its own folder only
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.common import (
     Row,
     describe,
