@@ -2,32 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
 from rich.console import Console
 from rich.markup import escape
 
-from rbft.experiment import Experiment, Stage
+from rbft.experiment import Experiment
 from rbft.runs.names import PUBLISHED
 from rbft.runs.stage_record import fingerprint, read_record, verify_outputs
+from rbft.stages.read_stage import ReadStage
 from rbft.terminal import make_console, quieten_lightning
-
-if TYPE_CHECKING:
-    from rbft.data.datamodule import VideoDataModule
-    from rbft.data.prompt_templates import PromptBook
-    from rbft.training.module import VLMFineTuner
-
-
-@dataclass(frozen=True)
-class _Read:
-    """A stage whose configuration was read (`rbft.stages.read_stage.ReadStage`)."""
-
-    stage: Stage
-    module: VLMFineTuner
-    datamodule: VideoDataModule
-    book: PromptBook
-    fingerprint: str
 
 
 def print_finished(experiment: Experiment) -> bool:
@@ -62,7 +44,7 @@ def _looks_finished(experiment: Experiment) -> bool:
     return published and all(read_record(folder) is not None for folder in folders)
 
 
-def _read(experiment: Experiment) -> list[_Read] | None:
+def _read(experiment: Experiment) -> list[ReadStage] | None:
     """The stages with their fingerprints; None where the videos must be looked at to know them."""
     from rbft.data.prompt_templates import PromptBook
     from rbft.pipeline.stage_cli import StageCLI
@@ -77,12 +59,14 @@ def _read(experiment: Experiment) -> list[_Read] | None:
     for stage, cli in zip(experiment.stages, clis, strict=True):
         made[stage.name] = fingerprint(stage_inputs(stage, cli, cli.resolved(), made))
     return [
-        _Read(stage, cli.model, cli.datamodule, PromptBook(cli.model.prompts, cli.datamodule.labels), made[stage.name])
+        ReadStage(
+            stage, cli.model, cli.datamodule, PromptBook(cli.model.prompts, cli.datamodule.labels), made[stage.name]
+        )
         for stage, cli in zip(experiment.stages, clis, strict=True)
     ]
 
 
-def _print(experiment: Experiment, stages: list[_Read], console: Console) -> None:
+def _print(experiment: Experiment, stages: list[ReadStage], console: Console) -> None:
     from rbft.stages.publish import conclude
 
     names = [escape(entry.stage.name) for entry in stages]

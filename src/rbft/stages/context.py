@@ -14,10 +14,10 @@ from rich.console import Console
 
 from rbft.data.datamodule import VideoDataModule
 from rbft.data.dataset import Example
-from rbft.data.prompt_templates import PromptBook
 from rbft.encoders.loading import EncoderFiles
 from rbft.experiment import Stage
 from rbft.runs.names import ADAPTER
+from rbft.stages.read_stage import ReadStage
 from rbft.training.callbacks import GracefulStop
 from rbft.training.module import VLMFineTuner
 from rbft.training.profile import profiled
@@ -27,33 +27,23 @@ from rbft.vlm.processing import ClipProcessor
 
 
 @dataclass(frozen=True)
-class Prepared:
+class Prepared(ReadStage):
     """A stage whose configuration was read and checked.
 
     Args:
-        stage: the stage.
-        module: its LightningModule.
-        datamodule: its LightningDataModule.
         make_trainer: function that makes the configured trainer, with callbacks and settings added.
         config: resolved configuration.
-        book: the experiment's prompts for the data set's classes.
         processor: the model's processor.
         inputs: everything that its result depends on.
-        fingerprint: hash of `inputs`.
         weights_source: stage whose weights it starts from; None for the base model.
         rationale_source: stage whose rationales it uses.
         answer_source: stage whose soft labels it learns.
     """
 
-    stage: Stage
-    module: VLMFineTuner
-    datamodule: VideoDataModule
     make_trainer: Callable[..., L.Trainer]
     config: dict[str, Any]
-    book: PromptBook
     processor: ClipProcessor
     inputs: dict[str, Any]
-    fingerprint: str
     weights_source: Prepared | None = None
     rationale_source: Prepared | None = None
     answer_source: Prepared | None = None

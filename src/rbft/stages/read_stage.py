@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from rbft.data.datamodule import VideoDataModule
-from rbft.data.prompt_templates import PromptBook
-from rbft.experiment import Stage
-from rbft.training.module import VLMFineTuner
+if TYPE_CHECKING:
+    from rbft.data.datamodule import VideoDataModule
+    from rbft.data.prompt_templates import PromptBook
+    from rbft.experiment import Stage
+    from rbft.training.module import VLMFineTuner
 
 
-class ReadStage(Protocol):
+@dataclass(frozen=True)
+class ReadStage:
     """What is known of a stage before the files of its model are read.
 
     Args:
@@ -21,13 +24,8 @@ class ReadStage(Protocol):
         fingerprint: hash of everything that its result depends on.
     """
 
-    @property
-    def stage(self) -> Stage: ...  # noqa: D102
-    @property
-    def module(self) -> VLMFineTuner: ...  # noqa: D102
-    @property
-    def datamodule(self) -> VideoDataModule: ...  # noqa: D102
-    @property
-    def book(self) -> PromptBook: ...  # noqa: D102
-    @property
-    def fingerprint(self) -> str: ...  # noqa: D102
+    stage: Stage
+    module: VLMFineTuner
+    datamodule: VideoDataModule
+    book: PromptBook
+    fingerprint: str
