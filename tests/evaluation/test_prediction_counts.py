@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
-from rbft.evaluation.predictions import Prediction, confusion_counts, recalls
+from rbft.evaluation.predictions import Prediction, accuracy_and_nll, confusion_counts, recalls
 
 NAMES = ("a", "b", "c")
 
@@ -28,3 +30,10 @@ def test_unreadable_videos_count_as_wrong_in_recall():
 def test_a_class_that_is_not_known_is_no_zero():
     with pytest.raises(KeyError):
         confusion_counts([said("d", "a")], NAMES)
+
+
+def test_accuracy_and_likelihood_by_hand():
+    right, nll = accuracy_and_nll([said("a", "a"), said("b", "a")], NAMES)
+    assert right == 0.5 and nll == pytest.approx(-(math.log(0.8) + math.log(0.1)) / 2)
+    impossible = Prediction("x", "x.mp4", "b", "a", (1.0, 0.0, 0.0), (0.0, -1e9, -1e9))
+    assert math.isfinite(accuracy_and_nll([impossible], NAMES)[1])

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from rbft.answering.settings import Answering, Mode
-from rbft.evaluation.predictions import Prediction
+from rbft.evaluation.predictions import Prediction, accuracy_and_nll
 
 
 @dataclass(frozen=True)
@@ -116,10 +116,7 @@ def gates(predictions: Sequence[Prediction], shares: Sequence[float]) -> list[fl
 
 def _judged(choice: Choice, predictions: Sequence[Prediction], names: Sequence[str]) -> Choice:
     """The choice with what it gives on labelled videos."""
-    answers = [answer(prediction, choice, names) for prediction in predictions]
-    right = sum(prediction.predicted == prediction.label for prediction in answers) / len(answers)
-    likely = [prediction.probabilities[names.index(prediction.label)] for prediction in answers]
-    nll = -sum(math.log(max(chance, 1e-300)) for chance in likely) / len(answers)
+    right, nll = accuracy_and_nll(choice.applied(predictions, names), names)
     share = None
     if choice.gate is not None:
         share = sum(not stands(prediction, choice.gate) for prediction in predictions) / len(predictions)

@@ -90,6 +90,23 @@ def read_predictions(path: Path) -> list[Prediction]:
     return predictions
 
 
+def accuracy_and_nll(predictions: Sequence[Prediction], names: Sequence[str]) -> tuple[float, float]:
+    """How well labelled videos are answered, to choose by: share that is right, and mean negative log-probability.
+
+    Args:
+        predictions: predictions of labelled videos, each with probabilities; at least one.
+        names: the classes.
+
+    Returns:
+        Share of the videos whose likeliest class is right, and the mean of minus the logarithm of the probability of
+        the right class in nats, which a probability of 0 leaves finite.
+    """
+    right = sum(prediction.predicted == prediction.label for prediction in predictions)
+    likely = [prediction.probabilities[names.index(prediction.label)] for prediction in predictions]
+    nll = -sum(math.log(max(chance, 1e-300)) for chance in likely)
+    return right / len(predictions), nll / len(predictions)
+
+
 def confusion_counts(predictions: Sequence[Prediction], names: Sequence[str]) -> NDArray[np.int64]:
     """Counts (C, C): rows are true classes, columns predicted ones; unreadable videos are in neither."""
     place = {name: number for number, name in enumerate(names)}

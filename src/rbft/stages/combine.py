@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rbft.errors import StageError
 from rbft.evaluation.calibration import Calibration, fit_temperature
-from rbft.evaluation.predictions import Prediction, read_predictions, write_predictions
+from rbft.evaluation.predictions import Prediction, accuracy_and_nll, read_predictions, write_predictions
 from rbft.ranks import first_rank, wait_for_all
 from rbft.runs.names import PREDICTIONS, VALIDATION
 from rbft.stages.context import StageContext, StageResult, make_trainer
@@ -95,11 +95,9 @@ def choose_weight(labelled: Sequence[tuple[Prediction, Prediction]], names: Sequ
 
 
 def _weigh(labelled: Sequence[tuple[Prediction, Prediction]], weight: float, names: Sequence[str]) -> Weighed:
-    mixed = [mix(*pair, weight, names) for pair in labelled]
-    right = sum(prediction.predicted == prediction.label for prediction in mixed) / len(mixed)
-    likely = [prediction.log_likelihoods[names.index(prediction.label)] for prediction in mixed]
+    right, nll = accuracy_and_nll([mix(*pair, weight, names) for pair in labelled], names)
     # rounded, so that of equals none is better for how its sum is rounded
-    return Weighed(weight, right, round(-sum(likely) / len(mixed), 12))
+    return Weighed(weight, right, round(nll, 12))
 
 
 def _pairs(folders: Sequence[Path], name: str) -> list[tuple[Prediction, Prediction]]:
