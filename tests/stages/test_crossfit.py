@@ -165,7 +165,7 @@ def test_out_of_fold_answers_choose_the_gate_and_fit_the_temperature(gated):
     said = " ".join(gated.result.out.split())
     assert "a gate that labelled videos choose (at most 50% of them), chosen by cross-fitting" in said
     assert f"(gate {choice['gate']:.3g}, a rationale for {choice['share_reasoned']:.1%})" in said
-    assert "right on all labelled videos, out of fold with a rationale for" in said
+    assert "right on all labelled videos out of fold (a rationale for" in said
 
 
 def test_the_chosen_gate_is_what_new_videos_are_answered_with(gated, clips):

@@ -58,7 +58,8 @@ class Calibration:
         """One clause for people."""
         if self.temperature is None:
             return f"probabilities are not calibrated: {self.absent}"
-        text = f"temperature {self.temperature:.3g}, fitted on {self.validation_videos} validation videos"
+        videos = f"{self.validation_videos} labelled videos that were not trained on"
+        text = f"temperature {self.temperature:.3g}, fitted on {videos}"
         return text + ("" if self.ece is None else f", ECE there {self.ece[0]:.1%} before, {self.ece[1]:.1%} after")
 
     def to_json(self) -> dict[str, Any]:

@@ -131,10 +131,10 @@ def _report_answering(context: StageContext, choice: Choice, metrics: Metrics) -
         write_json(context.folder / ANSWERING, asdict(choice) | cost | shown | {"label_prior": prior})
         how = choice.mode + (f" (rationale {choice.mixture_weight:g})" if choice.mode == "mixture" else "")
         how += f" (gate {choice.gate:.3g}, a rationale for {share:.1%})" if isinstance(share, float) else ""
-        on = "all labelled videos, out of fold" if context.entry.module.answering.crossfits else "validation"
+        on = "all labelled videos out of fold" if context.entry.module.answering.crossfits else "validation"
         why = "" if choice.validation_accuracy is None else f", {choice.validation_accuracy:.1%} right on {on}"
         if choice.validation_accuracy is not None and choice.validation_reasoned is not None:
-            why += f" with a rationale for {choice.validation_reasoned:.1%}"
+            why += f" (a rationale for {choice.validation_reasoned:.1%})"
         each = "".join(f", {key.removeprefix('test/accuracy_')} {value:.1%}" for key, value in shown.items())
         context.console.print(f"  answered: {how}, strength {choice.strength:g}{why}{each}")
 
