@@ -143,7 +143,9 @@ class ClosedSetScoring:
             answered |= {row: _Answered(values, None) for row, values in zip(direct, scores, strict=True)}
         middle = time.perf_counter()
         # all that is asked about a video comes in one batch
-        found = {examples[row].record.id: probabilities(answered[row].scores) for row in direct}
+        found = {}
+        if self.gate is not None or self._arguer is not None:
+            found = {examples[row].record.id: probabilities(answered[row].scores) for row in direct}
         if self.gate is not None:
             sure = {row for row in reasoned if max(found[examples[row].record.id]) >= self.gate}
             answered |= {row: _Answered(list(found[examples[row].record.id]), ()) for row in sure}

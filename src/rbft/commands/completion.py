@@ -12,6 +12,7 @@ from string import Template
 
 from rbft.arguments import Parser
 from rbft.errors import DataError
+from rbft.experiment import RUN_KEYS
 
 SHELLS = ("bash", "zsh", "fish")
 _TAKE_KEYS = ("fit", "check", "compare")
@@ -29,7 +30,6 @@ _TRAINER = (
     "logger",
     "callbacks",
 )
-_RUN = ("method", "seed_everything", "experiment", "variant", "run_root", "save_every", "save_seconds")
 
 # zsh runs it through its emulation of bash's completion; nothing here is newer than what that knows
 _BASH = Template(r"""# Completion of rbft. In ~/.bashrc:  eval "$$(rbft completion bash)"
@@ -162,7 +162,9 @@ def keys() -> list[str]:
     data = _arguments(root / "data" / "datamodule.py", "VideoDataModule")
     model = _arguments(root / "training" / "module.py", "VLMFineTuner")
     groups = {"data": data, "model": model, "trainer": _TRAINER}
-    return [f"--{name}" for name in _RUN] + [f"--{group}.{name}" for group, names in groups.items() for name in names]
+    return [f"--{name}" for name in RUN_KEYS] + [
+        f"--{group}.{name}" for group, names in groups.items() for name in names
+    ]
 
 
 def _arguments(file: Path, name: str) -> list[str]:

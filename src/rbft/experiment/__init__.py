@@ -4,7 +4,7 @@ Nothing heavy is imported here: a wrong key or stage name is answered at once.
 """
 
 from rbft.experiment.layers import lay_over
-from rbft.experiment.reading import Experiment, make_parser, read_experiment, require_known_keys
+from rbft.experiment.reading import RUN_KEYS, Experiment, make_parser, read_experiment, require_known_keys
 from rbft.experiment.stages import (
     ALL_LABELS_KINDS,
     ASKING_KINDS,
@@ -24,6 +24,7 @@ __all__ = [
     "KINDS",
     "METHODS",
     "PROBE_KINDS",
+    "RUN_KEYS",
     "TEST_KINDS",
     "TRAINING_KINDS",
     "Experiment",

@@ -15,10 +15,10 @@ from rbft.experiment.layers import lay_over, section_of, take_sections
 from rbft.experiment.stages import KINDS, METHODS, Stage, check_folder_name, make_stages, nearest, stages_of_method
 from rbft.files import read_yaml
 
-# an experiment file's, and flags of `rbft fit` that runs of many may have
+# an experiment file's keys, and flags of `rbft fit` that runs of many may have
 _SECTIONS = ("data", "model", "trainer", "stages", "methods")
-_NAMES = ("seed_everything", "method", "experiment", "variant", "run_root", "save_every", "save_seconds")
-_KEYS = (*_SECTIONS, *_NAMES, "profile", "wait", "restart", "allow-class", "allow_class")
+RUN_KEYS = ("seed_everything", "method", "experiment", "variant", "run_root", "save_every", "save_seconds")
+_KEYS = (*_SECTIONS, *RUN_KEYS, "profile", "wait", "restart", "allow-class", "allow_class")
 
 
 @dataclass(frozen=True)
