@@ -46,6 +46,19 @@ def assert_same_results(run: Path, undisturbed: Path) -> None:
         assert (run / name).read_bytes() == (undisturbed / name).read_bytes(), name
 
 
+def test_killed_before_anything_was_saved(tmp_path: Path, stopped: Callable[..., Path], finished: Run) -> None:
+    """Epochs that are over sooner than `save_seconds` leave no checkpoint: the stage begins anew."""
+    config = stopped(signal.SIGKILL, "train", BATCHES + 3)
+    sparse = ("--save_every", "0", "--save_seconds", "3600")
+    killed = fit_elsewhere("--config", config, "--run_root", tmp_path / "runs", *sparse)
+    folder = tmp_path / "runs" / "tiny" / "rbft" / "seed0"
+    assert killed.code == -signal.SIGKILL, killed.err
+    assert (folder / "rationale" / "started.json").is_file() and not (folder / "rationale" / "checkpoints").exists()
+    again = fit_elsewhere("--config", config, "--run_root", tmp_path / "runs", *sparse)
+    assert again.code == 0, again.err
+    assert_same_results(folder, finished.folder)
+
+
 @pytest.mark.parametrize(
     "batch",
     [
