@@ -7,7 +7,7 @@ from rich.markup import escape
 
 from rbft.experiment import Experiment
 from rbft.runs.names import PUBLISHED
-from rbft.runs.stage_record import fingerprint, read_record, verify_outputs
+from rbft.runs.stage_record import read_record, verify_outputs
 from rbft.stages.read_stage import ReadStage
 from rbft.terminal import make_console, quieten_lightning
 
@@ -45,7 +45,7 @@ def _looks_finished(experiment: Experiment) -> bool:
 
 
 def _read(experiment: Experiment) -> list[ReadStage] | None:
-    """The stages with their fingerprints; None where the videos must be looked at to know them."""
+    """The stages with what they depend on; None where the videos must be looked at to know them."""
     from rbft.data.prompt_templates import PromptBook
     from rbft.pipeline.stage_cli import StageCLI
     from rbft.pipeline.stage_inputs import share_validation, stage_inputs
@@ -55,15 +55,13 @@ def _read(experiment: Experiment) -> list[ReadStage] | None:
     if any(cli.datamodule.on_bad_video != "error" or cli.datamodule.unlabelled is not None for cli in clis):
         return None
     share_validation(experiment.stages, clis)
-    made: dict[str, str] = {}
+    stages: dict[str, ReadStage] = {}
     for stage, cli in zip(experiment.stages, clis, strict=True):
-        made[stage.name] = fingerprint(stage_inputs(stage, cli, cli.resolved(), made))
-    return [
-        ReadStage(
-            stage, cli.model, cli.datamodule, PromptBook(cli.model.prompts, cli.datamodule.labels), made[stage.name]
-        )
-        for stage, cli in zip(experiment.stages, clis, strict=True)
-    ]
+        book = PromptBook(cli.model.prompts, cli.datamodule.labels)
+        done = {name: entry.fingerprint for name, entry in stages.items()}
+        inputs = stage_inputs(stage, cli, cli.resolved(), done)
+        stages[stage.name] = ReadStage(stage, cli.model, cli.datamodule, book, inputs)
+    return list(stages.values())
 
 
 def _print(experiment: Experiment, stages: list[ReadStage], console: Console) -> None:

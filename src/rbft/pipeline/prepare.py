@@ -11,7 +11,6 @@ from rbft.pipeline.requirements import require_models, require_settings
 from rbft.pipeline.stage_cli import StageCLI
 from rbft.pipeline.stage_inputs import share_validation, stage_inputs
 from rbft.pipeline.video_check import inspect_videos
-from rbft.runs.stage_record import fingerprint
 from rbft.stages.context import Prepared, settle_clips
 from rbft.training.module import VLMFineTuner
 from rbft.vlm.processing import ClipProcessor
@@ -40,7 +39,7 @@ def prepare(experiment: Experiment, console: Console) -> list[Prepared]:
         module: VLMFineTuner = cli.model
         config = cli.resolved()
         module.connect(processor, book, int(config["seed_everything"]))
-        inputs = stage_inputs(stage, cli, config, {name: entry.fingerprint for name, entry in prepared.items()})
+        done = {name: entry.fingerprint for name, entry in prepared.items()}
         prepared[stage.name] = Prepared(
             stage=stage,
             module=module,
@@ -49,8 +48,7 @@ def prepare(experiment: Experiment, console: Console) -> list[Prepared]:
             config=config,
             book=book,
             processor=processor,
-            inputs=inputs,
-            fingerprint=fingerprint(inputs),
+            inputs=stage_inputs(stage, cli, config, done),
             weights_source=prepared.get(stage.weights_from or ""),
             rationale_source=prepared.get(stage.rationales_from or ""),
             answer_source=prepared.get(stage.answers_from or ""),

@@ -34,7 +34,6 @@ class Prepared(ReadStage):
         make_trainer: function that makes the configured trainer, with callbacks and settings added.
         config: resolved configuration.
         processor: the model's processor.
-        inputs: everything that its result depends on.
         weights_source: stage whose weights it starts from; None for the base model.
         rationale_source: stage whose rationales it uses.
         answer_source: stage whose soft labels it learns.
@@ -43,7 +42,6 @@ class Prepared(ReadStage):
     make_trainer: Callable[..., L.Trainer]
     config: dict[str, Any]
     processor: ClipProcessor
-    inputs: dict[str, Any]
     weights_source: Prepared | None = None
     rationale_source: Prepared | None = None
     answer_source: Prepared | None = None

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from rbft.runs.stage_record import fingerprint
 
 if TYPE_CHECKING:
     from rbft.data.datamodule import VideoDataModule
@@ -21,11 +24,16 @@ class ReadStage:
         module: its LightningModule.
         datamodule: its LightningDataModule.
         book: the experiment's prompts for the data set's classes.
-        fingerprint: hash of everything that its result depends on.
+        inputs: everything that its result depends on.
     """
 
     stage: Stage
     module: VLMFineTuner
     datamodule: VideoDataModule
     book: PromptBook
-    fingerprint: str
+    inputs: dict[str, Any]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of everything that its result depends on."""
+        return fingerprint(self.inputs)
