@@ -39,7 +39,9 @@ ALLOWED = {
     "answering": BASE | {"video.clip_spec", "data", "vlm", "rationales", "evaluation"},
     "training": BASE | {"video", "data", "vlm", "rationales", "objectives", "evaluation", "answering"} | {"encoders"},
     "runs": BASE | {"", "experiment"},
-    "estimate": BASE | {"experiment", "video.clip_spec", "data", "vlm", "rationales", "encoders", "training.module"},
+    "estimate": BASE
+    | {"experiment", "video.clip_spec", "data", "vlm", "rationales", "encoders", "training.module"}
+    | {"evaluation.folds"},
     "report": BASE | {"", "experiment", "video", "data", "rationales", "evaluation", "runs"},
     "sweep": BASE | {"", "experiment", "evaluation", "runs"},
     "stages": BASE
@@ -47,7 +49,7 @@ ALLOWED = {
     | {"encoders", "training", "runs", "report"},
     "pipeline": BASE
     | {"", "experiment", "terminal", "video", "data", "vlm", "rationales", "objectives", "training", "runs"}
-    | {"encoders", "estimate", "stages"},
+    | {"encoders", "estimate", "evaluation.folds", "stages"},
     "predict": BASE
     | {"experiment", "terminal", "video", "data", "vlm", "evaluation", "answering", "training", "runs"}
     | {"stages", "pipeline.stage_cli"},

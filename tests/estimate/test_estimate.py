@@ -24,7 +24,6 @@ from rbft.estimate.stage_cost import Memory, Row, scoring_memory, training_work,
 from rbft.estimate.stage_estimate import StageEstimate
 from rbft.experiment import read_experiment
 from rbft.pipeline.prepare import prepare
-from rbft.stages.crossfit import fold_count
 from rbft.terminal import make_console
 from rbft.vlm.cost import UnknownCostError, model_size
 from rbft.vlm.tuning import FullFineTuning, LoRA
@@ -48,18 +47,7 @@ def no_time_for_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
 def estimates(config: Path, *flags: str, method: str = "rbft", device: Device = CPU) -> dict[str, StageEstimate]:
     args = ["--config", str(config), "--method", method, *flags]
     prepared = prepare(read_experiment(args), make_console())
-    parts = [
-        StageParts(
-            p.stage,
-            p.module,
-            p.datamodule,
-            p.config,
-            p.book,
-            p.processor,
-            fold_count(p.stage, p.module, p.datamodule),
-        )
-        for p in prepared
-    ]
+    parts = [StageParts(p.stage, p.module, p.datamodule, p.config, p.book, p.processor) for p in prepared]
     return {one.name: one for one in Estimator(device, lambda _: SPEED).stages(parts)}
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from rbft.errors import ModelError
+from rbft.evaluation.folds import video_folds
+from rbft.experiment import ASKING_KINDS
 from rbft.video.clip_spec import ClipShape
 from rbft.vlm.cost import ModelSize, model_size
 from rbft.vlm.processing import ClipCost, ClipProcessor
@@ -38,8 +41,6 @@ class StageParts:
         config: resolved configuration.
         book: its prompts.
         processor: the model's processor.
-        folds: number of parts of the labelled videos that the training stages before it are run again without, one
-            part at a time; 0 where they are not.
     """
 
     stage: Stage
@@ -48,7 +49,15 @@ class StageParts:
     config: dict[str, Any]
     book: PromptBook
     processor: ClipProcessor
-    folds: int = 0
+
+    @cached_property
+    def folds(self) -> int:
+        """How many times the training stages before it are run again, each without a part of the labelled videos."""
+        answers = self.stage.kind in ASKING_KINDS and self.module.answering.crossfits
+        if not answers or self.stage.weights_from is None:
+            return 0
+        folds = video_folds(self.data.splits.train, self.data.labels)
+        return 0 if folds is None else int(folds.max()) + 1
 
     @property
     def mixed(self) -> bool:

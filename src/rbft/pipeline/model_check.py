@@ -18,7 +18,6 @@ from rbft.experiment import Experiment
 from rbft.pipeline.requirements import require_encoder
 from rbft.pipeline.stage_cli import StageCLI
 from rbft.stages.context import settle_clips
-from rbft.stages.crossfit import fold_count
 from rbft.vlm.cost import UnknownCostError
 from rbft.vlm.processing import ClipProcessor, ProcessorKey
 
@@ -72,8 +71,7 @@ def check_models(experiment: Experiment, clis: Sequence[StageCLI]) -> ModelCheck
         findings |= dict.fromkeys(unscored)
         if not unscored:
             module.connect(processors[key], book, int(config["seed_everything"]))
-            folds = fold_count(stage, module, data)
-            parts.append(StageParts(stage, module, data, config, book, processors[key], folds))
+            parts.append(StageParts(stage, module, data, config, book, processors[key]))
     if findings:
         return ModelCheck(
             tuple(findings),

@@ -11,10 +11,10 @@ from lightning.pytorch.callbacks import Checkpoint, ModelSummary, ProgressBar
 from rbft.encoders.encoder import ClipPixels
 from rbft.encoders.loading import KEY, KNOWN, EncoderFiles
 from rbft.errors import ConfigError, DataError
+from rbft.evaluation.folds import video_folds
 from rbft.experiment import ASKING_KINDS
 from rbft.pipeline.choice_requirements import require_labelled, require_unseen
 from rbft.pipeline.sharding_requirements import require_unsharded
-from rbft.stages.crossfit import folds_of
 from rbft.vlm.loading import bare_model, load_config, weights_dtype
 from rbft.vlm.quantize import require_quantizable
 from rbft.vlm.sharded import shards
@@ -146,7 +146,7 @@ def require_videos(stage: Stage, cli: StageCLI) -> None:
     if (
         stage.kind in ASKING_KINDS
         and cli.model.answering.crossfits
-        and folds_of(splits.train, cli.datamodule.labels) is None
+        and video_folds(splits.train, cli.datamodule.labels) is None
     ):
         raise DataError(
             f"the stage {stage.name!r}: model.answering: crossfit holds back a part of the labelled videos at a "

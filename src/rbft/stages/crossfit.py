@@ -9,15 +9,11 @@ from pathlib import Path
 
 import lightning as L
 import numpy as np
-from numpy.typing import NDArray
 
 from rbft.data.datamodule import VideoDataModule
-from rbft.data.labels import LabelSet
 from rbft.data.records import VideoRecord
-from rbft.data.shot_sampling import group_of
-from rbft.evaluation.folds import make_folds
+from rbft.evaluation.folds import video_folds
 from rbft.evaluation.predictions import Prediction, read_predictions, write_predictions
-from rbft.experiment import ASKING_KINDS, Stage
 from rbft.files import write_json, write_jsonl
 from rbft.ranks import first_rank, wait_for_all
 from rbft.rationales.store import read_rationales
@@ -26,25 +22,10 @@ from rbft.stages.context import Prepared, StageContext, author_of, connect
 from rbft.stages.train import train
 from rbft.training.callbacks import GracefulStop
 from rbft.training.checkpoint import MANIFEST
-from rbft.training.module import VLMFineTuner
 
 FOLDS = "folds"
 """In a test's folder, the folder of what cross-fitting trained and answered."""
 _DONE = "done.json"
-
-
-def folds_of(records: Sequence[VideoRecord], labels: LabelSet) -> NDArray[np.int64] | None:
-    """The fold (N,) that holds back each labelled video, whole groups together; None where there are none."""
-    truth = np.array([labels.index(record.label) for record in records], dtype=np.int64)
-    return make_folds(truth, [":".join(group_of(record)) for record in records])
-
-
-def fold_count(stage: Stage, module: VLMFineTuner, data: VideoDataModule) -> int:
-    """How many times a stage has the training stages before it run again, each without a part of the videos."""
-    if stage.kind not in ASKING_KINDS or not module.answering.crossfits or stage.weights_from is None:
-        return 0
-    folds = folds_of(data.splits.train, data.labels)
-    return 0 if folds is None else int(folds.max()) + 1
 
 
 def cross_fitted(
@@ -63,7 +44,7 @@ def cross_fitted(
     """
     entry, module, data = context.entry, context.entry.module, context.entry.datamodule
     labelled = data.splits.train
-    folds = folds_of(labelled, data.labels)
+    folds = video_folds(labelled, data.labels)
     assert folds is not None, "refused before"
     if not entry.trained_by:
         folds = np.zeros_like(folds)  # nothing is trained, so nothing has seen a label
