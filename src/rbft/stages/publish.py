@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -46,19 +47,19 @@ def conclude(experiment: Experiment, prepared: Sequence[ReadStage], console: Con
     path = run_dir / last.stage.name / CALIBRATION
     calibration = Calibration.from_json(read_json(path), path)
     if publish:
-        write_json(run_dir / METRICS, metrics)
-        write_json(run_dir / CALIBRATION, calibration.to_json())
-        write_predictions(run_dir / PREDICTIONS, read_predictions(run_dir / last.stage.name / PREDICTIONS))
+        _publish(run_dir, last, metrics, calibration)
     cautions = run_cautions(RunFolder(run_dir))
     if publish:
-        _write_page(experiment, prepared, last, metrics, calibration, cautions, describe_labels(labels))
+        _write_page(experiment, prepared, last, metrics, calibration, cautions)
     print_rounds(rounds, console)
-    _print_figures(metrics, console)
-    console.print(f"learned from: {describe_labels(labels)}")
-    for caution in cautions:
-        console.print(f"[bold]warning:[/] {escape(caution)}")
-    console.print(f"calibration: {escape(calibration.describe())}")
-    console.print(f"run: {escape(str(run_dir))}  (report.html; tensorboard --logdir {escape(str(run_dir))})")
+    _print_found(run_dir, metrics, calibration, cautions, console)
+
+
+def _publish(run_dir: Path, last: ReadStage, metrics: dict[str, Any], calibration: Calibration) -> None:
+    """Write what the last test found where it stands for the run."""
+    write_json(run_dir / METRICS, metrics)
+    write_json(run_dir / CALIBRATION, calibration.to_json())
+    write_predictions(run_dir / PREDICTIONS, read_predictions(run_dir / last.stage.name / PREDICTIONS))
 
 
 def _accuracies(experiment: Experiment, tests: Sequence[ReadStage]) -> dict[str, Any]:
@@ -82,7 +83,6 @@ def _write_page(
     metrics: dict[str, Any],
     calibration: Calibration,
     cautions: Sequence[str],
-    learned_from: str,
 ) -> None:
     """The run's page, with its rationales and what an audit of them says."""
     # neither is needed where everything was done already
@@ -108,12 +108,14 @@ def _write_page(
         calibration.describe(),
         audit,
         cautions,
-        learned_from,
+        describe_labels(metrics),
     )
 
 
-def _print_figures(metrics: Mapping[str, Any], console: Console) -> None:
-    """The accuracy with its interval, and what stands beside it."""
+def _print_found(
+    run_dir: Path, metrics: Mapping[str, Any], calibration: Calibration, cautions: Sequence[str], console: Console
+) -> None:
+    """The accuracy with its interval, what stands beside it, and what to know of it."""
     low, high = metrics["test/accuracy_ci95"]
     console.print(
         f"\n[bold]accuracy {metrics['test/accuracy']:.1%}[/] (95% interval {low:.1%} to {high:.1%}, "
@@ -128,6 +130,11 @@ def _print_figures(metrics: Mapping[str, Any], console: Console) -> None:
         if beside[name] is not None
     ]
     console.print(f"beside it: {escape(', '.join(floors))}")
+    console.print(f"learned from: {describe_labels(metrics)}")
+    for caution in cautions:
+        console.print(f"[bold]warning:[/] {escape(caution)}")
+    console.print(f"calibration: {escape(calibration.describe())}")
+    console.print(f"run: {escape(str(run_dir))}  (report.html; tensorboard --logdir {escape(str(run_dir))})")
 
 
 def _is_current(experiment: Experiment, entry: ReadStage) -> bool:
