@@ -39,6 +39,8 @@ from rbft.vlm.state_cache import StateCache
 
 Role = Literal["train", "val", "test", "predict"]
 
+_HELD_BYTES = 64_000_000
+
 
 class VideoDataModule(L.LightningDataModule):
     """Labelled videos, cut to a low-data split, as batches of one model's inputs.
@@ -81,7 +83,8 @@ class VideoDataModule(L.LightningDataModule):
         cache_features: Whether the visual features of clips are kept on disk too, in the folder `features` of
             `cache_dir`, so that no later epoch, stage or run with the same vision weights decodes or encodes them
             again; results stay the same to the last bit. Has no effect where the vision tower or the projector is
-            trained, and on training clips with random frames.
+            trained, and on training clips with random frames. Training and validation clips that were read so stay in
+            memory for later epochs, with the tokens of what is asked about them, up to 64 MB each in a process.
         feature_cache_gb: Most gigabytes of kept features; a clip takes visual tokens x width of the language model x
             bytes of a number, in Qwen3-VL four times that.
         cache_states: Whether what leaves the frozen layers of a language model of which the upper layers alone are
@@ -309,6 +312,8 @@ class VideoDataModule(L.LightningDataModule):
                 self.cache,
                 self.features,
                 {path: fact.digest for path, fact in self.facts.items()},
+                # the others are read once
+                _HELD_BYTES if role in ("train", "val") else 0,
             )
             for role, examples in rows.items()
         }

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from rbft.data.held_prompts import HeldPrompts
 from rbft.data.records import VideoRecord
 from rbft.data.sampler import Draw
 from rbft.errors import DataError
@@ -63,6 +64,8 @@ class ExampleDataset(Dataset[list[Item]]):
         features: where encoded clips are kept; None encodes every time.
         digests: hash of each video's content by its path, as the run knows it; a video that is another one meanwhile is
             refused.
+        held_bytes: most bytes of memory in which what the model is asked about clips whose features are kept stays for
+            later epochs; 0 makes it anew each time.
     """
 
     def __init__(
@@ -74,6 +77,7 @@ class ExampleDataset(Dataset[list[Item]]):
         cache: ClipCache | None = None,
         features: FeatureCache | None = None,
         digests: Mapping[str, str] | None = None,
+        held_bytes: int = 0,
     ) -> None:
         self.examples = tuple(examples)
         self.root, self.spec, self.processor = root, spec, processor
@@ -82,6 +86,7 @@ class ExampleDataset(Dataset[list[Item]]):
         self._digests = digests or {}
         self._pixels = processor.fingerprint()
         self._vision: str | None = None
+        self._held = HeldPrompts(held_bytes)
         self.targets = [
             torch.empty(0, dtype=torch.long)
             if example.answer is None
@@ -132,27 +137,54 @@ class ExampleDataset(Dataset[list[Item]]):
             digest: digest of all that encodes clips; None where that is trained, so that features do not last.
         """
         self._vision = digest
+        self._held.clear()
 
     def __getitem__(self, draw: Draw) -> list[Item]:
         numbers = self.clips[draw.clip]
-        first = self._first(self.examples[numbers[0]], draw.seed)
-        items = []
-        for number in numbers:
-            example = self.examples[number]
-            prompt = first if number == numbers[0] else self.processor.another(example.prompt, first)
-            if example.contrast is not None:
-                other = replace(example, record=example.contrast, frames_seed=None)
-                prompt = replace(prompt, other=self._first(other, draw.seed))
-            weight = self._weight(number) * draw.weight
-            items.append(Item(number, prompt, self.targets[number], weight, draw.normalizer, example.value))
-        return items
+        return [
+            Item(
+                number,
+                prompt,
+                self.targets[number],
+                self._weight(number) * draw.weight,
+                draw.normalizer,
+                self.examples[number].value,
+            )
+            for number, prompt in zip(numbers, self._prompts(draw), strict=True)
+        ]
+
+    def _prompts(self, draw: Draw) -> list[PromptInputs]:
+        """What the model is asked about a clip, row by row; held from then on if its features are there."""
+        numbers = self.clips[draw.clip]
+        examples = [self.examples[number] for number in numbers]
+        compared = [None if e.contrast is None else replace(e, record=e.contrast, frames_seed=None) for e in examples]
+        asked = [examples[0], *(other for other in compared if other is not None)]
+        keys = tuple(key for example in asked if (key := self._feature_key(example)) is not None)
+        if (held := self._held.load(draw.clip, keys)) is not None:
+            for example in asked:
+                self._require_same(example)
+            return held
+        first = self._first(examples[0], draw.seed)
+        prompts = [first, *(self.processor.another(example.prompt, first) for example in examples[1:])]
+        prompts = [
+            prompt if other is None else replace(prompt, other=self._first(other, draw.seed))
+            for prompt, other in zip(prompts, compared, strict=True)
+        ]
+        read = [first, *(prompt.other for prompt in prompts if prompt.other is not None)]
+        # features of a video that was replaced in between are of another key
+        if len(keys) == len(asked) and all(p.encoded is not None for p in read) and [p.key for p in read] == [*keys]:
+            self._held.store(draw.clip, keys, prompts)
+        return prompts
 
     def _first(self, example: Example, seed: tuple[int, ...]) -> PromptInputs:
         inputs = self._inputs(example, seed)
         # after the read: what was read before the file was replaced is as good, and the same again would not be
+        self._require_same(example)
+        return inputs
+
+    def _require_same(self, example: Example) -> None:
         known = self._digests.get(example.record.path, "") if example.prompt.video else ""
         require_same(self.root / example.record.path, known)
-        return inputs
 
     def _inputs(self, example: Example, seed: tuple[int, ...]) -> PromptInputs:
         key = self._feature_key(example)
