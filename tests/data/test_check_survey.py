@@ -352,3 +352,9 @@ def test_folders_of_images_are_surveyed_as_videos_are(tmp_path):
     assert sound.bytes == sum(path.stat().st_size for path in (tmp_path / "sound").iterdir())
     (tmp_path / "gap/4.png").write_bytes((tmp_path / "gap/5.png").read_bytes())
     assert survey(tmp_path, names, cache=tmp_path / "cache", console=console)[names[1]].problem is None
+
+
+def test_nothing_is_read_for_no_videos(root):
+    look(root)
+    (root.parent / "cache" / CACHE_FILE).write_text("not JSON\n")
+    assert survey(root, [], cache=root.parent / "cache", console=Console(file=io.StringIO())) == {}

@@ -301,3 +301,19 @@ def test_validation_shots_beside_a_stated_split_are_not_ignored_in_silence(comma
     assert "data.val_shots (1) has no effect" in " ".join(capsys.readouterr().out.split())
     assert command("fit", "--dry_run", "--data.val_shots", "1") == 0
     assert "data.val_shots (1) has no effect" in " ".join(capsys.readouterr().out.split())
+
+
+def test_stages_over_one_data_set_read_it_once(command, dataset, tmp_path, monkeypatch):
+    reads = []
+    read = ClassFolders.read
+    monkeypatch.setattr(ClassFolders, "read", lambda self, root: reads.append((root, self.skip)) or read(self, root))
+    assert command("fit", "--dry_run") == 0
+    assert reads == [(dataset, ())]
+    reads.clear()
+    other = Path(shutil.copytree(dataset, tmp_path / "other"))
+    assert command("fit", "--dry_run", "--stages.test.data.root", str(other)) == 0
+    assert reads == [(dataset, ()), (other, ())], "another folder is another data set"
+    reads.clear()
+    skip = ("--stages.test.data.format.init_args.skip", '["nothing"]')
+    assert command("fit", "--dry_run", *skip) == 0
+    assert reads == [(dataset, ()), (dataset, ("nothing",))], "read in another way it is, too"

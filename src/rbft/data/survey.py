@@ -66,7 +66,6 @@ def survey(
             survives a crash of the media library nor interrupts it within a packet.
         time_limit: Seconds a video may take.
         requests: Clips that will be read from every video; those that are decoded now leave them in the clip cache.
-
         limits: what a video may cost.
 
     Returns:
@@ -79,6 +78,8 @@ def survey(
     if workers is not None and workers < 1:
         raise ConfigError(f"workers: {workers} must be at least 1; leave it out for one a core.")
     wanted = list(dict.fromkeys(paths))
+    if not wanted:  # a stage over the videos of another: what is remembered of all is not read for none
+        return {}
     remembered = _Memory(cache / CACHE_FILE, limits)
     facts: dict[str, VideoFacts] = {}
     jobs: list[_Job] = []

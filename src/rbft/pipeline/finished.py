@@ -47,10 +47,10 @@ def _looks_finished(experiment: Experiment) -> bool:
 def _read(experiment: Experiment) -> list[ReadStage] | None:
     """The stages with what they depend on; None where the videos must be looked at to know them."""
     from rbft.data.prompt_templates import PromptBook
-    from rbft.pipeline.stage_cli import StageCLI
+    from rbft.pipeline.stage_cli import read_stages
     from rbft.pipeline.stage_inputs import share_validation, stage_inputs
 
-    clis = [StageCLI(experiment.arguments(stage)) for stage in experiment.stages]
+    clis = read_stages(experiment)
     # else videos that cannot be read are left out or replaced
     if any(cli.datamodule.on_bad_video != "error" or cli.datamodule.unlabelled is not None for cli in clis):
         return None

@@ -8,7 +8,7 @@ from rbft.data.datamodule import VideoDataModule
 from rbft.data.prompt_templates import PromptBook
 from rbft.experiment import Experiment
 from rbft.pipeline.requirements import require_models, require_settings
-from rbft.pipeline.stage_cli import StageCLI
+from rbft.pipeline.stage_cli import read_stages
 from rbft.pipeline.stage_inputs import share_validation, stage_inputs
 from rbft.pipeline.video_check import inspect_videos
 from rbft.stages.context import Prepared, settle_clips
@@ -22,7 +22,7 @@ def prepare(experiment: Experiment, console: Console) -> list[Prepared]:
     Raises:
         RBFTError: Anything that would make a stage fail or its result worthless.
     """
-    clis = [StageCLI(experiment.arguments(stage)) for stage in experiment.stages]
+    clis = read_stages(experiment)
     books = [PromptBook(cli.model.prompts, cli.datamodule.labels) for cli in clis]
     share_validation(experiment.stages, clis)
     require_settings(experiment.stages, clis)

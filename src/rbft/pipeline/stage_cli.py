@@ -30,9 +30,13 @@ import rbft.rationales.checks.grounding
 import rbft.rationales.checks.reconstruction  # noqa: F401
 from rbft.data.datamodule import VideoDataModule
 from rbft.errors import ConfigError
+from rbft.experiment import Experiment
 from rbft.pipeline.allowed_classes import allow_named, functions_in, not_allowed_message
 from rbft.pipeline.config_errors import StageParser, class_errors, readable_errors
 from rbft.training.module import VLMFineTuner
+
+# what the records of a data set depend on
+_DATA_SET = ("root", "format", "unlabelled")
 
 # Lightning's classes have text enumerations as defaults (Timer), with which no configuration could be written down
 yaml.SafeDumper.add_multi_representer(Enum, lambda dumper, value: dumper.represent_data(value.value))
@@ -151,6 +155,26 @@ class StageCLI(LightningCLI):
         if isinstance(logger := settings.get("logger"), Logger):
             settings["logger"] = [logger, *_listed(configured.get("logger"))]
         return self.instantiate_trainer(callbacks=[*self.callbacks, *callbacks], **settings)
+
+
+def read_stages(experiment: Experiment) -> list[StageCLI]:
+    """Module and data of every stage; a data set that several stages name is read once.
+
+    Args:
+        experiment: experiment whose stages are read.
+
+    Raises:
+        ConfigError: A setting is wrong.
+        DataError: A data set is missing or wrong, where more than one stage is of it.
+    """
+    clis = [StageCLI(experiment.arguments(stage)) for stage in experiment.stages]
+    for number, cli in enumerate(clis):
+        named = [cli.config["data"][key] for key in _DATA_SET]
+        for earlier in clis[:number]:
+            if [earlier.config["data"][key] for key in _DATA_SET] == named:
+                cli.datamodule.records = list(earlier.datamodule.records)
+                break
+    return clis
 
 
 def _listed(value: Any) -> list[Any]:

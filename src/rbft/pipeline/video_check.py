@@ -24,7 +24,7 @@ from rbft.errors import DataError
 from rbft.experiment import Experiment
 from rbft.pipeline.model_check import ModelCheck, check_models
 from rbft.pipeline.requirements import require_videos
-from rbft.pipeline.stage_cli import StageCLI
+from rbft.pipeline.stage_cli import read_stages
 from rbft.video.clip_prefetch import ClipRequest
 
 _SHOWN = 5
@@ -166,7 +166,7 @@ def check_experiment(experiment: Experiment, console: Console) -> tuple[CheckRep
     Returns:
         What was found, and what the models make of it; None where there are no splits yet.
     """
-    clis = [StageCLI(experiment.arguments(stage)) for stage in experiment.stages]
+    clis = read_stages(experiment)
     data: VideoDataModule = clis[-1].datamodule
     records = data.records
     labels: LabelSet | DataError
