@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.one_stage import Stage, equal
-from tests.support.runs import write_clips
+from tests.support.runs import run_experiment, write_clips, write_experiment
 from tests.support.watch import entries
 
 from rbft.errors import ConfigError
@@ -45,9 +45,12 @@ def test_training_ends_with_the_same_weights_to_the_last_bit(root, tmp_path, row
     videos = len(first.data.splits.train) + len(first.data.splits.val)
     assert len(rows) == videos == len(entries(tmp_path / "states")), "the second epoch computes no lower layer"
     assert first.module.ready.states is None, "nothing is held after training"
+    assert first.module.kept_visits == (videos, 2 * videos)
     rows.clear()
-    assert equal(Stage(root, tmp_path, tuning, batch_size=1).fit(), expected)
+    later = Stage(root, tmp_path, tuning, batch_size=1)
+    assert equal(later.fit(), expected)
     assert rows == [], "nor does a later run"
+    assert later.module.kept_visits == (2 * videos, 2 * videos)
 
 
 def test_batches_and_places_change_nothing(root, tmp_path, rows):
@@ -66,7 +69,9 @@ def test_batches_and_places_change_nothing(root, tmp_path, rows):
     ids=["frames", "features", "all layers"],
 )
 def test_nothing_is_kept_where_it_would_not_last(root, tmp_path, rows, tuning, settings):
-    Stage(root, tmp_path, tuning, **settings).fit(max_epochs=1)
+    stage = Stage(root, tmp_path, tuning, **settings)
+    stage.fit(max_epochs=1)
+    assert stage.module.kept_visits is None
     assert rows == [] and not (tmp_path / "states").exists()
 
 
@@ -75,3 +80,14 @@ def test_nothing_is_kept_where_it_would_not_last(root, tmp_path, rows, tuning, s
 def test_bounds_are_checked(root, tmp_path, key, value):
     with pytest.raises(ConfigError, match=rf"data\.{key}: .* must be at least 0; data\.cache_states: false"):
         Stage(root, tmp_path, UPPER, **{key: value})
+
+
+def test_a_stage_says_what_was_saved(tmp_path, root, family_folder):
+    config = write_experiment(tmp_path / "tiny.yaml", root, family_folder("qwen2_5_vl"))
+    flags = ("--stage", "classification", "--stages.classification.trainer.max_epochs", "2")
+    upper = ("--model.tuning.layers", "1", "--data.cache_dir", str(tmp_path / "cache"))
+    run = run_experiment(config, tmp_path / "runs", *flags, *upper, method="sft")
+    # six training and two validation videos, twice each
+    assert "  8 of 16 row visits computed the upper layers alone\n" in run.result.out
+    whole = run_experiment(config, tmp_path / "whole", *flags, method="sft")
+    assert "row visits" not in whole.result.out

@@ -125,4 +125,8 @@ def train(context: StageContext) -> StageResult:
         shutil.rmtree(manifest.parent, ignore_errors=True)
         figures = "".join(f", {key} {value:.3f}" for key, value in summary.items() if isinstance(value, float))
         context.console.print(f"  {summary['rows']} rows, {summary['steps']} steps{figures}")
+        if module.kept_visits is not None:
+            found, visits = module.kept_visits
+            where = " (on the first process)" if trainer.world_size > 1 else ""
+            context.console.print(f"  {found} of {visits} row visits computed the upper layers alone{where}")
     return StageResult((ADAPTER,), summary)

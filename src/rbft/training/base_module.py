@@ -29,6 +29,10 @@ class TrainingModule(L.LightningModule):
 
     Args:
         objective: what is learned; None for a stage that trains nothing.
+
+    Attributes:
+        kept_visits: In the last training, visits of a row for which what leaves the frozen layers was there, and all
+            visits of a row on this process; None where nothing of the kind is kept.
     """
 
     def __init__(self, objective: Objective | None) -> None:
@@ -40,6 +44,7 @@ class TrainingModule(L.LightningModule):
         self.seed = 0
         self._epoch_batches = 0
         self._lower: LowerLayers | None = None
+        self.kept_visits: tuple[int, int] | None = None
         self._cuts: dict[str, MicroBatchSplit] = {}
 
     @property
@@ -74,7 +79,9 @@ class TrainingModule(L.LightningModule):
 
     def on_fit_end(self) -> None:
         """Free the memory of what was kept."""
+        self.kept_visits = None
         if self.vlm is not None and self.vlm.states is not None:
+            self.kept_visits = self.vlm.states.found, self.vlm.states.visits
             self.vlm.states.clear()
             self.vlm.states = None
 

@@ -171,10 +171,15 @@ class KeptStates:
         lower: The frozen layers.
         cache: Where states are kept.
         computing: What the caller knows of how they are computed, as plain values.
+
+    Attributes:
+        visits: Visits of a row so far.
+        found: Those of them for which its states were there, so that the upper layers alone were computed.
     """
 
     def __init__(self, lower: LowerLayers, cache: StateCache, *computing: object) -> None:
         self.lower, self._cache = lower, cache
+        self.visits = self.found = 0
         self._digest = lower.digest(*computing)
 
     def key(self, prompt: PromptInputs, *tokens: Tensor) -> str | None:
@@ -206,6 +211,8 @@ class KeptStates:
 
     def _row(self, key: str, number: int, lay_out: LayOut) -> Tensor:
         states = self._cache.load(key)
+        self.visits += 1
+        self.found += states is not None
         if states is None:
             states = self.lower.of_row(**lay_out([number])[1])
             self._cache.store(key, states)
