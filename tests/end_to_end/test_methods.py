@@ -26,6 +26,7 @@ METHODS: dict[str, Any] = {
         "reasoned": ["rewrite", "reasoned"],
         "preference": ["explore", "preference"],
         "distil": ["answer", "distil"],
+        "preference_hinted": ["write_both", "preference_hinted"],
     },
     "stages": {
         "self_distil": {"trainer": {"max_epochs": 1}, "model": {"objective": {"init_args": WRITES}}},
@@ -37,6 +38,12 @@ METHODS: dict[str, Any] = {
         "preference": {"trainer": {"max_epochs": 1}},
         "answer": {"model": {"answering": {"samples": 2, "temperature": 1.0, "max_new_tokens": 4}}},
         "distil": {"trainer": {"max_epochs": 1}},
+        "write_both": {"kind": "write", "model": {"writer": {"contrast": True, "samples": 2, "temperature": 1.0}}},
+        "preference_hinted": {
+            "kind": "preference",
+            "trainer": {"max_epochs": 1},
+            "model": {"objective": {"init_args": {"between": "hints"}}},
+        },
     },
 }
 
@@ -48,16 +55,17 @@ def model(family_folder: Callable[[str], Path]) -> Path:
 
 @pytest.fixture
 def prepare(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Path, Path], None]:
-    """Has texts that conclude one way and the other lie in a run of `preference`: a random model states no class."""
+    """Has texts that conclude one way and the other lie in a run that prefers some: a random model states no class."""
+    writing = {"preference": "explore", "preference_hinted": "write_both"}
     decode = ClipProcessor.decode
 
     def write(method: str, config: Path, root: Path) -> None:
-        if method != "preference":
+        if method not in writing:
             return
         classes = itertools.cycle(CLASSES)
         with monkeypatch.context() as patch:
             patch.setattr(ClipProcessor, "decode", lambda self, ids: f"{decode(self, ids)} so {next(classes)}")
-            wrote = fit("--config", config, "--run_root", root, "--method", method, "--stage", "explore")
+            wrote = fit("--config", config, "--run_root", root, "--method", method, "--stage", writing[method])
         assert wrote.code == 0, wrote.err
 
     return write
