@@ -74,5 +74,8 @@ def test_two_processes_give_the_same_answers(tmp_path: Path, clips: Path, model:
     two = tmp_path / "two" / "tiny" / method / "seed0"
     assert_same_predictions(two, one)
     mine, theirs = (json.loads((folder / "metrics.json").read_text()) for folder in (two, one))
-    # a temperature fitted to answers this sure carries rounding into the calibrated figures
-    assert mine == pytest.approx(theirs, abs=1e-3, nan_ok=True)
+    assert mine.keys() == theirs.keys()
+    for key, value in theirs.items():
+        # five answers, all nearly sure: their temperature is hardly determined, and rounding moves it
+        tolerance = 1e-3 if key == "test/ece_calibrated" else 1e-4
+        assert mine[key] == pytest.approx(value, abs=tolerance, nan_ok=True), key
