@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 from fractions import Fraction
 from pathlib import Path
@@ -139,3 +140,19 @@ def test_what_a_camera_says_of_each_picture(turn, shape, tmp_path):
     assert frame.shape == (3, *shape)
     upright = np.array(ImageOps.exif_transpose(Image.open(content))).transpose(2, 0, 1)
     assert np.abs(frame.astype(int) - upright).max() < 12
+
+
+def test_a_frame_goes_when_nobody_holds_it(video):
+    """Else the frames of every video of a data set would stay until Python looks for cycles."""
+    path, _ = video
+    with av.open(str(path)) as container:
+        frame = next(container.decode(video=0))
+        # the library itself leaves none
+        gc.collect()
+        gc.disable()
+        try:
+            Orientation.of(frame)
+            del frame
+            assert gc.collect() == 0
+        finally:
+            gc.enable()

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 from av.buffer import Buffer
-from av.sidedata.sidedata import Type
+from av.sidedata.sidedata import SideDataContainer, Type
 from av.video.frame import VideoFrame
 
 _NUMBERS = struct.Struct("=9i")
@@ -44,7 +44,10 @@ class Orientation(NamedTuple):
         The matrix (ISO/IEC 14496-12, 6.2.2) takes the stored place (x, y) to (ax + cy, bx + dy). Other angles than
         quarter turns count as the nearest of them, and a matrix of zeros as none.
         """
-        matrix = cast("Buffer | None", frame.side_data.get("DISPLAYMATRIX"))
+        # not `frame.side_data`, which the frame holds and which holds the frame: pixels would stay in memory until
+        # Python looks for cycles
+        side_data = SideDataContainer(frame)  # type: ignore[call-arg]
+        matrix = cast("Buffer | None", side_data.get("DISPLAYMATRIX"))
         if matrix is None:
             return cls()
         a, b, _, c, d, *_ = _NUMBERS.unpack_from(matrix)
