@@ -36,11 +36,25 @@ RUN = ("fit", "--config", str(HERE / "experiments" / "methods.yaml"), "--method"
 CASES = {"a run of 80 steps": (), "the same again, all done": (), "the plan alone": ("--dry_run",)}
 
 
+def environment_of(source: Path) -> dict[str, str]:
+    """Variables with which Python finds the package in `source`, and uses one thread."""
+    return {**os.environ, "PYTHONPATH": str(source / "src"), "OMP_NUM_THREADS": "1"}
+
+
+def revision_of(source: Path) -> str:
+    """The commit that is checked out in a folder."""
+    asked = ["git", "-C", str(source), "rev-parse", "--short", "HEAD"]
+    return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+
+
 def command(source: Path, folder: Path, *more: str) -> None:
     """One command of the package in `source`, run in `folder`."""
-    environment = {**os.environ, "PYTHONPATH": str(source / "src"), "OMP_NUM_THREADS": "1"}
     subprocess.run(
-        [sys.executable, "-m", "rbft", *RUN, *more], cwd=folder, env=environment, check=True, capture_output=True
+        [sys.executable, "-m", "rbft", *RUN, *more],
+        cwd=folder,
+        env=environment_of(source),
+        check=True,
+        capture_output=True,
     )
 
 
@@ -56,9 +70,7 @@ def main() -> None:
     parser.add_argument("--before", type=Path, required=True, metavar="FOLDER", help="a checkout of an earlier version")
     args = parser.parse_args()
     sources = {"before": args.before.absolute(), "now": HERE}
-    revision = subprocess.run(
-        ["git", "-C", str(args.before), "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
-    ).stdout.strip()
+    revision = revision_of(args.before)
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as scratch, on_one_core():
         folders = {name: Path(scratch) / name for name in sources}
