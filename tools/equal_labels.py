@@ -22,6 +22,7 @@ from rbft.worlds.events import phrase
 CONTROLS = ("sft", "sft_upper", "sft_same_tokens", "caption_probe", "probe", "demonstrations", "encoder_probe")
 _SEED, _SHOTS, _METHOD = "seed_everything", "data.shots", "method"
 _DEFAULT_SHOTS = 4
+_WAYS = {"answered directly": "test/accuracy_direct", "after its own rationale": "test/accuracy_rationale"}
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
 
 
@@ -34,12 +35,15 @@ class Cell:
         shots: labelled clips a class.
         accuracies: test accuracy by method, one for each draw, in the same order.
         draws: seeds of the draws.
+        ways: by method its mean accuracy answered directly and after its own rationale, over these draws; None where a
+            run does not report that way.
     """
 
     name: str
     shots: int
     accuracies: Mapping[str, tuple[float, ...]]
     draws: tuple[int, ...]
+    ways: Mapping[str, tuple[float | None, ...]]
 
     @property
     def best_control(self) -> str:
@@ -62,27 +66,34 @@ def cells_of(folder: Path) -> list[Cell]:
     """
     plan = read_json(folder / "plan.json")
     where = Path(plan["where"])
-    rows: dict[tuple[tuple[str, str], ...], dict[int, dict[str, float | None]]] = {}
+    rows: dict[tuple[tuple[str, str], ...], dict[int, dict[str, RunFolder]]] = {}
     for run in plan["runs"].values():
         point: dict[str, Any] = run["point"]
         rest = tuple((key, str(value)) for key, value in point.items() if key not in (_SEED, _METHOD))
-        rows.setdefault(rest, {}).setdefault(point[_SEED], {})[point[_METHOD]] = RunFolder(
-            where / run["folder"]
-        ).accuracy
+        rows.setdefault(rest, {}).setdefault(point[_SEED], {})[point[_METHOD]] = RunFolder(where / run["folder"])
     cells = [cell for rest, draws in rows.items() if (cell := _cell(folder.name, dict(rest), draws))]
     if not cells:
         raise ConfigError(f"{folder}: no draw has all of its runs yet; the sweep's command continues it.")
     return cells
 
 
-def _cell(sweep: str, rest: Mapping[str, str], draws: Mapping[int, Mapping[str, float | None]]) -> Cell | None:
-    whole = {seed: found for seed, found in draws.items() if None not in found.values()}
+def _cell(sweep: str, rest: Mapping[str, str], draws: Mapping[int, Mapping[str, RunFolder]]) -> Cell | None:
+    whole = {seed: found for seed, found in draws.items() if all(run.accuracy is not None for run in found.values())}
     if not whole:
         return None
     methods = list(next(iter(whole.values())))
     more = [f"{key.split('.')[-1]}={value}" for key, value in rest.items() if key != _SHOTS]
-    accuracies = {name: tuple(float(found[name] or 0.0) for found in whole.values()) for name in methods}
-    return Cell(" ".join([sweep, *more]), int(rest.get(_SHOTS, _DEFAULT_SHOTS)), accuracies, tuple(whole))
+    accuracies = {name: tuple(float(found[name].accuracy or 0.0) for found in whole.values()) for name in methods}
+    ways = {
+        name: tuple(_mean([found[name].metrics.get(key) for found in whole.values()]) for key in _WAYS.values())
+        for name in methods
+    }
+    return Cell(" ".join([sweep, *more]), int(rest.get(_SHOTS, _DEFAULT_SHOTS)), accuracies, tuple(whole), ways)
+
+
+def _mean(figures: Sequence[float | None]) -> float | None:
+    known = [figure for figure in figures if figure is not None]
+    return fmean(known) if len(known) == len(figures) else None
 
 
 @dataclass(frozen=True)
@@ -153,21 +164,38 @@ def _words(interval: MeanInterval, sign: str = "") -> str:
     return f"{100 * interval.mean:{sign}.1f}{ends}"
 
 
-def table(cell: Cell) -> str:
-    """A Markdown table: accuracy of each method, and its paired difference to the best control, Student's t."""
-    control = cell.best_control
+def table(cell: Cell, minus: Sequence[str] = (), ways: bool = False) -> str:
+    """A Markdown table: accuracy of each method, and its paired differences, Student's t.
+
+    Args:
+        cell: the cell.
+        minus: methods that each of the others is compared with; without any the best control.
+        ways: whether to tell the mean accuracy of both ways of answering, where runs report them.
+
+    Raises:
+        ConfigError: The cell has no method of a name in `minus`, or without one, no control.
+    """
+    others = list(minus) or [cell.best_control]
+    if unknown := [name for name in others if name not in cell.accuracies]:
+        raise ConfigError(f"--minus: {cell.name} has no {unknown[0]}; it has {', '.join(cell.accuracies)}.")
+    head = ["method", "accuracy"]
+    for other in others:
+        head += [f"minus `{other}`", "draws above it"]
+    head += list(_WAYS) if ways else []
     lines = [
         f"{cell.name}: {cell.shots} labelled clips a class, {len(cell.draws)} draws",
         "",
-        f"| method | accuracy | minus `{control}` | draws above it |",
-        "|---|---|---|---|",
+        f"| {' | '.join(head)} |",
+        "|---" * len(head) + "|",
     ]
     for name, values in sorted(cell.accuracies.items(), key=lambda item: -fmean(item[1])):
-        compared = "| |"
-        if name != control:
-            pairs = paired_difference(values, cell.accuracies[control])
-            compared = f"{_words(pairs.difference, '+')} | {pairs.wins} of {len(values)} |"
-        lines.append(f"| `{name}` | {_words(mean_interval(values))} | {compared}")
+        row = [f"`{name}`", _words(mean_interval(values))]
+        for other in others:
+            pairs = paired_difference(values, cell.accuracies[other])
+            row += ["", ""] if name == other else [_words(pairs.difference, "+"), f"{pairs.wins} of {len(values)}"]
+        if ways:
+            row += ["" if way is None else f"{100 * way:.1f}" for way in cell.ways[name]]
+        lines.append("|" + "|".join(f" {entry} " if entry else " " for entry in row) + "|")
     return "\n".join(lines)
 
 
@@ -233,6 +261,10 @@ def main() -> None:
     parser.add_argument(
         "--events", action="store_true", help="of built-in cells: answers by whether the event is shown and described"
     )
+    parser.add_argument(
+        "--minus", nargs="+", default=[], metavar="METHOD", help="compare with these in place of the best control"
+    )
+    parser.add_argument("--ways", action="store_true", help="tell both ways of answering, too")
     parser.add_argument("--svg", type=Path, help="write the figure here, too")
     parser.add_argument(
         "--methods",
@@ -245,7 +277,7 @@ def main() -> None:
         print("\n\n".join(seen_events(folder) for folder in args.sweeps))
         return
     cells = [cell for folder in args.sweeps for cell in cells_of(folder)]
-    print("\n\n".join(table(cell) for cell in cells))
+    print("\n\n".join(table(cell, args.minus, args.ways) for cell in cells))
     if args.svg is not None:
         args.svg.write_text(figure(cells, args.methods))
 

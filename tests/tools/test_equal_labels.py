@@ -26,7 +26,10 @@ def sweep(tmp_path: Path) -> Path:
             rest = {"data.shots": shots, "data.format.init_args.style": "plain", "method": method}
             runs[f"{method}-{shots}-{seed}"] = {"point": {"seed_everything": seed} | rest, "folder": str(folder)}
             if accuracy is not None:
-                write_json(tmp_path / folder / "metrics.json", {"test/accuracy": accuracy})
+                figures_of = {"test/accuracy": accuracy}
+                if method != "caption_probe":  # a probe has one way of answering
+                    figures_of |= {"test/accuracy_direct": accuracy / 2, "test/accuracy_rationale": accuracy}
+                write_json(tmp_path / folder / "metrics.json", figures_of)
     write_json(tmp_path / "cell" / "plan.json", {"where": str(tmp_path), "runs": runs})
     return tmp_path / "cell"
 
@@ -45,6 +48,19 @@ def test_the_table_has_paired_differences(sweep: Path):
     # differences of 20 and 10 points: 15, and half a width of t(1) * 7.07 / sqrt(2) = 63.5
     assert "| 80.0 (80.0 to 80.0) | +15.0 (-48.5 to 78.5) | 2 of 2 |" in rows["rationale_only_upper"]
     assert "-5.0" in rows["sft"]
+
+
+def test_any_method_can_be_compared_with_and_both_ways_told(sweep: Path):
+    cell = cells_of(sweep)[0]
+    lines = table(cell, ["sft", "caption_probe"], ways=True).splitlines()
+    assert lines[2].split("|")[3:8:2] == [" minus `sft` ", " minus `caption_probe` ", " answered directly "]
+    rows = {line.split("`")[1]: [entry.strip() for entry in line.split("|")[2:-1]] for line in lines[4:]}
+    assert rows["rationale_only_upper"][1].startswith("+20.0") and rows["rationale_only_upper"][3].startswith("+15.0")
+    # means over the two whole draws
+    assert [row[-2:] for row in rows.values()] == [["40.0", "80.0"], ["", ""], ["30.0", "60.0"]]
+    assert rows["sft"][1:3] == ["", ""] and rows["caption_probe"][3:5] == ["", ""]
+    with pytest.raises(ConfigError, match="--minus: cell style=plain has no policy; it has sft"):
+        table(cell, ["policy"])
 
 
 def test_a_sweep_without_a_whole_draw_is_refused(sweep: Path):
