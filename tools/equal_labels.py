@@ -58,11 +58,15 @@ class Cell:
         return max(controls, key=lambda name: fmean(self.accuracies[name]))
 
 
-def cells_of(folder: Path) -> list[Cell]:
+def cells_of(folder: Path, stages: Sequence[str] = ()) -> list[Cell]:
     """The cells of a sweep's folder; draws in which a method is missing are left out.
 
+    Args:
+        folder: folder of the sweep.
+        stages: earlier tests of a method, whose answers count as those of methods of their own, under their names.
+
     Raises:
-        ConfigError: No draw is whole.
+        ConfigError: No draw is whole, or no run has one of the stages.
     """
     plan = read_json(folder / "plan.json")
     where = Path(plan["where"])
@@ -70,11 +74,29 @@ def cells_of(folder: Path) -> list[Cell]:
     for run in plan["runs"].values():
         point: dict[str, Any] = run["point"]
         rest = tuple((key, str(value)) for key, value in point.items() if key not in (_SEED, _METHOD))
-        rows.setdefault(rest, {}).setdefault(point[_SEED], {})[point[_METHOD]] = RunFolder(where / run["folder"])
+        draw, done = rows.setdefault(rest, {}).setdefault(point[_SEED], {}), RunFolder(where / run["folder"])
+        draw[point[_METHOD]] = done
+        draw |= {stage: tested for stage in stages if (tested := _tested(done, stage)) is not None}
+    if missing := [
+        stage for stage in stages if not any(stage in draw for own in rows.values() for draw in own.values())
+    ]:
+        raise ConfigError(f"{folder}: no run has a test stage {missing[0]!r}; leave it out of --stages.")
     cells = [cell for rest, draws in rows.items() if (cell := _cell(folder.name, dict(rest), draws))]
     if not cells:
         raise ConfigError(f"{folder}: no draw has all of its runs yet; the sweep's command continues it.")
     return cells
+
+
+def _cell_name(sweep: str, point: Mapping[str, Any]) -> str:
+    """The name of the sweep and what else distinguishes a cell of it."""
+    own = {key: value for key, value in point.items() if key not in (_SEED, _METHOD, _SHOTS)}
+    return " ".join([sweep, *(f"{key.split('.')[-1]}={value}" for key, value in own.items())])
+
+
+def _tested(run: RunFolder, stage: str) -> RunFolder | None:
+    """The folder of an earlier test of a run, which holds figures and predictions as a run does."""
+    folder = RunFolder(run.path / stage)
+    return None if run.accuracy is None or folder.accuracy is None else folder
 
 
 def _cell(sweep: str, rest: Mapping[str, str], draws: Mapping[int, Mapping[str, RunFolder]]) -> Cell | None:
@@ -82,13 +104,12 @@ def _cell(sweep: str, rest: Mapping[str, str], draws: Mapping[int, Mapping[str, 
     if not whole:
         return None
     methods = list(next(iter(whole.values())))
-    more = [f"{key.split('.')[-1]}={value}" for key, value in rest.items() if key != _SHOTS]
     accuracies = {name: tuple(float(found[name].accuracy or 0.0) for found in whole.values()) for name in methods}
     ways = {
         name: tuple(_mean([found[name].metrics.get(key) for found in whole.values()]) for key in _WAYS.values())
         for name in methods
     }
-    return Cell(" ".join([sweep, *more]), int(rest.get(_SHOTS, _DEFAULT_SHOTS)), accuracies, tuple(whole), ways)
+    return Cell(_cell_name(sweep, rest), int(rest.get(_SHOTS, _DEFAULT_SHOTS)), accuracies, tuple(whole), ways)
 
 
 def _mean(figures: Sequence[float | None]) -> float | None:
@@ -111,13 +132,13 @@ class Answer:
     right: bool
 
 
-def answers_of(run: RunFolder, root: Path) -> list[Answer]:
-    """The answers of a run beside the truth in its data root."""
+def answers_of(run: RunFolder, root: Path, predictions: Path | None = None) -> list[Answer]:
+    """The answers of a run beside the truth in its data root; those of another file where one is named."""
     truth = {row["path"]: row for _, row in read_jsonl(root / "truth.jsonl")}
     labelled = (truth[name] for name in read_json(run.path / "splits.json")["train"])
     shown = {(row["label"], row["event"]) for row in labelled}
     answers = []
-    for _, row in read_jsonl(run.predictions):
+    for _, row in read_jsonl(predictions or run.predictions):
         clip = truth[row["id"]]
         doing = phrase(clip["objects"][0]["first"], clip["objects"][0]["second"])
         described = f" {doing} ." in (row.get("rationale") or "")
@@ -125,24 +146,36 @@ def answers_of(run: RunFolder, root: Path) -> list[Answer]:
     return answers
 
 
-def seen_events(folder: Path) -> str:
-    """A Markdown table of a built-in cell: right answers by whether the event is shown, and described.
+def seen_events(folder: Path, stages: Sequence[str] = ()) -> str:
+    """Markdown tables of built-in cells, one a cell: right answers by whether the event is shown, and described.
+
+    Args:
+        folder: folder of the sweep.
+        stages: earlier tests of a method, each with a row of its own.
 
     Raises:
         ConfigError: No run is finished.
     """
     plan = read_json(folder / "plan.json")
     where = Path(plan["where"])
-    found: dict[tuple[int, str], list[Answer]] = {}
+    cells: dict[str, dict[tuple[int, str], list[Answer]]] = {}
     for planned in plan["runs"].values():
         run = RunFolder(where / planned["folder"])
         if run.accuracy is not None:
-            key = (planned["point"].get(_SHOTS, _DEFAULT_SHOTS), planned["point"][_METHOD])
-            found.setdefault(key, []).extend(answers_of(run, where / str(run.setting("data.root"))))
-    if not found:
+            point, root = planned["point"], where / str(run.setting("data.root"))
+            shots, found = point.get(_SHOTS, _DEFAULT_SHOTS), cells.setdefault(_cell_name(folder.name, point), {})
+            found.setdefault((shots, point[_METHOD]), []).extend(answers_of(run, root))
+            for stage in stages:
+                if (tested := _tested(run, stage)) is not None:
+                    found.setdefault((shots, stage), []).extend(answers_of(run, root, tested.predictions))
+    if not cells:
         raise ConfigError(f"{folder}: no run is finished; the sweep's command continues it.")
+    return "\n\n".join(_events_table(name, found) for name, found in cells.items())
+
+
+def _events_table(name: str, found: Mapping[tuple[int, str], Sequence[Answer]]) -> str:
     head = ["labels", "method", "event shown", "event not shown", "described", "described and shown"]
-    lines = [f"{folder.name}, all finished runs", "", f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    lines = [f"{name}, all finished runs", "", f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for (shots, method), answers in sorted(found.items()):
         described = [answer for answer in answers if answer.described]
         parts = (
@@ -262,6 +295,12 @@ def main() -> None:
         "--events", action="store_true", help="of built-in cells: answers by whether the event is shown and described"
     )
     parser.add_argument(
+        "--stages",
+        nargs="+",
+        default=[],
+        help="earlier tests of a method, with a row each, such as the one whose answers it mixes",
+    )
+    parser.add_argument(
         "--minus", nargs="+", default=[], metavar="METHOD", help="compare with these in place of the best control"
     )
     parser.add_argument("--ways", action="store_true", help="tell both ways of answering, too")
@@ -274,9 +313,9 @@ def main() -> None:
     )
     args = parser.parse_args()
     if args.events:
-        print("\n\n".join(seen_events(folder) for folder in args.sweeps))
+        print("\n\n".join(seen_events(folder, args.stages) for folder in args.sweeps))
         return
-    cells = [cell for folder in args.sweeps for cell in cells_of(folder)]
+    cells = [cell for folder in args.sweeps for cell in cells_of(folder, args.stages)]
     print("\n\n".join(table(cell, args.minus, args.ways) for cell in cells))
     if args.svg is not None:
         args.svg.write_text(figure(cells, args.methods))

@@ -38,6 +38,19 @@ def test_a_mixture_is_the_weighted_mean_of_both():
     assert found.answers == {"model": (0.2, 0.8), "probe": (0.9, pytest.approx(0.1))}
 
 
+def test_logarithms_are_averaged_where_the_pool_says_so():
+    found = mix(said(0, "a", 0.2), said(0, "a", 0.9), 0.5, NAMES, "logarithmic")
+    # sqrt(0.2 * 0.9) to sqrt(0.8 * 0.1): 0.4243 to 0.2828; their linear mean is 0.55
+    assert found.probabilities == pytest.approx((0.6, 0.4)) and found.predicted == "a"
+    assert found.log_likelihoods == pytest.approx([math.log(0.6), math.log(0.4)])
+    # a probability of 0 stays next to nothing, and is no error
+    assert mix(said(0, "a", 0.0), said(0, "a", 0.9), 0.5, NAMES, "logarithmic").predicted == "b"
+    # three to one of the model: (0.2^3 * 0.9)^(1/4) to (0.8^3 * 0.1)^(1/4)
+    first, second = (0.2**3 * 0.9) ** 0.25, (0.8**3 * 0.1) ** 0.25
+    quarter = mix(said(0, "a", 0.2), said(0, "a", 0.9), 0.25, NAMES, "logarithmic")
+    assert quarter.probabilities == pytest.approx((first / (first + second), second / (first + second)))
+
+
 def test_the_weight_is_the_one_that_is_right_most_often():
     # the model is wrong about the first, the probe about the second; from 0.2 to 0.6 of the probe both are right
     pairs = [(said(0, "a", 0.4), said(0, "a", 0.9)), (said(1, "b", 0.2), said(1, "b", 0.7))]
@@ -46,8 +59,18 @@ def test_the_weight_is_the_one_that_is_right_most_often():
     likelihoods = {w: 0.5 * sum(math.log(p) for p in (0.4 + 0.5 * w, 0.8 - 0.5 * w)) for w in (0.3, 0.4, 0.5)}
     assert found.weight == max(likelihoods, key=likelihoods.__getitem__) == 0.4
     assert found.nll == pytest.approx(-likelihoods[0.4])
+    # in logarithms the second is right up to 0.6, too, and the first from 0.16 on
+    logs = {w: 0.5 * (_log_of(w, 0.4, 0.9) + _log_of(w, 0.8, 0.3)) for w in (0.2, 0.3, 0.4, 0.5)}
+    pooled = choose_weight(pairs, NAMES, "logarithmic")
+    assert pooled.weight == max(logs, key=logs.__getitem__) and pooled.nll == pytest.approx(-logs[pooled.weight])
     same = [(said(0, "a", 0.6), said(0, "a", 0.6))]
     assert choose_weight(same, NAMES).weight == 0.0, "of equals the one that needs no probe"
+
+
+def _log_of(weight: float, own: float, other: float) -> float:
+    """Logarithm of a pooled probability, of two classes."""
+    right, wrong = own ** (1 - weight) * other**weight, (1 - own) ** (1 - weight) * (1 - other) ** weight
+    return math.log(right / (right + wrong))
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +133,14 @@ def test_what_is_done_is_not_done_again_and_another_weight_is_another_stage(mixe
     folder = mixed.root / "tiny/half/seed0"
     assert json.loads((folder / "combine/stage.json").read_text())["summary"]["probe_weight"] == 0.5
     assert "0.5 of the latter" in " ".join(again.out.split())
+    pool = ("--stages.combine.probe_weight", "0.5", "--stages.combine.pool", "logarithmic")
+    pooled = mixed.again("--method", "mixed", *pool, "--variant", "half")
+    assert pooled.code == 0 and "0.5 of the latter, logarithms averaged" in " ".join(pooled.out.split()), pooled.err
+    assert "pool changed" in " ".join(pooled.out.split()), "another pool is another stage, too"
+    parts = [rows(folder / name / "predictions.jsonl") for name in ("test", "caption_probe")]
+    for found, *two in zip(rows(folder / "predictions.jsonl"), *parts, strict=True):
+        means = [math.sqrt(own * other) for own, other in zip(*(row["probabilities"] for row in two), strict=True)]
+        assert found["probabilities"] == pytest.approx([mean / sum(means) for mean in means])
 
 
 def test_nothing_is_predicted_with_a_probe_that_is_not_kept(mixed, clips, capsys):
@@ -126,6 +157,8 @@ def test_nothing_is_predicted_with_a_probe_that_is_not_kept(mixed, clips, capsys
         (("--methods.mixed", "[caption_probe, combine]"), "put a stage of kind 'test' before it"),
         (("--stages.combine.probe_weight", "1.5"), "must be a number in [0, 1]"),
         (("--stages.test.probe_weight", "0.5"), "only stages of kind 'combine' have it"),
+        (("--stages.combine.pool", "harmonic"), "stages.combine.pool: 'harmonic' is unknown"),
+        (("--stages.test.pool", "linear"), "stages.test.pool: only stages of kind 'combine' have it"),
     ],
 )
 def test_what_cannot_be_mixed_is_refused_before_anything_runs(mixed, flags, why):

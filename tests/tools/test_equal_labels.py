@@ -63,6 +63,18 @@ def test_any_method_can_be_compared_with_and_both_ways_told(sweep: Path):
         table(cell, ["policy"])
 
 
+def test_earlier_tests_of_a_method_have_rows_of_their_own(sweep: Path):
+    for number, accuracy in enumerate((0.7, 0.9), 1):
+        for shots in SHOTS:
+            folder = sweep.parent / "runs" / "rationale_only_upper" / f"shots{shots}-seed{number}"
+            write_json(folder / "test_upper" / "metrics.json", {"test/accuracy": accuracy})
+    cell = cells_of(sweep, ["test_upper"])[0]
+    assert cell.accuracies["test_upper"] == (0.7, 0.9) and cell.accuracies["rationale_only_upper"] == (0.8, 0.8)
+    assert cell.best_control == "caption_probe"
+    with pytest.raises(ConfigError, match="no run has a test stage 'test_lower'"):
+        cells_of(sweep, ["test_upper", "test_lower"])
+
+
 def test_a_sweep_without_a_whole_draw_is_refused(sweep: Path):
     for path in sweep.parent.glob("runs/sft/*/metrics.json"):
         path.unlink()
@@ -102,7 +114,15 @@ def test_accuracy_is_told_by_whether_a_labelled_clip_shows_the_event(tmp_path: P
             )
         ],
     )
-    point = {"seed_everything": 1, "data.shots": 4, "method": "sft"}
-    plan = {"where": str(tmp_path), "runs": {"one": {"point": point, "folder": "runs/sft/seed1"}}}
+    point = {"seed_everything": 1, "data.shots": 4, "model.vlm": "a", "method": "sft"}
+    other = {"point": point | {"model.vlm": "b"}, "folder": "runs/sft/seed1"}
+    plan = {"where": str(tmp_path), "runs": {"two": other, "one": {"point": point, "folder": "runs/sft/seed1"}}}
     write_json(tmp_path / "cell" / "plan.json", plan)
+    # the same clips, answered by an earlier test of the run
+    write_json(run / "test" / "metrics.json", {"test/accuracy": 0.0})
+    earlier = {"id": "b.mp4", "label": "dax", "predicted": "wug", "rationale": "the red ring goes left then goes up ."}
+    write_jsonl(run / "test" / "predictions.jsonl", [earlier])
+    assert "| 4 | `test` | 0.0 of 1 |  | 100.0 | 0.0 of 1 |" in seen_events(tmp_path / "cell", ["test"]).splitlines()
+    tables = seen_events(tmp_path / "cell").split("\n\n| ")
+    assert "cell vlm=b, all finished runs" in tables[0] and "cell vlm=a" in tables[1], "models are not thrown together"
     assert seen_events(tmp_path / "cell").splitlines()[-1] == "| 4 | `sft` | 50.0 of 2 | 0.0 of 1 | 66.7 | 100.0 of 1 |"

@@ -88,7 +88,7 @@ class StageRows:
         records = readable(
             self._data, splits.test if stage.kind in ASKING_KINDS else every if stage.tests else splits.train
         )
-        if stage.kind == "combine":
+        if stage.kind in ("rationale_probe", "combine"):
             return []
         if stage.kind == "caption_probe":
             return [self._row(record, book.blind_prompt(), self._module.writer.max_new_tokens) for record in records]

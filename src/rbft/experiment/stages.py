@@ -6,7 +6,7 @@ import difflib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 from rbft.errors import ConfigError
 from rbft.experiment.layers import lay_over
@@ -27,18 +27,21 @@ StageKind = Literal[
     "probe",
     "caption_probe",
     "encoder_probe",
+    "rationale_probe",
     "combine",
 ]
 KINDS: tuple[str, ...] = get_args(StageKind)
 TRAINING_KINDS = ("rationale", "classification", "joint", "reasoned", "preference", "self_distil", "policy", "distil")
-_RATIONALE_KINDS = ("rationale", "joint", "reasoned", "preference", "demonstrations")
-TEST_KINDS = ("test", "demonstrations", "probe", "caption_probe", "encoder_probe", "combine")
+_RATIONALE_KINDS = ("rationale", "joint", "reasoned", "preference", "demonstrations", "rationale_probe")
+TEST_KINDS = ("test", "demonstrations", "probe", "caption_probe", "encoder_probe", "rationale_probe", "combine")
 ASKING_KINDS = ("test", "demonstrations")
 """Kinds of test whose classes the model itself is asked for."""
-PROBE_KINDS = ("probe", "caption_probe", "encoder_probe")
+PROBE_KINDS = ("probe", "caption_probe", "encoder_probe", "rationale_probe")
 """Kinds of test whose classifier is fitted beside the model, to the labelled videos, and not kept."""
 ALL_LABELS_KINDS = ("caption_probe", "encoder_probe")
 """Kinds of test whose classifier is fitted to the validation videos, too."""
+_OVER_TESTS = ("rationale_probe", "combine")
+"""Kinds of test that go over what tests before them left, without any weights."""
 METHODS: dict[str, tuple[str, ...]] = {
     "zero_shot": ("test",),
     "sft": ("classification", "test"),
@@ -74,6 +77,7 @@ _KIND_LAYERS: dict[str, dict[str, Any]] = {
     "caption_probe": {},
     "encoder_probe": {},
     "demonstrations": {},
+    "rationale_probe": {},
     "combine": {},
 }
 # Stages that methods above name otherwise than by their kind, where a file does not say what they are.
@@ -87,8 +91,9 @@ _NAMED_LAYERS: dict[str, dict[str, Any]] = {
         "model": {"prompts": {"hint": "blind"}, "writer": {"samples": 8, "temperature": 1.0}},
     },
 }
-_LAYER_KEYS = ("kind", "start", "rationale_epochs", "views", "probe_weight", "model", "data", "trainer")
+_LAYER_KEYS = ("kind", "start", "rationale_epochs", "views", "probe_weight", "pool", "model", "data", "trainer")
 _STARTS = ("previous", "base")
+Pool = Literal["linear", "logarithmic"]
 
 
 @dataclass(frozen=True)
@@ -106,8 +111,10 @@ class Stage:
         answers_from: The stage whose soft labels it learns; None where it needs none.
         views: for an answer stage: clips of each video that are answered, the first as a test takes its frames, the
             others with frames drawn at random in each segment.
-        mixes: for a combine stage: the test and the probe whose answers it mixes.
+        predictions_from: for a combine stage: the test and the probe whose answers it mixes; for a rationale probe: the
+            test whose texts it classifies.
         probe_weight: for a combine stage: weight of the probe's probabilities; None: chosen on labelled videos.
+        pool: for a combine stage: whether probabilities or their logarithms are averaged.
     """
 
     name: str
@@ -118,8 +125,9 @@ class Stage:
     rationale_epochs: int = 0
     answers_from: str | None = None
     views: int = 1
-    mixes: tuple[str, ...] = ()
+    predictions_from: tuple[str, ...] = ()
     probe_weight: float | None = None
+    pool: Pool = "linear"
 
     @property
     def trains(self) -> bool:
@@ -167,18 +175,33 @@ def stages_of_method(where: str, methods: Mapping[str, Any], method: str) -> lis
     return list(names)
 
 
-def _mixed(where: str, name: str, before: Sequence[Stage]) -> tuple[str, ...]:
-    """The last test and the last probe before a stage that mixes their answers."""
-    found = []
-    for kinds, what in ((ASKING_KINDS, "test"), (PROBE_KINDS, "caption_probe")):
+def _tested_before(where: str, name: str, kind: str, before: Sequence[Stage]) -> tuple[str, ...]:
+    """The tests before a stage that goes over what they left: the last one, and for a mixture the last probe."""
+    wanted: list[tuple[tuple[str, ...], str]] = [(ASKING_KINDS, "test")] if kind in _OVER_TESTS else []
+    does = "classifies the texts that a test has written"
+    if kind == "combine":
+        wanted.append((PROBE_KINDS, "caption_probe"))
+        does = "mixes the answers of a test and of a probe"
+    found: list[str] = []
+    for kinds, what in wanted:
         of_kind = [stage.name for stage in before if stage.kind in kinds]
         if not of_kind:
-            raise ConfigError(
-                f"{where}: the stage {name!r} mixes the answers of a test and of a probe; put a stage of kind "
-                f"{what!r} before it."
-            )
+            raise ConfigError(f"{where}: the stage {name!r} {does}; put a stage of kind {what!r} before it.")
         found.append(of_kind[-1])
     return tuple(found)
+
+
+def _pool(where: str, name: str, kind: str, layer: Mapping[str, Any]) -> Pool:
+    """Which means of the probabilities a mixture takes."""
+    pool = layer.get("pool", "linear")
+    if "pool" in layer and kind != "combine":
+        raise ConfigError(f"{where}: stages.{name}.pool: only stages of kind 'combine' have it.")
+    if pool not in get_args(Pool):
+        raise ConfigError(
+            f"{where}: stages.{name}.pool: {pool!r} is unknown; it is 'linear' (probabilities are averaged) or "
+            "'logarithmic' (their logarithms are)."
+        )
+    return cast(Pool, pool)
 
 
 def _probe_weight(where: str, name: str, kind: str, layer: Mapping[str, Any]) -> float | None:
@@ -235,7 +258,8 @@ def make_stages(where: str, names: Sequence[str], layers: Mapping[str, Any]) -> 
             )
         needs = kind in _RATIONALE_KINDS or match > 0
         if needs and rationales is None:
-            verb = "shows" if kind == "demonstrations" else "is measured against" if match else "trains on"
+            verbs = {"demonstrations": "shows", "rationale_probe": "is fitted to"}
+            verb = verbs.get(kind, "is measured against" if match else "trains on")
             raise ConfigError(
                 f"{where}: the stage {name!r} {verb} rationales, but no stage before it writes any; "
                 "put a stage of kind 'write' before it."
@@ -251,16 +275,15 @@ def make_stages(where: str, names: Sequence[str], layers: Mapping[str, Any]) -> 
                 f"{where}: the stage {name!r} learns soft labels, but no stage before it gives any; "
                 "put a stage of kind 'answer' before it."
             )
-        mixes = _mixed(where, name, stages) if kind == "combine" else ()
-        weight = _probe_weight(where, name, kind, layer)
+        tested = _tested_before(where, name, kind, stages)
+        weight, pool = _probe_weight(where, name, kind, layer), _pool(where, name, kind, layer)
         own = {key: value for key, value in layer.items() if key in ("model", "data", "trainer")}
         content = lay_over(_KIND_LAYERS[kind], own)
-        # an encoder of its own knows nothing of the model's weights, and answers are mixed without any
-        start = weights if begin == "previous" and kind not in ("encoder_probe", "combine") else None
+        # an encoder of its own knows nothing of the model's weights, and what tests left needs none
+        start = weights if begin == "previous" and kind not in ("encoder_probe", *_OVER_TESTS) else None
         taught_by = answers if kind == "distil" else None
-        stages.append(
-            Stage(name, kind, content, start, rationales if needs else None, match, taught_by, views, mixes, weight)
-        )
+        learnt = rationales if needs else None
+        stages.append(Stage(name, kind, content, start, learnt, match, taught_by, views, tested, weight, pool))
         if kind in TRAINING_KINDS:
             weights = name
         elif kind == "write":

@@ -53,11 +53,31 @@ def require_labelled(stages: Sequence[Stage], clis: Sequence[StageCLI]) -> None:
     for stage in stages:
         if stage.kind != "combine" or stage.probe_weight is not None:
             continue
-        tested = of[stage.mixes[0]]
-        answering, val = tested.model.answering, tested.datamodule.splits.val
+        test, probe = stage.predictions_from
+        answering, val = of[test].model.answering, of[test].datamodule.splits.val
         if not answering.crossfits and not (val and (answering.calibrate or answering.needs_validation)):
             raise ConfigError(
-                f"the stage {stage.name!r} chooses the weight of {stage.mixes[1]!r} on labelled videos, and "
-                f"{stage.mixes[0]!r} answers none. Set model.answering.choose_on to crossfit in the layer of "
-                f"{stage.mixes[0]!r}, or state stages.{stage.name}.probe_weight."
+                f"the stage {stage.name!r} chooses the weight of {probe!r} on labelled videos, and {test!r} answers "
+                f"none. Set model.answering.choose_on to crossfit in the layer of {test!r}, or state "
+                f"stages.{stage.name}.probe_weight."
+            )
+
+
+def require_texts(stages: Sequence[Stage], clis: Sequence[StageCLI]) -> None:
+    """Refuse to classify the texts of a test that does not write one about each video.
+
+    Raises:
+        ConfigError: Names the stages and the keys.
+    """
+    of = {stage.name: cli for stage, cli in zip(stages, clis, strict=True)}
+    for stage in stages:
+        if stage.kind != "rationale_probe":
+            continue
+        written = stage.predictions_from[0]
+        answering = of[written].model.answering
+        if answering.mode in ("direct", "gated", "argued") or answering.samples > 1:
+            raise ConfigError(
+                f"the stage {stage.name!r} classifies the text that {written!r} writes about each test video, and "
+                f"under model.answering.mode {answering.mode} with samples {answering.samples} there is not one for "
+                f"each. Set mode to rationale and samples to 1 in the layer of {written!r}."
             )

@@ -13,7 +13,7 @@ from rbft.encoders.loading import KEY, KNOWN, EncoderFiles
 from rbft.errors import ConfigError, DataError
 from rbft.evaluation.folds import video_folds
 from rbft.experiment import ASKING_KINDS
-from rbft.pipeline.choice_requirements import require_labelled, require_unseen
+from rbft.pipeline.choice_requirements import require_labelled, require_texts, require_unseen
 from rbft.pipeline.sharding_requirements import require_unsharded
 from rbft.vlm.loading import bare_model, load_config, weights_dtype
 from rbft.vlm.quantize import require_quantizable
@@ -50,6 +50,7 @@ def require_settings(stages: Sequence[Stage], clis: Sequence[StageCLI]) -> None:
     _require_epochs(stages, clis)
     require_unseen(stages, clis)
     require_labelled(stages, clis)
+    require_texts(stages, clis)
 
 
 def require_models(stages: Sequence[Stage], clis: Sequence[StageCLI]) -> None:

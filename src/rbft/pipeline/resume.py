@@ -69,7 +69,7 @@ class StageFolder:
             (stage.weights_from, "weights"),
             (stage.rationales_from, "rationales"),
             (stage.answers_from, "answers"),
-            *((name, "predictions") for name in stage.mixes),
+            *((name, "predictions") for name in stage.predictions_from),
         ):
             if source is None:
                 continue

@@ -30,6 +30,7 @@ from rbft.stages.demonstrations import demonstrations
 from rbft.stages.encoder_probe import encoder_probe
 from rbft.stages.probe import probe
 from rbft.stages.publish import conclude
+from rbft.stages.rationale_probe import rationale_probe
 from rbft.stages.score import score
 from rbft.stages.train import train
 from rbft.stages.write import write
@@ -54,6 +55,7 @@ _RUNS: dict[str, Callable[[StageContext], StageResult]] = {
     "caption_probe": caption_probe,
     "encoder_probe": encoder_probe,
     "demonstrations": demonstrations,
+    "rationale_probe": rationale_probe,
     "combine": combine,
 }
 

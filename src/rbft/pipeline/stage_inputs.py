@@ -52,8 +52,12 @@ def stage_inputs(stage: Stage, cli: StageCLI, config: dict[str, Any], done: dict
         done: Fingerprints of the stages before it, by name.
     """
     if stage.kind == "combine":
-        sources = [done[name] for name in stage.mixes]
-        return {"kind": stage.kind, "predictions": sources, "probe_weight": stage.probe_weight}
+        sources = [done[name] for name in stage.predictions_from]
+        pool = {} if stage.pool == "linear" else {"pool": stage.pool}
+        return {"kind": stage.kind, "predictions": sources, "probe_weight": stage.probe_weight, **pool}
+    if stage.kind == "rationale_probe":
+        sources = [done[name] for name in stage.predictions_from]
+        return {"kind": stage.kind, "predictions": sources, "rationales": done[stage.rationales_from or ""]}
     data: VideoDataModule = cli.datamodule
     model, trainer = config["model"], config["trainer"]
     # stages as they always were have the inputs they always had

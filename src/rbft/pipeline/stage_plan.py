@@ -29,7 +29,7 @@ def describe_stage(entry: Prepared, parts: StageParts, processes: int) -> str:
         say = _DESCRIBED[kind](entry)
     else:
         say = _test(entry, parts.folds)
-    own = kind in ("encoder_probe", "combine") or (kind == "write" and start is None)
+    own = kind in ("encoder_probe", "rationale_probe", "combine") or (kind == "write" and start is None)
     return say if own else f"{say}, from {start or 'the base model'}"
 
 
@@ -114,7 +114,13 @@ def _encoder_probe(entry: Prepared) -> str:
 def _combine(entry: Prepared) -> str:
     weight = entry.stage.probe_weight
     how = "at the weight that labelled videos choose" if weight is None else f"{weight:g} of the latter"
-    return f"the answers of {' and '.join(entry.stage.mixes)} mixed, {how}"
+    logs = "" if entry.stage.pool == "linear" else ", logarithms averaged"
+    return f"the answers of {' and '.join(entry.stage.predictions_from)} mixed, {how}{logs}"
+
+
+def _rationale_probe(entry: Prepared) -> str:
+    say = f"a text classifier fitted to the kept rationales of {entry.stage.rationales_from}, on what "
+    return f"{say}{entry.stage.predictions_from[0]} has written of {len(entry.datamodule.splits.test)} videos"
 
 
 _DESCRIBED: dict[str, Callable[[Prepared], str]] = {
@@ -123,6 +129,7 @@ _DESCRIBED: dict[str, Callable[[Prepared], str]] = {
     "probe": _probe,
     "caption_probe": _caption_probe,
     "encoder_probe": _encoder_probe,
+    "rationale_probe": _rationale_probe,
     "combine": _combine,
 }
 """Neither training nor asking about the test videos."""

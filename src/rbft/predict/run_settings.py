@@ -114,11 +114,12 @@ def read_run(run: str | Path) -> Recorded:
             f"--run {run}: its method ends in {experiment.stages[-1].kind}, a control that nothing is predicted with; "
             "name a run whose method ends in a test stage."
         )
-    if any(stage.kind == "combine" for stage in experiment.stages):
-        raise StageError(
-            f"--run {run}: its answers are mixed with those of a probe that is fitted beside the model and not kept, "
-            "so nothing is predicted with it; name a run whose method ends in a test stage."
-        )
+    for kind, what in (("combine", "mixed with those of"), ("rationale_probe", "those of")):
+        if any(stage.kind == kind for stage in experiment.stages):
+            raise StageError(
+                f"--run {run}: its answers are {what} a probe that is fitted beside the model and not kept, "
+                "so nothing is predicted with it; name a run whose method ends in a test stage."
+            )
     if record is None:
         raise StageError(f"--run {run}: its test is not finished; run `rbft fit` to the end first.")
     stage = tests[-1]

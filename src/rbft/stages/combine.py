@@ -9,7 +9,14 @@ from pathlib import Path
 
 from rbft.errors import StageError
 from rbft.evaluation.calibration import Calibration, fit_temperature
-from rbft.evaluation.predictions import Prediction, accuracy_and_nll, read_predictions, write_predictions
+from rbft.evaluation.predictions import (
+    Prediction,
+    accuracy_and_nll,
+    probabilities,
+    read_predictions,
+    write_predictions,
+)
+from rbft.experiment import Pool
 from rbft.ranks import first_rank, wait_for_all
 from rbft.runs.names import PREDICTIONS, VALIDATION
 from rbft.stages.context import StageContext, StageResult, make_trainer
@@ -35,7 +42,7 @@ class Weighed:
 
 
 def combine(context: StageContext) -> StageResult:
-    """Mix the predictions of a test and of a probe before it, in probabilities, and leave the files of a test.
+    """Mix the predictions of a test and of a probe before it, and leave the files of a test.
 
     The weight is the stage's, or the one that is right most often on the labelled videos that both answered, each by
     weights and by a classifier that had not seen it.
@@ -45,27 +52,28 @@ def combine(context: StageContext) -> StageResult:
     """
     stage, names = context.entry.stage, context.entry.datamodule.labels.names
     trainer = make_trainer(context)
-    folders = [context.run_dir / name for name in stage.mixes]
+    folders = [context.run_dir / name for name in stage.predictions_from]
     labelled = _pairs(folders, VALIDATION) if all((folder / VALIDATION).is_file() for folder in folders) else []
     weight, chosen = stage.probe_weight, None
     if weight is None:
         if not labelled:
             raise StageError(
-                f"the stage {stage.name!r}: no labelled video was answered by both {stage.mixes[0]!r} and "
-                f"{stage.mixes[1]!r}, so nothing chooses stages.{stage.name}.probe_weight; state a number."
+                f"the stage {stage.name!r}: no labelled video was answered by both {stage.predictions_from[0]!r} and "
+                f"{stage.predictions_from[1]!r}, so nothing chooses stages.{stage.name}.probe_weight; state a number."
             )
-        chosen = choose_weight(labelled, names)
+        chosen = choose_weight(labelled, names, stage.pool)
         weight = chosen.weight
-    mixed = [mix(*pair, weight, names) for pair in labelled]
-    absent = Calibration(absent=f"no labelled video was answered by both {' and '.join(stage.mixes)}")
+    mixed = [mix(*pair, weight, names, stage.pool) for pair in labelled]
+    absent = Calibration(absent=f"no labelled video was answered by both {' and '.join(stage.predictions_from)}")
     calibration = fit_temperature(mixed, names) if mixed else absent
     tested = _pairs(folders, PREDICTIONS)
-    metrics = leave_test(context, trainer, [mix(*pair, weight, names) for pair in tested], calibration)
+    answered = [mix(*pair, weight, names, stage.pool) for pair in tested]
+    metrics = leave_test(context, trainer, answered, calibration)
     if first_rank():
         write_predictions(context.folder / VALIDATION, calibration.apply(mixed))
         why = "" if chosen is None else f", {chosen.accuracy:.1%} right on {len(labelled)} labelled videos"
         context.console.print(
-            f"  {weight:g} of {stage.mixes[1]}, {1 - weight:g} of {stage.mixes[0]}{why}; "
+            f"  {weight:g} of {stage.predictions_from[1]}, {1 - weight:g} of {stage.predictions_from[0]}{why}; "
             f"model {metrics['test/accuracy_model']:.1%}, probe {metrics['test/accuracy_probe']:.1%}"
         )
     wait_for_all()
@@ -75,27 +83,50 @@ def combine(context: StageContext) -> StageResult:
     return StageResult((*TESTED, VALIDATION), summary)
 
 
-def mix(model: Prediction, probe: Prediction, weight: float, names: Sequence[str]) -> Prediction:
-    """The weighted mean of both probabilities, `weight` on the probe's (a linear opinion pool, Stone 1961)."""
-    pairs = zip(model.probabilities, probe.probabilities, strict=True)
-    chances = tuple((1 - weight) * own + weight * other for own, other in pairs)
+def mix(model: Prediction, probe: Prediction, weight: float, names: Sequence[str], pool: Pool = "linear") -> Prediction:
+    """The weighted mean of both, `weight` on the probe's.
+
+    Args:
+        model: what the model says of a video; C probabilities.
+        probe: what the probe says of it.
+        weight: weight of the probe, in [0, 1].
+        names: the C classes.
+        pool: `linear`: of the probabilities (a linear opinion pool: Stone, The Opinion Pool, 1961). `logarithmic`: of
+            their logarithms, scaled to sum to 1 (a logarithmic opinion pool: Genest and Zidek, Combining Probability
+            Distributions, 1986).
+    """
+    pairs = list(zip(model.probabilities, probe.probabilities, strict=True))
+    if pool == "linear":
+        chances = tuple((1 - weight) * own + weight * other for own, other in pairs)
+    else:
+        chances = probabilities([(1 - weight) * _log(own) + weight * _log(other) for own, other in pairs])
     return replace(
         model,
         predicted=names[chances.index(max(chances))],
         probabilities=chances,
-        log_likelihoods=tuple(math.log(max(chance, 1e-300)) for chance in chances),
+        log_likelihoods=tuple(map(_log, chances)),
         answers={"model": model.probabilities, "probe": probe.probabilities},
         calibrated=(),
     )
 
 
-def choose_weight(labelled: Sequence[tuple[Prediction, Prediction]], names: Sequence[str]) -> Weighed:
+def _log(chance: float) -> float:
+    """The logarithm of a probability, finite for 0, too."""
+    return math.log(max(chance, 1e-300))
+
+
+def choose_weight(
+    labelled: Sequence[tuple[Prediction, Prediction]], names: Sequence[str], pool: Pool = "linear"
+) -> Weighed:
     """The weight that is right most often; of equals the one with the highest likelihood, then the lowest."""
-    return max((_weigh(labelled, weight, names) for weight in WEIGHTS), key=lambda found: (found.accuracy, -found.nll))
+    tried = (_weigh(labelled, weight, names, pool) for weight in WEIGHTS)
+    return max(tried, key=lambda found: (found.accuracy, -found.nll))
 
 
-def _weigh(labelled: Sequence[tuple[Prediction, Prediction]], weight: float, names: Sequence[str]) -> Weighed:
-    right, nll = accuracy_and_nll([mix(*pair, weight, names) for pair in labelled], names)
+def _weigh(
+    labelled: Sequence[tuple[Prediction, Prediction]], weight: float, names: Sequence[str], pool: Pool
+) -> Weighed:
+    right, nll = accuracy_and_nll([mix(*pair, weight, names, pool) for pair in labelled], names)
     # rounded, so that of equals none is better for how its sum is rounded
     return Weighed(weight, right, round(nll, 12))
 

@@ -39,9 +39,13 @@ class LabelledVideos:
 
 def labelled_videos(data: VideoDataModule) -> LabelledVideos:
     """All labelled videos, each once."""
-    records = (*data.splits.train, *data.splits.val)
+    return labelled_as(data, (*data.splits.train, *data.splits.val))
+
+
+def labelled_as(data: VideoDataModule, records: Sequence[VideoRecord]) -> LabelledVideos:
+    """These videos, with their classes and groups."""
     truth = np.array([data.labels.index(record.label) for record in records], dtype=np.int64)
-    return LabelledVideos(records, truth, tuple(":".join(group_of(record)) for record in records))
+    return LabelledVideos(tuple(records), truth, tuple(":".join(group_of(record)) for record in records))
 
 
 def leave_fitted(

@@ -39,7 +39,7 @@ def label_figures(prepared: Sequence[ReadStage]) -> dict[str, int | float]:
             training |= val
         if (
             (entry.stage.trains and module.selection.weights == "best")
-            or kind in PROBE_KINDS
+            or (kind in PROBE_KINDS and kind != "rationale_probe")
             or (kind == "combine" and entry.stage.probe_weight is None)
             or (kind in ASKING_KINDS and module.answering.needs_validation)
         ):
