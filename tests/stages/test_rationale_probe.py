@@ -14,6 +14,8 @@ from tests.support.runs import Run, digests, rows, run_experiment, write_experim
 from rbft.__main__ import main
 from rbft.evaluation.text_probe import fit_text_probe
 from rbft.rationales.checks.wording import words
+from rbft.rationales.store import Rationale
+from rbft.stages.rationale_probe import kept_texts
 
 pytest_plugins = ["tests.support.run_fixtures"]
 
@@ -57,6 +59,22 @@ def test_its_answers_are_those_of_a_classifier_of_the_kept_rationales(concluded)
         assert row["rationale"] == written[row["id"]]
         expected = fitted.probabilities([[written[row["id"]]]])[0].tolist()
         assert row["probabilities"] == pytest.approx(expected, abs=1e-9)
+
+
+def test_texts_are_the_kept_ones_of_labelled_videos_without_their_conclusion():
+    def wrote(name: str, text: str, *, kept: bool = True, labelled: bool = True) -> Rationale:
+        whole = f"{text} so it is dax"
+        return Rationale(
+            name, 0, f"{name}.mp4", "dax", "", "h", "m", text, "dax", whole, False, kept=kept, labelled=labelled
+        )
+
+    told = [
+        wrote("a", "one ."),
+        wrote("a", "two ."),
+        wrote("a", "no .", kept=False),
+        wrote("b", "no .", labelled=False),
+    ]
+    assert kept_texts([*told, wrote("c", "three .")]) == {"a": ["one .", "two ."], "c": ["three ."]}
 
 
 def test_dropped_rationales_are_not_fitted_to(concluded, tmp_path, clips, family_folder):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rbft.errors import StageError
 from rbft.evaluation.predictions import read_predictions
 from rbft.evaluation.text_probe import cross_fit_texts
 from rbft.ranks import first_rank, wait_for_all
 from rbft.rationales.checks.wording import words
-from rbft.rationales.store import read_rationales
+from rbft.rationales.store import Rationale, read_rationales
 from rbft.runs.names import PREDICTIONS, RATIONALES, VALIDATION
 from rbft.stages.context import StageContext, StageResult, make_trainer
 from rbft.stages.fitted_beside import describe_choice, labelled_as, leave_fitted
@@ -25,10 +27,7 @@ def rationale_probe(context: StageContext) -> StageResult:
     """
     stage, data = context.entry.stage, context.entry.datamodule
     trainer = make_trainer(context)
-    kept: dict[str, list[str]] = {}
-    for rationale in read_rationales(context.run_dir / (stage.rationales_from or "") / RATIONALES):
-        if rationale.kept and rationale.labelled:
-            kept.setdefault(rationale.id, []).append(rationale.text)
+    kept = kept_texts(read_rationales(context.run_dir / (stage.rationales_from or "") / RATIONALES))
     labelled = labelled_as(data, [record for record in data.splits.train if record.id in kept])
     path = context.run_dir / stage.predictions_from[0] / PREDICTIONS
     texts = {said.id: [said.rationale] for said in read_predictions(path) if said.rationale is not None}
@@ -48,3 +47,12 @@ def rationale_probe(context: StageContext) -> StageResult:
         )
     wait_for_all()
     return StageResult((*TESTED, VALIDATION), summary)
+
+
+def kept_texts(rationales: Sequence[Rationale]) -> dict[str, list[str]]:
+    """What stage 1 learns to say of each labelled video, by its id, without the sentence that states the class."""
+    texts: dict[str, list[str]] = {}
+    for rationale in rationales:
+        if rationale.kept and rationale.labelled:
+            texts.setdefault(rationale.id, []).append(rationale.text)
+    return texts
