@@ -7,7 +7,6 @@ import json
 import struct
 from collections.abc import Mapping
 from dataclasses import asdict
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,6 @@ def clip_folder(folder: Path, max_bytes: int) -> BoundedFolder:
     return BoundedFolder(folder, ".clip", max_bytes, _WORDING)
 
 
-@lru_cache(maxsize=4096)
 def clip_key(content: str, spec: ClipSpec) -> str:
     """A hash of everything that a clip without random frames depends on, the version of the decoder included.
 
