@@ -65,7 +65,7 @@ def test_a_stopped_stage_ends_at_the_same_answers(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["gated"])
+@pytest.mark.parametrize("method", ["gated", "caption_mixture"])
 def test_two_processes_give_the_same_answers(tmp_path: Path, clips: Path, model: Path, method: str) -> None:
     config = write_experiment(tmp_path / "tiny.yaml", clips, model, lay_over(METHODS, PROPORTIONAL))
     one = run_experiment(config, tmp_path / "one", method=method).folder
