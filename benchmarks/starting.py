@@ -1,9 +1,10 @@
-"""What starting costs, beside an earlier version: the plan of a run, a small run, and the same run once more.
+"""What starting costs, beside an earlier version: a plan, a small run and the quickstart, and each run once more.
 
     git worktree add /tmp/before REVISION
     python benchmarks/starting.py --before /tmp/before --json benchmarks/records/starting.json
 
-Both versions run in the same Python environment, in turns, one thread each, over the same clips and caches.
+Both versions run in the same Python environment, in turns, one thread each, over the same clips. Each reads its own
+experiment files. The quickstart begins with empty caches.
 """
 
 from __future__ import annotations
@@ -32,8 +33,7 @@ from benchmarks.common import (
 )
 
 HERE = Path(__file__).parents[1]
-RUN = ("fit", "--config", str(HERE / "experiments" / "methods.yaml"), "--method", "sft", "--seed_everything", "901")
-CASES = {"a run of 80 steps": (), "the same again, all done": (), "the plan alone": ("--dry_run",)}
+RUN = ("--method", "sft", "--seed_everything", "901")
 
 
 def environment_of(source: Path) -> dict[str, str]:
@@ -47,21 +47,52 @@ def revision_of(source: Path) -> str:
     return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
 
 
-def command(source: Path, folder: Path, *more: str) -> None:
-    """One command of the package in `source`, run in `folder`."""
+def command(source: Path, folder: Path, *arguments: str) -> None:
+    """One command of the package in `source`, run in `folder`, whose caches it uses."""
     subprocess.run(
-        [sys.executable, "-m", "rbft", *RUN, *more],
+        [sys.executable, "-m", "rbft", *arguments],
         cwd=folder,
-        env=environment_of(source),
+        env=environment_of(source) | {"RBFT_CACHE": str(folder / "cache")},
         check=True,
         capture_output=True,
     )
 
 
+def again(source: Path, folder: Path, *more: str) -> None:
+    """The small run, or what is left to do of it."""
+    command(source, folder, "fit", "--config", str(source / "experiments" / "map.yaml"), *RUN, *more)
+
+
 def anew(source: Path, folder: Path) -> None:
-    """A run of which nothing is done."""
+    """The small run, of which nothing is done."""
     shutil.rmtree(folder / "runs", ignore_errors=True)
-    command(source, folder)
+    again(source, folder)
+
+
+def plan(source: Path, folder: Path) -> None:
+    """The plan of the small run."""
+    again(source, folder, "--dry_run")
+
+
+def quickstart_again(source: Path, folder: Path, *more: str) -> None:
+    """The quickstart, or what is left to do of it."""
+    command(source, folder, "fit", "--config", str(source / "experiments" / "quickstart.yaml"), *more)
+
+
+def quickstart(source: Path, folder: Path) -> None:
+    """The quickstart, of which nothing is done or cached."""
+    for name in ("runs", "cache"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    quickstart_again(source, folder)
+
+
+CASES = {
+    "a run of 80 steps": anew,
+    "the same again, all done": again,
+    "the plan alone": plan,
+    "the quickstart": quickstart,
+    "the quickstart again, all done": quickstart_again,
+}
 
 
 def main() -> None:
@@ -79,12 +110,12 @@ def main() -> None:
             folder.mkdir()
             (folder / "data").symlink_to(HERE / "data")
         say("making the clips")
-        command(HERE, folders["now"], "--dry_run")
-        for case, more in CASES.items():
+        plan(HERE, folders["now"])
+        quickstart_again(HERE, folders["now"], "--dry_run")
+        for case, does in CASES.items():
             say(case)
-            does = anew if case == "a run of 80 steps" else command
             calls: dict[str, Callable[[], object]] = {
-                name: partial(does, sources[name], folders[name], *more) for name in sources
+                name: partial(does, sources[name], folders[name]) for name in sources
             }
             seconds = time_in_turns(calls, args.repeats, warm_up=False)
             rows.append(
