@@ -102,10 +102,13 @@ def test_other_rows_are_read_once_and_not_held(root, model, made):
 
 def test_what_was_given_can_be_written_to(root, model):
     rows = connected(root, model).dataset("train")
-    expected = rows[FIRST]
+    rows[FIRST]
+    expected = [item.prompt.each(torch.clone) for item in rows[FIRST]]
     for _ in range(2):
         given = rows[FIRST]
-        assert_same(given, expected)
+        for item, prompt in zip(given, expected, strict=True):
+            assert torch.equal(item.prompt.ids, prompt.ids)
+            assert torch.equal(item.prompt.encoded.features, prompt.encoded.features)
         given[0].prompt.ids.zero_()
         given[0].prompt.encoded.features.zero_()
 
@@ -174,7 +177,4 @@ def test_no_more_is_held_than_there_is_room_for(root, model):
     assert [held.load(clip, ("key",)) is None for clip in range(3)] == [False, False, True]
     held.store(0, ("changed",), prompts)
     assert held.load(0, ("key",)) is None and held.load(0, ("changed",)) is not None
-    held.clear()
-    held.store(2, ("key",), prompts)
-    assert held.load(2, ("key",)) is not None
     assert HeldPrompts(0).load(0, ("key",)) is None

@@ -137,7 +137,6 @@ class ExampleDataset(Dataset[list[Item]]):
             digest: digest of all that encodes clips; None where that is trained, so that features do not last.
         """
         self._vision = digest
-        self._held.clear()
 
     def __getitem__(self, draw: Draw) -> list[Item]:
         numbers = self.clips[draw.clip]
@@ -160,9 +159,8 @@ class ExampleDataset(Dataset[list[Item]]):
         compared = [None if e.contrast is None else replace(e, record=e.contrast, frames_seed=None) for e in examples]
         asked = [examples[0], *(other for other in compared if other is not None)]
         keys = tuple(key for example in asked if (key := self._feature_key(example)) is not None)
+        # a key holds the hash of the video as it is now, so what is held under it is of that video
         if (held := self._held.load(draw.clip, keys)) is not None:
-            for example in asked:
-                self._require_same(example)
             return held
         first = self._first(examples[0], draw.seed)
         prompts = [first, *(self.processor.another(example.prompt, first) for example in examples[1:])]
@@ -179,12 +177,9 @@ class ExampleDataset(Dataset[list[Item]]):
     def _first(self, example: Example, seed: tuple[int, ...]) -> PromptInputs:
         inputs = self._inputs(example, seed)
         # after the read: what was read before the file was replaced is as good, and the same again would not be
-        self._require_same(example)
-        return inputs
-
-    def _require_same(self, example: Example) -> None:
         known = self._digests.get(example.record.path, "") if example.prompt.video else ""
         require_same(self.root / example.record.path, known)
+        return inputs
 
     def _inputs(self, example: Example, seed: tuple[int, ...]) -> PromptInputs:
         key = self._feature_key(example)

@@ -54,11 +54,6 @@ class HeldPrompts:
             self._held[clip] = keys, tuple(_copies(prompts))
             self._bytes += size
 
-    def clear(self) -> None:
-        """Hold nothing."""
-        self._held.clear()
-        self._bytes = 0
-
 
 def _bare(prompts: Sequence[PromptInputs]) -> list[PromptInputs]:
     """The prompts, the features that several share in the first of them alone."""
