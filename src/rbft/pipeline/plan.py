@@ -44,7 +44,7 @@ def print_plan(experiment: Experiment, prepared: Sequence[Prepared], console: Co
     estimator = Estimator.here(prepared[0].config["trainer"], seconds=0.3 if first_rank() else 0)
     _print_model(parts, estimator, console)
     for entry, part in zip(prepared, parts, strict=True):
-        line = describe_stage(entry, part, estimator.device.processes)
+        line = describe_stage(entry, part.folds, estimator.device.processes)
         console.print(f"  {escape(entry.stage.name)}: {escape(line)}")
     _print_estimate(parts, estimator, console)
     console.print(f"run folder: {escape(str(experiment.run_dir))}\n")

@@ -10,16 +10,15 @@ from rbft.estimate.stage_estimate import steps_of
 from rbft.vlm.sharded import shards
 
 if TYPE_CHECKING:
-    from rbft.estimate.clip_costs import StageParts
     from rbft.stages.context import Prepared
 
 
-def describe_stage(entry: Prepared, parts: StageParts, processes: int) -> str:
+def describe_stage(entry: Prepared, folds: int, processes: int) -> str:
     """What a stage does, how often, and from which weights.
 
     Args:
         entry: the stage.
-        parts: the same as its cost depends on it.
+        folds: how many times it has the training stages before it run again, without a part of the labelled videos.
         processes: number of processes that work together.
     """
     kind, start = entry.stage.kind, entry.stage.weights_from
@@ -28,7 +27,7 @@ def describe_stage(entry: Prepared, parts: StageParts, processes: int) -> str:
     elif kind in _DESCRIBED:
         say = _DESCRIBED[kind](entry)
     else:
-        say = _test(entry, parts.folds)
+        say = _test(entry, folds)
     own = kind in ("encoder_probe", "rationale_probe", "combine") or (kind == "write" and start is None)
     return say if own else f"{say}, from {start or 'the base model'}"
 
