@@ -58,24 +58,37 @@ class Cell:
         return max(controls, key=lambda name: fmean(self.accuracies[name]))
 
 
-def cells_of(folder: Path, stages: Sequence[str] = ()) -> list[Cell]:
+def cells_of(
+    folder: Path, stages: Sequence[str] = (), across: str = _METHOD, leaving_out: Sequence[str] = ()
+) -> list[Cell]:
     """The cells of a sweep's folder; draws in which a method is missing are left out.
 
     Args:
         folder: folder of the sweep.
         stages: earlier tests of a method, whose answers count as those of methods of their own, under their names.
+        across: swept key whose values are compared; methods make cells where it is another key.
+        leaving_out: swept keys that make no cells, such as a rate that was chosen for each of the values.
 
     Raises:
-        ConfigError: No draw is whole, or no run has one of the stages.
+        ConfigError: No draw is whole, no run has one of the stages, or two runs differ in nothing that is compared.
     """
     plan = read_json(folder / "plan.json")
     where = Path(plan["where"])
     rows: dict[tuple[tuple[str, str], ...], dict[int, dict[str, RunFolder]]] = {}
     for run in plan["runs"].values():
         point: dict[str, Any] = run["point"]
-        rest = tuple((key, str(value)) for key, value in point.items() if key not in (_SEED, _METHOD))
+        if across not in point:
+            raise ConfigError(f"--across {across}: {folder} sweeps {', '.join(point)}.")
+        own = (_SEED, across, *leaving_out)
+        rest = tuple((key, str(value)) for key, value in point.items() if key not in own)
         draw, done = rows.setdefault(rest, {}).setdefault(point[_SEED], {}), RunFolder(where / run["folder"])
-        draw[point[_METHOD]] = done
+        name = "null" if point[across] is None else str(point[across])
+        if name in draw:
+            raise ConfigError(
+                f"{folder}: two runs of draw {point[_SEED]} with {across} {name} differ in "
+                f"{' and '.join(leaving_out)} alone; name fewer keys with --leave_out."
+            )
+        draw[name] = done
         draw |= {stage: tested for stage in stages if (tested := _tested(done, stage)) is not None}
     if missing := [
         stage for stage in stages if not any(stage in draw for own in rows.values() for draw in own.values())
@@ -89,7 +102,7 @@ def cells_of(folder: Path, stages: Sequence[str] = ()) -> list[Cell]:
 
 def _cell_name(sweep: str, point: Mapping[str, Any]) -> str:
     """The name of the sweep and what else distinguishes a cell of it."""
-    own = {key: value for key, value in point.items() if key not in (_SEED, _METHOD, _SHOTS)}
+    own = {key: value for key, value in point.items() if key not in (_SEED, _SHOTS)}
     return " ".join([sweep, *(f"{key.split('.')[-1]}={value}" for key, value in own.items())])
 
 
@@ -163,7 +176,9 @@ def seen_events(folder: Path, stages: Sequence[str] = ()) -> str:
         run = RunFolder(where / planned["folder"])
         if run.accuracy is not None:
             point, root = planned["point"], where / str(run.setting("data.root"))
-            shots, found = point.get(_SHOTS, _DEFAULT_SHOTS), cells.setdefault(_cell_name(folder.name, point), {})
+            shots = point.get(_SHOTS, _DEFAULT_SHOTS)
+            cell = _cell_name(folder.name, {key: value for key, value in point.items() if key != _METHOD})
+            found = cells.setdefault(cell, {})
             found.setdefault((shots, point[_METHOD]), []).extend(answers_of(run, root))
             for stage in stages:
                 if (tested := _tested(run, stage)) is not None:
@@ -303,6 +318,14 @@ def main() -> None:
     parser.add_argument(
         "--minus", nargs="+", default=[], metavar="METHOD", help="compare with these in place of the best control"
     )
+    parser.add_argument("--across", default=_METHOD, metavar="KEY", help="compare the values of this swept key")
+    parser.add_argument(
+        "--leave_out",
+        nargs="+",
+        default=[],
+        metavar="KEY",
+        help="swept keys that make no table of their own, such as a rate that was chosen for each method",
+    )
     parser.add_argument("--ways", action="store_true", help="tell both ways of answering, too")
     parser.add_argument("--svg", type=Path, help="write the figure here, too")
     parser.add_argument(
@@ -315,7 +338,7 @@ def main() -> None:
     if args.events:
         print("\n\n".join(seen_events(folder, args.stages) for folder in args.sweeps))
         return
-    cells = [cell for folder in args.sweeps for cell in cells_of(folder, args.stages)]
+    cells = [cell for folder in args.sweeps for cell in cells_of(folder, args.stages, args.across, args.leave_out)]
     print("\n\n".join(table(cell, args.minus, args.ways) for cell in cells))
     if args.svg is not None:
         args.svg.write_text(figure(cells, args.methods))

@@ -75,6 +75,26 @@ def test_earlier_tests_of_a_method_have_rows_of_their_own(sweep: Path):
         cells_of(sweep, ["test_upper", "test_lower"])
 
 
+def test_the_values_of_another_key_are_compared_method_by_method(tmp_path: Path):
+    runs = {}
+    # each value has the rate that was chosen for it
+    for (layers, rate), method, seed in product({None: 0.001, 0.5: 0.003}.items(), ("sft", "rbft"), (1, 2)):
+        folder = f"runs/{method}-{layers}/seed{seed}"
+        point = {"seed_everything": seed, "method": method, "model.tuning.layers": layers, "model.optim.lr": rate}
+        runs[f"{method}-{layers}-{seed}"] = {"point": point, "folder": folder}
+        accuracy = (0.6 if method == "sft" else 0.8) + (0.1 if layers else 0.0)
+        write_json(tmp_path / folder / "metrics.json", {"test/accuracy": accuracy})
+    write_json(tmp_path / "cell" / "plan.json", {"where": str(tmp_path), "runs": runs})
+    sft, rbft = cells_of(tmp_path / "cell", across="model.tuning.layers", leaving_out=["model.optim.lr"])
+    assert (sft.name, rbft.name) == ("cell method=sft", "cell method=rbft") and sft.draws == (1, 2)
+    assert sft.accuracies == {"null": (0.6, 0.6), "0.5": (0.7, 0.7)}
+    assert "| `0.5` | 90.0 (90.0 to 90.0) | +10.0 (10.0 to 10.0) | 2 of 2 |" in table(rbft, ["null"]).splitlines()
+    with pytest.raises(ConfigError, match=r"two runs of draw 1 .*differ in model.optim.lr and method alone"):
+        cells_of(tmp_path / "cell", across="model.tuning.layers", leaving_out=["model.optim.lr", "method"])
+    with pytest.raises(ConfigError, match=r"--across model.layers: .*cell sweeps seed_everything, method"):
+        cells_of(tmp_path / "cell", across="model.layers")
+
+
 def test_a_sweep_without_a_whole_draw_is_refused(sweep: Path):
     for path in sweep.parent.glob("runs/sft/*/metrics.json"):
         path.unlink()
