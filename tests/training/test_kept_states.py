@@ -82,12 +82,16 @@ def test_bounds_are_checked(root, tmp_path, key, value):
         Stage(root, tmp_path, UPPER, **{key: value})
 
 
-def test_a_stage_says_what_was_saved(tmp_path, root, family_folder):
+def test_a_stage_and_the_page_say_what_was_saved(tmp_path, root, family_folder):
     config = write_experiment(tmp_path / "tiny.yaml", root, family_folder("qwen2_5_vl"))
     flags = ("--stage", "classification", "--stages.classification.trainer.max_epochs", "2")
     upper = ("--model.tuning.layers", "1", "--data.cache_dir", str(tmp_path / "cache"))
     run = run_experiment(config, tmp_path / "runs", *flags, *upper, method="sft")
     # six training and two validation videos, twice each
-    assert "  8 of 16 row visits computed the upper layers alone\n" in run.result.out
+    spared = "8 of 16 passes of a row (50%) computed the upper 1 of 2 layers alone; what leaves those below was kept"
+    assert f"  {spared}\n" in run.result.out
+    tested = run.again("--method", "sft", *flags[2:], *upper)
+    assert tested.code == 0, tested.err
+    assert f"<li><strong>classification</strong>: {spared}.</li>" in (run.folder / "report.html").read_text()
     whole = run_experiment(config, tmp_path / "whole", *flags, method="sft")
-    assert "row visits" not in whole.result.out
+    assert "passes of a row" not in whole.result.out

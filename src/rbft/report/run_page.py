@@ -62,6 +62,7 @@ def write_page(
     audit: Audit | None = None,
     cautions: Sequence[str] = (),
     labels_used: str = "",
+    passes: Sequence[tuple[str, str]] = (),
 ) -> None:
     """Write the page of a run.
 
@@ -76,6 +77,7 @@ def write_page(
         audit: audit of these rationales; None where there are none.
         cautions: reasons against using the run, a sentence each.
         labels_used: what the run has learned from, a clause; may be empty.
+        passes: stages that were spared passes through frozen layers, each with a clause on them.
     """
     names = data.labels.names
     errors = [
@@ -99,6 +101,7 @@ def write_page(
         metrics=metrics,
         cautions=cautions,
         labels_used=labels_used,
+        passes=passes,
         others=others,
         confusion=_picture(as_png(figure)),
         calibration=calibration,

@@ -17,6 +17,7 @@ from rbft.runs.names import CALIBRATION, METRICS, PREDICTIONS, RATIONALES, REPOR
 from rbft.runs.run_folder import RunFolder
 from rbft.runs.stage_record import read_record
 from rbft.stages.cautions import run_cautions
+from rbft.stages.kept_passes import describe_passes
 from rbft.stages.labels_used import describe_labels, label_figures
 from rbft.stages.rounds import print_rounds, read_rounds, round_metrics
 
@@ -109,7 +110,15 @@ def _write_page(
         audit,
         cautions,
         describe_labels(metrics),
+        _passes(run_dir, prepared),
     )
+
+
+def _passes(run_dir: Path, prepared: Sequence[ReadStage]) -> list[tuple[str, str]]:
+    """Stages that were spared passes through frozen layers, each with a clause on them."""
+    records = ((entry.stage.name, read_record(run_dir / entry.stage.name)) for entry in prepared)
+    found = ((name, "" if record is None else describe_passes(record.summary)) for name, record in records)
+    return [(name, clause) for name, clause in found if clause]
 
 
 def _print_found(

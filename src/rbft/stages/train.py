@@ -17,10 +17,12 @@ from rbft.rationales.soft_labels import SoftLabel, read_soft_labels
 from rbft.rationales.store import Rationale, read_rationales
 from rbft.runs.names import ADAPTER, CONTRASTS, RATIONALES, SOFT_LABELS
 from rbft.stages.context import StageContext, StageResult, connect, set_up
+from rbft.stages.kept_passes import describe_passes, pass_figures
 from rbft.training.best_weights import KeepBest
 from rbft.training.callbacks import SaveCheckpoint
 from rbft.training.logging import ConfusionLogger
 from rbft.vlm.tuning import save_trained
+from rbft.vlm.upper_layers import first_trained, layers_of
 
 
 def refuse_held_out(rationales: Sequence[Rationale] | Sequence[SoftLabel], splits: Splits) -> None:
@@ -114,6 +116,8 @@ def train(context: StageContext) -> StageResult:
         "train/loss": None if loss is None else float(loss),
     }
     summary |= {key: float(value) for key, value in trainer.callback_metrics.items() if key.startswith("val/")}
+    first, layers = first_trained(module.ready.model), len(layers_of(module.ready.base))
+    summary |= pass_figures(module.kept_visits, first, layers, trainer.world_size)
     if choosing:
         summary["best_epoch"] = best.epoch + 1
     else:
@@ -125,8 +129,6 @@ def train(context: StageContext) -> StageResult:
         shutil.rmtree(manifest.parent, ignore_errors=True)
         figures = "".join(f", {key} {value:.3f}" for key, value in summary.items() if isinstance(value, float))
         context.console.print(f"  {summary['rows']} rows, {summary['steps']} steps{figures}")
-        if module.kept_visits is not None:
-            found, visits = module.kept_visits
-            where = " (on the first process)" if trainer.world_size > 1 else ""
-            context.console.print(f"  {found} of {visits} row visits computed the upper layers alone{where}")
+        if spared := describe_passes(summary):
+            context.console.print(f"  {spared}")
     return StageResult((ADAPTER,), summary)
