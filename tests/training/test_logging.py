@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from lightning.pytorch.loggers import TensorBoardLogger
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tests.support.videos import write_video
 
 from rbft.data.datamodule import VideoDataModule
 from rbft.data.labels import LabelSet
+from rbft.evaluation.confusion import confusion_picture
 from rbft.evaluation.predictions import Prediction
 from rbft.rationales.store import Rationale, spread
 from rbft.training.logging import ConfusionLogger, log_rationales, log_test
@@ -82,4 +86,8 @@ def test_confusion_of_each_validation_is_logged_at_its_step(tmp_path):
     callback.on_validation_end(trainer, module)
     logger.finalize("success")
     found = events(tmp_path / "log")
-    assert [image.step for image in found.Images("val/confusion")] == [7]
+    (image,) = found.Images("val/confusion")
+    assert image.step == 7
+    shown = np.asarray(Image.open(io.BytesIO(image.encoded_image_string)))
+    expected = confusion_picture(np.array([[1, 0], [1, 0]]), ["a", "b"], "validation, step 7")
+    assert np.array_equal(shown, np.asarray(expected))

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 from PIL import Image
 
 from rbft.evaluation.calibration import Bin, expected_error
@@ -25,33 +24,6 @@ _PIXELS, _GAP = 120, 2
 def _plain(text: str) -> str:
     """Dollar signs would start matplotlib's formula mode."""
     return text.replace("$", r"\$")
-
-
-def confusion_figure(counts: NDArray[np.int64], names: Sequence[str], title: str) -> Figure:
-    """Confusion matrix: rows are true classes, shares of the row as colour, counts as text.
-
-    Args:
-        counts: (C, C) numbers of videos.
-        names: the classes.
-        title: title above the figure.
-    """
-    share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    size = min(14.0, max(4.0, 1.6 + 0.42 * len(names)))
-    figure = Figure(figsize=(size, size), dpi=110, layout="constrained", facecolor=_PAPER)
-    axes = figure.subplots()
-    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    labels = [_plain(textwrap.shorten(name, 24, placeholder="...")) for name in names]
-    axes.set_xticks(range(len(names)), labels, rotation=45, ha="right", fontsize=8)
-    axes.set_yticks(range(len(names)), labels, fontsize=8)
-    axes.set_xlabel("predicted")
-    axes.set_ylabel("true")
-    axes.set_title(_plain(title), fontsize=10, color=_INK)
-    if len(names) <= 30:
-        for row, column in np.ndindex(*counts.shape):
-            if counts[row, column]:
-                ink = _PAPER if share[row, column] > 0.5 else _INK
-                axes.text(column, row, str(counts[row, column]), ha="center", va="center", fontsize=8, color=ink)
-    return figure
 
 
 def reliability_figure(sides: Mapping[str, Sequence[Bin]], title: str) -> Figure:
@@ -147,8 +119,11 @@ def strip_figure(frames: Tensor, title: str, text: str) -> Figure:
     return figure
 
 
-def as_png(figure: Figure) -> bytes:
-    """The figure as a PNG file."""
+def as_png(picture: Figure | Image.Image) -> bytes:
+    """A figure or painted picture as a PNG file."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
+    if isinstance(picture, Figure):
+        picture.savefig(buffer, format="png")
+    else:
+        picture.save(buffer, format="png")
     return buffer.getvalue()

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from rbft.data.datamodule import VideoDataModule
 from rbft.evaluation.calibration import both_reliabilities
-from rbft.evaluation.figures import as_png, confusion_figure, frames_png, reliability_figure
+from rbft.evaluation.confusion import confusion_picture
+from rbft.evaluation.figures import as_png, frames_png, reliability_figure
 from rbft.evaluation.metrics import accuracy_interval
 from rbft.evaluation.predictions import Prediction, confusion_counts, recalls
 from rbft.files import write_atomic
@@ -88,7 +89,7 @@ def write_page(
         }
         for prediction in _most_confident_errors(predictions)
     ]
-    figure = confusion_figure(confusion_counts(predictions, names), names, "test videos")
+    confusion = confusion_picture(confusion_counts(predictions, names), names, "test videos")
     others = {
         key.removesuffix("/accuracy"): value
         for key, value in metrics.items()
@@ -103,7 +104,7 @@ def write_page(
         labels_used=labels_used,
         passes=passes,
         others=others,
-        confusion=_picture(as_png(figure)),
+        confusion=_picture(as_png(confusion)),
         calibration=calibration,
         shown=None if audit is None else audit_view(audit),
         reliability=_picture(as_png(reliability_figure(both_reliabilities(predictions, names), "test videos"))),

@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 from lightning.pytorch.loggers import TensorBoardLogger
+from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
 from rbft.data.datamodule import VideoDataModule
 from rbft.data.labels import LabelSet
 from rbft.evaluation.calibration import both_reliabilities
-from rbft.evaluation.figures import confusion_figure, reliability_figure, strip_figure
+from rbft.evaluation.confusion import confusion_picture
+from rbft.evaluation.figures import reliability_figure, strip_figure
 from rbft.evaluation.predictions import Prediction, confusion_counts
 from rbft.rationales.store import Rationale, spread
 from rbft.training.module import VLMFineTuner
@@ -57,11 +60,11 @@ def log_test(
         settings: everything that the test depends on, nested.
         metrics: figures of the test.
     """
-    confusion = confusion_figure(confusion_counts(predictions, labels.names), labels.names, "test")
+    counts = confusion_counts(predictions, labels.names)
     reliability = reliability_figure(both_reliabilities(predictions, labels.names), "test")
     with SummaryWriter(str(folder)) as writer:
         writer.add_figure("test/reliability", reliability)
-        writer.add_figure("test/confusion", confusion)
+        _add_picture(writer, "test/confusion", confusion_picture(counts, labels.names, "test"))
     numbers = {key: value for key, value in metrics.items() if is_number(value)}
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
@@ -70,6 +73,10 @@ def log_test(
             logger.log_hyperparams(_flat(settings))
             logger.log_metrics(numbers)
         logger.finalize("success")
+
+
+def _add_picture(writer: SummaryWriter, tag: str, picture: Image.Image, step: int | None = None) -> None:
+    writer.add_image(tag, np.asarray(picture), step, dataformats="HWC")
 
 
 def is_number(value: object) -> bool:
@@ -98,5 +105,5 @@ class ConfusionLogger(L.Callback):
         if trainer.is_global_zero and isinstance(trainer.logger, TensorBoardLogger):
             labels = pl_module.book.labels
             counts = confusion_counts(pl_module.predictions, labels.names)
-            figure = confusion_figure(counts, labels.names, f"validation, step {trainer.global_step}")
-            trainer.logger.experiment.add_figure("val/confusion", figure, trainer.global_step)
+            picture = confusion_picture(counts, labels.names, f"validation, step {trainer.global_step}")
+            _add_picture(trainer.logger.experiment, "val/confusion", picture, trainer.global_step)
