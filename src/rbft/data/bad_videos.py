@@ -9,7 +9,6 @@ from typing import Literal
 
 from rbft.data.labels import LabelSet
 from rbft.data.records import VideoRecord
-from rbft.data.shot_sampling import group_of
 from rbft.data.splits import Splits
 from rbft.errors import DataError
 
@@ -91,14 +90,14 @@ def _substitutes(
 ) -> dict[str, VideoRecord]:
     """A readable video for each broken one of train, by the broken one's id."""
     in_a_split = {record.id for side in _SIDES for record in getattr(splits, side)}
-    held_out = {group_of(record) for record in (*splits.val, *splits.test)}
+    held_out = {record.source for record in (*splits.val, *splits.test)}
     candidates = [
         record
         for record in pool
         if record.id not in bad
         and record.id not in in_a_split
         and record.split in (None, "train")
-        and group_of(record) not in held_out
+        and record.source not in held_out
     ]
     substitutes: dict[str, VideoRecord] = {}
     taken: set[str] = set()

@@ -62,6 +62,13 @@ class VideoRecord:
         """The path, with the part after it where there is one; see `part_name`."""
         return part_name(self.path, self.part)
 
+    @property
+    def source(self) -> tuple[str, str]:
+        """What must stay on one side: a video without a group is one by itself, and parts of one file are together."""
+        if self.group is not None:
+            return "group", self.group
+        return ("id", self.id) if self.part is None else ("file", self.path)
+
 
 def part_name(path: str, part: tuple[float, float] | None) -> str:
     """A video or a part of it in one text: `a.mp4#t=10,20.5` is from 10 to 20.5 s (W3C, Media Fragments URI 1.0)."""

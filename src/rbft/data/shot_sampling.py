@@ -12,13 +12,6 @@ from rbft.data.labels import LabelSet
 from rbft.data.records import VideoRecord
 
 
-def group_of(record: VideoRecord) -> tuple[str, str]:
-    """What must stay on one side: a video without a group is one by itself, and parts of one file are together."""
-    if record.group is not None:
-        return "group", record.group
-    return ("id", record.id) if record.part is None else ("file", record.path)
-
-
 def _rank(*parts: str | int) -> bytes:
     """A place in a shuffled order that depends on nothing but the parts (no generator state, no order of input)."""
     return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).digest()
@@ -28,7 +21,7 @@ def _shuffled(records: Sequence[VideoRecord], *salt: str | int) -> list[list[Vid
     """The groups in a shuffled order, each with its records in a shuffled order."""
     groups: dict[tuple[str, str], list[VideoRecord]] = {}
     for record in records:
-        groups.setdefault(group_of(record), []).append(record)
+        groups.setdefault(record.source, []).append(record)
     order = sorted(groups, key=lambda name: _rank(*salt, *name))
     for group in groups.values():
         if len(group) > 1:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from rbft.data.records import VideoRecord
-from rbft.data.shot_sampling import group_of
 from rbft.errors import DataError
 
 _SHOWN = 4
@@ -59,12 +58,12 @@ def advise(
 
 
 def _grouped(label: str, pool: Sequence[VideoRecord]) -> bool:
-    return any(group_of(record)[0] != "id" for record in pool if record.label == label)
+    return any(record.source[0] != "id" for record in pool if record.label == label)
 
 
 def _cause(label: str, pool: Sequence[VideoRecord]) -> list[str]:
     """How few the groups are, if there are some."""
-    groups = Counter(group_of(record) for record in pool if record.label == label)
+    groups = Counter(record.source for record in pool if record.label == label)
     sizes = Counter({name: size for (kind, name), size in groups.items() if kind != "id"})
     alone = sum(groups.values()) - sum(sizes.values())
     if not sizes:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from rbft.data.labels import LabelSet
 from rbft.data.records import VideoRecord, check_unique, overlap
-from rbft.data.shot_sampling import cut_off, group_of, take, take_keeping_back
+from rbft.data.shot_sampling import cut_off, take, take_keeping_back
 from rbft.data.split_advice import Settings, Shortage, advise
 from rbft.errors import ConfigError, DataError
 
@@ -255,7 +255,7 @@ def _refuse_leaks(sides: Mapping[str, Sequence[VideoRecord]]) -> None:
     for side, records in sides.items():
         for record in records:
             # what people have put on two sides of a recording is theirs to say, but for the same seconds
-            group = ("id", record.id) if record.group is None else group_of(record)
+            group = ("id", record.id) if record.group is None else record.source
             other, path = first.setdefault(group, (side, record.video))
             if other != side:
                 leaks.setdefault(group, f"{group[1]!r} ({path} in {other}, {record.video} in {side})")
@@ -295,7 +295,7 @@ def _groups_of_scarcest(records: Sequence[VideoRecord], labels: LabelSet) -> int
     """Groups of the class that has the fewest."""
     groups: dict[str, set[tuple[str, str]]] = {name: set() for name in labels.names}
     for record in records:
-        groups[record.label].add(group_of(record))
+        groups[record.label].add(record.source)
     return min(len(groups_of_class) for groups_of_class in groups.values())
 
 

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from rbft.data.labels import LabelSet
 from rbft.data.records import VideoRecord
-from rbft.data.shot_sampling import group_of
 
 MOST_FOLDS = 5
 
@@ -17,7 +16,7 @@ MOST_FOLDS = 5
 def video_folds(records: Sequence[VideoRecord], labels: LabelSet) -> NDArray[np.int64] | None:
     """The fold (N,) that holds back each labelled video, whole groups together; None where there are none."""
     truth = np.array([labels.index(record.label) for record in records], dtype=np.int64)
-    return make_folds(truth, [":".join(group_of(record)) for record in records])
+    return make_folds(truth, [":".join(record.source) for record in records])
 
 
 def make_folds(

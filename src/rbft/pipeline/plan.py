@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from rbft.data.shot_sampling import group_of
 from rbft.estimate.clip_costs import Range, StageParts
 from rbft.estimate.estimate import Estimator
 from rbft.estimate.report import summary
@@ -64,8 +63,8 @@ def _print_videos(data: VideoDataModule, console: Console) -> None:
     if len(labels) > _CLASSES_SHOWN:
         table.add_row(f"... {len(labels) - _CLASSES_SHOWN} more classes", *("" for _ in splits))
     table.add_row("all", *(str(len(records)) for records in splits.values()), style="bold")
-    if any(group_of(record)[0] != "id" for records in splits.values() for record in records):
-        table.add_row("groups", *(str(len({group_of(record) for record in part})) for part in splits.values()))
+    if any(record.source[0] != "id" for records in splits.values() for record in records):
+        table.add_row("groups", *(str(len({record.source for record in part})) for part in splits.values()))
     console.print(table)
     for note in data.split_notes:
         console.print(f"note: {escape(note)}")

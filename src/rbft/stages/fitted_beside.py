@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from rbft.data.datamodule import VideoDataModule
 from rbft.data.records import VideoRecord
-from rbft.data.shot_sampling import group_of
 from rbft.evaluation.calibration import fit_temperature
 from rbft.evaluation.cross_fit import CrossFitted
 from rbft.evaluation.predictions import Prediction, write_predictions
@@ -45,7 +44,7 @@ def labelled_videos(data: VideoDataModule) -> LabelledVideos:
 def labelled_as(data: VideoDataModule, records: Sequence[VideoRecord]) -> LabelledVideos:
     """These videos, with their classes and groups."""
     truth = np.array([data.labels.index(record.label) for record in records], dtype=np.int64)
-    return LabelledVideos(tuple(records), truth, tuple(":".join(group_of(record)) for record in records))
+    return LabelledVideos(tuple(records), truth, tuple(":".join(record.source) for record in records))
 
 
 def leave_fitted(
