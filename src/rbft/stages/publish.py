@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from rbft.evaluation.calibration import Calibration
-from rbft.evaluation.predictions import read_predictions, write_predictions
-from rbft.files import read_json, write_json
+from rbft.evaluation.predictions import read_predictions
+from rbft.files import read_json, write_atomic, write_json
 from rbft.rationales.store import read_rationales
 from rbft.runs.names import CALIBRATION, METRICS, PREDICTIONS, RATIONALES, REPORT
 from rbft.runs.run_folder import RunFolder
@@ -48,19 +48,14 @@ def conclude(experiment: Experiment, prepared: Sequence[ReadStage], console: Con
     path = run_dir / last.stage.name / CALIBRATION
     calibration = Calibration.from_json(read_json(path), path)
     if publish:
-        _publish(run_dir, last, metrics, calibration)
+        write_json(run_dir / METRICS, metrics)
+        for name in (CALIBRATION, PREDICTIONS):
+            write_atomic(run_dir / name, (run_dir / last.stage.name / name).read_bytes())
     cautions = run_cautions(RunFolder(run_dir))
     if publish:
         _write_page(experiment, prepared, last, metrics, calibration, cautions)
     print_rounds(rounds, console)
     _print_found(run_dir, metrics, calibration, cautions, console)
-
-
-def _publish(run_dir: Path, last: ReadStage, metrics: dict[str, Any], calibration: Calibration) -> None:
-    """Write what the last test found where it stands for the run."""
-    write_json(run_dir / METRICS, metrics)
-    write_json(run_dir / CALIBRATION, calibration.to_json())
-    write_predictions(run_dir / PREDICTIONS, read_predictions(run_dir / last.stage.name / PREDICTIONS))
 
 
 def _accuracies(experiment: Experiment, tests: Sequence[ReadStage]) -> dict[str, Any]:
