@@ -39,9 +39,7 @@ ALLOWED = {
     "answering": BASE | {"video.clip_spec", "data", "vlm", "rationales", "evaluation"},
     "training": BASE | {"video", "data", "vlm", "rationales", "objectives", "evaluation", "answering"} | {"encoders"},
     "runs": BASE | {"", "experiment"},
-    "estimate": BASE
-    | {"experiment", "video.clip_spec", "data", "vlm", "rationales", "encoders", "training.module"}
-    | {"evaluation.folds"},
+    "estimate": BASE | {"experiment", "video.clip_spec", "data", "vlm", "encoders", "stages.read_stage"},
     "report": BASE | {"", "experiment", "video", "data", "rationales", "evaluation", "runs"},
     "sweep": BASE | {"", "experiment", "evaluation", "runs"},
     "stages": BASE

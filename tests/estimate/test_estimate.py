@@ -16,12 +16,19 @@ from tests.support.runs import fit, write_clips, write_experiment
 from rbft.__main__ import main
 from rbft.errors import ModelError
 from rbft.estimate import device
-from rbft.estimate.clip_costs import ClipCosts, StageParts, describe_clips
+from rbft.estimate.clip_costs import ClipCosts, describe_clips
 from rbft.estimate.device import Device, Speed, device_of, measure_speed
 from rbft.estimate.estimate import Estimator
 from rbft.estimate.report import about_bytes, about_seconds, memory_findings, refuse_certain
-from rbft.estimate.stage_cost import Memory, Row, scoring_memory, training_work, writing_memory, writing_work
-from rbft.estimate.stage_estimate import StageEstimate
+from rbft.estimate.stage_cost import (
+    Memory,
+    Row,
+    StageEstimate,
+    scoring_memory,
+    training_work,
+    writing_memory,
+    writing_work,
+)
 from rbft.experiment import read_experiment
 from rbft.pipeline.prepare import prepare
 from rbft.terminal import make_console
@@ -47,8 +54,7 @@ def no_time_for_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
 def estimates(config: Path, *flags: str, method: str = "rbft", device: Device = CPU) -> dict[str, StageEstimate]:
     args = ["--config", str(config), "--method", method, *flags]
     prepared = prepare(read_experiment(args), make_console())
-    parts = [StageParts(p.stage, p.module, p.datamodule, p.config, p.book, p.processor) for p in prepared]
-    return {one.name: one for one in Estimator(device, lambda _: SPEED).stages(parts)}
+    return {one.name: one for one in Estimator(device, lambda _: SPEED).stages(prepared)}
 
 
 def test_rows_steps_and_tokens(config: Path):
@@ -135,13 +141,10 @@ def test_trainings_of_folds_count_in_what_a_cross_fit_takes(config: Path):
 
 def test_clips_are_described(config: Path):
     prepared = prepare(read_experiment(["--config", str(config), "--data.max_visual_tokens", "5"]), make_console())
-    last = prepared[-1]
-    clips = describe_clips(
-        StageParts(last.stage, last.module, last.datamodule, last.config, last.book, last.processor), {}
-    )
+    clips = describe_clips(prepared[-1], {})
     assert clips is not None
     assert clips.ranges["frames"] == (4, 4, 4) and clips.ranges["visual tokens"][2] == clips.most_tokens <= 5
-    assert clips.most_video in {record.path for record in last.datamodule.records}
+    assert clips.most_video in {record.path for record in prepared[-1].datamodule.records}
 
 
 def test_the_bound_on_tokens_makes_another_stage(config: Path):

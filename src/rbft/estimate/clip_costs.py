@@ -3,72 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from rbft.errors import ModelError
-from rbft.evaluation.folds import video_folds
-from rbft.experiment import ASKING_KINDS
 from rbft.video.clip_spec import ClipShape
 from rbft.vlm.cost import ModelSize, model_size
 from rbft.vlm.processing import ClipCost, ClipProcessor
 from rbft.vlm.prompt import Prompt
-from rbft.vlm.sharded import shards
 
 if TYPE_CHECKING:
     from rbft.data.datamodule import VideoDataModule
-    from rbft.data.prompt_templates import PromptBook
     from rbft.data.records import VideoRecord
-    from rbft.experiment import Stage
-    from rbft.training.module import VLMFineTuner
+    from rbft.stages.read_stage import ReadStage
 
 KnownCosts = dict[tuple[ClipProcessor, Prompt, bool, ClipShape], ClipCost]
 Range = tuple[float, float, float]
 """Least, median and largest value."""
-
-
-@dataclass(frozen=True)
-class StageParts:
-    """What a stage's cost depends on.
-
-    Args:
-        stage: the stage.
-        module: settings of its model, connected to processor and prompts.
-        data: its videos, with their facts.
-        config: resolved configuration.
-        book: its prompts.
-        processor: the model's processor.
-    """
-
-    stage: Stage
-    module: VLMFineTuner
-    data: VideoDataModule
-    config: dict[str, Any]
-    book: PromptBook
-    processor: ClipProcessor
-
-    @cached_property
-    def folds(self) -> int:
-        """How many times the training stages before it are run again, each without a part of the labelled videos."""
-        answers = self.stage.kind in ASKING_KINDS and self.module.answering.crossfits
-        if not answers or self.stage.weights_from is None:
-            return 0
-        folds = video_folds(self.data.splits.train, self.data.labels)
-        return 0 if folds is None else int(folds.max()) + 1
-
-    @property
-    def mixed(self) -> bool:
-        """Whether it computes in half precision beside weights of another."""
-        return str(self.config["trainer"]["precision"]).endswith("mixed")
-
-    @property
-    def keeps_states(self) -> bool:
-        """Whether it reads what leaves frozen layers of the language model from where it is kept."""
-        sharded = shards(self.config["trainer"]["strategy"])
-        return self.stage.trains and self.data.may_keep_states and not sharded
 
 
 @dataclass(frozen=True)
@@ -97,16 +50,16 @@ class ClipCosts:
     """What the clips of a stage's videos cost its model; clips of one shape are computed once.
 
     Args:
-        parts: the stage.
+        entry: the stage.
         known: costs known from earlier stages; new ones are added.
 
     Raises:
         ModelError: A clip breaks the bound on visual tokens, or the processor refuses it.
     """
 
-    def __init__(self, parts: StageParts, known: KnownCosts) -> None:
-        self._data, self._processor = parts.data, parts.processor
-        self._prompt = parts.book.label_prompt()
+    def __init__(self, entry: ReadStage, known: KnownCosts) -> None:
+        self._data, self._processor = entry.datamodule, entry.module.processor
+        self._prompt = entry.book.label_prompt()
         self._known, self._by_shape = known, dict[ClipShape, ClipCost]()
         self._lengths: dict[Prompt, int] = {}
 
@@ -161,10 +114,10 @@ def readable(data: VideoDataModule, records: Sequence[VideoRecord]) -> list[Vide
     return [record for record in records if data.facts[record.path].readable]
 
 
-def describe_clips(parts: StageParts, known: KnownCosts) -> Clips | None:
+def describe_clips(entry: ReadStage, known: KnownCosts) -> Clips | None:
     """The clips of all readable videos of the splits, None if there is none; `known` is as for `ClipCosts`."""
-    splits, costs = parts.data.splits, ClipCosts(parts, known)
-    records = readable(parts.data, [*splits.train, *splits.val, *splits.test])
+    splits, costs = entry.datamodule.splits, ClipCosts(entry, known)
+    records = readable(entry.datamodule, [*splits.train, *splits.val, *splits.test])
     if not records:
         return None
     shapes = [costs.shape(record) for record in records]
@@ -181,21 +134,12 @@ def describe_clips(parts: StageParts, known: KnownCosts) -> Clips | None:
     return Clips(spans, most, records[tokens.index(most)].path)
 
 
-def size_of(parts: StageParts, known: list[tuple[tuple[Any, ...], ModelSize]]) -> ModelSize:
+def size_of(entry: ReadStage, known: list[tuple[tuple[Any, ...], ModelSize]]) -> ModelSize:
     """The size of a stage's model; stages mostly share theirs, and building it takes a while."""
-    module, mixed = parts.module, parts.mixed
+    module, mixed = entry.module, entry.mixed
     settings = (module.name, module.revision, module.dtype_, module.attention, module.tuning)
     size = next((size for other, size in known if other == (*settings, mixed)), None)
     if size is None:
         size = model_size(*settings, mixed=mixed)
         known.append(((*settings, mixed), size))
     return size
-
-
-def trained_before(parts: StageParts, by_name: Mapping[str, StageParts]) -> list[StageParts]:
-    """The training stages whose weights a stage builds on."""
-    source, before = parts.stage.weights_from, list[StageParts]()
-    while source is not None:
-        before.append(by_name[source])
-        source = before[-1].stage.weights_from
-    return before

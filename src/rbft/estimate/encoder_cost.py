@@ -10,52 +10,53 @@ import torch
 
 from rbft.encoders.encoder import ClipPixels
 from rbft.encoders.loading import EncoderFiles
-from rbft.estimate.clip_costs import StageParts, readable
+from rbft.estimate.clip_costs import readable
 from rbft.estimate.device import Device, Speed, matrix_dtype
 from rbft.estimate.on_device import seconds_of
-from rbft.estimate.stage_cost import Memory, Work, layer_launches
-from rbft.estimate.stage_estimate import StageEstimate
+from rbft.estimate.stage_cost import Memory, StageEstimate, Work, layer_launches
 from rbft.vlm.tower import PRODUCTS, Tower, tower_size
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from rbft.stages.read_stage import ReadStage
+
 
 def encoder_estimate(
-    parts: StageParts,
+    entry: ReadStage,
     device: Device,
     speed_of: Callable[[torch.dtype], Speed] | None,
 ) -> list[StageEstimate]:
     """The estimate of a stage of kind `encoder_probe`; none where no video can be read.
 
     Args:
-        parts: the stage.
+        entry: the stage.
         device: device that it runs on.
         speed_of: function that gives the speed of that device; None leaves times out.
     """
-    splits, data, folder = parts.data.splits, parts.data, parts.module.encoder.folder
+    splits, data, folder = entry.datamodule.splits, entry.datamodule, entry.module.encoder.folder
     clips = len(readable(data, [*splits.train, *splits.val, *splits.test]))
     if not clips or folder is None:
         return []
     files = EncoderFiles(folder)
-    model = files.bare(parts.module.dtype_)
+    model = files.bare(entry.module.dtype_)
     config = getattr(files.config, "vision_config", None) or files.config
     linear = sum(module.weight.numel() for module in model.modules() if isinstance(module, PRODUCTS))
     tower, patch = tower_size(model, config, linear)
     tokens = files.frames * 3 * files.frame_size[0] * files.frame_size[1] // patch
     seen = tokens if files.family.joint else tokens // files.positions
     steps = -(-clips // (data.eval_batch_size * device.processes))
-    element = 2 if parts.mixed else files.dtype(parts.module.dtype_).itemsize
+    element = 2 if entry.mixed else files.dtype(entry.module.dtype_).itemsize
     seconds = None
     if speed_of is not None:
-        speed = speed_of(matrix_dtype(str(parts.config["trainer"]["precision"]), element))
+        speed = speed_of(matrix_dtype(str(entry.config["trainer"]["precision"]), element))
         seconds = seconds_of(_work(tower, tokens, seen, clips, steps * device.processes), speed)
         seconds += clips * _seconds_a_clip(files) / max(1, data.num_workers)
         seconds /= device.processes
     batch = min(data.eval_batch_size, clips)
     memory = Memory(_bytes(model), activations=batch * tokens * (tower.encoding(element) + patch * element))
     span = (float(tokens),) * 3
-    return [StageEstimate(parts.stage.name, parts.stage.kind, clips, steps, span, memory, seconds)]
+    return [StageEstimate(entry.stage.name, entry.stage.kind, clips, steps, span, memory, seconds)]
 
 
 def _work(tower: Tower, tokens: int, seen: int, clips: int, batches: int) -> Work:

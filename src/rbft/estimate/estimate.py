@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from rbft.estimate.clip_costs import Clips, KnownCosts, StageParts, describe_clips, size_of, trained_before
+from rbft.estimate.clip_costs import Clips, KnownCosts, describe_clips, size_of
 from rbft.estimate.device import Device, Speed, device_of, measure_speed
 from rbft.estimate.encoder_cost import encoder_estimate
 from rbft.estimate.report import refuse_certain
-from rbft.estimate.stage_estimate import StageEstimate
+from rbft.estimate.stage_cost import StageEstimate
 from rbft.estimate.stage_rows import StageRows
 from rbft.vlm.cost import ModelSize
+
+if TYPE_CHECKING:
+    from rbft.stages.read_stage import ReadStage
 
 
 class Estimator:
@@ -40,15 +43,15 @@ class Estimator:
         device = device_of(trainer)
         return cls(device, cache(lambda dtype: measure_speed(device, dtype, seconds)) if seconds else None)
 
-    def clips(self, parts: StageParts) -> Clips | None:
+    def clips(self, entry: ReadStage) -> Clips | None:
         """The clips of all readable videos of the splits; None if there is none.
 
         Raises:
             ModelError: A clip breaks the bound on visual tokens, or the processor refuses it.
         """
-        return describe_clips(parts, self._known)
+        return describe_clips(entry, self._known)
 
-    def stages(self, stages: Sequence[StageParts]) -> list[StageEstimate]:
+    def stages(self, stages: Sequence[ReadStage]) -> list[StageEstimate]:
         """What each stage will cost; those without readable videos are left out.
 
         Args:
@@ -58,26 +61,24 @@ class Estimator:
             UnknownCostError: A model is of a family whose cost is not known.
             ModelError: A clip breaks the bound on visual tokens, or the processor refuses it.
         """
-        by_name = {parts.stage.name: parts for parts in stages}
         encoded: set[tuple[Any, ...]] = set()
         sizes: list[tuple[tuple[Any, ...], ModelSize]] = []
         estimates: list[StageEstimate] = []
 
-        def rows_of(parts: StageParts) -> StageRows:
-            writer = by_name.get(parts.stage.rationales_from or parts.stage.answers_from or "")
-            return StageRows(parts, writer, self.device, encoded, self._known, size_of(parts, sizes))
+        def rows_of(entry: ReadStage) -> StageRows:
+            return StageRows(entry, self.device, encoded, self._known, size_of(entry, sizes))
 
-        for parts in stages:
-            if parts.stage.kind == "encoder_probe":
-                estimates += encoder_estimate(parts, self.device, self._speed_of)
+        for entry in stages:
+            if entry.stage.kind == "encoder_probe":
+                estimates += encoder_estimate(entry, self.device, self._speed_of)
                 continue
-            rows = rows_of(parts)
-            rows.folded = [rows_of(before) for before in trained_before(parts, by_name)] if parts.folds else []
+            rows = rows_of(entry)
+            rows.folded = [rows_of(before) for before in entry.trained_by] if entry.folds else []
             if rows.rows:
                 estimates.append(rows.estimate(self._speed_of))
         return estimates
 
-    def possible(self, stages: Sequence[StageParts]) -> list[StageEstimate]:
+    def possible(self, stages: Sequence[ReadStage]) -> list[StageEstimate]:
         """What each stage will cost, of a run that can work.
 
         Raises:

@@ -14,7 +14,7 @@ from rbft.data.findings import Finding
 from rbft.errors import ModelError
 from rbft.estimate.clip_costs import Clips, Range
 from rbft.estimate.device import Device
-from rbft.estimate.stage_estimate import StageEstimate
+from rbft.estimate.stage_cost import StageEstimate
 
 _UNITS = (("s", 1), ("min", 60), ("h", 3600), ("days", 86400))
 

@@ -1,12 +1,14 @@
-"""Memory and arithmetic of training, writing and scoring, from a model's size and the tokens of its rows."""
+"""What stages cost: memory and arithmetic, from a model's size and the tokens of its rows."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from torch import Tensor
 
+from rbft.estimate.clip_costs import Range
 from rbft.vlm.cost import ModelSize
 from rbft.vlm.label_scorer import TREE_NODES
 from rbft.vlm.token_tree import TokenTree, split_by_size
@@ -69,6 +71,35 @@ class Memory:
     def total(self) -> int:
         """All together."""
         return self.certain + self.activations + self.cache
+
+
+@dataclass(frozen=True)
+class StageEstimate:
+    """What a stage will cost.
+
+    Args:
+        name: name of the stage.
+        kind: kind of the stage.
+        rows: number of clips, each with all questions and answers about it; of an epoch where it trains.
+        steps: optimiser steps; batches where it does not train.
+        tokens: tokens of a row with its answer; rationales that are not written yet count with the most they may have.
+        memory: memory on each device.
+        seconds: order of magnitude, without decoding videos and loading the model; None where no speed is known.
+        states: bytes of what is kept of frozen layers for its rows.
+    """
+
+    name: str
+    kind: str
+    rows: int
+    steps: int
+    tokens: Range
+    memory: Memory
+    seconds: float | None
+    states: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self) | {"memory": asdict(self.memory) | {"total": self.memory.total}}
 
 
 @dataclass(frozen=True)

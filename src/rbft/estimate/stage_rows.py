@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from rbft.estimate.clip_costs import ClipCosts, KnownCosts, StageParts, readable
+from rbft.estimate.clip_costs import ClipCosts, KnownCosts, readable
 from rbft.estimate.device import Device, Speed, matrix_dtype
 from rbft.estimate.on_device import held, seconds_of
 from rbft.estimate.stage_cost import (
     Memory,
     Row,
+    StageEstimate,
     Work,
     encoding_memory,
     encoding_work,
@@ -26,21 +27,20 @@ from rbft.estimate.stage_cost import (
     writing_memory,
     writing_work,
 )
-from rbft.estimate.stage_estimate import StageEstimate, matched_epochs, steps_of
 from rbft.experiment import ASKING_KINDS
 from rbft.vlm.cost import ModelSize
 from rbft.vlm.prompt import Prompt
 
 if TYPE_CHECKING:
     from rbft.data.records import VideoRecord
+    from rbft.stages.read_stage import ReadStage
 
 
 class StageRows:
     """The rows of a stage and their cost.
 
     Args:
-        parts: the stage.
-        writer: the stage that writes its rationales, or gives its soft labels.
+        entry: the stage.
         device: device that it runs on.
         encoded: clips whose features earlier stages leave; its own are added.
         known: costs of clips.
@@ -52,30 +52,27 @@ class StageRows:
 
     def __init__(
         self,
-        parts: StageParts,
-        writer: StageParts | None,
+        entry: ReadStage,
         device: Device,
         encoded: set[tuple[Any, ...]],
         known: KnownCosts,
         size: ModelSize,
     ) -> None:
-        self._parts, self._writer, self._device, self._encoded = parts, writer, device, encoded
-        self._config, self._module, self._data = parts.config, parts.module, parts.data
-        self._costs = ClipCosts(parts, known)
+        self._entry, self._writer, self._device, self._encoded = entry, entry.writer, device, encoded
+        self._config, self._module, self._data = entry.config, entry.module, entry.datamodule
+        self._costs = ClipCosts(entry, known)
         self._size = size
-        trainer = self._config["trainer"]
-        prompt = parts.book.label_prompt()
-        self._label_ids = [parts.processor.target_ids(prompt, text) for text in parts.book.texts]
+        prompt = entry.book.label_prompt()
+        self._label_ids = [entry.module.processor.target_ids(prompt, text) for text in entry.book.texts]
         self._labels = list(map(len, self._label_ids))
-        own = 1 if trainer["max_epochs"] is None else trainer["max_epochs"]
-        self.epochs = max(1.0, float(own) + matched_epochs(parts, writer, self._labels))
+        self.epochs = max(1.0, float(entry.epochs) + _matched_epochs(entry, self._labels))
         self._demonstrated = self._demonstration_tokens()
         self.folded: Sequence[StageRows] = ()
         self.rows = self._rows()
 
     def _demonstration_tokens(self) -> int:
         """Tokens of the labelled videos' descriptions in a question, at most."""
-        if self._parts.stage.kind != "demonstrations" or self._writer is None:
+        if self._entry.stage.kind != "demonstrations" or self._writer is None:
             return 0
         videos = [record.label for record in self._data.splits.train]
         return self._module.demonstrations.most(videos) * (
@@ -83,7 +80,7 @@ class StageRows:
         )
 
     def _rows(self) -> list[Row]:
-        splits, book, stage = self._data.splits, self._parts.book, self._parts.stage
+        splits, book, stage = self._data.splits, self._entry.book, self._entry.stage
         every = (*splits.train, *splits.val, *splits.test)
         records = readable(
             self._data, splits.test if stage.kind in ASKING_KINDS else every if stage.tests else splits.train
@@ -95,12 +92,12 @@ class StageRows:
         if stage.tests:
             return [self._row(record, book.label_prompt()) for record in records]
         if stage.kind == "answer":
-            most, every = self._module.answering.max_new_tokens, (*records, *self._unlabelled(self._parts))
+            most, every = self._module.answering.max_new_tokens, (*records, *self._unlabelled(self._entry))
             return [self._row(record, book.blind_prompt(), most) for record in every for _ in range(stage.views)]
         if stage.kind == "write":
             most = self._module.writer.max_new_tokens
             asked = [(record, book.writing_prompt(record.label)) for record in records]
-            asked += [(record, book.blind_prompt()) for record in self._unlabelled(self._parts)]
+            asked += [(record, book.blind_prompt()) for record in self._unlabelled(self._entry)]
             if self._module.writer.contrast:
                 asked += [(record, book.contrast_prompt(record.id, record.label)) for record in records]
             return [self._row(record, prompt, most) for record, prompt in asked]
@@ -108,13 +105,13 @@ class StageRows:
         views = self._writer.stage.views if self._writer is not None and stage.answers_from else 1
         return [self._training_row(record) for record in [*records, *more] for _ in range(views)]
 
-    def _unlabelled(self, writer: StageParts) -> list[VideoRecord]:
+    def _unlabelled(self, writer: ReadStage) -> list[VideoRecord]:
         """Videos without a label that a write stage writes about, as far as this stage knows what they look like."""
-        return readable(self._data, [r for r in writer.data.unlabelled_videos if r.path in self._data.facts])
+        return readable(self._data, [r for r in writer.datamodule.unlabelled_videos if r.path in self._data.facts])
 
     def _training_row(self, record: VideoRecord) -> Row:
         """A video's clip with all that is learned about it: questions and answers follow the clip in one row."""
-        book, stage = self._parts.book, self._parts.stage
+        book, stage = self._entry.book, self._entry.stage
         question, answers = book.label_prompt(), 0
         if stage.kind in ("classification", "joint") and record.label:
             answers += self._labels[book.labels.index(record.label)]
@@ -129,7 +126,7 @@ class StageRows:
             assert self._writer is not None, f"the stage {stage.name!r} has no stage that writes its rationales"
             label = record.label or book.labels.names[0]  # the model will name one
             writer, conclusion = self._writer.module.writer, book.rationale_target("", label)
-            after = len(self._parts.processor.target_ids(question, conclusion)) if conclusion else 0
+            after = len(self._entry.module.processor.target_ids(question, conclusion)) if conclusion else 0
             if stage.kind == "reasoned":
                 after += sum(self._labels)
             both = 2 if self._module.objective is not None and self._module.objective.contrasts else 1
@@ -151,13 +148,13 @@ class StageRows:
         )
 
     def _times_encoded(self, record: VideoRecord) -> float:
-        trains = self._parts.stage.trains
+        trains = self._entry.stage.trains
         random = trains and self._data.frames == "random"
         times = self.epochs if trains else 1.0
         if self._data.features is None or random or (trains and self._size.vision_trained):
             return times
         # features of a tower that was trained are not those of the stages before
-        tower = self._parts.stage.weights_from if self._size.vision_trained else None
+        tower = self._entry.stage.weights_from if self._size.vision_trained else None
         key = (self._module.name, self._module.revision, tower, record.path, self._costs.shape(record))
         if key in self._encoded:
             return 0.0
@@ -171,10 +168,10 @@ class StageRows:
         for stage in self.folded:
             _, more_rows, more_memory, more = stage._cost()
             # each of n folds trains on n - 1 of n parts of the labelled videos: together n - 1 trainings
-            prepared += (self._parts.folds - 1) * more_rows
-            work += more * (self._parts.folds - 1)
+            prepared += (self._entry.folds - 1) * more_rows
+            work += more * (self._entry.folds - 1)
             memory = max(memory, more_memory, key=lambda memory: memory.total)
-        memory = held(memory, self._parts, self._size, processes)
+        memory = held(memory, self._entry, self._size, processes)
         lengths = [row.length for row in self.rows]
         seconds = None
         if speed_of is not None:
@@ -182,24 +179,23 @@ class StageRows:
             seconds = seconds_of(work, speed) + prepared * self._costs.seconds_a_row() / max(1, data.num_workers)
             seconds /= processes
         return StageEstimate(
-            self._parts.stage.name,
-            self._parts.stage.kind,
+            self._entry.stage.name,
+            self._entry.stage.kind,
             len(self.rows),
             steps,
             (min(lengths), median(lengths), max(lengths)),
             memory,
             seconds,
-            kept_states(self._size, self.rows) if self._parts.keeps_states else 0,
+            kept_states(self._size, self.rows) if self._entry.keeps_states else 0,
         )
 
     def _cost(self) -> tuple[int, float, Memory, Work]:
         """Its steps, the rows that are prepared for it, and what all of that takes; of a test, without the folds."""
-        kind, data = self._parts.stage.kind, self._data
+        kind, data = self._entry.stage.kind, self._data
         processes = self._device.processes
-        if self._parts.stage.trains:
-            per_step = data.batch_size * processes * self._config["trainer"]["accumulate_grad_batches"]
-            steps = steps_of(len(self.rows), per_step, self._config["trainer"] | {"max_epochs": round(self.epochs)})
-            epochs = min(self.epochs, steps * per_step / len(self.rows))
+        if self._entry.stage.trains:
+            steps = self._entry.steps(len(self.rows), processes, round(self.epochs))
+            epochs = min(self.epochs, steps * self._entry.rows_a_step(processes) / len(self.rows))
             memory, work = self._training(steps, epochs)
             prepared = epochs * (len(self.rows) + len(readable(data, data.splits.val)))
         else:
@@ -236,7 +232,7 @@ class StageRows:
             data.batch_size,
             checkpointing=checkpointing,
             kind=self._device.kind,
-            keeps=self._parts.keeps_states,
+            keeps=self._entry.keeps_states,
         )
         if (sampling := getattr(self._module.objective, "sampling", None)) is not None:
             texts = [replace(row, answer=sampling.max_new_tokens, encode=0.0) for row in self.rows]
@@ -245,7 +241,7 @@ class StageRows:
             work += writing_work(size, texts, data.batch_size, sampling.samples) * epochs
         val = readable(data, data.splits.val)
         if val:
-            prompt = self._parts.book.label_prompt()
+            prompt = self._entry.book.label_prompt()
             scoring, validation = self._scoring([self._row(record, prompt) for record in val])
             work += validation * epochs
             memory = replace(memory, activations=max(memory.activations, scoring.activations + scoring.cache))
@@ -259,12 +255,12 @@ class StageRows:
         chosen_on = splits.train if answering.crossfits else splits.val
         needed = answering.crossfits or answering.needs_validation or answering.calibrate
         if needed and (labelled := readable(self._data, chosen_on)):
-            tuned = self._parts.stage.weights_from is not None
+            tuned = self._entry.stage.weights_from is not None
             work += self._answering(labelled)[1] * len(answering.tried_strengths(tuned=tuned))
         return memory, work
 
     def _answering(self, records: Sequence[VideoRecord]) -> tuple[Memory, Work]:
-        answering, book = self._module.answering, self._parts.book
+        answering, book = self._module.answering, self._entry.book
         direct = self._scoring([self._row(record, book.label_prompt()) for record in records])
         if not answering.writes:
             return direct
@@ -293,3 +289,17 @@ class StageRows:
         batch, most = self._data.eval_batch_size, int(self._config["model"]["scoring"]["max_tokens"])
         memory = scoring_memory(self._size, rows, batch, self._label_ids, most)
         return memory, scoring_work(self._size, rows, batch, self._labels)
+
+
+def _matched_epochs(entry: ReadStage, labels: Sequence[int]) -> float:
+    """Epochs that make up for the tokens of rationales, at most.
+
+    Args:
+        entry: the stage.
+        labels: tokens of each class.
+    """
+    if not entry.stage.rationale_epochs or entry.writer is None:
+        return 0.0
+    settings = entry.writer.module.writer
+    most = settings.samples * (settings.max_new_tokens + max(labels))
+    return entry.stage.rationale_epochs * most * len(labels) / sum(labels)

@@ -46,22 +46,12 @@ def _looks_finished(experiment: Experiment) -> bool:
 
 def _read(experiment: Experiment) -> list[ReadStage] | None:
     """The stages with what they depend on; None where the videos must be looked at to know them."""
-    from rbft.data.prompt_templates import PromptBook
     from rbft.pipeline.stage_cli import read_stages
-    from rbft.pipeline.stage_inputs import share_validation, stage_inputs
 
-    clis = read_stages(experiment)
+    stages = read_stages(experiment)
     # else videos that cannot be read are left out or replaced
-    if any(cli.datamodule.on_bad_video != "error" or cli.datamodule.unlabelled is not None for cli in clis):
-        return None
-    share_validation(experiment.stages, clis)
-    stages: dict[str, ReadStage] = {}
-    for stage, cli in zip(experiment.stages, clis, strict=True):
-        book = PromptBook(cli.model.prompts, cli.datamodule.labels)
-        done = {name: entry.fingerprint for name, entry in stages.items()}
-        inputs = stage_inputs(stage, cli, cli.resolved(), done)
-        stages[stage.name] = ReadStage(stage, cli.model, cli.datamodule, book, inputs)
-    return list(stages.values())
+    known = all(e.datamodule.on_bad_video == "error" and e.datamodule.unlabelled is None for e in stages)
+    return stages if known else None
 
 
 def _print(experiment: Experiment, stages: list[ReadStage], console: Console) -> None:

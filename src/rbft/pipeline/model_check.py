@@ -9,15 +9,13 @@ from rbft.data.findings import Finding
 from rbft.data.prompt_templates import PromptBook
 from rbft.data.records import VideoRecord
 from rbft.errors import ConfigError, DataError, ModelError
-from rbft.estimate.clip_costs import Clips, StageParts
+from rbft.estimate.clip_costs import Clips
 from rbft.estimate.device import Device
 from rbft.estimate.estimate import Estimator
 from rbft.estimate.report import memory_findings
-from rbft.estimate.stage_estimate import StageEstimate
-from rbft.experiment import Experiment
+from rbft.estimate.stage_cost import StageEstimate
 from rbft.pipeline.requirements import require_encoder
-from rbft.pipeline.stage_cli import StageCLI
-from rbft.stages.context import settle_clips
+from rbft.stages.read_stage import ReadStage
 from rbft.vlm.cost import UnknownCostError
 from rbft.vlm.processing import ClipProcessor, ProcessorKey
 
@@ -41,37 +39,31 @@ class ModelCheck:
     estimates: tuple[StageEstimate, ...] = ()
 
 
-def check_models(experiment: Experiment, clis: Sequence[StageCLI]) -> ModelCheck:
+def check_models(stages: Sequence[ReadStage]) -> ModelCheck:
     """Look at all stages.
 
     Args:
-        experiment: experiment that will run.
-        clis: Module and data of each stage, the data with labels, splits and facts.
+        stages: stages of the experiment, their data with labels, splits and facts.
     """
-    estimator = Estimator.here(clis[-1].resolved()["trainer"])
+    estimator = Estimator.here(stages[-1].config["trainer"])
     device = estimator.device
     processors: dict[ProcessorKey, ClipProcessor] = {}
-    parts: list[StageParts] = []
     findings: dict[Finding, None] = {}  # stages mostly share their model
-    for stage, cli in zip(experiment.stages, clis, strict=True):
-        module, data, config = cli.model, cli.datamodule, cli.resolved()
-        key = module.processor_key
+    for entry in stages:
+        key = entry.module.processor_key
         try:
-            book = PromptBook(module.prompts, data.labels)
+            # before its model is looked for: classes that no prompt can name
+            book = entry.book
             if key not in processors:
                 processors[key] = ClipProcessor(*key)
-            require_encoder(stage, cli)
+            require_encoder(entry)
         except DataError as error:
             findings[Finding("unscorable", str(error), ())] = None
             continue
         except (ModelError, ConfigError) as error:
             findings[Finding("model", str(error), ())] = None
             continue
-        unscored = unscorable(book, processors[key], data.records)
-        findings |= dict.fromkeys(unscored)
-        if not unscored:
-            module.connect(processors[key], book, int(config["seed_everything"]))
-            parts.append(StageParts(stage, module, data, config, book, processors[key]))
+        findings |= dict.fromkeys(unscorable(book, processors[key], entry.datamodule.records))
     if findings:
         return ModelCheck(
             tuple(findings),
@@ -79,10 +71,10 @@ def check_models(experiment: Experiment, clis: Sequence[StageCLI]) -> ModelCheck
             device,
         )
     try:
-        for part in parts:
-            settle_clips(part.stage, part.module, part.data, part.processor)
-        asked = [part for part in parts if part.stage.kind != "encoder_probe"]
-        clips, estimates = estimator.clips(asked[-1]) if asked else None, estimator.stages(parts)
+        for entry in stages:
+            entry.connect(processors[entry.module.processor_key])
+        asked = [entry for entry in stages if entry.stage.kind != "encoder_probe"]
+        clips, estimates = estimator.clips(asked[-1]) if asked else None, estimator.stages(stages)
     except UnknownCostError as error:
         return ModelCheck((), (str(error),), device)
     except (ModelError, ConfigError) as error:

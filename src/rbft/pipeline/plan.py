@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from rbft.estimate.clip_costs import Range, StageParts
+from rbft.estimate.clip_costs import Range
 from rbft.estimate.estimate import Estimator
 from rbft.estimate.report import summary
 from rbft.pipeline.stage_plan import describe_stage
@@ -21,12 +21,12 @@ from rbft.vlm.cost import UnknownCostError
 if TYPE_CHECKING:
     from rbft.data.datamodule import VideoDataModule
     from rbft.experiment import Experiment
-    from rbft.stages.context import Prepared
+    from rbft.stages.read_stage import ReadStage
 
 _CLASSES_SHOWN = 12
 
 
-def print_plan(experiment: Experiment, prepared: Sequence[Prepared], console: Console) -> None:
+def print_plan(experiment: Experiment, prepared: Sequence[ReadStage], console: Console) -> None:
     """Print the plan.
 
     Raises:
@@ -38,14 +38,13 @@ def print_plan(experiment: Experiment, prepared: Sequence[Prepared], console: Co
         f"{escape(' -> '.join(p.stage.name for p in prepared))}"
     )
     _print_videos(prepared[0].datamodule, console)
-    parts = [_parts_of(entry) for entry in prepared]
     # one process measures, and only it speaks
     estimator = Estimator.here(prepared[0].config["trainer"], seconds=0.3 if first_rank() else 0)
-    _print_model(parts, estimator, console)
-    for entry, part in zip(prepared, parts, strict=True):
-        line = describe_stage(entry, part.folds, estimator.device.processes)
+    _print_model(prepared, estimator, console)
+    for entry in prepared:
+        line = describe_stage(entry, estimator.device.processes)
         console.print(f"  {escape(entry.stage.name)}: {escape(line)}")
-    _print_estimate(parts, estimator, console)
+    _print_estimate(prepared, estimator, console)
     console.print(f"run folder: {escape(str(experiment.run_dir))}\n")
 
 
@@ -72,9 +71,9 @@ def _print_videos(data: VideoDataModule, console: Console) -> None:
         console.print(f"{len(data.splits.unused)} labelled videos stay unused under this low-data protocol.")
 
 
-def _print_model(parts: Sequence[StageParts], estimator: Estimator, console: Console) -> None:
+def _print_model(prepared: Sequence[ReadStage], estimator: Estimator, console: Console) -> None:
     """The model, the clips that it is shown, and the device."""
-    asked = [part for part in parts if part.stage.kind != "encoder_probe"]
+    asked = [entry for entry in prepared if entry.stage.kind != "encoder_probe"]
     clips = estimator.clips(asked[0]) if asked else None
     if clips is not None:
         frames, width, height = (_span(clips.ranges[name]) for name in ("frames", "width", "height"))
@@ -83,18 +82,18 @@ def _print_model(parts: Sequence[StageParts], estimator: Estimator, console: Con
             f"clips: {frames} frames, {width} wide and {height} high, {tokens} visual tokens "
             f"(most: {escape(clips.most_video)})"
         )
-    name = parts[0].module.name
-    for caution in built_in_cautions(name, type(parts[0].data.format).__name__) if asked else ():
+    name = prepared[0].module.name
+    for caution in built_in_cautions(name, type(prepared[0].datamodule.format).__name__) if asked else ():
         console.print(f"[bold]warning:[/] {escape(caution)}")
     device = estimator.device
     many = f" x {device.processes}" if device.processes > 1 else ""
     console.print(f"model: {escape(name if asked else 'none beside the encoder,')} on {device.name}{many}")
 
 
-def _print_estimate(parts: Sequence[StageParts], estimator: Estimator, console: Console) -> None:
+def _print_estimate(prepared: Sequence[ReadStage], estimator: Estimator, console: Console) -> None:
     """Memory and time, where they are known."""
     try:
-        estimates = estimator.possible(parts)
+        estimates = estimator.possible(prepared)
     except UnknownCostError as error:
         console.print(f"estimate: none; {escape(str(error))}")
     else:
@@ -102,11 +101,7 @@ def _print_estimate(parts: Sequence[StageParts], estimator: Estimator, console: 
             console.print(escape(summary(estimates)))
 
 
-def _parts_of(entry: Prepared) -> StageParts:
-    return StageParts(entry.stage, entry.module, entry.datamodule, entry.config, entry.book, entry.processor)
-
-
-def methods_seconds(methods: Sequence[Sequence[Prepared]]) -> tuple[list[float | None], float | None]:
+def methods_seconds(methods: Sequence[Sequence[ReadStage]]) -> tuple[list[float | None], float | None]:
     """Roughly the seconds that runs of one draw compute, without decoding videos and loading models.
 
     Args:
@@ -125,7 +120,7 @@ def methods_seconds(methods: Sequence[Sequence[Prepared]]) -> tuple[list[float |
     seen: set[str] = set()
     for prepared in methods:
         try:
-            estimates = estimator.possible([_parts_of(entry) for entry in prepared])
+            estimates = estimator.possible(prepared)
         except UnknownCostError:
             return [None] * len(methods), None
         seconds = {stage.name: stage.seconds or 0.0 for stage in estimates}

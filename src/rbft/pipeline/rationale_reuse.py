@@ -20,11 +20,11 @@ from rbft.ranks import can_agree, first_rank, grouped
 from rbft.rationales.store import read_rationales
 from rbft.runs.names import CONFIG, RATIONALES, TENSORBOARD
 from rbft.runs.stage_record import StageRecord, hash_outputs, read_record, write_record
-from rbft.stages.context import Prepared, author_of
+from rbft.stages.read_stage import ReadStage
 
 
 @contextmanager
-def writing_once(experiment: Experiment, entry: Prepared, console: Console) -> Iterator[None]:
+def writing_once(experiment: Experiment, entry: ReadStage, console: Console) -> Iterator[None]:
     """Around a write stage that is to run: of several runs at once one writes, and the others take what it wrote.
 
     Inside, the stage is finished if rationales were taken. They are those of a finished stage with the same
@@ -57,7 +57,7 @@ def writing_once(experiment: Experiment, entry: Prepared, console: Console) -> I
         lock.release()
 
 
-def _take(experiment: Experiment, entry: Prepared, console: Console) -> None:
+def _take(experiment: Experiment, entry: ReadStage, console: Console) -> None:
     """Copy the rationales of a finished run, if there is one that has them."""
     for marker in sorted(experiment.run_dir.parents[1].glob(f"*/{experiment.run_dir.name}/*/stage.json")):
         source = marker.parent
@@ -72,7 +72,7 @@ def _take(experiment: Experiment, entry: Prepared, console: Console) -> None:
             # another run's trouble; this one can write its own
             console.print(f"{escape(entry.stage.name)}: not taken from {escape(str(source))}: {escape(str(error))}")
             continue
-        if authors != {author_of(entry)}:
+        if authors != {entry.author}:
             continue
         if _copy(source, record, experiment.run_dir / entry.stage.name, entry):
             console.print(f"{escape(entry.stage.name)}: rationales from a finished run, {escape(str(source))}")
@@ -80,7 +80,7 @@ def _take(experiment: Experiment, entry: Prepared, console: Console) -> None:
         console.print(f"{escape(entry.stage.name)}: not taken from {escape(str(source))}: they were changed there")
 
 
-def _copy(source: Path, record: StageRecord, folder: Path, entry: Prepared) -> bool:
+def _copy(source: Path, record: StageRecord, folder: Path, entry: ReadStage) -> bool:
     """Copy a finished stage; False if its output is not what it wrote."""
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)  # of a copy that was killed

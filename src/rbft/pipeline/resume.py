@@ -26,7 +26,8 @@ from rbft.runs.stage_record import (
     verify_outputs,
     write_record,
 )
-from rbft.stages.context import Prepared, StageResult
+from rbft.stages.context import StageResult
+from rbft.stages.read_stage import ReadStage
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class StageFolder:
     """
 
     experiment: Experiment
-    entry: Prepared
+    entry: ReadStage
 
     @property
     def path(self) -> Path:
@@ -54,7 +55,7 @@ class StageFolder:
         verify_outputs(self.path, record)
         return True
 
-    def require_sources(self, prepared: Sequence[Prepared]) -> None:
+    def require_sources(self, prepared: Sequence[ReadStage]) -> None:
         """Refuse to start the stage if its inputs are not there or are not this experiment's.
 
         Args:

@@ -25,12 +25,13 @@ from rbft.runs.names import CHECKPOINTS, PUBLISHED
 from rbft.stages.answer import answer_clips
 from rbft.stages.caption_probe import caption_probe
 from rbft.stages.combine import combine
-from rbft.stages.context import Prepared, StageContext, StageResult
+from rbft.stages.context import StageContext, StageResult
 from rbft.stages.demonstrations import demonstrations
 from rbft.stages.encoder_probe import encoder_probe
 from rbft.stages.probe import probe
 from rbft.stages.publish import conclude
 from rbft.stages.rationale_probe import rationale_probe
+from rbft.stages.read_stage import ReadStage
 from rbft.stages.score import score
 from rbft.stages.train import train
 from rbft.stages.write import write
@@ -92,7 +93,7 @@ def run(experiment: Experiment, command: Sequence[str]) -> None:
 
 
 def _run_prepared(
-    experiment: Experiment, prepared: Sequence[Prepared], command: Sequence[str], console: Console
+    experiment: Experiment, prepared: Sequence[ReadStage], command: Sequence[str], console: Console
 ) -> None:
     """Run the stages that are not done, in order, and publish what they found."""
     ran = 0
@@ -128,7 +129,7 @@ def _run_prepared(
 def _run_stage(folder: StageFolder, command: Sequence[str], console: Console, ranks: RankWatch) -> None:
     experiment, entry = folder.experiment, folder.entry
     folder.begin()
-    L.seed_everything(int(entry.config["seed_everything"]), workers=True, verbose=False)
+    L.seed_everything(entry.seed, workers=True, verbose=False)
     start = time.monotonic()
     again = shlex.join(part for part in command if part != "--restart")
     context = StageContext(

@@ -14,12 +14,12 @@ from rbft.files import archive, write_atomic, write_json
 from rbft.pipeline.stage_cli import StageCLI
 from rbft.runs.environment import describe_environment
 from rbft.runs.names import ENVIRONMENT, EXPERIMENT, LABELS, PUBLISHED, SPLITS
-from rbft.stages.context import Prepared
+from rbft.stages.read_stage import ReadStage
 
 _SHAPED = ("model", "data", "trainer")
 
 
-def write_run_files(experiment: Experiment, prepared: Sequence[Prepared]) -> None:
+def write_run_files(experiment: Experiment, prepared: Sequence[ReadStage]) -> None:
     """experiment.yaml, environment.json, the split and the classes.
 
     Figures of an earlier run in the same folder would pass for this one's until it ends; they are archived.

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import lightning as L
 import yaml
 from jsonargparse.typing import NonNegativeFloat
+from lightning.pytorch.callbacks import Checkpoint, ModelSummary, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 from omegaconf.errors import OmegaConfBaseException
@@ -33,10 +34,18 @@ from rbft.errors import ConfigError
 from rbft.experiment import Experiment
 from rbft.pipeline.allowed_classes import allow_named, functions_in, not_allowed_message
 from rbft.pipeline.config_errors import StageParser, class_errors, readable_errors
+from rbft.stages.read_stage import ReadStage
 from rbft.training.module import VLMFineTuner
 
 # what the records of a data set depend on
 _DATA_SET = ("root", "format", "unlabelled")
+
+# callbacks that would do what a run does by itself, with what there is instead
+_INSTEAD = (
+    (Checkpoint, "a run saves by itself; save_every says how often, model.selection which weights are kept"),
+    (ProgressBar, "a run shows its progress by itself"),
+    (ModelSummary, "`rbft fit --dry_run` says what a run costs"),
+)
 
 # Lightning's classes have text enumerations as defaults (Timer), with which no configuration could be written down
 yaml.SafeDumper.add_multi_representer(Enum, lambda dumper, value: dumper.represent_data(value.value))
@@ -131,6 +140,10 @@ class StageCLI(LightningCLI):
             self.config_init = self.parser.instantiate_classes(self.config)
         self.datamodule = self._get(self.config_init, "data")
         self.model = self._get(self.config_init, "model")
+        for callback in self.callbacks:
+            for kind, why in _INSTEAD:
+                if isinstance(callback, kind):
+                    raise ConfigError(f"trainer.callbacks: take {type(callback).__name__} out; {why}.")
 
     def resolved(self) -> dict[str, Any]:
         """The whole configuration as plain values."""
@@ -157,8 +170,10 @@ class StageCLI(LightningCLI):
         return self.instantiate_trainer(callbacks=[*self.callbacks, *callbacks], **settings)
 
 
-def read_stages(experiment: Experiment) -> list[StageCLI]:
-    """Module and data of every stage; a data set that several stages name is read once.
+def read_stages(experiment: Experiment) -> list[ReadStage]:
+    """Every stage of an experiment; a data set that several stages name is read once.
+
+    Where one of them answers by cross-fitting, all labelled videos train.
 
     Args:
         experiment: experiment whose stages are read.
@@ -167,14 +182,22 @@ def read_stages(experiment: Experiment) -> list[StageCLI]:
         ConfigError: A setting is wrong.
         DataError: A data set is missing or wrong, where more than one stage is of it.
     """
-    clis = [StageCLI(experiment.arguments(stage)) for stage in experiment.stages]
-    for number, cli in enumerate(clis):
-        named = [cli.config["data"][key] for key in _DATA_SET]
-        for earlier in clis[:number]:
+    stages: dict[str, ReadStage] = {}
+    for stage in experiment.stages:
+        cli = StageCLI(experiment.arguments(stage))
+        stages[stage.name] = ReadStage(
+            stage, cli.model, cli.datamodule, cli.resolved(), cli.make_trainer, before=dict(stages)
+        )
+    for entry in stages.values():
+        named = [entry.config["data"][key] for key in _DATA_SET]
+        for earlier in entry.before.values():
             if [earlier.config["data"][key] for key in _DATA_SET] == named:
-                cli.datamodule.records = list(earlier.datamodule.records)
+                entry.datamodule.records = list(earlier.datamodule.records)
                 break
-    return clis
+    if any(entry.crossfits for entry in stages.values()):
+        for entry in stages.values():
+            entry.datamodule.train_on_validation()
+    return list(stages.values())
 
 
 def _listed(value: Any) -> list[Any]:

@@ -6,19 +6,16 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from rbft.encoders.loading import EncoderFiles
-from rbft.estimate.stage_estimate import steps_of
-from rbft.vlm.sharded import shards
 
 if TYPE_CHECKING:
-    from rbft.stages.context import Prepared
+    from rbft.stages.read_stage import ReadStage
 
 
-def describe_stage(entry: Prepared, folds: int, processes: int) -> str:
+def describe_stage(entry: ReadStage, processes: int) -> str:
     """What a stage does, how often, and from which weights.
 
     Args:
         entry: the stage.
-        folds: how many times it has the training stages before it run again, without a part of the labelled videos.
         processes: number of processes that work together.
     """
     kind, start = entry.stage.kind, entry.stage.weights_from
@@ -27,23 +24,22 @@ def describe_stage(entry: Prepared, folds: int, processes: int) -> str:
     elif kind in _DESCRIBED:
         say = _DESCRIBED[kind](entry)
     else:
-        say = _test(entry, folds)
+        say = _test(entry)
     own = kind in ("encoder_probe", "rationale_probe", "combine") or (kind == "write" and start is None)
     return say if own else f"{say}, from {start or 'the base model'}"
 
 
-def _training(entry: Prepared, processes: int) -> str:
-    trainer, videos = entry.config["trainer"], len(entry.datamodule.splits.train)
-    per_step = entry.datamodule.batch_size * processes * trainer["accumulate_grad_batches"]
+def _training(entry: ReadStage, processes: int) -> str:
+    videos = len(entry.datamodule.splits.train)
     # answers about one clip are computed together
-    steps = steps_of((videos + entry.unlabelled) * entry.views, per_step, trainer)
+    steps = entry.steps((videos + entry.unlabelled) * entry.views, processes)
     say = f"{_rows(entry)} rows an epoch, {steps} steps"
     match = entry.stage.rationale_epochs
     say += f", and as many more as {match} epochs over the rationales have tokens" if match else ""
     return say + _upper_layers(entry)
 
 
-def _rows(entry: Prepared) -> int:
+def _rows(entry: ReadStage) -> int:
     """Rows of an epoch of a training stage."""
     videos, samples = len(entry.datamodule.splits.train), entry.rationale_samples
     texts = (videos + entry.unlabelled) * samples
@@ -52,14 +48,14 @@ def _rows(entry: Prepared) -> int:
     return rows.get(entry.stage.kind, texts)
 
 
-def _upper_layers(entry: Prepared) -> str:
+def _upper_layers(entry: ReadStage) -> str:
     """Where the upper layers alone are trained: what is kept of those below, or why it is not."""
     layers, data = getattr(entry.module.tuning, "layers", None), entry.datamodule
     if layers is None:
         return ""
     drawn = entry.config["data"]["frames"] == "random" and entry.views == 1
     why = {
-        "trainer.strategy fsdp2": shards(entry.config["trainer"]["strategy"]),
+        "trainer.strategy fsdp2": entry.sharded,
         "data.cache_features false": data.features is None,
         "data.cache_states false": data.states is None,
         "data.frames random": drawn,
@@ -70,7 +66,7 @@ def _upper_layers(entry: Prepared) -> str:
     return f", trains {what}; what leaves those below is {kept}"
 
 
-def _write(entry: Prepared) -> str:
+def _write(entry: ReadStage) -> str:
     writer = entry.module.writer
     say = f"{len(entry.datamodule.splits.train)} videos, {writer.samples} rationale(s) each"
     say += f", and {entry.unlabelled} unlabelled ones" if entry.unlabelled else ""
@@ -79,25 +75,25 @@ def _write(entry: Prepared) -> str:
     return say + (f", up to {attempts} attempts where none is kept" if attempts > 1 else "")
 
 
-def _answer(entry: Prepared) -> str:
+def _answer(entry: ReadStage) -> str:
     say = f"{len(entry.datamodule.splits.train)} videos"
     say += f" and {entry.unlabelled} unlabelled" if entry.unlabelled else ""
     return f"{say}, {entry.views} clip(s) each, answered after {entry.module.answering.samples} rationale(s)"
 
 
-def _probe(entry: Prepared) -> str:
+def _probe(entry: ReadStage) -> str:
     splits = entry.datamodule.splits
     return f"a linear probe fitted to {len(splits.train)} videos, {len(splits.test)} tested"
 
 
-def _caption_probe(entry: Prepared) -> str:
+def _caption_probe(entry: ReadStage) -> str:
     splits = entry.datamodule.splits
     fitted, tested = len(splits.train) + len(splits.val), len(splits.test)
     say = f"{entry.module.writer.samples} description(s) each of {fitted + tested} videos, "
     return f"{say}a text classifier fitted to {fitted} of them, {tested} tested"
 
 
-def _encoder_probe(entry: Prepared) -> str:
+def _encoder_probe(entry: ReadStage) -> str:
     splits, folder = entry.datamodule.splits, entry.module.encoder.folder
     assert folder is not None, "checked before"
     files, fitted = EncoderFiles(folder), (*splits.train, *splits.val)
@@ -110,19 +106,19 @@ def _encoder_probe(entry: Prepared) -> str:
     return say + (f"; {short} have fewer frames and repeat some" if short else "")
 
 
-def _combine(entry: Prepared) -> str:
+def _combine(entry: ReadStage) -> str:
     weight = entry.stage.probe_weight
     how = "at the weight that labelled videos choose" if weight is None else f"{weight:g} of the latter"
     logs = "" if entry.stage.pool == "linear" else ", logarithms averaged"
     return f"the answers of {' and '.join(entry.stage.predictions_from)} mixed, {how}{logs}"
 
 
-def _rationale_probe(entry: Prepared) -> str:
+def _rationale_probe(entry: ReadStage) -> str:
     say = f"a text classifier fitted to the kept rationales of {entry.stage.rationales_from}, on what "
     return f"{say}{entry.stage.predictions_from[0]} has written of {len(entry.datamodule.splits.test)} videos"
 
 
-_DESCRIBED: dict[str, Callable[[Prepared], str]] = {
+_DESCRIBED: dict[str, Callable[[ReadStage], str]] = {
     "write": _write,
     "answer": _answer,
     "probe": _probe,
@@ -134,19 +130,19 @@ _DESCRIBED: dict[str, Callable[[Prepared], str]] = {
 """Neither training nor asking about the test videos."""
 
 
-def _test(entry: Prepared, folds: int) -> str:
+def _test(entry: ReadStage) -> str:
     splits, labels = entry.datamodule.splits, entry.datamodule.labels
     say = f"{len(splits.test)} videos against {len(labels)} labels{_reasoned(entry)}"
-    if folds:
+    if entry.folds:
         say += f", chosen by cross-fitting: {' and '.join(before.stage.name for before in entry.trained_by)} "
-        say += f"{folds} more times, without a part of the {len(splits.train)} labelled videos each"
+        say += f"{entry.folds} more times, without a part of the {len(splits.train)} labelled videos each"
     if entry.stage.kind == "demonstrations":
         most = entry.module.demonstrations.most([record.label for record in splits.train])
         say += f", with up to {most} labelled videos told of in the question"
     return say
 
 
-def _reasoned(entry: Prepared) -> str:
+def _reasoned(entry: ReadStage) -> str:
     """Of a test that writes about some of its videos, or for several classes."""
     answering = entry.module.answering
     if answering.mode == "argued":

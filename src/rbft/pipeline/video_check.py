@@ -166,8 +166,8 @@ def check_experiment(experiment: Experiment, console: Console) -> tuple[CheckRep
     Returns:
         What was found, and what the models make of it; None where there are no splits yet.
     """
-    clis = read_stages(experiment)
-    data: VideoDataModule = clis[-1].datamodule
+    stages = read_stages(experiment)
+    data = stages[-1].datamodule
     records = data.records
     labels: LabelSet | DataError
     splits: Splits | DataError
@@ -184,7 +184,7 @@ def check_experiment(experiment: Experiment, console: Console) -> tuple[CheckRep
         # known without a look at the videos, which may take long
         console.print(f"[red]error[/] {escape(str(splits))}\nLooking at the videos all the same; Ctrl-C stops.")
     facts = _survey(data, records, console)
-    texts = clis[-1].model.prompts.label_texts
+    texts = stages[-1].module.prompts.label_texts
     report = check_dataset(
         data.root,
         records,
@@ -202,21 +202,21 @@ def check_experiment(experiment: Experiment, console: Console) -> tuple[CheckRep
     model: ModelCheck | None = None
     if isinstance(splits, Splits):
         findings: dict[str, Finding] = {}
-        for stage, cli in zip(experiment.stages, clis, strict=True):
+        for entry in stages:
             try:
-                require_videos(stage, cli)
+                require_videos(entry)
             except DataError as error:
                 findings[str(error)] = Finding("splits", str(error), ())
             # survey remembers: a stage over the same videos costs nothing
-            cli.datamodule.facts = _survey(cli.datamodule, _every(cli.datamodule), console)
+            entry.datamodule.facts = _survey(entry.datamodule, _every(entry.datamodule), console)
             try:
                 findings |= {
-                    message: Finding("near_duplicate", message, ()) for message in _inspect_unlabelled(cli.datamodule)
+                    message: Finding("near_duplicate", message, ()) for message in _inspect_unlabelled(entry.datamodule)
                 }
             except DataError as error:
                 findings[str(error)] = Finding("splits", str(error), ())
         report = report.with_more(tuple(findings.values()), ())
-        model = check_models(experiment, clis)
+        model = check_models(stages)
         report = report.with_more(model.findings, model.notes)
     else:
         report = report.with_more((), ["what a run will cost was not estimated, as there are no splits yet."])

@@ -14,7 +14,7 @@ from rbft.ranks import first_rank
 from rbft.rationales.soft_labels import SoftLabel, SoftLabelStore
 from rbft.rationales.writer import seed_of
 from rbft.runs.names import SOFT_LABELS
-from rbft.stages.context import StageContext, StageResult, author_of, connect, set_up
+from rbft.stages.context import StageContext, StageResult, connect, set_up
 from rbft.vlm.batch import Batch
 from rbft.vlm.model import VLM
 
@@ -26,7 +26,7 @@ def _view_name(record: VideoRecord, view: int) -> str:
 def _views(context: StageContext, records: Sequence[VideoRecord]) -> list[tuple[Example, int]]:
     """The question for a rationale about each view of each video: as a test takes its frames, then drawn ones."""
     entry, prompt = context.entry, context.entry.book.blind_prompt()
-    seed = int(entry.config["seed_everything"])
+    seed = entry.seed
     return [
         (Example(record, prompt, frames_seed=seed_of(seed, _view_name(record, view)) if view else None), view)
         for record in records
@@ -37,7 +37,7 @@ def _views(context: StageContext, records: Sequence[VideoRecord]) -> list[tuple[
 def answer_clips(context: StageContext) -> StageResult:
     """Answer every training and unlabelled clip after rationales of its own; what an earlier try answered stays."""
     entry, module, data = context.entry, context.entry.module, context.entry.datamodule
-    store, author = SoftLabelStore(context.folder), author_of(context.entry)
+    store, author = SoftLabelStore(context.folder), context.entry.author
     strength = module.answering.strength
     assert strength is not None, "refused before"
     trainer = set_up(context, keep_base=strength != 1)

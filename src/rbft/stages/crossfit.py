@@ -18,7 +18,8 @@ from rbft.files import write_json, write_jsonl
 from rbft.ranks import first_rank, wait_for_all
 from rbft.rationales.store import read_rationales
 from rbft.runs.names import ADAPTER, CHECKPOINTS, CONTRASTS, RATIONALES
-from rbft.stages.context import Prepared, StageContext, author_of, connect
+from rbft.stages.context import StageContext, connect
+from rbft.stages.read_stage import ReadStage
 from rbft.stages.train import train
 from rbft.training.callbacks import GracefulStop
 from rbft.training.checkpoint import MANIFEST
@@ -61,7 +62,7 @@ def cross_fitted(
             source = entry.stage.weights_from
             module.unload()
             folder = None if source is None else run_dir / source / ADAPTER
-            module.start_from(folder, author_of(entry), keep_base=tuple(strengths) != (1.0,))
+            module.start_from(folder, entry.author, keep_base=tuple(strengths) != (1.0,))
             connect(context, trainer, val=module.scoring.examples(held, reasoned=module.answering.writes))
             for strength, path in paths.items():
                 module.set_strength(strength)
@@ -75,7 +76,7 @@ def cross_fitted(
     return {strength: [by_id[record.id] for record in labelled] for strength, by_id in predictions.items()}
 
 
-def _train_without(context: StageContext, before: Prepared, held: Sequence[VideoRecord], run_dir: Path) -> None:
+def _train_without(context: StageContext, before: ReadStage, held: Sequence[VideoRecord], run_dir: Path) -> None:
     """Run a training stage on the labelled videos that are not held back, unless that is done."""
     folder = run_dir / before.stage.name
     if (folder / _DONE).is_file():

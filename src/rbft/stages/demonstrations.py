@@ -29,7 +29,7 @@ def demonstrations(context: StageContext) -> StageResult:
     texts = [first[record.id] for record in data.splits.train if record.id in first]
     book = DemonstratedBook(entry.book, texts, module.demonstrations)
     question = replace(book.label_prompt(), video=False)
-    tokens = len(entry.processor.prompt_inputs(question, None).ids)
+    tokens = len(entry.module.processor.prompt_inputs(question, None).ids)
     longest = getattr(load_config(module.name, module.revision).get_text_config(), "max_position_embeddings", None)
     if longest is not None and tokens > longest:
         raise ConfigError(
@@ -38,6 +38,6 @@ def demonstrations(context: StageContext) -> StageResult:
             "write shorter descriptions (model.writer.max_new_tokens)."
         )
     context.console.print(f"  {len(book.told)} demonstrations, a question of {tokens} tokens")
-    module.connect(entry.processor, book, module.seed)
+    module.connect(entry.module.processor, book, module.seed)
     result = score(context)
     return replace(result, summary=result.summary | {"demonstrations": len(book.told), "question_tokens": tokens})

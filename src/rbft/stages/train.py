@@ -43,7 +43,7 @@ def refuse_held_out(rationales: Sequence[Rationale] | Sequence[SoftLabel], split
 
 def _tokens(context: StageContext, rows: Sequence[Example]) -> int:
     """Supervised tokens of rows, in one epoch."""
-    target_ids = context.entry.processor.target_ids
+    target_ids = context.entry.module.processor.target_ids
     return sum(len(target_ids(row.prompt, row.answer)) for row in rows if row.answer is not None)
 
 

@@ -11,13 +11,13 @@ from rbft.data.dataset import Example
 from rbft.rationales.store import RationaleStore
 from rbft.rationales.vllm_writer import Frames
 from rbft.rationales.writer import Attempt
-from rbft.stages.context import Prepared
+from rbft.stages.read_stage import ReadStage
 from rbft.terminal import steps_shown
 from rbft.vlm.loading import model_source
 
 
 def write_elsewhere(
-    entry: Prepared,
+    entry: ReadStage,
     left: Sequence[Example],
     attempt: Attempt,
     store: RationaleStore,
@@ -36,7 +36,7 @@ def write_elsewhere(
         folder: folder of the stage, for vLLM's log.
         console: console to show progress on.
     """
-    module, data, processor = entry.module, entry.datamodule, entry.processor
+    module, data, processor = entry.module, entry.datamodule, entry.module.processor
 
     def frames(example: Example) -> Frames:
         clip = data.clip(example.record.video)
@@ -46,7 +46,7 @@ def write_elsewhere(
         return Frames(pixels, clip.metadata(), {"do_sample_frames": False, **sized}, ids)
 
     model = {"model": model_source(module.name), "revision": module.revision, "dtype": module.dtype_}
-    seed, log = int(entry.config["seed_everything"]), folder / "vllm.log"
+    seed, log = entry.seed, folder / "vllm.log"
     written = module.writer.write_elsewhere(model, processor, entry.book, left, frames, author, seed, attempt, log)
     with steps_shown(console) as report:
         for done, rationales in enumerate(written, start=1):

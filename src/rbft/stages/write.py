@@ -21,7 +21,8 @@ from rbft.rationales.store import Rationale, RationaleStore
 from rbft.rationales.writer import Attempt
 from rbft.runs.names import CONTRASTS, RATIONALES, TENSORBOARD
 from rbft.stages.cautions import rationale_cautions
-from rbft.stages.context import Prepared, StageContext, StageResult, author_of, connect, set_up
+from rbft.stages.context import StageContext, StageResult, connect, set_up
+from rbft.stages.read_stage import ReadStage
 from rbft.stages.vllm_stage import write_elsewhere
 from rbft.terminal import steps_shown
 from rbft.training.logging import log_rationales
@@ -140,7 +141,7 @@ def write_what_is_left(
         # a model that was loaded here must not take memory from vLLM
         module.unload()
         if first_rank():
-            write_elsewhere(entry, left, attempt, store, author_of(entry), context.folder, context.console)
+            write_elsewhere(entry, left, attempt, store, entry.author, context.folder, context.console)
         wait_for_all()
         return
     connect(context, trainer, predict=left)
@@ -151,7 +152,7 @@ def write_what_is_left(
 
 
 def _judge_written(
-    entry: Prepared, rationales: Sequence[Rationale], device: torch.device, console: Console, standing: int = 0
+    entry: ReadStage, rationales: Sequence[Rationale], device: torch.device, console: Console, standing: int = 0
 ) -> list[Rationale]:
     """Score the rationales of a write stage and judge each; a class may have lost all of its.
 
@@ -162,7 +163,7 @@ def _judge_written(
         console: console to show progress on.
         standing: number of them, from the first on, that keep the scores they have.
     """
-    module, data, processor = entry.module, entry.datamodule, entry.processor
+    module, data, processor = entry.module, entry.datamodule, entry.module.processor
 
     def ask(video: str, prompt: Prompt) -> PromptInputs:
         return processor.prompt_inputs(prompt, data.clip(video), sized=data.spec.sized)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rbft.data.datamodule import VideoDataModule
 from rbft.experiment import ASKING_KINDS, PROBE_KINDS, Stage
-from rbft.pipeline.stage_cli import StageCLI
 from rbft.vlm.loading import folder_fingerprint, model_fingerprint
+
+if TYPE_CHECKING:
+    from rbft.data.datamodule import VideoDataModule
+    from rbft.training.module import VLMFineTuner
 
 # What of the configuration shapes a stage's result, by what the stage does. Learning rates do not shape rationales,
 # and the number of devices shapes nothing that a finished stage would have to be repeated for.
@@ -33,23 +34,17 @@ _LATER_ANSWERING = {"gate": None, "most_reasoned": 1.0, "choose_on": "validation
 _LATER = {"layers": None, "between": "conclusions"}
 
 
-def share_validation(stages: Sequence[Stage], clis: Sequence[StageCLI]) -> None:
-    """Have all labelled videos train where one of the stages answers by cross-fitting."""
-    if any(
-        stage.kind in ASKING_KINDS and cli.model.answering.crossfits for stage, cli in zip(stages, clis, strict=True)
-    ):
-        for cli in clis:
-            cli.datamodule.train_on_validation()
-
-
-def stage_inputs(stage: Stage, cli: StageCLI, config: dict[str, Any], done: dict[str, str]) -> dict[str, Any]:
+def stage_inputs(
+    stage: Stage, module: VLMFineTuner, data: VideoDataModule, config: dict[str, Any], done: dict[str, str]
+) -> dict[str, Any]:
     """Everything a stage's result depends on, as plain values.
 
     Args:
-        stage: The stage.
-        cli: module and data of the stage.
+        stage: the stage.
+        module: its LightningModule.
+        data: its LightningDataModule.
         config: resolved configuration.
-        done: Fingerprints of the stages before it, by name.
+        done: fingerprints of the stages before it, by name.
     """
     if stage.kind == "combine":
         sources = [done[name] for name in stage.predictions_from]
@@ -58,12 +53,11 @@ def stage_inputs(stage: Stage, cli: StageCLI, config: dict[str, Any], done: dict
     if stage.kind == "rationale_probe":
         sources = [done[name] for name in stage.predictions_from]
         return {"kind": stage.kind, "predictions": sources, "rationales": done[stage.rationales_from or ""]}
-    data: VideoDataModule = cli.datamodule
     model, trainer = config["model"], config["trainer"]
     # stages as they always were have the inputs they always had
     model = model | {"answering": {k: v for k, v in model["answering"].items() if _LATER_ANSWERING.get(k, ...) != v}}
     model = model | {"writer": {k: v for k, v in model["writer"].items() if k != "contrast" or v}}
-    if stage.kind not in ASKING_KINDS or cli.model.answering.mode != "argued":
+    if stage.kind not in ASKING_KINDS or module.answering.mode != "argued":
         model = model | {"prompts": {k: v for k, v in model["prompts"].items() if k != "argued_question"}}
     keys = {"model": list(_MODEL_KEYS), "data": list(_SAMPLING_KEYS), "trainer": ["precision"]}
     if stage.kind == "write":
@@ -77,22 +71,22 @@ def stage_inputs(stage: Stage, cli: StageCLI, config: dict[str, Any], done: dict
         keys["model"] += _TRAINING_MODEL_KEYS
         keys["data"] += _TRAINING_DATA_KEYS
         keys["trainer"] += _TRAINING_TRAINER_KEYS
-        chosen = cli.model.selection.weights == "best"
+        chosen = module.selection.weights == "best"
         videos = data.fingerprint("train", "val") if chosen else data.fingerprint("train")
-        if cli.model.control is not None:
-            videos += cli.model.control.takes(data.splits.train)
+        if module.control is not None:
+            videos += module.control.takes(data.splits.train)
     else:
         # its bound on memory changes no score
         model = model | {"scoring": {key: model["scoring"][key] for key in ("normalize", "prior")}}
         probes = stage.kind in PROBE_KINDS
         keys["model"] += [] if probes else ["scoring", "answering"]
         keys["model"] += ["writer"] if stage.kind == "caption_probe" else []
-        keys["model"] += ["robustness"] if not probes and cli.model.robustness.passes else []
+        keys["model"] += ["robustness"] if not probes and module.robustness.passes else []
         keys["model"] += ["demonstrations"] if stage.kind == "demonstrations" else []
         if stage.kind == "encoder_probe":  # neither the model nor what it is shown plays a part
             keys["model"], keys["data"] = list(_ENCODER_MODEL_KEYS), list(_ENCODER_DATA_KEYS)
         videos = data.fingerprint("train", "test")
-        answering = cli.model.answering
+        answering = module.answering
         if probes or answering.needs_validation or (answering.calibrate and data.splits.val):
             videos += ":" + data.fingerprint("val")
         # they count as wrong, so a test without them is another test
@@ -102,11 +96,11 @@ def stage_inputs(stage: Stage, cli: StageCLI, config: dict[str, Any], done: dict
         "seed": config["seed_everything"],
         "model": {key: _as_ever(model[key]) for key in keys["model"]}
         | ({"template_arguments": model["template_arguments"]} if model["template_arguments"] else {})
-        | {"files": _files(stage, cli)},
+        | {"files": _files(stage, module)},
         "data": {key: config["data"][key] for key in keys["data"]} | {"videos": videos},
         "trainer": {key: trainer[key] for key in keys["trainer"]},
         **({"rationale_epochs": stage.rationale_epochs} if stage.rationale_epochs else {}),
-        **(_validation(cli, model) if stage.trains else {}),
+        **(_validation(module, model) if stage.trains else {}),
         "weights": done.get(stage.weights_from or ""),
         "rationales": done.get(stage.rationales_from or ""),
         **({"answers": done[stage.answers_from]} if stage.answers_from else {}),
@@ -114,12 +108,12 @@ def stage_inputs(stage: Stage, cli: StageCLI, config: dict[str, Any], done: dict
     }
 
 
-def _files(stage: Stage, cli: StageCLI) -> str:
+def _files(stage: Stage, module: VLMFineTuner) -> str:
     """A hash of the files of the model that a stage uses."""
-    folder = cli.model.encoder.folder
+    folder = module.encoder.folder
     if stage.kind == "encoder_probe" and folder is not None:
         return folder_fingerprint(Path(folder).expanduser())
-    return model_fingerprint(cli.model.name)
+    return model_fingerprint(module.name)
 
 
 def _as_ever(value: Any) -> Any:
@@ -130,13 +124,13 @@ def _as_ever(value: Any) -> Any:
     return {**value, "init_args": {name: kept for name, kept in arguments.items() if _LATER.get(name, ...) != kept}}
 
 
-def _validation(cli: StageCLI, model: dict[str, Any]) -> dict[str, Any]:
+def _validation(module: VLMFineTuner, model: dict[str, Any]) -> dict[str, Any]:
     """What decides on the best epoch, beside the videos; stages as they always were have the inputs they always had."""
-    if cli.model.selection.weights != "best":
+    if module.selection.weights != "best":
         return {}
     inputs: dict[str, Any] = {key: model["scoring"][key] for key in ("normalize", "prior")}
     if inputs == {"normalize": "sum", "prior": "none"}:
         inputs = {}
-    if cli.model.chooses_after_rationales:
-        inputs["rationale_tokens"] = cli.model.writer.max_new_tokens
+    if module.chooses_after_rationales:
+        inputs["rationale_tokens"] = module.writer.max_new_tokens
     return {"validation": inputs} if inputs else {}

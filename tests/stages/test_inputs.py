@@ -10,7 +10,7 @@ import pytest
 from rbft.data.datamodule import VideoDataModule
 from rbft.experiment import Stage
 from rbft.pipeline.stage_cli import StageCLI
-from rbft.pipeline.stage_inputs import stage_inputs
+from rbft.stages.inputs import stage_inputs
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def tuning_of(tmp_path, monkeypatch):
         (tmp_path / "a.yaml").write_text(json.dumps(content))
         cli = StageCLI(["--config", str(tmp_path / "a.yaml")])
         stage = Stage("classification", "classification", {}, None, None)
-        return stage_inputs(stage, cli, cli.resolved(), {})["model"]["tuning"]
+        return stage_inputs(stage, cli.model, cli.datamodule, cli.resolved(), {})["model"]["tuning"]
 
     return make
 
