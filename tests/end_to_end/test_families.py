@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tests.support.families import FAMILIES
-from tests.support.runs import Run, rows, run_experiment, write_clips, write_experiment
+from tests.support.runs import CLASSES, Run, rows, run_experiment, write_clips, write_experiment
 
 from rbft.vlm.loading import load_model
+from rbft.vlm.processing import ClipProcessor
 
 pytest_plugins = ["tests.support.run_fixtures"]
 
@@ -134,3 +136,65 @@ def test_bfloat16(
     for stage in ("rationale", "classification"):
         assert {value.dtype for value in weights(run, stage).values()} == {torch.float32}, "small steps need it"
     assert_predictions(run, few)
+
+
+TEXTS: dict[str, Any] = {"samples": 2, "max_new_tokens": 4}
+ANSWERS: dict[str, Any] = {"max_new_tokens": 4}
+BLIND: dict[str, Any] = {
+    "kind": "write",
+    "model": {"prompts": {"hint": "blind"}, "writer": {**TEXTS, "temperature": 1.0}},
+}
+ONE_EPOCH: dict[str, Any] = {"trainer": {"max_epochs": 1}}
+# one chain, so that a family's model is loaded by one run
+EVERYTHING: dict[str, Any] = {
+    "methods": {
+        "everything": [
+            *("write", "joint", "rewrite", "reasoned", "explore", "preference", "self_distil", "policy"),
+            *("answer", "distil", "test", "rationale_probe", "test_argued", "test_gated", "demonstrations"),
+            *("caption_probe", "combine", "probe"),
+        ]
+    },
+    "data": {"batch_size": 2},
+    "stages": {
+        "joint": ONE_EPOCH,
+        "rewrite": BLIND,
+        "reasoned": ONE_EPOCH,
+        "explore": BLIND,
+        "preference": ONE_EPOCH,
+        "self_distil": {**ONE_EPOCH, "model": {"objective": {"init_args": TEXTS}}},
+        "policy": {**ONE_EPOCH, "model": {"objective": {"init_args": {**TEXTS, "grounding": 0.5}}}},
+        "answer": {"model": {"answering": {"samples": 2, "temperature": 1.0, **ANSWERS}}},
+        "distil": ONE_EPOCH,
+        "test": {"model": {"answering": {"mode": "rationale", **ANSWERS}}},
+        "test_argued": {"kind": "test", "model": {"answering": {"mode": "argued", **ANSWERS}}},
+        "test_gated": {"kind": "test", "model": {"answering": {"mode": "gated", "gate": 0.9, **ANSWERS}}},
+        "combine": {"probe_weight": 0.5},
+    },
+}
+
+
+@pytest.mark.parametrize(
+    "family", [pytest.param(name, marks=() if name == "qwen3_vl" else pytest.mark.slow) for name in FAMILIES]
+)
+def test_every_method(
+    family: str,
+    tmp_path: Path,
+    clips: Path,
+    family_folder: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # a random model states no class: its texts conclude one way and the other, so that some can be preferred
+    classes, decode = itertools.cycle(CLASSES), ClipProcessor.decode
+    monkeypatch.setattr(ClipProcessor, "decode", lambda self, ids: f"{decode(self, ids)} so {next(classes)}")
+    config = write_experiment(tmp_path / "everything.yaml", clips, family_folder(family), EVERYTHING)
+    run = run_experiment(config, tmp_path / "runs", method="everything")
+    before: dict[str, torch.Tensor] = {}
+    for stage in ("joint", "reasoned", "preference", "self_distil", "policy", "distil"):
+        now = weights(run, stage)
+        assert all(value.isfinite().all() for value in now.values()), stage
+        assert any(not torch.equal(value, before.get(name, value * 0)) for name, value in now.items()), stage
+        before = now
+    for stage in EVERYTHING["methods"]["everything"][10:]:
+        predictions = rows(run.folder / stage / "predictions.jsonl")
+        assert len(predictions) == 5, stage
+        assert all(sum(row["probabilities"]) == pytest.approx(1, abs=1e-9) for row in predictions), stage
