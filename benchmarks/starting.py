@@ -4,7 +4,8 @@
     python benchmarks/starting.py --before /tmp/before --json benchmarks/records/starting.json
 
 Both versions run in the same Python environment, in turns, one thread each, over the same clips. Each reads its own
-experiment files. The quickstart begins with empty caches.
+experiment files. The quickstart begins with empty caches. Its file may train other layers than the earlier version's:
+`all layers` is the version of now with all of them.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from benchmarks.common import (
 
 HERE = Path(__file__).parents[1]
 RUN = ("--method", "sft", "--seed_everything", "901")
+ALL_LAYERS = ("--model.tuning.layers", "null")
 
 
 def environment_of(source: Path) -> dict[str, str]:
@@ -79,17 +81,19 @@ def quickstart_again(source: Path, folder: Path, *more: str) -> None:
     command(source, folder, "fit", "--config", str(source / "experiments" / "quickstart.yaml"), *more)
 
 
-def quickstart(source: Path, folder: Path) -> None:
+def quickstart(source: Path, folder: Path, *more: str) -> None:
     """The quickstart, of which nothing is done or cached."""
     for name in ("runs", "cache"):
         shutil.rmtree(folder / name, ignore_errors=True)
-    quickstart_again(source, folder)
+    quickstart_again(source, folder, *more)
 
 
-CASES = {
+CASES: dict[str, Callable[..., None]] = {
     "a run of 80 steps": anew,
     "the same again, all done": again,
     "the plan alone": plan,
+}
+QUICKSTART: dict[str, Callable[..., None]] = {
     "the quickstart": quickstart,
     "the quickstart again, all done": quickstart_again,
 }
@@ -104,7 +108,7 @@ def main() -> None:
     revision = revision_of(args.before)
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as scratch, on_one_core():
-        folders = {name: Path(scratch) / name for name in sources}
+        folders = {name: Path(scratch) / name for name in (*sources, "all layers")}
         (HERE / "data").mkdir(exist_ok=True)
         for folder in folders.values():
             folder.mkdir()
@@ -112,20 +116,24 @@ def main() -> None:
         say("making the clips")
         plan(HERE, folders["now"])
         quickstart_again(HERE, folders["now"], "--dry_run")
-        for case, does in CASES.items():
+        for case, does in (CASES | QUICKSTART).items():
             say(case)
             calls: dict[str, Callable[[], object]] = {
                 name: partial(does, sources[name], folders[name]) for name in sources
             }
+            if case in QUICKSTART:
+                calls["all layers"] = partial(does, HERE, folders["all layers"], *ALL_LAYERS)
             seconds = time_in_turns(calls, args.repeats, warm_up=False)
-            rows.append(
-                {
-                    "case": case,
-                    **{name: [round(value, 2) for value in values] for name, values in seconds.items()},
-                    "ratio": median_ratio(seconds["before"], seconds["now"]),
-                }
-            )
-    print_table("processor time in seconds; ratio: before over now", ["case", "before", "now", "ratio"], rows)
+            row: Row = {
+                "case": case,
+                **{name: [round(value, 2) for value in values] for name, values in seconds.items()},
+                "ratio": median_ratio(seconds["before"], seconds["now"]),
+            }
+            if case in QUICKSTART:
+                row["ratio, all layers"] = median_ratio(seconds["before"], seconds["all layers"])
+            rows.append(row)
+    columns = ["case", "before", "now", "all layers", "ratio", "ratio, all layers"]
+    print_table("processor time in seconds; ratio: before over now", columns, rows)
     environment = describe([], sys.argv[1:]) | {"before": revision}
     write_record(args.json, "starting", environment, rows)
 
