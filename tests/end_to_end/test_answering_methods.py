@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from tests.end_to_end.test_ddp import PROPORTIONAL, assert_same_predictions, on_two
-from tests.support.runs import fit, run_experiment, signal_once, write_experiment
+from tests.support.runs import fit, rows, run_experiment, signal_once, write_experiment
 
 from rbft.experiment import lay_over
 
@@ -79,3 +80,23 @@ def test_two_processes_give_the_same_answers(tmp_path: Path, clips: Path, model:
         # five answers, all nearly sure: their temperature is hardly determined, and rounding moves it
         tolerance = 1e-3 if key == "test/ece_calibrated" else 1e-4
         assert mine[key] == pytest.approx(value, abs=tolerance, nan_ok=True), key
+
+
+@pytest.mark.slow
+def test_two_processes_write_about_the_same_videos(tmp_path: Path, clips: Path, model: Path) -> None:
+    config = write_experiment(tmp_path / "tiny.yaml", clips, model, lay_over(METHODS, PROPORTIONAL))
+    direct = run_experiment(config, tmp_path / "direct", method="sft").folder
+    surest = sorted(
+        float(torch.tensor(row["log_likelihoods"]).double().softmax(0).max())
+        for row in rows(direct / "predictions.jsonl")
+    )
+    # two of the five are less sure than the third
+    gate = ("--stages.test_gated.model.answering.gate", repr(surest[2]))
+    flags = (*gate, "--stages.test_gated.model.answering.choose_on", "validation")
+    one = run_experiment(config, tmp_path / "one", *flags, method="gated").folder
+    result = on_two(config, tmp_path / "two", "--data.batch_size", "2", "--method", "gated", *flags)
+    assert result.code == 0, result.err
+    two = tmp_path / "two" / "tiny" / "gated" / "seed0"
+    assert_same_predictions(two, one)
+    for folder in (one, two):
+        assert json.loads((folder / "metrics.json").read_text())["test/share_reasoned"] == pytest.approx(0.4)
