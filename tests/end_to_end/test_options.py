@@ -8,6 +8,8 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 from tests.support.runs import CLASSES, SPLITS, Run, fit, run_experiment
 
 from rbft.evaluation.predictions import read_predictions
@@ -86,6 +88,25 @@ def test_best_weights_are_those_of_their_epoch(finished: Run, tmp_path: Path) ->
     epochs = summary["best_epoch"]
     assert 1 <= epochs <= 3
     assert not (run.folder / "classification" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("ends", ["--trainer.max_steps 1", "--trainer.check_val_every_n_epoch 5"])
+def test_a_training_that_ends_before_it_validates_keeps_its_last_weights(
+    finished: Run, tmp_path: Path, ends: str
+) -> None:
+    flags = ["--stage", "classification", *ends.split()]
+    folders = {
+        which: run_experiment(
+            finished.config, tmp_path / which, *flags, "--model.selection.weights", which, method="sft"
+        )
+        for which in ("last", "best")
+    }
+    last, best = (
+        load_file(run.folder / "classification/adapter/adapter_model.safetensors") for run in folders.values()
+    )
+    assert last.keys() == best.keys() and all(torch.equal(value, best[name]) for name, value in last.items())
+    assert "its last weights are kept" in folders["best"].result.out
+    assert "best_epoch" not in read(folders["best"].folder / "classification" / "stage.json")["summary"]
 
 
 def test_stage_1_is_chosen_by_the_answers_behind_what_it_writes(finished: Run, tmp_path: Path) -> None:

@@ -118,12 +118,16 @@ def train(context: StageContext) -> StageResult:
     summary |= {key: float(value) for key, value in trainer.callback_metrics.items() if key.startswith("val/")}
     first, layers = first_trained(module.ready.model), len(layers_of(module.ready.base))
     summary |= pass_figures(module.kept_visits, first, layers, trainer.world_size)
-    if choosing:
+    # a training that ends within its first epoch, or before the first one that is validated, has nothing to choose from
+    chosen = best.best is not None
+    if chosen:
         summary["best_epoch"] = best.epoch + 1
     else:
         save_trained(module.ready.model, context.folder / ADAPTER, write=first_rank())
     if first_rank():
-        if choosing:
+        if choosing and not chosen:
+            context.console.print("  it ended before an epoch was validated: its last weights are kept")
+        if chosen:
             shutil.copytree(best.folder, context.folder / ADAPTER, dirs_exist_ok=True)
         # the checkpoint is useless once the stage is done, and with full fine-tuning it is the largest file
         shutil.rmtree(manifest.parent, ignore_errors=True)
