@@ -193,6 +193,23 @@ def test_a_model_that_cannot_be_had_is_a_finding_beside_the_others(command, data
     assert kinds[0] == "empty" and kinds[-1] == "model"
 
 
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [
+        ("--trainer.precision", "64"),
+        ("--model.dtype", "float16"),
+        ("--stages.test.model.robustness.swap", "true"),
+        ("--model.quantize", "4bit"),
+    ],
+)
+def test_settings_that_a_run_refuses_are_a_finding(command, tmp_path, capsys, flag, value):
+    assert command("fit", flag, value) != 0
+    refusal = " ".join(capsys.readouterr().err.split()).removeprefix("rbft: ")
+    assert command("check", flag, value) == 1
+    report = json.loads((tmp_path / "runs/small/sft/seed0/check.json").read_text())
+    assert refusal in {" ".join(finding["message"].split()) for finding in report["findings"]}
+
+
 def test_a_leak_stops_a_run(command, dataset, capsys):
     shutil.copy(dataset / "train/walk/2.mp4", dataset / "test/walk/2.mp4")
     assert command("fit") == 1

@@ -14,7 +14,8 @@ from rbft.estimate.device import Device
 from rbft.estimate.estimate import Estimator
 from rbft.estimate.report import memory_findings
 from rbft.estimate.stage_cost import StageEstimate
-from rbft.pipeline.requirements import require_encoder
+from rbft.pipeline.method_requirements import require_method
+from rbft.pipeline.requirements import require_models, require_stage
 from rbft.stages.read_stage import ReadStage
 from rbft.vlm.cost import UnknownCostError
 from rbft.vlm.processing import ClipProcessor, ProcessorKey
@@ -25,7 +26,7 @@ class ModelCheck:
     """What was found.
 
     Args:
-        findings: Classes that cannot be scored, models that cannot be used, memory that does not suffice.
+        findings: classes that cannot be scored, models and settings that cannot be used, memory that does not suffice.
         notes: what was not checked, and why.
         device: device that costs were estimated for.
         clips: The clips as the last stage's model gets them; None where there is something to correct first.
@@ -56,7 +57,7 @@ def check_models(stages: Sequence[ReadStage]) -> ModelCheck:
             book = entry.book
             if key not in processors:
                 processors[key] = ClipProcessor(*key)
-            require_encoder(entry)
+            require_stage(entry)
         except DataError as error:
             findings[Finding("unscorable", str(error), ())] = None
             continue
@@ -64,10 +65,16 @@ def check_models(stages: Sequence[ReadStage]) -> ModelCheck:
             findings[Finding("model", str(error), ())] = None
             continue
         findings |= dict.fromkeys(unscorable(book, processors[key], entry.datamodule.records))
+    if not findings:
+        try:
+            require_method(stages)
+            require_models(stages)
+        except (ModelError, ConfigError) as error:
+            findings[Finding("model", str(error), ())] = None
     if findings:
         return ModelCheck(
             tuple(findings),
-            ("what a run will cost was not estimated, as there are labels or a model to correct first.",),
+            ("what a run will cost was not estimated, as there are labels, settings or a model to correct first.",),
             device,
         )
     try:

@@ -32,14 +32,23 @@ def require_settings(stages: Sequence[ReadStage]) -> None:
     for entry in stages:
         # prompts refuse classes that they cannot tell apart, before a split misses videos of one of them
         entry.book.label_prompt()
-        _require_precision(entry)
-        _require_quantize(entry)
-        _require_unsharded(entry)
-        _require_elsewhere(entry)
+        require_stage(entry)
         require_videos(entry)
-        _require_swap(entry)
-        require_encoder(entry)
     require_method(stages)
+
+
+def require_stage(entry: ReadStage) -> None:
+    """Refuse what the settings of a stage alone show.
+
+    Raises:
+        RBFTError: Names the stage and the keys.
+    """
+    _require_precision(entry)
+    _require_quantize(entry)
+    _require_unsharded(entry)
+    _require_elsewhere(entry)
+    _require_swap(entry)
+    _require_encoder(entry)
 
 
 def require_models(stages: Sequence[ReadStage]) -> None:
@@ -232,7 +241,7 @@ def _require_swap(entry: ReadStage) -> None:
         )
 
 
-def require_encoder(entry: ReadStage) -> None:
+def _require_encoder(entry: ReadStage) -> None:
     """Refuse a stage whose video encoder is not there, or is none; reads no weights.
 
     Raises:
