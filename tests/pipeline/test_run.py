@@ -204,9 +204,16 @@ def test_restart_sets_aside_and_repeats_the_bytes(copy: Run, finished: Run) -> N
     assert (copy.folder / "metrics.json.old-1").is_file()
 
 
-def test_how_often_checkpoints_are_saved_changes_nothing(copy: Run, finished: Run) -> None:
+@pytest.mark.parametrize(
+    "flags",
+    [("--save_every", "0", "--save_seconds", "3600"), ("--trainer.check_val_every_n_epoch", "2")],
+    ids=["saved", "validated"],
+)
+def test_how_often_a_training_is_saved_or_validated_changes_nothing(
+    flags: tuple[str, ...], copy: Run, finished: Run
+) -> None:
     before = digests(finished.folder, "**/*.safetensors")
-    result = copy.again("--save_every", "0", "--save_seconds", "3600", "--restart")
+    result = copy.again(*flags, "--restart")
     assert result.code == 0, result.err
     after = digests(copy.folder, "**/*.safetensors")
     assert {name: after[name] for name in before} == before
