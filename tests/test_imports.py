@@ -47,7 +47,7 @@ ALLOWED = {
     | {"encoders", "training", "runs", "report"},
     "pipeline": BASE
     | {"", "experiment", "terminal", "video", "data", "vlm", "rationales", "objectives", "training", "runs"}
-    | {"encoders", "estimate", "evaluation.folds", "stages"},
+    | {"encoders", "estimate", "stages"},
     "predict": BASE
     | {"experiment", "terminal", "video", "data", "vlm", "evaluation", "answering", "training", "runs"}
     | {"stages", "pipeline.stage_cli"},

@@ -10,7 +10,6 @@ import torch
 from rbft.encoders.encoder import ClipPixels
 from rbft.encoders.loading import KEY, KNOWN, EncoderFiles
 from rbft.errors import ConfigError, DataError
-from rbft.evaluation.folds import video_folds
 from rbft.experiment import ASKING_KINDS
 from rbft.pipeline.method_requirements import require_method
 from rbft.vlm.loading import bare_model, load_config, weights_dtype
@@ -211,7 +210,7 @@ def require_videos(entry: ReadStage) -> None:
             f"the stage {stage.name!r} lets validation videos decide (model.answering), and there are "
             "none; set data.val_shots or data.val_fraction, or state mode, mixture_weight, gate and strength."
         )
-    if entry.crossfits and video_folds(splits.train, entry.datamodule.labels) is None:
+    if entry.crossfits and entry.fold_of is None:
         raise DataError(
             f"the stage {stage.name!r}: model.answering: crossfit holds back a part of the labelled videos at a "
             "time, and a class has all of its videos in one group, or a single one. Label videos of another group, or "

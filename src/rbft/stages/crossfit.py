@@ -12,7 +12,6 @@ import numpy as np
 
 from rbft.data.datamodule import VideoDataModule
 from rbft.data.records import VideoRecord
-from rbft.evaluation.folds import video_folds
 from rbft.evaluation.predictions import Prediction, read_predictions, write_predictions
 from rbft.files import write_json, write_jsonl
 from rbft.ranks import first_rank, wait_for_all
@@ -45,7 +44,7 @@ def cross_fitted(
     """
     entry, module, data = context.entry, context.entry.module, context.entry.datamodule
     labelled = data.splits.train
-    folds = video_folds(labelled, data.labels)
+    folds = entry.fold_of
     assert folds is not None, "refused before"
     if not entry.trained_by:
         folds = np.zeros_like(folds)  # nothing is trained, so nothing has seen a label

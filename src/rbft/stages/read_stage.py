@@ -17,6 +17,8 @@ from rbft.vlm.sharded import shards
 
 if TYPE_CHECKING:
     import lightning as L
+    import numpy as np
+    from numpy.typing import NDArray
 
     from rbft.data.datamodule import VideoDataModule
     from rbft.experiment import Stage
@@ -164,13 +166,20 @@ class ReadStage:
         """Whether labelled videos that train decide how it answers, out of fold."""
         return self.stage.kind in ASKING_KINDS and self.module.answering.crossfits
 
-    @cached_property
+    @property
+    def fold_of(self) -> NDArray[np.int64] | None:
+        """Fold that each labelled video is answered out of, where it cross-fits; None where they cannot be folded.
+
+        Not kept: the labelled videos change when bad ones are taken out.
+        """
+        return video_folds(self.datamodule.splits.train, self.datamodule.labels)
+
+    @property
     def folds(self) -> int:
         """How many times the training stages before it are run again, each without a part of the labelled videos."""
-        if not self.crossfits or self.stage.weights_from is None:
+        if not self.crossfits or self.stage.weights_from is None or self.fold_of is None:
             return 0
-        folds = video_folds(self.datamodule.splits.train, self.datamodule.labels)
-        return 0 if folds is None else int(folds.max()) + 1
+        return int(self.fold_of.max()) + 1
 
     @property
     def _learnt_from(self) -> ReadStage | None:
