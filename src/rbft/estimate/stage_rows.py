@@ -165,11 +165,12 @@ class StageRows:
         """What the stage costs on a device of such a speed; without one, no time."""
         data, processes = self._data, self._device.processes
         steps, prepared, memory, work = self._cost()
+        # each of n folds trains on n - 1 of n parts of the labelled videos: together n - 1 trainings
+        trainings = self._entry.folds - 1 if self.folded else 0
         for stage in self.folded:
             _, more_rows, more_memory, more = stage._cost()
-            # each of n folds trains on n - 1 of n parts of the labelled videos: together n - 1 trainings
-            prepared += (self._entry.folds - 1) * more_rows
-            work += more * (self._entry.folds - 1)
+            prepared += trainings * more_rows
+            work += more * trainings
             memory = max(memory, more_memory, key=lambda memory: memory.total)
         memory = held(memory, self._entry, self._size, processes)
         lengths = [row.length for row in self.rows]

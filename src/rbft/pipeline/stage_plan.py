@@ -133,9 +133,9 @@ _DESCRIBED: dict[str, Callable[[ReadStage], str]] = {
 def _test(entry: ReadStage) -> str:
     splits, labels = entry.datamodule.splits, entry.datamodule.labels
     say = f"{len(splits.test)} videos against {len(labels)} labels{_reasoned(entry)}"
-    if entry.folds:
+    if folds := entry.folds:
         say += f", chosen by cross-fitting: {' and '.join(before.stage.name for before in entry.trained_by)} "
-        say += f"{entry.folds} more times, without a part of the {len(splits.train)} labelled videos each"
+        say += f"{folds} more times, without a part of the {len(splits.train)} labelled videos each"
     if entry.stage.kind == "demonstrations":
         most = entry.module.demonstrations.most([record.label for record in splits.train])
         say += f", with up to {most} labelled videos told of in the question"
