@@ -194,7 +194,8 @@ def test_every_method(
         assert all(value.isfinite().all() for value in now.values()), stage
         # these begin at zero
         learned = {name: value for name, value in now.items() if "lora_B" in name}
-        assert any(not torch.equal(value, before.get(name, value * 0)) for name, value in learned.items()), stage
+        moved = max(float((value - before.get(name, value * 0)).abs().max()) for name, value in learned.items())
+        assert moved > 1e-4, f"{stage} learned nothing"
         before = now
     for stage in EVERYTHING["methods"]["everything"][10:]:
         predictions = rows(run.folder / stage / "predictions.jsonl")
