@@ -5,20 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
 
+# `trainer.strategy: fsdp2` is known by it
+import rbft.training.sharding  # noqa: F401
 from rbft.data.dataset import Example
-from rbft.runs.names import ADAPTER
+from rbft.runs.names import ADAPTER, TENSORBOARD
 from rbft.stages.read_stage import ReadStage
-from rbft.training.callbacks import GracefulStop
-from rbft.training.profile import profiled
+from rbft.training.callbacks import GracefulStop, MovingProgress, PlainProgress
+from rbft.training.checkpoint import AtomicCheckpointIO
+from rbft.training.profile import StageProfile, profiled
 from rbft.training.rank_watch import RankWatch
-from rbft.training.trainer import stage_trainer
 
 
 @dataclass(frozen=True)
@@ -64,11 +66,35 @@ class StageResult:
 
 
 def make_trainer(context: StageContext, extra: Sequence[L.Callback] = (), **settings: Any) -> L.Trainer:
-    """The trainer of a stage, with callbacks of its own and `settings` in place of the configured ones."""
-    make = partial(context.entry.make_trainer, **settings)
-    profiler, stage = context.entry.config["trainer"]["profiler"], context.entry.stage.name
-    callbacks = [context.stop, *extra]
-    trainer = stage_trainer(make, profiler, stage, context.folder, context.console, callbacks, profile=context.profile)
+    """The configured trainer of a stage, with what every stage adds to it.
+
+    Args:
+        context: the stage.
+        extra: callbacks of its own, after those of every stage.
+        settings: arguments in place of the configured ones.
+
+    Raises:
+        ConfigError: The time of its parts is to be measured, and a profiler is configured already.
+    """
+    stage, console = context.entry.stage.name, context.console
+    bar: L.Callback = MovingProgress(leave=True) if console.is_terminal else PlainProgress(stage)
+    callbacks = [bar, context.stop, *extra]
+    if context.profile:
+        profiler = StageProfile(context.entry.config["trainer"]["profiler"])
+        settings["profiler"] = profiler
+        callbacks.insert(1, profiler.callback)
+    trainer = context.entry.make_trainer(
+        callbacks,
+        logger=TensorBoardLogger(save_dir=context.folder, name="", version=TENSORBOARD, default_hp_metric=False),
+        default_root_dir=str(context.folder),
+        plugins=[AtomicCheckpointIO()],
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+        log_every_n_steps=1,
+        **settings,
+    )
     context.ranks.look_after(trainer)
     return trainer
 

@@ -1,4 +1,4 @@
-"""Around the loops: plain progress lines, saving the checkpoint, and stopping where it can be continued."""
+"""Around the loops: progress, saving the checkpoint, and stopping where it can be continued."""
 
 from __future__ import annotations
 
@@ -12,10 +12,18 @@ from typing import Any, Self
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.callbacks import ProgressBar, RichProgressBar
 
 from rbft.errors import Interrupted
 from rbft.training.best_weights import KeepBest
+
+
+class MovingProgress(RichProgressBar):
+    """Lightning's bar for terminals, without the version of the logger, which is the same for every run."""
+
+    def get_metrics(self, *args: Any) -> dict[str, int | str | float | dict[str, float]]:
+        """Figures beside the bar."""
+        return {key: value for key, value in super().get_metrics(*args).items() if key != "v_num"}
 
 
 class PlainProgress(ProgressBar):
