@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rbft.answering.choice import Choice, answer, choose, gates
-from rbft.answering.settings import MIXTURES, Answering
+from rbft.answering.settings import MIXTURES, Answering, Robustness
 from rbft.errors import ConfigError
 from rbft.evaluation.predictions import Prediction
 
@@ -161,3 +161,9 @@ def test_a_gate_keeps_to_what_may_be_written():
     assert Answering(mode="gated", most_reasoned=0.2).tried(tuned=False) == 3
     assert Answering(mode="gated", gate=0.9).tried(tuned=True) == 1
     assert Answering(mode="gated", strength=None).tried(tuned=True) == 44
+
+
+@pytest.mark.parametrize("ladder", [("none",), ("blank", "blank")])
+def test_a_rung_is_a_degradation_and_stands_once(ladder):
+    with pytest.raises(ConfigError, match=r"model\.robustness\.ladder"):
+        Robustness(ladder=ladder)

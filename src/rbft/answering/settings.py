@@ -1,4 +1,4 @@
-"""How a test video's class is found: asked for directly, after the model's own rationale, or in both ways."""
+"""How a test video's class is found, directly or after the model's own rationale, and how the answers are tried out."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from rbft.errors import ConfigError
+from rbft.video.clip_spec import ClipControl
 from rbft.vlm.generation import Sampling
 
 Mode = Literal["direct", "rationale", "mixture", "gated", "argued"]
@@ -150,3 +151,29 @@ class Answering(Sampling):
             "validation": [direct, rationale, *mixtures],
             "crossfit": [direct, rationale, *mixtures],
         }[self.mode]
+
+
+@dataclass(frozen=True)
+class Robustness:
+    """Further passes of a test over its videos, at the chosen strength and way of answering.
+
+    Args:
+        ladder: degradations of the clips, each a pass of its own: `dropped`, `blurred`, `shuffled`, `reversed`, `blank`
+            (the protocol of arXiv 2606.22862). An answer that stays right on blank clips was not read off the video.
+        swap: whether each video's own rationale is kept, and the classes are scored after it with a video of another
+            class shown. Answers that do not change rest on the text alone.
+    """
+
+    ladder: tuple[ClipControl, ...] = ()
+    swap: bool = False
+
+    def __post_init__(self) -> None:
+        if "none" in self.ladder or len(set(self.ladder)) < len(self.ladder):
+            raise ConfigError(
+                f"model.robustness.ladder: {list(self.ladder)} must name different degradations, not none."
+            )
+
+    @property
+    def passes(self) -> int:
+        """Passes over the test videos beside the test's own."""
+        return len(self.ladder) + self.swap

@@ -14,8 +14,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from rbft.answering.choice import Choice, answer
 from rbft.answering.closed_set import ClosedSetScoring
-from rbft.answering.robustness import Robustness
-from rbft.answering.settings import Answering
+from rbft.answering.settings import Answering, Robustness
 from rbft.data.demonstrations import Demonstrations
 from rbft.data.prompt_templates import PromptBook, Prompts
 from rbft.encoders.settings import EncoderSettings
