@@ -25,23 +25,41 @@ NOT_JSON = (ValueError, RecursionError)
 """What `json` raises on text that it cannot read: bytes that are no text and endless numbers are ValueErrors too."""
 
 
+NOT_YAML = (ValueError, KeyError, IndexError, AttributeError, RecursionError)
+"""What `yaml` raises beside its own errors, as for the date 2024-13-45 or a number that is marked and is none."""
+
+
+def parse_yaml(text: str) -> Any:
+    """What a text of YAML says.
+
+    Raises:
+        ValueError: It is no YAML; says why.
+    """
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from error
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    except NOT_YAML as error:
+        raise ValueError(f"a value is not what it looks like or is marked as ({error})") from error
+
+
 def read_yaml(path: Path) -> Any:
     """Content of a YAML file.
 
     Raises:
         DataError: There is no such file, it cannot be read, or it is no YAML; names it.
     """
-    import yaml
-
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        return parse_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file.") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}.") from error
-    except RecursionError as error:
-        raise DataError(f"{path}: not valid YAML: it is nested too deeply.") from error
-    except (yaml.YAMLError, ValueError) as error:
+    except ValueError as error:
         raise DataError(f"{path}: not valid YAML: {error}") from error
 
 

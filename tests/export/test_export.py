@@ -233,6 +233,7 @@ def test_a_licence_is_read_from_the_card_of_the_model(tmp_path: Path) -> None:
         ("---\nlicense: mit\n---\n", "mit"),
         ("no front matter", None),
         ("---\n[\n---\n", None),
+        ("---\nlicense: mit\ndate: 2024-13-45\n---\n", None),
         ("---\nlicense: other\nlicense_name: qwen\n---\n", "qwen"),
     ):
         (tmp_path / "README.md").write_text(text)

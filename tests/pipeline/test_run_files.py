@@ -135,6 +135,9 @@ def test_flags_reach_stages_and_methods(tmp_path: Path):
         (("--stages.classification.trainr.max_epochs", "2"), r"stages\.classification\.trainr; did you mean 'trainer'"),
         (("--stages.classification.trainer.max_epochs",), r"--stages\.classification\.trainer\.max_epochs: a value"),
         (("--stages", "{"), r"--stages: '\{' is not YAML"),
+        (("--stages", "[" * 3000), "is not YAML: it is nested too deeply"),
+        (("--stages.test.data.fps", "9" * 5000), "is not YAML: a value is not what it looks like"),
+        (("--stages.test.data.root", "2024-13-45"), r"'2024-13-45' is not YAML: .* \(month must be in 1\.\.12\)"),
         (("--methods", "3"), r"methods must hold keys and values, found int"),
     ],
 )

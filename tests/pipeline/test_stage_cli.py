@@ -47,6 +47,13 @@ def test_settings_reach_module_and_data(stage):
     assert made.config.seed_everything == 5
 
 
+@pytest.mark.parametrize("text", ["2024-13-45", "0b", "!!int", "!!bool x", "!!timestamp x", "9" * 5000, "[" * 3000])
+def test_what_yaml_cannot_read_is_text(stage, text):
+    assert stage({}, flags=("--model.prompts.label_question", text)).model.prompts.label_question == text
+    with pytest.raises(ConfigError, match=r"data\.num_frames"):
+        stage({}, flags=("--data.num_frames", text))
+
+
 def test_a_layer_beats_files_and_a_flag_beats_a_layer(stage):
     layer = ("--config", json.dumps({"data": {"num_frames": 8}, "trainer": {"max_epochs": 2}}))
     assert stage().datamodule.spec.sampling.num_frames == 4

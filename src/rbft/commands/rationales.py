@@ -12,7 +12,7 @@ from rich.markup import escape
 
 from rbft.arguments import Parser
 from rbft.errors import ConfigError, DataError
-from rbft.files import read_yaml, require_writable, write_json
+from rbft.files import parse_yaml, read_yaml, require_writable, write_json
 from rbft.runs.names import CONFIG, RATIONALES
 
 if TYPE_CHECKING:
@@ -112,11 +112,9 @@ def _template(args: argparse.Namespace, config: dict[str, Any] | None) -> dict[s
     """Arguments of the judge's chat template: those that were given, else those of the run where it is its model."""
     key = "--template_arguments"
     if args.template_arguments is not None:
-        import yaml
-
         try:
-            values = yaml.safe_load(args.template_arguments)
-        except yaml.YAMLError as error:
+            values = parse_yaml(args.template_arguments)
+        except ValueError as error:
             raise ConfigError(f"{key} {args.template_arguments!r}: not valid YAML: {error}") from error
     elif config is not None and config["model"].get("vlm") == args.model:
         key, values = "model.template_arguments", config["model"].get("template_arguments") or {}

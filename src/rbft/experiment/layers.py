@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import yaml
-
 from rbft.errors import ConfigError
+from rbft.files import parse_yaml
 
 SECTIONS = ("stages", "methods")
 """Keys of an experiment file that hold layers rather than values."""
@@ -53,9 +52,9 @@ def take_sections(flags: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
         if not equals and (text := next(left, "")) == "":
             raise ConfigError(f"--{key}: a value is missing after it.")
         try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"--{key}: {text!r} is not YAML.") from error
+            value = parse_yaml(text)
+        except ValueError as error:
+            raise ConfigError(f"--{key}: {text!r} is not YAML: {error}") from error
         sections = lay_over(sections, _nested(key, value))
     return sections, rest
 

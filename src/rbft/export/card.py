@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from rbft import __version__
 from rbft.errors import printable
 from rbft.export.weights import Form, Parity
-from rbft.files import read_json
+from rbft.files import parse_yaml, read_json
 from rbft.predict.model import WarmModel
 from rbft.predict.run_settings import Recorded
 from rbft.runs.names import METRICS, SPLITS
@@ -71,8 +71,8 @@ def licence_of(name: str, revision: str | None) -> str | None:
         return None
     match = re.match(r"\A---\r?\n(.*?)\r?\n---", Path(card).read_text(encoding="utf-8", errors="replace"), re.DOTALL)
     try:
-        content = yaml.safe_load(match.group(1)) if match else None
-    except (yaml.YAMLError, RecursionError):
+        content = parse_yaml(match.group(1)) if match else None
+    except ValueError:
         return None
     stated = [content.get(key) for key in ("license_name", "license")] if isinstance(content, dict) else []
     return next((value for value in stated if isinstance(value, str) and value.strip()), None)

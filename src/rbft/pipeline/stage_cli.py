@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import lightning as L
 import yaml
+from jsonargparse import get_loader, set_loader
 from jsonargparse.typing import NonNegativeFloat
 from lightning.pytorch.callbacks import Checkpoint, ModelSummary, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -32,6 +33,7 @@ import rbft.rationales.checks.reconstruction  # noqa: F401
 from rbft.data.datamodule import VideoDataModule
 from rbft.errors import ConfigError
 from rbft.experiment import Experiment
+from rbft.files import NOT_YAML
 from rbft.pipeline.allowed_classes import allow_named, functions_in, not_allowed_message
 from rbft.pipeline.config_errors import StageParser, class_errors, readable_errors
 from rbft.stages.read_stage import ReadStage
@@ -49,6 +51,10 @@ _INSTEAD = (
 
 # Lightning's classes have text enumerations as defaults (Timer), with which no configuration could be written down
 yaml.SafeDumper.add_multi_representer(Enum, lambda dumper, value: dumper.represent_data(value.value))
+
+
+# a value that YAML cannot read is taken as text, whatever it is that YAML raises
+set_loader("omegaconf+", get_loader("yaml"), exceptions=(yaml.YAMLError, *NOT_YAML))
 
 
 class StageCLI(LightningCLI):
