@@ -217,6 +217,11 @@ WRONG = {
     "stage twice": (only(STAGES + "methods: {m: [test, test]}"), (), "methods.m lists a stage twice"),
     "missing stage": ("stages: {tests: {}}\nmethod: zero_shot", (), "'test', which .* did you mean 'tests'"),
     "missing stage of a known kind": ("stages: {test: {}}\nmethod: joint", (), "add the line `write: {}` there"),
+    "kind as a list": (
+        "stages: {a: {kind: [test]}}\nmethods: {m: [a]}\nmethod: m",
+        (),
+        r"stages\.a\.kind: \['test'\] is un",
+    ),
     "stage no mapping": ("stages: {test: 3}\nmethod: zero_shot", (), "stages.test must hold keys and values"),
     "unknown layer key": (
         "stages: {test: {modle: {}}}\nmethod: zero_shot",

@@ -10,24 +10,25 @@ from rich.console import Console
 
 from rbft.answering.settings import Answering
 from rbft.evaluation.comparison import Member, compare
+from rbft.experiment import Stage, StageKind
 from rbft.report.groups_table import print_groups
 from rbft.stages.labels_used import describe_labels, label_figures
 from rbft.training.best_weights import Selection
 
 
-def stage(kind: str, *, weights: str = "last", trains: bool = False, **answering) -> SimpleNamespace:
+def stage(kind: StageKind, *, weights: str = "last", **answering) -> SimpleNamespace:
     def some(side: str, count: int) -> list[SimpleNamespace]:
         return [SimpleNamespace(id=f"{side}{number}") for number in range(count)]
 
     splits = SimpleNamespace(train=some("train", 8), val=some("val", 4), test=some("test", 9))
     return SimpleNamespace(
-        stage=SimpleNamespace(kind=kind, trains=trains),
+        stage=Stage(kind, kind, {}, None, None),
         module=SimpleNamespace(selection=Selection(weights), answering=Answering(**answering)),
         datamodule=SimpleNamespace(splits=splits, labels=("a", "b")),
     )
 
 
-TRAINED = stage("classification", trains=True)
+TRAINED = stage("classification")
 
 
 @pytest.mark.parametrize(
@@ -38,9 +39,9 @@ TRAINED = stage("classification", trains=True)
         ([TRAINED, stage("test")], 8, 0, 4),
         ([TRAINED, stage("test", mode="validation")], 8, 4, 0),
         ([TRAINED, stage("test", strength=None)], 8, 4, 0),
-        ([stage("rationale", trains=True, weights="best"), stage("test", calibrate=False)], 8, 4, 0),
+        ([stage("rationale", weights="best"), stage("test", calibrate=False)], 8, 4, 0),
         # an epoch that validation chose cannot be taken back by a test that uses none
-        ([stage("rationale", trains=True, weights="best"), stage("test")], 8, 4, 0),
+        ([stage("rationale", weights="best"), stage("test")], 8, 4, 0),
         ([stage("probe")], 8, 4, 0),
         ([stage("caption_probe")], 12, 0, 0),
         ([stage("encoder_probe")], 12, 0, 0),

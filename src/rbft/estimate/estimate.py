@@ -69,7 +69,7 @@ class Estimator:
             return StageRows(entry, self.device, encoded, self._known, size_of(entry, sizes))
 
         for entry in stages:
-            if entry.stage.kind == "encoder_probe":
+            if not entry.stage.uses_model:
                 estimates += encoder_estimate(entry, self.device, self._speed_of)
                 continue
             rows = rows_of(entry)

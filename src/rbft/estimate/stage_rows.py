@@ -27,7 +27,7 @@ from rbft.estimate.stage_cost import (
     writing_memory,
     writing_work,
 )
-from rbft.experiment import ASKING_KINDS
+from rbft.experiment import KINDS
 from rbft.vlm.cost import ModelSize
 from rbft.vlm.prompt import Prompt
 
@@ -82,10 +82,8 @@ class StageRows:
     def _rows(self) -> list[Row]:
         splits, book, stage = self._data.splits, self._entry.book, self._entry.stage
         every = (*splits.train, *splits.val, *splits.test)
-        records = readable(
-            self._data, splits.test if stage.kind in ASKING_KINDS else every if stage.tests else splits.train
-        )
-        if stage.kind in ("rationale_probe", "combine"):
+        records = readable(self._data, splits.test if stage.asks else every if stage.tests else splits.train)
+        if KINDS[stage.kind].follows_tests:
             return []
         if stage.kind == "caption_probe":
             return [self._row(record, book.blind_prompt(), self._module.writer.max_new_tokens) for record in records]

@@ -3,31 +3,16 @@
 Nothing heavy is imported here: a wrong key or stage name is answered at once.
 """
 
+from rbft.experiment.kinds import KINDS, TEST_KINDS, StageKind
 from rbft.experiment.layers import lay_over
 from rbft.experiment.reading import RUN_KEYS, Experiment, make_parser, read_experiment, require_known_keys
-from rbft.experiment.stages import (
-    ALL_LABELS_KINDS,
-    ASKING_KINDS,
-    KINDS,
-    METHODS,
-    PROBE_KINDS,
-    TEST_KINDS,
-    TRAINING_KINDS,
-    Pool,
-    Stage,
-    StageKind,
-    nearest,
-)
+from rbft.experiment.stages import METHODS, Pool, Stage, nearest
 
 __all__ = [
-    "ALL_LABELS_KINDS",
-    "ASKING_KINDS",
     "KINDS",
     "METHODS",
-    "PROBE_KINDS",
     "RUN_KEYS",
     "TEST_KINDS",
-    "TRAINING_KINDS",
     "Experiment",
     "Pool",
     "Stage",

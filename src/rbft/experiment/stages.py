@@ -9,39 +9,9 @@ from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
 from rbft.errors import ConfigError
+from rbft.experiment.kinds import KINDS, StageKind
 from rbft.experiment.layers import lay_over
 
-StageKind = Literal[
-    "write",
-    "rationale",
-    "classification",
-    "joint",
-    "reasoned",
-    "preference",
-    "self_distil",
-    "policy",
-    "answer",
-    "distil",
-    "test",
-    "demonstrations",
-    "probe",
-    "caption_probe",
-    "encoder_probe",
-    "rationale_probe",
-    "combine",
-]
-KINDS: tuple[str, ...] = get_args(StageKind)
-TRAINING_KINDS = ("rationale", "classification", "joint", "reasoned", "preference", "self_distil", "policy", "distil")
-_RATIONALE_KINDS = ("rationale", "joint", "reasoned", "preference", "demonstrations", "rationale_probe")
-TEST_KINDS = ("test", "demonstrations", "probe", "caption_probe", "encoder_probe", "rationale_probe", "combine")
-ASKING_KINDS = ("test", "demonstrations")
-"""Kinds of test whose classes the model itself is asked for."""
-PROBE_KINDS = ("probe", "caption_probe", "encoder_probe", "rationale_probe")
-"""Kinds of test whose classifier is fitted beside the model, to the labelled videos, and not kept."""
-ALL_LABELS_KINDS = ("caption_probe", "encoder_probe")
-"""Kinds of test whose classifier is fitted to the validation videos, too."""
-_OVER_TESTS = ("rationale_probe", "combine")
-"""Kinds of test that go over what tests before them left, without any weights."""
 METHODS: dict[str, tuple[str, ...]] = {
     "zero_shot": ("test",),
     "sft": ("classification", "test"),
@@ -58,28 +28,6 @@ METHODS: dict[str, tuple[str, ...]] = {
     "encoder_probe": ("encoder_probe",),
     "demonstrations": ("write", "demonstrations"),
 }
-# What a stage of each kind means, below whatever its layer says.
-_KIND_LAYERS: dict[str, dict[str, Any]] = {
-    "write": {},
-    "rationale": {"model": {"objective": {"class_path": "rbft.objectives.rationale.RationaleObjective"}}},
-    "classification": {
-        "model": {"objective": {"class_path": "rbft.objectives.classification.ClassificationObjective"}}
-    },
-    "joint": {"model": {"objective": {"class_path": "rbft.objectives.joint.JointObjective"}}},
-    "reasoned": {"model": {"objective": {"class_path": "rbft.objectives.reasoned.ReasonedObjective"}}},
-    "preference": {"model": {"objective": {"class_path": "rbft.objectives.preference.PreferenceObjective"}}},
-    "self_distil": {"model": {"objective": {"class_path": "rbft.objectives.self_distil.SelfDistilObjective"}}},
-    "policy": {"model": {"objective": {"class_path": "rbft.objectives.policy.PolicyObjective"}}},
-    "answer": {"model": {"answering": {"mode": "rationale"}}},
-    "distil": {"model": {"objective": {"class_path": "rbft.objectives.distil.DistilObjective"}}},
-    "test": {},
-    "probe": {},
-    "caption_probe": {},
-    "encoder_probe": {},
-    "demonstrations": {},
-    "rationale_probe": {},
-    "combine": {},
-}
 # Stages that methods above name otherwise than by their kind, where a file does not say what they are.
 _NAMED_LAYERS: dict[str, dict[str, Any]] = {
     "rewrite": {
@@ -91,6 +39,7 @@ _NAMED_LAYERS: dict[str, dict[str, Any]] = {
         "model": {"prompts": {"hint": "blind"}, "writer": {"samples": 8, "temperature": 1.0}},
     },
 }
+_CONTROLS = ("demonstrations", "combine", *(name for name, kind in KINDS.items() if kind.probes))
 _LAYER_KEYS = ("kind", "start", "rationale_epochs", "views", "probe_weight", "pool", "model", "data", "trainer")
 _STARTS = ("previous", "base")
 Pool = Literal["linear", "logarithmic"]
@@ -132,12 +81,22 @@ class Stage:
     @property
     def trains(self) -> bool:
         """Whether it leaves weights behind."""
-        return self.kind in TRAINING_KINDS
+        return KINDS[self.kind].objective is not None
 
     @property
     def tests(self) -> bool:
         """Whether it leaves predictions of the test videos."""
-        return self.kind in TEST_KINDS
+        return KINDS[self.kind].tests
+
+    @property
+    def asks(self) -> bool:
+        """Whether it leaves predictions of the test videos whose classes the model itself is asked for."""
+        return KINDS[self.kind].asks
+
+    @property
+    def uses_model(self) -> bool:
+        """Whether the model plays a part in it."""
+        return KINDS[self.kind].uses_model
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -175,20 +134,31 @@ def stages_of_method(where: str, methods: Mapping[str, Any], method: str) -> lis
     return list(names)
 
 
-def _tested_before(where: str, name: str, kind: str, before: Sequence[Stage]) -> tuple[str, ...]:
+def _kind(where: str, name: str, layer: Mapping[str, Any]) -> StageKind:
+    """What kind a stage is of: what its layer says, or its name."""
+    kind = layer.get("kind", name)
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise ConfigError(
+            f"{where}: stages.{name}: of which kind is it? Set stages.{name}.kind to one of {', '.join(KINDS)}."
+            if "kind" not in layer
+            else f"{where}: stages.{name}.kind: {kind!r} is unknown; {nearest(str(kind), KINDS)}"
+        )
+    return cast(StageKind, kind)
+
+
+def _tested_before(where: str, name: str, kind: StageKind, before: Sequence[Stage]) -> tuple[str, ...]:
     """The tests before a stage that goes over what they left: the last one, and for a mixture the last probe."""
-    wanted: list[tuple[tuple[str, ...], str]] = [(ASKING_KINDS, "test")] if kind in _OVER_TESTS else []
+    if not KINDS[kind].follows_tests:
+        return ()
     does = "classifies the texts that a test has written"
+    wanted = {"test": [stage.name for stage in before if stage.asks]}
     if kind == "combine":
-        wanted.append((PROBE_KINDS, "caption_probe"))
         does = "mixes the answers of a test and of a probe"
-    found: list[str] = []
-    for kinds, what in wanted:
-        of_kind = [stage.name for stage in before if stage.kind in kinds]
-        if not of_kind:
+        wanted["caption_probe"] = [stage.name for stage in before if KINDS[stage.kind].probes]
+    for what, names in wanted.items():
+        if not names:
             raise ConfigError(f"{where}: the stage {name!r} {does}; put a stage of kind {what!r} before it.")
-        found.append(of_kind[-1])
-    return tuple(found)
+    return tuple(names[-1] for names in wanted.values())
 
 
 def _pool(where: str, name: str, kind: str, layer: Mapping[str, Any]) -> Pool:
@@ -225,25 +195,19 @@ def make_stages(where: str, names: Sequence[str], layers: Mapping[str, Any]) -> 
     rationales: str | None = None
     answers: str | None = None
     for name in names:
-        if name not in layers and name not in (*PROBE_KINDS, "demonstrations", "combine", *_NAMED_LAYERS):
+        # a control needs no settings of its own, so that any experiment can be compared with it
+        if name not in layers and name not in (*_CONTROLS, *_NAMED_LAYERS):
             add = f" Or add the line `{name}: {{}}` there." if name in KINDS else ""
             raise ConfigError(
                 f"{where}: the method lists the stage {name!r}, which `stages:` does not have; "
                 f"{nearest(name, layers)}{add}"
             )
-        # a control needs no settings of its own, so that any experiment can be compared with it
         layer = (layers[name] if name in layers else _NAMED_LAYERS.get(name)) or {}
         if not isinstance(layer, Mapping):
             raise ConfigError(f"{where}: stages.{name} must hold keys and values, found {type(layer).__name__}.")
         if unknown := sorted(str(key) for key in layer if key not in _LAYER_KEYS):
             raise ConfigError(f"{where}: unknown key stages.{name}.{unknown[0]}; {nearest(unknown[0], _LAYER_KEYS)}")
-        kind = layer.get("kind", name)
-        if kind not in KINDS:
-            raise ConfigError(
-                f"{where}: stages.{name}: of which kind is it? Set stages.{name}.kind to one of {', '.join(KINDS)}."
-                if "kind" not in layer
-                else f"{where}: stages.{name}.kind: {kind!r} is unknown; {nearest(str(kind), KINDS)}"
-            )
+        kind = _kind(where, name, layer)
         begin = layer.get("start", "previous")
         if begin not in _STARTS:
             raise ConfigError(
@@ -256,10 +220,8 @@ def make_stages(where: str, names: Sequence[str], layers: Mapping[str, Any]) -> 
                 f"{where}: stages.{name}.rationale_epochs: {match!r} must be a whole number of epochs; "
                 "only stages of kind 'classification' have it."
             )
-        needs = kind in _RATIONALE_KINDS or match > 0
-        if needs and rationales is None:
-            verbs = {"demonstrations": "shows", "rationale_probe": "is fitted to"}
-            verb = verbs.get(kind, "is measured against" if match else "trains on")
+        verb = "is measured against" if match else KINDS[kind].rationales
+        if verb and rationales is None:
             raise ConfigError(
                 f"{where}: the stage {name!r} {verb} rationales, but no stage before it writes any; "
                 "put a stage of kind 'write' before it."
@@ -278,13 +240,12 @@ def make_stages(where: str, names: Sequence[str], layers: Mapping[str, Any]) -> 
         tested = _tested_before(where, name, kind, stages)
         weight, pool = _probe_weight(where, name, kind, layer), _pool(where, name, kind, layer)
         own = {key: value for key, value in layer.items() if key in ("model", "data", "trainer")}
-        content = lay_over(_KIND_LAYERS[kind], own)
-        # an encoder of its own knows nothing of the model's weights, and what tests left needs none
-        start = weights if begin == "previous" and kind not in ("encoder_probe", *_OVER_TESTS) else None
+        content = lay_over(KINDS[kind].layer, own)
+        start = weights if begin == "previous" and KINDS[kind].takes_weights else None
         taught_by = answers if kind == "distil" else None
-        learnt = rationales if needs else None
+        learnt = rationales if verb else None
         stages.append(Stage(name, kind, content, start, learnt, match, taught_by, views, tested, weight, pool))
-        if kind in TRAINING_KINDS:
+        if stages[-1].trains:
             weights = name
         elif kind == "write":
             rationales = name

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rbft.errors import ConfigError
-from rbft.experiment import ASKING_KINDS
 
 if TYPE_CHECKING:
     from rbft.stages.read_stage import ReadStage
@@ -49,7 +48,7 @@ def _require_order(entry: ReadStage) -> None:
             f"the stage {name!r} teaches the class after rationales, and under model.prompts.target_order "
             "label_then_rationale the class comes first. Set target_order to rationale_then_label."
         )
-    if kind in (*ASKING_KINDS, "answer") and answering.writes:
+    if (entry.stage.asks or kind == "answer") and answering.writes:
         raise ConfigError(
             f"the stage {name!r}: model.answering.mode {answering.mode} answers after its "
             "own rationale, and under model.prompts.target_order label_then_rationale the class comes first. Set "

@@ -80,7 +80,7 @@ def check_models(stages: Sequence[ReadStage]) -> ModelCheck:
     try:
         for entry in stages:
             entry.connect(processors[entry.module.processor_key])
-        asked = [entry for entry in stages if entry.stage.kind != "encoder_probe"]
+        asked = [entry for entry in stages if entry.stage.uses_model]
         clips, estimates = estimator.clips(asked[-1]) if asked else None, estimator.stages(stages)
     except UnknownCostError as error:
         return ModelCheck((), (str(error),), device)

@@ -73,7 +73,7 @@ def _print_videos(data: VideoDataModule, console: Console) -> None:
 
 def _print_model(prepared: Sequence[ReadStage], estimator: Estimator, console: Console) -> None:
     """The model, the clips that it is shown, and the device."""
-    asked = [entry for entry in prepared if entry.stage.kind != "encoder_probe"]
+    asked = [entry for entry in prepared if entry.stage.uses_model]
     clips = estimator.clips(asked[0]) if asked else None
     if clips is not None:
         frames, width, height = (_span(clips.ranges[name]) for name in ("frames", "width", "height"))

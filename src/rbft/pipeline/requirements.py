@@ -10,7 +10,6 @@ import torch
 from rbft.encoders.encoder import ClipPixels
 from rbft.encoders.loading import KEY, KNOWN, EncoderFiles
 from rbft.errors import ConfigError, DataError
-from rbft.experiment import ASKING_KINDS
 from rbft.pipeline.method_requirements import require_method
 from rbft.vlm.loading import bare_model, load_config, weights_dtype
 from rbft.vlm.quantize import require_quantizable
@@ -119,7 +118,7 @@ def _require_unsharded(entry: ReadStage) -> None:
             "model.quantize and trainer.strategy fsdp2 exclude each other: weights in 4 bits are not "
             "sharded over processes; use trainer.strategy ddp."
         )
-    if entry.stage.kind in ASKING_KINDS or entry.stage.kind == "answer":
+    if entry.stage.asks or entry.stage.kind == "answer":
         _require_direct(entry)
     if entry.stage.kind == "write":
         _require_one_attempt(entry)
@@ -203,7 +202,7 @@ def require_videos(entry: ReadStage) -> None:
             f"the stage {stage.name!r} keeps the weights that validate best (model.selection), and "
             "there are no validation videos; set data.val_shots or data.val_fraction."
         )
-    if stage.kind not in ASKING_KINDS:
+    if not stage.asks:
         return
     if answering.needs_validation and not splits.val:
         raise DataError(
@@ -225,7 +224,7 @@ def _require_swap(entry: ReadStage) -> None:
         ConfigError: Names the stage and the keys.
     """
     name, mode = entry.stage.name, entry.module.answering.mode
-    if entry.stage.kind not in ASKING_KINDS or not entry.module.robustness.swap:
+    if not entry.stage.asks or not entry.module.robustness.swap:
         return
     if not entry.module.answering.writes:
         raise ConfigError(
@@ -246,7 +245,7 @@ def _require_encoder(entry: ReadStage) -> None:
     Raises:
         RBFTError: Names the key and what to do.
     """
-    if entry.stage.kind != "encoder_probe":
+    if entry.stage.uses_model:
         return
     folder = entry.module.encoder.folder
     if folder is None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from rbft.encoders.loading import EncoderFiles
+from rbft.experiment import KINDS
 
 if TYPE_CHECKING:
     from rbft.stages.read_stage import ReadStage
@@ -25,7 +26,7 @@ def describe_stage(entry: ReadStage, processes: int) -> str:
         say = _DESCRIBED[kind](entry)
     else:
         say = _test(entry)
-    own = kind in ("encoder_probe", "rationale_probe", "combine") or (kind == "write" and start is None)
+    own = not KINDS[kind].takes_weights or (kind == "write" and start is None)
     return say if own else f"{say}, from {start or 'the base model'}"
 
 

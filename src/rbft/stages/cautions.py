@@ -21,7 +21,7 @@ def run_cautions(run: RunFolder) -> list[str]:
     Raises:
         RBFTError: A file of the run is damaged.
     """
-    asked = run.stages_of(*(kind for kind in KINDS if kind != "encoder_probe"))
+    asked = run.stages_of(*(name for name, kind in KINDS.items() if kind.uses_model))
     beside = run.stages_of("encoder_probe") and not asked  # the model played no part
     remarks = [] if beside else built_in_cautions(str(run.setting("model.vlm")), run.setting("data.format"))
     for _, record in run.stages_of("write"):

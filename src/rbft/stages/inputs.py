@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rbft.experiment import ASKING_KINDS, PROBE_KINDS, Stage
+from rbft.experiment import KINDS, Stage
 from rbft.vlm.loading import folder_fingerprint, model_fingerprint
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def stage_inputs(
     # stages as they always were have the inputs they always had
     model = model | {"answering": {k: v for k, v in model["answering"].items() if _LATER_ANSWERING.get(k, ...) != v}}
     model = model | {"writer": {k: v for k, v in model["writer"].items() if k != "contrast" or v}}
-    if stage.kind not in ASKING_KINDS or module.answering.mode != "argued":
+    if not stage.asks or module.answering.mode != "argued":
         model = model | {"prompts": {k: v for k, v in model["prompts"].items() if k != "argued_question"}}
     keys = {"model": list(_MODEL_KEYS), "data": list(_SAMPLING_KEYS), "trainer": ["precision"]}
     if stage.kind == "write":
@@ -78,12 +78,12 @@ def stage_inputs(
     else:
         # its bound on memory changes no score
         model = model | {"scoring": {key: model["scoring"][key] for key in ("normalize", "prior")}}
-        probes = stage.kind in PROBE_KINDS
+        probes = KINDS[stage.kind].probes
         keys["model"] += [] if probes else ["scoring", "answering"]
         keys["model"] += ["writer"] if stage.kind == "caption_probe" else []
         keys["model"] += ["robustness"] if not probes and module.robustness.passes else []
         keys["model"] += ["demonstrations"] if stage.kind == "demonstrations" else []
-        if stage.kind == "encoder_probe":  # neither the model nor what it is shown plays a part
+        if not stage.uses_model:  # neither it nor what it is shown plays a part
             keys["model"], keys["data"] = list(_ENCODER_MODEL_KEYS), list(_ENCODER_DATA_KEYS)
         videos = data.fingerprint("train", "test")
         answering = module.answering
@@ -111,7 +111,7 @@ def stage_inputs(
 def _files(stage: Stage, module: VLMFineTuner) -> str:
     """A hash of the files of the model that a stage uses."""
     folder = module.encoder.folder
-    if stage.kind == "encoder_probe" and folder is not None:
+    if not stage.uses_model and folder is not None:
         return folder_fingerprint(Path(folder).expanduser())
     return model_fingerprint(module.name)
 

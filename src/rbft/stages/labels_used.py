@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rbft.experiment import ALL_LABELS_KINDS, ASKING_KINDS, PROBE_KINDS
+from rbft.experiment import KINDS
 
 if TYPE_CHECKING:
     from rbft.stages.read_stage import ReadStage
@@ -31,20 +31,20 @@ def label_figures(prepared: Sequence[ReadStage]) -> dict[str, int | float]:
     choosing: set[str] = set()
     calibrating: set[str] = set()
     for entry in prepared:
-        data, module, kind = entry.datamodule, entry.module, entry.stage.kind
+        data, module, stage, kind = entry.datamodule, entry.module, entry.stage, entry.stage.kind
         val = {record.id for record in data.splits.val}
-        if kind not in ASKING_KINDS or kind == "demonstrations":
+        if not stage.asks or kind == "demonstrations":
             training |= {record.id for record in data.splits.train}
-        if kind in ALL_LABELS_KINDS:
+        if KINDS[kind].fits_validation:
             training |= val
         if (
-            (entry.stage.trains and module.selection.weights == "best")
-            or (kind in PROBE_KINDS and kind != "rationale_probe")
-            or (kind == "combine" and entry.stage.probe_weight is None)
-            or (kind in ASKING_KINDS and module.answering.needs_validation)
+            (stage.trains and module.selection.weights == "best")
+            or (KINDS[kind].probes and kind != "rationale_probe")
+            or (kind == "combine" and stage.probe_weight is None)
+            or (stage.asks and module.answering.needs_validation)
         ):
             choosing |= val
-        elif kind in ASKING_KINDS and module.answering.calibrate:
+        elif stage.asks and module.answering.calibrate:
             calibrating |= val
     choosing -= training
     used = training | choosing

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from rbft.data.prompt_templates import PromptBook
 from rbft.encoders.loading import EncoderFiles
 from rbft.evaluation.folds import video_folds
-from rbft.experiment import ASKING_KINDS
 from rbft.runs.stage_record import fingerprint
 from rbft.stages.inputs import stage_inputs
 from rbft.vlm.sharded import shards
@@ -72,7 +71,7 @@ class ReadStage:
             RBFTError: No clip keeps to the bound on visual tokens, or the encoder's files cannot be read.
         """
         self.module.connect(processor, self.book, self.seed)
-        if self.stage.kind == "encoder_probe" and self.module.encoder.folder is not None:
+        if not self.stage.uses_model and self.module.encoder.folder is not None:
             self.datamodule.use_frames(EncoderFiles(self.module.encoder.folder).frames)
         else:
             self.datamodule.use_processor(processor)
@@ -164,7 +163,7 @@ class ReadStage:
     @property
     def crossfits(self) -> bool:
         """Whether labelled videos that train decide how it answers, out of fold."""
-        return self.stage.kind in ASKING_KINDS and self.module.answering.crossfits
+        return self.stage.asks and self.module.answering.crossfits
 
     @property
     def fold_of(self) -> NDArray[np.int64] | None:
