@@ -108,6 +108,21 @@ def serve_command(model: WarmModel, form: Form, frames: dict[str, Any], name: st
     )
 
 
+def _parity_words(form: Form, parity: Parity) -> str:
+    """What comparing the weights with the run's gave, in sentences."""
+    said = (
+        f"On {parity.clips} clips no {parity.measure} of a class differs from the run's by more than "
+        f"{parity.tolerance:g} in {parity.dtype}: "
+    )
+    if parity.merged is None:
+        return f"{said}loaded again {parity.reloaded:.2g}."
+    if form == "merged":
+        return f"{said}merged {parity.merged:.2g}, loaded again {parity.reloaded:.2g}."
+    apart = "" if parity.merged <= parity.tolerance else ", more than that; keep the adapter apart"
+    merged = f"Merged into the base model it differs by {parity.merged:.2g}{apart}."
+    return f"{said}loaded again {parity.reloaded:.2g}. {merged}"
+
+
 def card(recorded: Recorded, model: WarmModel, description: dict[str, Any], parity: Parity, code: str) -> str:
     """README.md in the layout of the Hugging Face Hub.
 
@@ -134,11 +149,6 @@ def card(recorded: Recorded, model: WarmModel, description: dict[str, Any], pari
     )
     size = f", at most {frames['max_pixels']} pixels each" if frames["max_pixels"] else ""
     size += f", at most {frames['max_visual_tokens']} visual tokens a clip" if frames["max_visual_tokens"] else ""
-    parts = [
-        f"{label} {value:.2g}"
-        for label, value in (("merged", parity.merged), ("loaded again", parity.reloaded))
-        if value is not None
-    ]
     body = (
         _environment()
         .get_template("card.md.j2")
@@ -164,10 +174,7 @@ def card(recorded: Recorded, model: WarmModel, description: dict[str, Any], pari
             serve=serve_command(model, form, frames, title),
             frames=frames,
             wraps_frames=model.processor.wraps_frames,
-            parity_words=(
-                f"On {parity.clips} clips no {parity.measure} of a class differs from the run's by more than "
-                f"{parity.tolerance:g} in {parity.dtype}: {', '.join(parts)}."
-            ),
+            parity_words=_parity_words(form, parity),
             licence=licence,
             # whoever reads a card has videos of their own
             cautions=recorded.cautions(own_videos=True),
