@@ -31,8 +31,9 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
                 folder = images / side / name / f"{number}"
                 folder.mkdir(parents=True)
                 (files / side / name).mkdir(parents=True, exist_ok=True)
-                for place, frame in enumerate(frames):
-                    Image.fromarray(frame).save(folder / f"frame_{place:03d}.png")
+                # with words and zeros before the numbers, and without either
+                for place, frame in enumerate(frames, start=6):
+                    Image.fromarray(frame).save(folder / (f"{place}.png" if number else f"frame_{place:03d}.png"))
                 write_video(files / side / name / f"{number}.mkv", frames, fps=FPS, **CODING)
     return images, files
 
