@@ -192,6 +192,10 @@ def test_texts_of_unknown_classes_are_refused(key):
         ({"conclusion": "{label} it is"}, r"conclusion: .* must be some words and then \{label\} at the end"),
         ({"conclusion": "{label}"}, r"conclusion: .* must be some words"),
         ({"conclusion": " {label}"}, r"conclusion: .* must be some words"),
+        # what YAML makes of `no: ...` and `null: ...`
+        ({"label_texts": {False: "none", None: "x"}}, r"label_texts: a class is named False, .* its name in quotes"),
+        ({"criteria": {2.5: "half"}}, r"criteria: a class is named 2\.5, .* its name in quotes"),
+        ({"label_texts": {"Push": " "}}, r"label_texts: the class 'Push' would be written as nothing"),
     ],
 )
 def test_wrong_templates_are_named_by_key(settings, message):

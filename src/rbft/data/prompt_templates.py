@@ -80,6 +80,19 @@ class Prompts:
                 f"model.prompts.conclusion: {self.conclusion!r} must be some words and then {{label}} at the end, "
                 "so that the class a rationale states can be read back."
             )
+        for key, mapping in (("label_texts", self.label_texts), ("criteria", self.criteria)):
+            for name in mapping:
+                if not isinstance(name, str):
+                    raise ConfigError(
+                        f"model.prompts.{key}: a class is named {name!r}, which YAML reads as something else than a "
+                        "text; write its name in quotes."
+                    )
+        for name, text in self.label_texts.items():
+            if not text.strip():
+                raise ConfigError(
+                    f"model.prompts.label_texts: the class {name!r} would be written as nothing, which is a part of "
+                    "every answer; give it a text, or leave it out."
+                )
 
 
 @dataclass(frozen=True)
