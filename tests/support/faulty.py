@@ -106,6 +106,11 @@ def group_across_splits(folder):
         folder.change(name, group="camera 7")
 
 
+def odd_group(folder):
+    folder.change("train-jump-1", group="Ward 3")
+    folder.change("test-jump-1", group="ward3")
+
+
 def label(folder):
     for number, side in enumerate(("train", "test")):
         add(folder, VideoRecord(f"spelt-{side}", f"{side}/spelt.mp4", "Jump", side), 50 + number)
@@ -158,6 +163,7 @@ FAULTS: dict[str, tuple[Callable[[Folder], None], set[str]]] = {
     "conflicting_labels": (conflicting_labels, {"test-jump-1", "other"}),
     "near_duplicate": (near_duplicate, {"train-jump-2", "again"}),
     "group_across_splits": (group_across_splits, {"train-run-2", "test-run-1"}),
+    "odd_group": (odd_group, {"train-jump-1", "test-jump-1"}),
     "label": (label, {"spelt-train", "spelt-test"}),
     "too_few": (too_few, {"rare-0", "rare-1"}),
     "listed_twice": (listed_twice, {"once", "twice"}),
@@ -165,4 +171,4 @@ FAULTS: dict[str, tuple[Callable[[Folder], None], set[str]]] = {
     "short": (short, {"val-run-0"}),
     "imbalance": (imbalance, set()),
 }
-WARNINGS = {"duplicate", "near_duplicate", "blank", "short", "imbalance"}
+WARNINGS = {"odd_group", "duplicate", "near_duplicate", "blank", "short", "imbalance"}

@@ -12,7 +12,7 @@ from typing import get_args
 from rbft.data.check_report import CheckReport
 from rbft.data.findings import SIDES, Finding, Kind, Sides, some_of
 from rbft.data.labels import LabelSet, folded, odd_names, require_apart
-from rbft.data.leaks import copies, crossing_groups, near_duplicates, parts_of_one
+from rbft.data.leaks import alike_groups, copies, crossing_groups, near_duplicates, parts_of_one
 from rbft.data.records import VideoRecord
 from rbft.data.splits import Splits
 from rbft.data.video_facts import VideoFacts
@@ -69,6 +69,7 @@ def check_dataset(
         *_listed_twice(records),
         *copies(known, facts, place),
         *crossing_groups(sides),
+        *alike_groups(sides),
         *near_duplicates(sides, facts, near_duplicate, notes),
         *_blank(used, facts),
         *_outside(used, facts),

@@ -19,7 +19,6 @@ Kind = Literal[
     "conflicting_labels",
     "group_across_splits",
     "label",
-    "odd_label",
     "unscorable",
     "listed_twice",
     "outside",
@@ -27,6 +26,8 @@ Kind = Literal[
     "splits",
     "model",
     "memory",
+    "odd_label",
+    "odd_group",
     "near_duplicate",
     "duplicate",
     "imbalance",
@@ -36,7 +37,7 @@ Kind = Literal[
 Severity = Literal["error", "warning"]
 
 SIDES = ("train", "val", "test")
-_WARNINGS = frozenset({"odd_label", "near_duplicate", "duplicate", "imbalance", "blank", "short"})
+_WARNINGS = frozenset({"odd_label", "odd_group", "near_duplicate", "duplicate", "imbalance", "blank", "short"})
 _NAMED = 3
 
 Sides = Mapping[str, Sequence[VideoRecord]]

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 
 from rbft.data.findings import SIDES, Finding, Sides, some_of
+from rbft.data.labels import folded
 from rbft.data.perceptual_hash import mirrored, most_alike
 from rbft.data.records import VideoRecord
 from rbft.data.video_facts import VideoFacts
@@ -66,6 +67,23 @@ def crossing_groups(sides: Sides) -> Iterator[Finding]:
             "Move it to one side, or correct the groups.",
             tuple(record.id for part in by_side.values() for record in part),
         )
+
+
+def alike_groups(sides: Sides) -> Iterator[Finding]:
+    """Groups on several sides whose names differ in case or word separators alone, so that they may be one."""
+    for by_side in (
+        found for _, found in _on_several_sides(sides, lambda record: record.group and folded(record.group))
+    ):
+        groups = {side: {record.group for record in part} for side, part in by_side.items()}
+        names = sorted({str(name) for found in groups.values() for name in found})
+        # one group on several sides is an error of its own
+        if sum(map(len, groups.values())) == len(names):
+            yield Finding(
+                "odd_group",
+                f"are {' and '.join(map(repr, names))} {len(names)} groups? They are on {len(by_side)} sides, which "
+                "tests on known scenes if they are one; write it in one way then.",
+                tuple(record.id for part in by_side.values() for record in part),
+            )
 
 
 def parts_of_one(sides: Sides) -> Iterator[Finding]:
