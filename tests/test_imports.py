@@ -56,8 +56,7 @@ ALLOWED = {
     "serve": BASE | {"", "terminal", "video", "data.formats", "report.templates", "predict"},
     "suggest": BASE | {"terminal", "video", "data", "evaluation", "runs", "predict", "report.templates"},
     # the page for labels asks a run as `predict` does, and is guarded as the page of `serve`
-    "labelling": BASE
-    | {"", "video", "data", "predict", "report.templates", "serve.host_check", "serve.server", "starter.layout"},
+    "labelling": BASE | {"", "video", "data", "predict", "report.templates", "serve.host_check", "serve.server"},
     # a folder of clips to an experiment file
     "starter": BASE
     | {"arguments", "experiment", "video.image_sequence", "data.formats", "data.records", "sweep.launchers"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -106,3 +107,19 @@ def test_rows_without_a_label_are_left_out_and_counted(tmp_path: Path):
     table.write_text("path,label\na.mp4,\nb.mp4,\n")
     with pytest.raises(DataError, match="no row has a label yet; `rbft label` shows the clips"):
         recognise(tmp_path)
+
+
+def test_lines_without_a_label_are_left_out_wherever_they_stand(tmp_path: Path):
+    fill(tmp_path, *CLIPS)
+    lines = [json.dumps({"path": clip, "label": "ab"[place % 2]}) for place, clip in enumerate(CLIPS[1:])]
+    (tmp_path / "clips.jsonl").write_text("\n".join([json.dumps({"path": CLIPS[0], "camera": 1}), *lines]))
+    layout = recognise(tmp_path)
+    assert (layout.format, layout.classes) == ("Table", {"a": 3, "b": 2})
+    assert layout.settings == {"file": "clips.jsonl", "skip_unlabelled": True}
+
+
+def test_of_two_columns_that_differ_in_case_the_usual_name_is_read(tmp_path: Path):
+    fill(tmp_path, *CLIPS)
+    rows = [f"{clip},{'ab'[place % 2]},other{place % 2}" for place, clip in enumerate(CLIPS)]
+    (tmp_path / "labels.csv").write_text("\n".join(["path,label,Label", *rows]))
+    assert recognise(tmp_path).classes == {"a": 3, "b": 3}

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rbft.data.formats import ClassFolders
-from rbft.data.formats.columns import part_columns, row_part
+from rbft.data.formats.columns import PATH_COLUMNS, part_columns, row_part
 from rbft.data.formats.on_disk import is_video, no_video, visible, walk
 from rbft.data.formats.rows import read_table
 from rbft.data.records import part_name, relative_path
 from rbft.errors import ConfigError, DataError
 from rbft.labelling.table import TABLES, Labelled, LabelTable, Part
-from rbft.starter.layout import PATH_COLUMNS
 
 _UNLABELLED = frozenset({"unlabelled", "unlabeled", "new", "todo"})
 """Folders beside classes, by name in lower case, whose clips have no class."""
@@ -103,7 +102,7 @@ def _lists_clips(path: Path) -> bool:
         rows = read_table(path)
     except DataError:
         return False
-    names = {name.casefold() for name in rows[0].cells}
+    names = {name.casefold() for name in rows[0].names}
     return bool(names & set(PATH_COLUMNS))
 
 

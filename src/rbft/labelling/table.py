@@ -12,12 +12,11 @@ from typing import Any
 
 from filelock import FileLock
 
-from rbft.data.formats.columns import part_columns, row_part
+from rbft.data.formats.columns import LABEL_COLUMNS, PATH_COLUMNS, part_columns, row_part
 from rbft.data.formats.rows import Row, read_table, read_text
 from rbft.data.records import relative_path
 from rbft.errors import DataError
 from rbft.files import write_atomic, write_csv, write_jsonl
-from rbft.starter.layout import LABEL_COLUMNS, PATH_COLUMNS
 
 Part = tuple[float, float] | None
 TABLES = (".csv", ".tsv", ".jsonl")

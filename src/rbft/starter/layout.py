@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from rbft.data.formats import ClassFolders, Conversations, DatasetFormat, MMAction, Table, VideoFolder
+from rbft.data.formats.columns import LABEL_COLUMNS, PATH_COLUMNS, usual_column
 from rbft.data.formats.on_disk import is_video, sequences_below, visible, walk
 from rbft.data.formats.rows import TABLE_SUFFIXES, Row, read_table
 from rbft.data.records import VideoRecord
 from rbft.errors import DataError
 
-PATH_COLUMNS = ("path", "file", "file_name", "filename", "video", "video_path", "clip")
-LABEL_COLUMNS = ("label", "class", "category", "target", "action")
 _LEAST_CLIPS = 2  # of a class: one to train on and one to test
 
 
@@ -131,7 +130,7 @@ def _file(path: Path, rate: float | None) -> Layout:
             "a list of paths and class numbers",
         )
     if suffix in TABLE_SUFFIXES:
-        header = ", ".join(map(repr, read_table(path)[0].cells))
+        header = ", ".join(map(repr, read_table(path)[0].names))
         raise DataError(
             f"{path}: no column of it is known to hold paths and classes (columns: {header}). "
             f"Call them path and label, or say --data.format Table --data.format.path_column and --data.format."
@@ -150,9 +149,7 @@ def _readable(tables: Sequence[Path]) -> list[tuple[Path, tuple[str, str]]]:
 def _columns(table: Path) -> tuple[str, str] | None:
     """The columns that hold paths and classes, whatever their case; None where there are none."""
     rows: Sequence[Row] = read_table(table)
-    known = {str(name).casefold(): str(name) for name in rows[0].cells}
-    path = next((known[name] for name in PATH_COLUMNS if name in known), None)
-    label = next((known[name] for name in LABEL_COLUMNS if name in known), None)
+    path, label = (usual_column(rows[0].names, usual) for usual in (PATH_COLUMNS, LABEL_COLUMNS))
     return None if path is None or label is None else (path, label)
 
 
@@ -164,7 +161,7 @@ def _table(table: Path, columns: tuple[str, str], rate: float | None) -> Layout:
     defaults = {"file": "labels.csv", "path_column": "path", "label_column": "label"}
     said = {"file": table.name, "path_column": columns[0], "label_column": columns[1]}
     settings = {key: value for key, value in said.items() if value != defaults[key]} | _rated(rate)
-    empty = sum(not row.text(columns[1]) for row in read_table(table) if columns[1] in row.cells)
+    empty = sum(not row.text(columns[1]) for row in read_table(table))
     if empty:
         settings |= {"skip_unlabelled": True}
     format = Table(

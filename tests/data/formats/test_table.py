@@ -45,6 +45,17 @@ def test_other_files_and_columns(put, file, content):
     assert [(record.path, record.label) for record in records] == [("a.mp4", "1"), ("b.mp4", "2")]
 
 
+def test_a_key_that_some_lines_lack_is_empty_there(put):
+    lines = (
+        '{"path": "a.mp4", "note": "dark"}',
+        '{"path": "b.mp4", "label": "run", "group": "g", "split": "test"}',
+        '{"path": "c d.mp4", "label": "walk", "fps": 5}',
+    )
+    b, c = read(put, "\n".join(lines), "t.jsonl", text_columns=("note",), skip_unlabelled=True)
+    assert (b.path, b.label, b.group, b.split, b.text) == ("b.mp4", "run", "g", "test", {"note": ""})
+    assert (c.path, c.label, c.group, c.split) == ("c d.mp4", "walk", None, None)
+
+
 @pytest.mark.parametrize(("written", "label"), [("1.0", "1.0"), ("1", "1"), ("-0.5", "-0.5"), ('"1.0"', "1.0")])
 def test_a_number_is_the_class_that_a_csv_file_would_name(put, written, label):
     (stated,) = read(put, f'{{"path": "a.mp4", "label": {written}}}\n', "t.jsonl")
@@ -153,7 +164,8 @@ def test_errors_name_file_and_row(put, content, message):
     ("content", "message"),
     [
         ('{"path": "a.mp4", "label": "x"}\n{"path": "b.mp4"\n', "t.jsonl, row 2: not valid JSON"),
-        ('{"path": "a.mp4", "label": "x"}\n{"path": "b.mp4"}\n', "row 2: there is no column 'label'"),
+        ('{"path": "a.mp4", "label": "x"}\n{"path": "b.mp4"}\n', "row 2: 'label' is empty; fill it in or"),
+        ('{"path": "a.mp4"}\n', "row 1: there is no column 'label'"),
         ("[1]\n", "row 1: expected a JSON object, found list"),
         ('{"path": "a.mp4", "label": ["x"]}\n', r"row 1: 'label' must be text, found \['x'\]"),
         ('{"path": "a.mp4", "label": null}\n', "row 1: 'label' is empty"),

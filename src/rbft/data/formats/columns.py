@@ -13,6 +13,11 @@ from rbft.data.records import Split, VideoRecord, parse_split, part_name, relati
 from rbft.errors import ConfigError, DataError
 from rbft.video.image_sequence import sequence_name
 
+PATH_COLUMNS = ("path", "file", "file_name", "filename", "video", "video_path", "clip")
+"""Usual names of a column of paths; the first that a table has is taken."""
+LABEL_COLUMNS = ("label", "class", "category", "target", "action")
+"""Usual names of a column of classes; the first that a table has is taken."""
+
 
 class ColumnFormat(DatasetFormat):
     """A format of tables with one row a video, or a part of one: seconds in the columns `start` and `end`.
@@ -62,7 +67,7 @@ class ColumnFormat(DatasetFormat):
         Raises:
             DataError: a column or cell is missing or wrong.
         """
-        columns, header = tuple(rows[0].cells), rows[0].header
+        columns, header = rows[0].names, rows[0].header
         path_column = find_column(self.path_column, columns, header, "path_column")
         label_column = find_column(self.label_column, columns, header, "label_column")
         split_column = optional_column(self.split_column, "split", rows) if split is None else None
@@ -145,16 +150,30 @@ def row_part(row: Row, columns: tuple[str, str] | None) -> tuple[float, float] |
     return start, end
 
 
+def usual_column(columns: Sequence[str], usual: Sequence[str]) -> str | None:
+    """The column that has the first of some usual names, whatever its case; None where there is none.
+
+    Args:
+        columns: columns of a table.
+        usual: names in lower case, of which earlier ones go first.
+    """
+    for name in usual:
+        alike = [column for column in columns if column.casefold() == name]
+        if alike:
+            return name if name in alike else alike[0]
+    return None
+
+
 def optional_column(setting: str | None, usual: str, rows: Sequence[Row]) -> str | None:
     """The column to read: the one that is set; for "auto" the usual one if some row has it; None for None.
 
     Raises:
-        DataError: A column is set that the first row does not have.
+        DataError: A column is set that the table does not have.
     """
     if setting == "auto":
-        columns = dict.fromkeys(name for row in rows for name in row.cells)
+        columns = rows[0].names
         alike = [name for name in columns if name.casefold() == usual]
         return usual if usual in columns else alike[0] if len(alike) == 1 else None
     if setting is not None:
-        require_column(setting, tuple(rows[0].cells), rows[0].header)
+        require_column(setting, rows[0].names, rows[0].header)
     return setting

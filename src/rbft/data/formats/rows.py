@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -27,23 +27,30 @@ class Row:
         where: File and row number, counted as an editor does: the first line is row 1.
         cells: values by column.
         header: File and row that name the columns: the table's first, or the row itself where each row names its own.
+        columns: columns of the whole table, of which a row that names its own may lack some; empty: those of the row.
     """
 
     where: str
     cells: dict[str, Any]
     header: str
+    columns: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The columns of the table, as far as they are known."""
+        return self.columns or tuple(self.cells)
 
     def text(self, column: str) -> str:
         """The text of a cell, without the white space around it.
 
         A number is written out as a table of text would hold it: 1 is "1" and 1.0 is "1.0". What is missing, null and
-        not a number, is empty.
+        not a number, is empty, and so is a column that only other rows of the table have.
 
         Raises:
             DataError: There is no such column, or the value is no text.
         """
-        require_column(column, tuple(self.cells), self.header)
-        value = self.cells[column]
+        require_column(column, self.names, self.header)
+        value = self.cells.get(column)
         if value is None or value != value:
             return ""
         if isinstance(value, (int, float)):
@@ -193,6 +200,8 @@ def read_table(path: Path) -> list[Row]:
     readers = {".csv": ",", ".tsv": "\t"}
     if path.suffix.lower() == ".jsonl":
         rows = list(_jsonl_rows(path))
+        columns = tuple(dict.fromkeys(name for row in rows for name in row.cells))
+        rows = [replace(row, columns=columns) for row in rows]
     elif path.suffix.lower() in readers:
         rows = list(_csv_rows(path, readers[path.suffix.lower()]))
     elif path.suffix.lower() == ".parquet":

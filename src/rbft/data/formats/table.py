@@ -59,7 +59,7 @@ class Table(ColumnFormat):
         seen: dict[str, str] = {}
         rows = read_table(table)
         if self.skip_unlabelled:
-            column = find_column(self.label_column, tuple(rows[0].cells), rows[0].header, "label_column")
+            column = find_column(self.label_column, rows[0].names, rows[0].header, "label_column")
             rows = [row for row in rows if row.text(column)]
             if not rows:
                 raise DataError(f"{table}: no row has a label yet; `rbft label` shows the clips one after the other.")
