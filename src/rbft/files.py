@@ -187,16 +187,21 @@ def remove_unfinished(folder: Path, seconds: float = 0.0) -> None:
             path.unlink(missing_ok=True)
 
 
-def require_writable(path: Path, flag: str) -> None:
+def require_writable(path: Path, flag: str, *, folder: bool = False) -> None:
     """Refuse a place for a result that cannot be written, before the work is done.
 
     Args:
         path: The file, or the folder, to be made; folders above it may be made, too.
         flag: By which the person named it, for the message.
+        folder: Whether it is to be a folder.
 
     Raises:
-        ConfigError: Nothing can be made there.
+        ConfigError: Nothing can be made there, a folder stands in the place of a file, or a file in that of a folder.
     """
+    # a person's folder of that name must not be renamed to make room for a file
+    if path.exists() and path.is_dir() != folder:
+        found, wanted = ("file", "folder") if folder else ("folder", "file")
+        raise ConfigError(f"{flag} {path}: is a {found}; name another place for the {wanted}.")
     above = next(parent for parent in path.absolute().parents if os.path.lexists(parent))
     try:
         with tempfile.TemporaryFile(dir=above):
@@ -208,20 +213,34 @@ def require_writable(path: Path, flag: str) -> None:
 _FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
 
 
-def write_csv(path: Path, rows: Iterable[Sequence[str]], delimiter: str = ",") -> None:
+def write_csv(
+    path: Path, rows: Iterable[Sequence[str]], delimiter: str = ",", *, guard: bool = True, marked: bool = False
+) -> None:
     """Write rows of text, whole or not at all, as a table whose cells no spreadsheet takes for formulas.
 
-    A cell that begins with one of `= + - @`, a tab or the end of a line gets an apostrophe in front, as spreadsheets
-    understand it; `plain_cell` takes it off again.
+    Args:
+        path: file to write.
+        rows: cells, row by row.
+        delimiter: what stands between cells.
+        guard: whether cells are guarded as by `guarded_cell`; else they are written as they are.
+        marked: whether the file begins with a byte order mark, by which spreadsheets know UTF-8.
     """
     text = io.StringIO()
-    quoted = [[f"'{cell}" if _FORMULA.match(cell) else cell for cell in row] for row in rows]
+    quoted = [[guarded_cell(cell) if guard else cell for cell in row] for row in rows]
     # the writer leaves a carriage return bare, which ends a row for whoever reads
     returns = any("\r" in cell for row in quoted for cell in row)
     csv.writer(
         text, delimiter=delimiter, lineterminator="\n", quoting=csv.QUOTE_ALL if returns else csv.QUOTE_MINIMAL
     ).writerows(quoted)
-    write_atomic(path, text.getvalue())
+    write_atomic(path, ("\ufeff" if marked else "") + text.getvalue())
+
+
+def guarded_cell(cell: str) -> str:
+    """A cell with an apostrophe in front, as spreadsheets understand it, where one could take it for a formula.
+
+    So it is with what begins with one of `= + - @`, a tab or the end of a line; `plain_cell` takes it off again.
+    """
+    return f"'{cell}" if _FORMULA.match(cell) else cell
 
 
 def plain_cell(cell: str) -> str:

@@ -156,6 +156,17 @@ def test_files_are_written_where_asked_and_nowhere_else(copy, tmp_path):
     assert (code, "name a .jsonl file, a run folder or an experiment file" in err) == (2, True)
 
 
+def test_an_audit_overwrites_nothing(copy, tmp_path):
+    own, figures, page = copy.folder / "write" / "rationales.jsonl", tmp_path / "x.json", tmp_path / "x.html"
+    figures.write_text("mine")
+    page.write_text("mine")
+    code, said, _ = command("audit", own, "--json", figures, "--html", page)
+    assert code == 0 and said.count("what was there is now") == 2
+    assert [(tmp_path / f"{path.name}.old-1").read_text() for path in (figures, page)] == ["mine", "mine"]
+    code, _, err = command("audit", own, "--json", tmp_path)
+    assert (code, "is a folder" in err) == (2, True)
+
+
 def test_a_policy_of_the_experiment_decides(copy):
     checks = '[{"class_path": "Truncation"}, {"class_path": "Contradiction", "init_args": {"threshold": 0.0}}]'
     keep = '{"class_path": "Filter", "init_args": {"on_empty_class": "keep_best"}}'

@@ -58,6 +58,21 @@ def test_clips_to_label_and_labels_to_doubt(
     assert len(table(to / "label_next.csv")) == 3, "no more than there are"
 
 
+def test_a_folder_that_holds_anything_else_is_refused_and_left_as_it_is(
+    finished: Run, unlabelled: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["suggest", "--run", str(finished.folder), str(unlabelled), "--count", "1", "--to"]
+    before = sorted(path.name for path in unlabelled.iterdir())
+    assert main([*line, str(unlabelled)]) == 2
+    assert "holds something else than earlier suggestions (0.mp4, 1.mp4" in capsys.readouterr().err
+    monkeypatch.chdir(unlabelled)
+    assert main([*line, "."]) == 2
+    assert "--to .: is the folder you are in" in capsys.readouterr().err
+    assert main([*line, "broken.mp4"]) == 2
+    assert "broken.mp4: is a file; name another place for the folder" in capsys.readouterr().err
+    assert sorted(path.name for path in unlabelled.iterdir()) == before
+
+
 def test_answers_that_the_weights_were_not_trained_on_are_taken_from_the_run(finished: Run) -> None:
     found = held_out_answers(finished.folder)
     assert found["test"] == read_predictions(finished.folder / "predictions.jsonl")

@@ -53,7 +53,7 @@ def run(args: Sequence[str]) -> int:
     target = Path(parsed.to)
     if target.exists() or target.is_symlink():
         raise ConfigError(f"--to {target}: it exists already, and nothing is overwritten; name another folder.")
-    require_writable(target, "--to")
+    require_writable(target, "--to", folder=True)
     token = None if parsed.push is None else require_pushable(parsed.push)
     console = make_console()
     quieten()

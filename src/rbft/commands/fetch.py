@@ -42,7 +42,7 @@ def run(args: Sequence[str]) -> int:
 
     console = make_console()
     folder: Path = parsed.to or Path(PurePosixPath(parsed.url).name)
-    require_writable(folder, "--to")
+    require_writable(folder, "--to", folder=True)
     remote = list_remote(parsed.url)
     files = still_to_copy(remote, folder)
     console.print(escape(f"{parsed.url}: {described(remote.files)}"))

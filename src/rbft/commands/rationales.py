@@ -12,7 +12,7 @@ from rich.markup import escape
 
 from rbft.arguments import Parser
 from rbft.errors import ConfigError, DataError
-from rbft.files import parse_yaml, read_yaml, require_writable, write_json
+from rbft.files import archive, parse_yaml, read_yaml, require_writable, write_json
 from rbft.runs.names import CONFIG, RATIONALES
 
 if TYPE_CHECKING:
@@ -160,11 +160,18 @@ def _audit(args: argparse.Namespace, _: Sequence[str]) -> None:
         result = audit(str(args.file), file, judge)
     print_audit(result, console)
     if args.json is not None:
+        old = archive(args.json)
         write_json(args.json, result.to_json())
-        console.print(f"figures: {escape(str(args.json))}")
+        console.print(f"figures: {escape(str(args.json))}{_set_aside(old)}")
     if args.html is not None:
+        old = archive(args.html)
         write_audit_page(args.html, result)
-        console.print(f"page: {escape(str(args.html))}")
+        console.print(f"page: {escape(str(args.html))}{_set_aside(old)}")
+
+
+def _set_aside(old: Path | None) -> str:
+    """What became of a file that stood in the place of another, as a clause; empty where there was none."""
+    return "" if old is None else f"; what was there is now {escape(str(old))}"
 
 
 def _import(args: argparse.Namespace, flags: Sequence[str]) -> None:
@@ -185,7 +192,7 @@ def _import(args: argparse.Namespace, flags: Sequence[str]) -> None:
     file = _read(args, _config(args))
     refuse_untrusted(file.rationales, str(args.file))
     old = write_rationale_file(args.to, file.rationales)
-    remarks = f"; what was there is now {escape(str(old))}" if old is not None else ""
+    remarks = _set_aside(old)
     empty = sum(not rationale.text for rationale in file.rationales)
     remarks += f"; {empty} are empty and not kept" if empty else ""
     count, classes = len(file.rationales), len(file.book.labels)
@@ -207,9 +214,8 @@ def _export(args: argparse.Namespace, _: Sequence[str]) -> None:
     if not chosen:
         raise DataError(f"{args.file}: no rationale is kept; --all exports those that were dropped.")
     old = export_conversations(args.to, chosen, file.book, args.format)
-    archived = f"; what was there is now {escape(str(old))}" if old is not None else ""
     left = len(file.rationales) - len(chosen)
     make_console().print(
-        f"{len(chosen)} conversations: {escape(str(args.to))}{archived}"
+        f"{len(chosen)} conversations: {escape(str(args.to))}{_set_aside(old)}"
         + (f" ({left} dropped rationales left out)" if left else "")
     )

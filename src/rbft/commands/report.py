@@ -67,7 +67,7 @@ def run(args: Sequence[str]) -> int:
         )
     for flag, path in (("--to", parsed.to), ("--markdown", parsed.markdown), ("--tensorboard", parsed.tensorboard)):
         if path is not None:
-            require_writable(path, flag)
+            require_writable(path, flag, folder=flag == "--tensorboard")
     # scipy takes a second, which an error above need not wait for
     from rbft.report.collection import choose_baseline, collect, planned_choice
     from rbft.report.exports import markdown, write_tensorboard

@@ -85,11 +85,14 @@ def run(args: Sequence[str]) -> int:
         raise ConfigError(f"--simulate {parsed.simulate}: at least 2 draws make an interval; 20 or more are better.")
     if parsed.simulate is not None and parsed.videos:
         raise ConfigError("--simulate: it looks at the run's labelled clips alone; name no videos.")
-    require_writable(parsed.to, "--to")
+    require_writable(parsed.to, "--to", folder=True)
 
     from rbft.predict.classifier import check_flags
+    from rbft.suggest.page import refuse_other_than_suggestions
 
     check_flags(flags)
+    if parsed.simulate is None:
+        refuse_other_than_suggestions(parsed.to, "--to")
     from rbft.predict import Classifier, expand
     from rbft.suggest.clips import labelled_clips, see, unlabelled_clips
     from rbft.terminal import make_console, quieten
@@ -120,8 +123,7 @@ def run(args: Sequence[str]) -> int:
 
 def _suggest(classifier: Classifier, seen: Seen, unseen: Seen, known: int, parsed: Namespace, console: Console) -> None:
     """Choose, print the first of each kind, and write the page and tables."""
-    from rbft.files import archive
-    from rbft.suggest.page import DOUBTED, NEXT, PAGE, write_suggestions
+    from rbft.suggest.page import DOUBTED, NEXT, PAGE, set_aside, write_suggestions
     from rbft.suggest.suggestions import choose_next, doubted_clips, held_out_answers
 
     names = classifier.labels.names
@@ -129,7 +131,7 @@ def _suggest(classifier: Classifier, seen: Seen, unseen: Seen, known: int, parse
     doubted, judges = doubted_clips(seen, held_out_answers(parsed.run), names)
     rest = f"; {known} more have one, or are copies of clips that have" if known else ""
     note = f"Run {parsed.run}: {len(seen.clips)} labelled clips, {len(unseen.clips)} without a label{rest}."
-    if (old := archive(parsed.to)) is not None:
+    if (old := set_aside(parsed.to)) is not None:
         console.print(f"what stood at {escape(str(parsed.to))} is now {escape(str(old))}")
     write_suggestions(
         parsed.to, "Suggestions", chosen, doubted, [note], [judge.describe() for judge in judges], parsed.method
@@ -159,6 +161,7 @@ def _simulate(seen: Seen, parsed: Namespace, console: Console) -> None:
     from rich.table import Table
 
     from rbft.files import archive, write_json
+    from rbft.suggest.page import SIMULATION
     from rbft.suggest.simulation import RANDOM, measure
     from rbft.terminal import steps_shown
 
@@ -181,7 +184,8 @@ def _simulate(seen: Seen, parsed: Namespace, console: Console) -> None:
             said = curve.against(curves[RANDOM])
             document[method] |= said.to_json()
             console.print(escape(f"{method}: {said.describe()}"))
-    path = parsed.to / "simulation.json"
-    archive(path)
+    path = parsed.to / SIMULATION
+    old = archive(path)
     write_json(path, document)
-    console.print(f"written: {escape(str(path))}")
+    rest = f"; what was there is now {escape(str(old))}" if old is not None else ""
+    console.print(f"written: {escape(str(path))}{rest}")

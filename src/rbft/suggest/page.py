@@ -6,10 +6,12 @@ import base64
 from collections.abc import Sequence
 from pathlib import Path
 
+from rbft.data import own_tables
+from rbft.data.formats.on_disk import listing
 from rbft.data.records import part_name
-from rbft.errors import VideoError
+from rbft.errors import ConfigError, VideoError
 from rbft.evaluation.figures import frames_jpeg
-from rbft.files import write_atomic, write_csv
+from rbft.files import archive, write_atomic, write_csv
 from rbft.report.templates import render
 from rbft.suggest.clips import Clip
 from rbft.suggest.suggestions import DoubtedClip, NextClip
@@ -17,8 +19,36 @@ from rbft.video.clip import read_clip
 from rbft.video.clip_spec import ClipSpec
 from rbft.video.sampling import FrameSampling
 
-PAGE, NEXT, DOUBTED = "suggestions.html", "label_next.csv", "look_again.csv"
+PAGE, NEXT, DOUBTED, SIMULATION = "suggestions.html", "label_next.csv", "look_again.csv", "simulation.json"
+_OWN = {PAGE, NEXT, DOUBTED, SIMULATION}
+_OF_SYSTEMS = {".DS_Store", "Thumbs.db", "desktop.ini"}
 _FRAMES, _PIXELS, _SHOWN = 8, 160 * 160, 100
+
+
+def refuse_other_than_suggestions(folder: Path, flag: str) -> None:
+    """Refuse a folder that holds anything but earlier suggestions, with which it would be set aside.
+
+    Args:
+        folder: the folder, which need not be there.
+        flag: flag that names it, for the message.
+
+    Raises:
+        ConfigError: It holds something else; names some of it. Or it is the one in which the command was given.
+    """
+    if folder.resolve() == Path.cwd():
+        raise ConfigError(f"{flag} {folder}: is the folder you are in; name one for the suggestions alone.")
+    others = sorted({path.name for path in folder.iterdir()} - _OWN - _OF_SYSTEMS) if folder.is_dir() else []
+    if others:
+        raise ConfigError(
+            f"{flag} {folder}: holds something else than earlier suggestions ({listing(others)}); name a new folder."
+        )
+
+
+def set_aside(folder: Path) -> Path | None:
+    """Rename a folder of earlier suggestions; the new name, or None where there are none."""
+    if not folder.is_dir() or not any((folder / name).exists() for name in _OWN):
+        return None
+    return archive(folder)
 
 
 def write_suggestions(
@@ -41,12 +71,12 @@ def write_suggestions(
         judges: sentences on who doubts labels.
         method: how the clips were chosen.
     """
-    rows = [["path", "start", "end", "predicted", "probability", "margin"]]
+    rows = [[*own_tables.NEXT]]
     rows += [
         [*_place(entry.clip), entry.top[0][0], f"{entry.top[0][1]:.6g}", f"{entry.margin:.6g}"] for entry in chosen
     ]
     write_csv(folder / NEXT, rows)
-    rows = [["path", "start", "end", "label", "rather", "label_probability", "rather_probability", "judged_by"]]
+    rows = [[*own_tables.DOUBTED]]
     rows += [
         [
             *_place(entry.clip),
