@@ -124,11 +124,33 @@ def test_command_answers_folders_and_tables_and_does_the_rest_where_a_file_is_ba
     assert good[0].name in capsys.readouterr().out
 
 
-def test_answers_are_never_overwritten(finished: Run, clips: Path, tmp_path: Path) -> None:
-    out, video = tmp_path / "answers.jsonl", next((clips / "test").rglob("*.mp4"))
-    for _ in range(2):
+@pytest.mark.parametrize("name", ["answers.jsonl", "answers.csv"])
+def test_answers_are_never_overwritten(
+    finished: Run, clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    out, video = tmp_path / name, next((clips / "test").rglob("*.mp4"))
+    out.touch()
+    for _ in range(3):
         assert main(["predict", "--run", str(finished.folder), str(video), "--to", str(out)]) == 0
-    assert (tmp_path / "answers.jsonl.old-1").is_file()
+    assert (tmp_path / f"{name}.old-2").is_file()
+    assert "what was there is now" in capsys.readouterr().out
+
+
+def test_answers_take_the_place_of_nothing_else(
+    finished: Run, clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    video = next((clips / "test").rglob("*.mp4"))
+    (tmp_path / "folder.csv").mkdir()
+    (tmp_path / "labels.csv").write_text("path,label\na.mp4,fall\n")
+    (tmp_path / "answers.csv").write_text("video,predicted,probability,abstained,rationale,error,label\na,b,1,,,,c\n")
+    (tmp_path / "notes.jsonl").write_text("no table")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    for name in before:
+        assert main(["predict", "--run", str(finished.folder), str(video), "--to", str(tmp_path / name)]) == 2
+        assert f"{name}: holds something else than answers of rbft predict" in capsys.readouterr().err
+    assert main(["predict", "--run", str(finished.folder), str(video), "--to", str(tmp_path / "folder.csv")]) == 2
+    assert "folder.csv: is a folder; name another place for the file" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
 
 
 def test_wrong_use_is_refused(finished: Run, clips: Path, tmp_path: Path) -> None:

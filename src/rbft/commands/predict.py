@@ -95,6 +95,10 @@ def run(args: Sequence[str]) -> int:
         raise ConfigError(f"--to {parsed.to}: name a .jsonl or a .csv file.")
     if parsed.to is not None:
         require_writable(Path(parsed.to), "--to")
+        if parsed.watch is None:
+            from rbft.data.own_tables import refuse_other_than_answers
+
+            refuse_other_than_answers(Path(parsed.to), "--to")
     _check_watch(parsed)
     if parsed.window is None and parsed.stride is not None:
         raise ConfigError("--stride: needs --window, the length of what is looked at.")
@@ -146,13 +150,14 @@ def run(args: Sequence[str]) -> int:
     )
     if parsed.to is not None:
         try:
-            write_answers(Path(parsed.to), answers)
+            old = write_answers(Path(parsed.to), answers)
         except OSError:
             # nothing of the work is lost, whatever became of the place meanwhile
             for answer in answers:
                 _show(console, answer)
             raise
-        console.print(f"{len(answers)} answers written to {escape(parsed.to)}")
+        rest = f"; what was there is now {escape(str(old))}" if old is not None else ""
+        console.print(f"{len(answers)} answers written to {escape(parsed.to)}{rest}")
     else:
         for answer in answers:
             _show(console, answer)

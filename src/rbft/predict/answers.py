@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rbft.data.own_tables import ANSWERS
 from rbft.errors import ConfigError
 from rbft.evaluation.thresholds import Threshold
 from rbft.files import archive, write_csv, write_jsonl
@@ -128,13 +129,17 @@ def likeliest(names: Sequence[str], chances: Sequence[float]) -> tuple[tuple[str
     return tuple(sorted(zip(names, chances, strict=True), key=lambda pair: -pair[1])[:TOP])
 
 
-def write_answers(path: Path, answers: Sequence[Answer]) -> None:
-    """Write answers as `.jsonl` or `.csv`, which has no timeline; a file that is in the way is set aside."""
-    archive(path)
+def write_answers(path: Path, answers: Sequence[Answer]) -> Path | None:
+    """Write answers as `.jsonl` or `.csv`, which has no timeline.
+
+    Returns:
+        The new name of a file that stood there.
+    """
+    old = archive(path)
     if path.suffix == ".jsonl":
         write_jsonl(path, [answer.to_json() for answer in answers])
-        return
-    rows = [["video", "predicted", "probability", "abstained", "rationale", "error"]]
+        return old
+    rows = [[*ANSWERS]]
     rows += [
         [
             a.video,
@@ -147,3 +152,4 @@ def write_answers(path: Path, answers: Sequence[Answer]) -> None:
         for a in answers
     ]
     write_csv(path, rows)
+    return old
