@@ -6,8 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from rbft.data.own_tables import DOUBTED, NEXT
 from rbft.errors import ConfigError, DataError
+from rbft.evaluation.predictions import Prediction, write_predictions
 from rbft.labelling.clips import Clip, find_clips, in_order, read_order
+from rbft.predict.answers import Answer, write_answers
+from rbft.starter.layout import recognise
+from rbft.suggest.page import write_suggestions
 
 
 def fill(root: Path, *names: str) -> Path:
@@ -91,3 +96,30 @@ def test_clips_that_are_wanted_come_first_then_those_without_a_label(
     order.write_text("path\nother.mp4\n")
     with pytest.raises(DataError, match="it names none of the 3 clips"):
         read_order(order, found)
+
+
+def test_what_rbft_itself_left_beside_the_clips_is_no_table_of_labels(tmp_path: Path) -> None:
+    fill(tmp_path, "fall/a.mp4", "fall/b.mp4", "sit/c.mp4", "sit/d.mp4")
+    write_answers(tmp_path / "answers.csv", [Answer("fall/a.mp4", "sit", 0.5)])
+    write_answers(tmp_path / "answers.jsonl", [Answer("fall/a.mp4", "sit", 0.5, rationale="a bed")])
+    write_suggestions(tmp_path, "Suggestions", [], [], [], [], "diverse")
+    for name, columns in (("label_next.csv", NEXT), ("look_again.csv", DOUBTED)):
+        assert (tmp_path / name).read_text() == ",".join(columns) + "\n"
+        (tmp_path / name).write_text(",".join(columns) + "\nfall/a.mp4" + ",1" * (len(columns) - 1) + "\n")
+    prediction = Prediction("a", "fall/a.mp4", "fall", "fall", (0.5, 0.5), (-1.0, -1.0))
+    write_predictions(tmp_path / "predictions.jsonl", [prediction])
+    found = find_clips(tmp_path)
+    assert found.table.path.name == "labels.csv"
+    assert labels(found) == {"fall/a.mp4": "fall", "fall/b.mp4": "fall", "sit/c.mp4": "sit", "sit/d.mp4": "sit"}
+    assert recognise(tmp_path).description == "a folder for each class"
+    (tmp_path / "answers.csv").write_text("video,predicted,probability,label\nfall/a.mp4,sit,1,sit\n")
+    assert labels(find_clips(tmp_path)) == {"fall/a.mp4": "sit"}, "to which a person has added labels"
+
+
+def test_folders_of_classes_come_before_a_table_without_labels(tmp_path: Path) -> None:
+    fill(tmp_path, "fall/a.mp4", "sit/b.mp4")
+    (tmp_path / "cameras.csv").write_text("path,camera\nfall/a.mp4,1\n")
+    assert labels(find_clips(tmp_path)) == {"fall/a.mp4": "fall", "sit/b.mp4": "sit"}
+    assert find_clips(tmp_path, folders_are_classes=False).table.path.name == "cameras.csv"
+    (tmp_path / "mine.csv").write_text("path,label\nfall/a.mp4,fall\n")
+    assert find_clips(tmp_path, folders_are_classes=False).table.path.name == "mine.csv", "which has labels"

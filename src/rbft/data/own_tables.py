@@ -38,12 +38,12 @@ def is_own(columns: Collection[str]) -> bool:
 
 
 def columns_of(table: Path) -> list[str]:
-    """The columns that any row of a table has, in the order in which they come.
+    """The columns of a table, in order.
 
     Raises:
         DataError: The table cannot be read, or has no rows.
     """
-    return list(dict.fromkeys(name for row in read_table(table) for name in row.cells))
+    return list(read_table(table)[0].names)
 
 
 def refuse_other_than_answers(path: Path, flag: str) -> None:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rbft.data.formats import ClassFolders
-from rbft.data.formats.columns import PATH_COLUMNS, part_columns, row_part
+from rbft.data.formats.columns import LABEL_COLUMNS, PATH_COLUMNS, part_columns, row_part
 from rbft.data.formats.on_disk import is_video, no_video, visible, walk
 from rbft.data.formats.rows import read_table
+from rbft.data.own_tables import columns_of, is_own
 from rbft.data.records import part_name, relative_path
 from rbft.errors import ConfigError, DataError
 from rbft.labelling.table import TABLES, Labelled, LabelTable, Part
@@ -76,7 +77,7 @@ def find_clips(source: Path, table: Path | None = None, *, folders_are_classes: 
         raise DataError(f"{source}: there is no such folder or file. Name a folder of clips, or a table of them.")
     if not any(is_video(file.name) for file in walk(source)):
         raise DataError(f"{source} {no_video(source)}.")
-    chosen = _table_of(source) if table is None else table
+    chosen = _table_of(source, folders_are_classes=folders_are_classes) if table is None else table
     if chosen.resolve().parent != source.resolve():
         raise ConfigError(f"--table {chosen}: paths in it are relative to its folder; put it into {source}.")
     if chosen.is_file():
@@ -85,25 +86,28 @@ def find_clips(source: Path, table: Path | None = None, *, folders_are_classes: 
     return _listed(source, LabelTable(chosen, begin), said or "a folder without labels", only_rows=False)
 
 
-def _table_of(root: Path) -> Path:
-    tables = [entry for entry in visible(root) if entry.is_file() and entry.suffix.lower() in TABLES]
-    listing = [path for path in tables if path.name == _USUAL or _lists_clips(path)]
-    if any(path.name == _USUAL for path in listing):
+def _table_of(root: Path, *, folders_are_classes: bool) -> Path:
+    if (root / _USUAL).is_file():
         return root / _USUAL
-    if len(listing) > 1:
-        names = ", ".join(path.name for path in listing)
-        raise DataError(f"{root} holds several tables of clips ({names}); name the one to use with --table.")
-    return listing[0] if listing else root / _USUAL
+    tables = [entry for entry in visible(root) if entry.is_file() and entry.suffix.lower() in TABLES]
+    columns = {path: names for path in tables if (names := _columns_of_clips(path))}
+    chosen = [path for path, names in columns.items() if names & set(LABEL_COLUMNS)]
+    if not chosen and not (folders_are_classes and _from_folders(root)[0]):
+        chosen = list(columns)
+    if len(chosen) > 1:
+        listed = ", ".join(path.name for path in chosen)
+        raise DataError(f"{root} holds several tables of clips ({listed}); name the one to use with --table.")
+    return chosen[0] if chosen else root / _USUAL
 
 
-def _lists_clips(path: Path) -> bool:
-    """Whether a table has a column of paths; tables of other things lie beside clips, too."""
+def _columns_of_clips(path: Path) -> set[str]:
+    """The columns of a person's table of clips, in lower case; none of other tables, which lie beside clips, too."""
     try:
-        rows = read_table(path)
+        columns = columns_of(path)
     except DataError:
-        return False
-    names = {name.casefold() for name in rows[0].names}
-    return bool(names & set(PATH_COLUMNS))
+        return set()
+    names = {name.casefold() for name in columns}
+    return names if names & set(PATH_COLUMNS) and not is_own(columns) else set()
 
 
 def _from_folders(root: Path) -> tuple[list[Labelled], str]:

@@ -14,6 +14,7 @@ from rbft.data.formats import ClassFolders, Conversations, DatasetFormat, MMActi
 from rbft.data.formats.columns import LABEL_COLUMNS, PATH_COLUMNS, usual_column
 from rbft.data.formats.on_disk import is_video, sequences_below, visible, walk
 from rbft.data.formats.rows import TABLE_SUFFIXES, Row, read_table
+from rbft.data.own_tables import columns_of, is_own
 from rbft.data.records import VideoRecord
 from rbft.errors import DataError
 
@@ -142,8 +143,12 @@ def _file(path: Path, rate: float | None) -> Layout:
 
 
 def _readable(tables: Sequence[Path]) -> list[tuple[Path, tuple[str, str]]]:
-    """The tables that name clips and classes, with these columns."""
-    return [(table, columns) for table in tables if (columns := _columns(table)) is not None]
+    """A person's tables that name clips and classes, with these columns."""
+    return [
+        (table, columns)
+        for table in tables
+        if (columns := _columns(table)) is not None and not is_own(columns_of(table))
+    ]
 
 
 def _columns(table: Path) -> tuple[str, str] | None:
