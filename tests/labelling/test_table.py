@@ -11,6 +11,7 @@ from rbft.data.formats import Table
 from rbft.errors import DataError, StorageError
 from rbft.labelling import table as module
 from rbft.labelling.table import Labelled, LabelTable
+from rbft.starter.layout import recognise
 
 
 def test_a_new_table_begins_with_what_is_known_and_is_read_by_the_format(tmp_path: Path) -> None:
@@ -41,7 +42,7 @@ def test_everything_else_in_a_table_is_kept(tmp_path: Path, suffix: str, mark: s
     table.set("new.mp4", None, "fall")
     written = ["Note,File_Name,Category,start,end", " two  words ,x/a.mp4,,,", "n,b.mp4,sit,1,2.5"]
     written += ["n,gone.mp4,sit,,", ",new.mp4,fall,,"]
-    assert path.read_text() == "\n".join(written).replace(",", mark) + "\n"
+    assert path.read_text() == "\ufeff" + "\n".join(written).replace(",", mark) + "\n"
     (old,) = tmp_path.glob("*.old-*")
     assert old.read_bytes() == before, "one copy a session, as it was before"
     LabelTable(path).set("new.mp4", None, "sit")
@@ -109,7 +110,7 @@ def test_where_the_disk_is_full_the_table_is_as_it_was(tmp_path: Path, monkeypat
     table.set("a.mp4", None, "fall")
     before = table.path.read_bytes()
 
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise StorageError("no space left on the disk")
 
     monkeypatch.setattr(module, "write_csv", full)
@@ -119,3 +120,43 @@ def test_where_the_disk_is_full_the_table_is_as_it_was(tmp_path: Path, monkeypat
     assert table.path.read_bytes() == before
     table.set("b.mp4", None, "fall")
     assert len(table.read()) == 2
+
+
+def test_a_row_that_was_there_before_stays_when_its_label_is_taken_off(tmp_path: Path) -> None:
+    path = tmp_path / "todo.csv"
+    path.write_text("path,label\na.mp4,\nb.mp4,sit\n")
+    table = LabelTable(path)
+    for name in ("a.mp4", "b.mp4", "c.mp4"):
+        table.set(name, None, "fall")
+        table.set(name, None, "")
+    assert path.read_text() == "path,label\na.mp4,\nb.mp4,\n", "but the one of this session goes"
+    begun = LabelTable(tmp_path / "new.csv", [Labelled("a.mp4", None, "fall"), Labelled("b.mp4", None, "fall")])
+    begun.set("b.mp4", None, "")
+    assert begun.path.read_text() == "path,label\na.mp4,fall\nb.mp4,\n"
+
+
+def test_the_mark_of_a_spreadsheet_and_the_cells_of_others_stay_as_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text(
+        "\ufeffpath,label,offset,note\ng\u00e4hnen.mp4,fall,-5,'quoted'\nb.mp4,'=sit,+1,'-x\n", encoding="utf-8"
+    )
+    table = LabelTable(path)
+    assert [row.label for row in table.read()] == ["fall", "=sit"]
+    table.set("g\u00e4hnen.mp4", None, "@rest")
+    assert path.read_bytes().decode() == (
+        "\ufeffpath,label,offset,note\ng\u00e4hnen.mp4,'@rest,-5,'quoted'\nb.mp4,'=sit,+1,'-x\n"
+    )
+    plain = LabelTable(tmp_path / "plain.csv")
+    plain.set("a.mp4", None, "fall")
+    assert not plain.path.read_bytes().startswith(b"\xef\xbb\xbf")
+
+
+def test_of_two_columns_that_read_the_same_the_label_goes_into_the_one_that_fit_reads(tmp_path: Path) -> None:
+    labels = {"a.mp4": "fall", "b.mp4": "fall", "c.mp4": "fall", "d.mp4": "sit", "e.mp4": "sit"}
+    for name in labels:
+        (tmp_path / name).touch()
+    path = tmp_path / "labels.csv"
+    path.write_text("path,Label,label\n" + "".join(f"{name},x,{label}\n" for name, label in labels.items()))
+    LabelTable(path).set("b.mp4", None, "sit")
+    assert {record.path: record.label for record in recognise(path).records}["b.mp4"] == "sit"
+    assert path.read_text().splitlines()[2] == "b.mp4,x,sit"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import threading
@@ -12,11 +13,11 @@ from typing import Any
 
 from filelock import FileLock
 
-from rbft.data.formats.columns import LABEL_COLUMNS, PATH_COLUMNS, part_columns, row_part
+from rbft.data.formats.columns import LABEL_COLUMNS, PATH_COLUMNS, part_columns, row_part, usual_column
 from rbft.data.formats.rows import Row, read_table, read_text
 from rbft.data.records import relative_path
 from rbft.errors import DataError
-from rbft.files import write_atomic, write_csv, write_jsonl
+from rbft.files import guarded_cell, plain_cell, write_atomic, write_csv, write_jsonl
 
 Part = tuple[float, float] | None
 TABLES = (".csv", ".tsv", ".jsonl")
@@ -47,12 +48,13 @@ class _Content:
 
     Args:
         columns: names of the columns, in order.
-        rows: cells by column, as they were read.
+        rows: cells by column, as they stand in the file.
         parts: (path, part) of each row.
         path_column: column with the path.
         label_column: column with the class.
         times: columns with start and end; None where there are none.
         is_json: whether rows are objects, which need not have all columns.
+        marked: whether the file begins with a byte order mark, by which spreadsheets know UTF-8.
     """
 
     columns: list[str]
@@ -62,6 +64,16 @@ class _Content:
     label_column: str
     times: tuple[str, str] | None
     is_json: bool
+    marked: bool = False
+
+    def label_of(self, row: dict[str, Any]) -> str:
+        """Class of a row; empty where it has none."""
+        cell = _cell(row.get(self.label_column))
+        return (cell if self.is_json else plain_cell(cell)).strip()
+
+    def as_written(self, cell: str) -> str:
+        """A cell as it is to stand in the file."""
+        return cell if self.is_json else guarded_cell(cell)
 
 
 class LabelTable:
@@ -85,6 +97,7 @@ class LabelTable:
         self.path = path
         self._begin = tuple(begin)
         self._copied = False
+        self._added: set[tuple[str, Part]] = set()
         self._lock = threading.Lock()
         self.read()
 
@@ -96,7 +109,7 @@ class LabelTable:
         """
         content = self._content()
         return [
-            Labelled(path, part, _text(row.get(content.label_column)))
+            Labelled(path, part, content.label_of(row))
             for row, (path, part) in zip(content.rows, content.parts, strict=True)
         ]
 
@@ -117,11 +130,13 @@ class LabelTable:
             places = [place for place, found in enumerate(content.parts) if found == (path, part)]
             if places:
                 row = content.rows[places[0]]
-                row[content.label_column] = label
-                if not label and not _says_more(row, content):
+                row[content.label_column] = content.as_written(label)
+                # a row that was there before is a clip on a person's list, with a label or without
+                if not label and (path, part) in self._added and not _says_more(row, content):
                     del content.rows[places[0]]
             elif label:
                 content.rows.append(_new_row(Labelled(path, part, label), content))
+                self._added.add((path, part))
             self._keep_old()
             self._write(content)
 
@@ -147,14 +162,14 @@ class LabelTable:
         columns = _columns(self.path)
         rows = read_table(self.path) if _has_rows(self.path) else []
         if self._is_json:
-            columns = list(dict.fromkeys(name for row in rows for name in row.cells)) or ["path", "label"]
-        path_column = _known(columns, PATH_COLUMNS)
+            columns = list(rows[0].names) if rows else ["path", "label"]
+        path_column = usual_column(columns, PATH_COLUMNS)
         if path_column is None:
             raise DataError(
                 f"{self.path}: no column of it is known to hold paths (columns: {', '.join(map(repr, columns))}). "
                 "Call it path."
             )
-        label_column = _known(columns, LABEL_COLUMNS)
+        label_column = usual_column(columns, LABEL_COLUMNS)
         if label_column is None:
             label_column = "label"
             columns = [*columns, label_column]
@@ -165,8 +180,9 @@ class LabelTable:
             if part in seen:
                 raise DataError(f"{row.where}: the same clip stands in a row above; keep one of the rows.")
             seen.add(part)
-        cells = [dict(row.cells) for row in rows]
-        return _Content(columns, cells, parts, path_column, label_column, times, self._is_json)
+        cells = [dict(row.cells) for row in rows] if self._is_json else _cells(self.path, columns)
+        marked = self.path.read_bytes().startswith(codecs.BOM_UTF8)
+        return _Content(columns, cells, parts, path_column, label_column, times, self._is_json, marked)
 
     def _new(self) -> _Content:
         columns = ["path", "label"]
@@ -186,7 +202,9 @@ class LabelTable:
             write_jsonl(self.path, content.rows)
             return
         rows = [[_cell(row.get(name)) for name in content.columns] for row in content.rows]
-        write_csv(self.path, [content.columns, *rows], _DELIMITERS[self.path.suffix.lower()])
+        delimiter = _DELIMITERS[self.path.suffix.lower()]
+        # a person's own cells are none of our business: `-5` in another column stays a number
+        write_csv(self.path, [content.columns, *rows], delimiter, guard=False, marked=content.marked)
 
 
 def _columns(path: Path) -> list[str]:
@@ -208,15 +226,18 @@ def _columns(path: Path) -> list[str]:
     return columns
 
 
+def _cells(path: Path, columns: Sequence[str]) -> list[dict[str, Any]]:
+    """The rows of a table of text, cell by cell as they stand there."""
+    # ends of lines as `read_table` takes them, which has found no fault
+    text = io.StringIO(read_text(path).replace("\r\n", "\n").replace("\r", "\n"))
+    rows = [row for row in csv.reader(text, delimiter=_DELIMITERS[path.suffix.lower()]) if any(map(str.strip, row))]
+    return [dict(zip(columns, row, strict=False)) for row in rows[1:]]
+
+
 def _has_rows(path: Path) -> bool:
     """Whether anything stands below the header; a person may begin with one alone."""
     lines = [line for line in read_text(path).splitlines() if line.strip()]
     return len(lines) > (0 if path.suffix.lower() == ".jsonl" else 1)
-
-
-def _known(columns: Sequence[str], usual: Sequence[str]) -> str | None:
-    found = {name.casefold(): name for name in reversed(columns)}
-    return next((found[name] for name in usual if name in found), None)
 
 
 def _path(row: Row, column: str) -> str:
@@ -227,19 +248,18 @@ def _cell(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def _text(value: Any) -> str:
-    return _cell(value).strip()
-
-
 def _says_more(row: dict[str, Any], content: _Content) -> bool:
     """Whether a row without a label holds anything that only this table knows."""
     own = {content.path_column, content.label_column}
-    return any(_text(value) for name, value in row.items() if name not in own)
+    return any(_cell(value).strip() for name, value in row.items() if name not in own)
 
 
 def _new_row(clip: Labelled, content: _Content) -> dict[str, Any]:
     row: dict[str, Any] = dict.fromkeys(() if content.is_json else content.columns, "")
-    row |= {content.path_column: clip.path, content.label_column: clip.label}
+    row |= {
+        content.path_column: content.as_written(clip.path),
+        content.label_column: content.as_written(clip.label),
+    }
     if clip.part is not None and content.times is not None:
         row |= dict(zip(content.times, (f"{time:.10g}" for time in clip.part), strict=True))
     if clip.split:
