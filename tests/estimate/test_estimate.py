@@ -8,10 +8,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from tests.support.runs import fit, write_clips, write_experiment
+from tests.support.videos import write_video
 
 from rbft.__main__ import main
 from rbft.errors import ModelError
@@ -55,6 +57,13 @@ def estimates(config: Path, *flags: str, method: str = "rbft", device: Device = 
     args = ["--config", str(config), "--method", method, *flags]
     prepared = prepare(read_experiment(args), make_console())
     return {one.name: one for one in Estimator(device, lambda _: SPEED).stages(prepared)}
+
+
+def test_a_video_that_the_processor_refuses_is_named(config: Path):
+    folder = next(path for path in (config.parent / "clips" / "train").iterdir())
+    write_video(folder / "wide.mkv", np.zeros((3, 2, 1000, 3), np.uint8), codec="ffv1", pix_fmt="bgr0")
+    with pytest.raises(ModelError, match=r"wide.mkv: the model's processor refuses a clip of .*\. Take the video out"):
+        estimates(config)
 
 
 def test_rows_steps_and_tokens(config: Path):

@@ -7,9 +7,11 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from tests.support.runs import CLASSES, Run, run_experiment
+from tests.support.videos import write_video
 
 from rbft.__main__ import main
 from rbft.errors import ConfigError, DataError, StageError
@@ -122,6 +124,14 @@ def test_command_answers_folders_and_tables_and_does_the_rest_where_a_file_is_ba
     assert [row["video"] for row in written] == [str(path) for path in good]
     assert main(["predict", "--run", str(finished.folder), str(good[0])]) == 0
     assert good[0].name in capsys.readouterr().out
+
+
+def test_a_clip_that_the_processor_refuses_costs_no_other_answer(finished: Run, clips: Path, tmp_path: Path) -> None:
+    wide = write_video(tmp_path / "wide.mkv", np.zeros((3, 2, 1000, 3), np.uint8), codec="ffv1", pix_fmt="bgr0")
+    good = next((clips / "test").rglob("*.mp4"))
+    first, second = Classifier(finished.folder).predict([wide, good])
+    assert first.error is not None and "wide.mkv: the model's processor refuses a clip of" in first.error
+    assert second.error is None and second.predicted in CLASSES
 
 
 @pytest.mark.parametrize("name", ["answers.jsonl", "answers.csv"])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rbft.errors import ModelError
 from rbft.video.clip_spec import ClipShape
 from rbft.vlm.cost import ModelSize, model_size
-from rbft.vlm.processing import ClipCost, ClipProcessor
+from rbft.vlm.processing import ClipCost, ClipProcessor, RefusedClipError
 from rbft.vlm.prompt import Prompt
 
 if TYPE_CHECKING:
@@ -77,7 +77,10 @@ class ClipCosts:
         key = (self._processor, self._prompt, sized, shape)
         if key not in self._known:
             seconds = self._data.facts[record.path].timeline_of(record.part).seconds or None
-            self._known[key] = self._processor.clip_cost(*shape, prompt=self._prompt, seconds=seconds, sized=sized)
+            try:
+                self._known[key] = self._processor.clip_cost(*shape, prompt=self._prompt, seconds=seconds, sized=sized)
+            except RefusedClipError as error:
+                raise ModelError(f"{record.path}: {error}. Take the video out of the data set, or crop it.") from error
         cost, most = self._known[key], self._data.max_visual_tokens
         if most is not None and cost.visual_tokens > most:
             raise ModelError(

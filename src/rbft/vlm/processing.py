@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from rbft.errors import ConfigError, ModelError
+from rbft.errors import ConfigError, ModelError, VideoError
 from rbft.video.budget import CellBudget
 from rbft.video.clip import Clip
 from rbft.video.clip_spec import ClipControl, ClipSpec
@@ -34,6 +34,10 @@ ProcessorKey = tuple[str, str | None, tuple[tuple[str, Plain], ...]]
 """What a `ClipProcessor` is made of."""
 
 _ANY = Prompt("?")
+
+
+class RefusedClipError(ModelError):
+    """The processor refuses clips of this shape, as of frames that are hundreds of times wider than high."""
 
 
 class ClipCost(NamedTuple):
@@ -149,7 +153,7 @@ class ClipProcessor(Chat):
             sized: see `prompt_inputs`.
 
         Raises:
-            ModelError: The processor refuses such a clip.
+            RefusedClipError: The processor refuses such a clip.
         """
         shape = torch.empty((1, 3, height, width), dtype=torch.uint8, device="meta").expand(frames, -1, -1, -1)
         step = (seconds or frames) / frames
@@ -166,10 +170,8 @@ class ClipProcessor(Chat):
                 # some processors look at pixels; noise, because like frames cost some of them less
                 noise = torch.randint(256, clip.frames.shape, dtype=torch.uint8, generator=torch.Generator())
                 inputs = self.prompt_inputs(prompt, replace(clip, frames=noise), sized=sized)
-        except ValueError as error:
-            raise ModelError(
-                f"the model's processor refuses a clip of {frames} frames of {width}x{height} pixels: {error}"
-            ) from error
+        except VideoError as error:
+            raise RefusedClipError(error.reason) from error
         finally:
             logging.set_verbosity(verbosity)
         visual = self.count_visual_tokens(inputs.ids)
@@ -186,6 +188,7 @@ class ClipProcessor(Chat):
 
         Raises:
             ModelError: The processor put no visual token into the prompt, so the model would see no video.
+            VideoError: The processor refuses this clip.
         """
         text = self.render(prompt)
         if not prompt.video:
@@ -197,13 +200,20 @@ class ClipProcessor(Chat):
         if token is not None and token not in text:
             raise ModelError(_NO_VIDEO)
         # frames_indices are always passed: without them Qwen3-VL fails, and others assume 24 frames a second
-        inputs = self._tokens.process(
-            text,
-            clip.frames,
-            video_metadata=[[clip.metadata()]],
-            do_sample_frames=False,
-            **({"do_resize": False} if sized and self.whole_cells(clip) else {}),
-        )
+        try:
+            inputs = self._tokens.process(
+                text,
+                clip.frames,
+                video_metadata=[[clip.metadata()]],
+                do_sample_frames=False,
+                **({"do_resize": False} if sized and self.whole_cells(clip) else {}),
+            )
+        except ValueError as error:
+            frames, _, height, width = clip.frames.shape
+            raise VideoError(
+                clip.path,
+                f"the model's processor refuses a clip of {frames} frames of {width}x{height} pixels: {error}",
+            ) from error
         if not inputs.vision or self.count_visual_tokens(inputs.ids) == 0:
             raise ModelError(_NO_VIDEO)
         return replace(inputs, video=clip.path)
