@@ -20,6 +20,14 @@ def test_read(put):
     assert MMAction().label_names(root) == ("walk", "run")
 
 
+def test_an_empty_line_among_the_classes_is_refused(put):
+    root = put("a.mp4", **{"train.txt": "a.mp4 1\n", "classes.txt": "walk\r\n\r\nrun\r\n"})
+    with pytest.raises(DataError, match=r"classes.txt, row 2: is empty, and the number of a class is that of its line"):
+        MMAction().read(root)
+    (root / "classes.txt").write_text("\ufeffwalk\rrun \n \n\n", encoding="utf-8")
+    assert MMAction().label_names(root) == ("walk", "run"), "lines behind the last name are no classes"
+
+
 def test_three_lists_with_commas(put):
     lists = {f"{side}.csv": f"{side}.mp4,{n}\n" for side, n in (("train", 0), ("val", 1), ("test", 1))}
     root = put(*(f"{side}.mp4" for side in ("train", "val", "test")), **CLASSES, **lists)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path, PurePosixPath
 
 from rbft.data.formats.base import DatasetFormat
 from rbft.data.formats.on_disk import checked_rate, is_video, require_on_disk
-from rbft.data.formats.rows import annotation_file, read_lines
+from rbft.data.formats.rows import annotation_file, read_lines, read_text
 from rbft.data.records import Split, VideoRecord, relative_path
 from rbft.errors import DataError
 from rbft.video.image_sequence import count_images, sequence_name
@@ -45,8 +46,19 @@ class MMAction(DatasetFormat):
         self.frame_rate = checked_rate(frame_rate)
 
     def label_names(self, root: Path) -> tuple[str, ...]:
-        """The classes in the order of their numbers."""
-        return tuple(line for _, line in read_lines(annotation_file(root, self.classes)))
+        """The classes in the order of their numbers.
+
+        Raises:
+            DataError: A line before the last name is empty, so that the numbers of those after it are not clear.
+        """
+        path = annotation_file(root, self.classes)
+        lines = [line.strip() for line in io.StringIO(read_text(path).rstrip(), newline=None)]
+        if "" in lines:
+            raise DataError(
+                f"{path}, row {lines.index('') + 1}: is empty, and the number of a class is that of its line, counted "
+                "from 0; write the name of the class there, or delete the line."
+            )
+        return tuple(lines)
 
     def read(self, root: Path) -> list[VideoRecord]:
         """The videos in the order of the lists.
