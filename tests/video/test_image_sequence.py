@@ -173,6 +173,17 @@ def test_a_folder_needs_its_rate_and_images(tmp_path: Path):
         read_frames("seq#fps=25", [0], root=tmp_path)
 
 
+def test_an_image_of_another_kind_than_its_name_says_is_told_from_a_damaged_one(tmp_path: Path):
+    folder = write_images(tmp_path / "seq", "{}.jpg")
+    name = sequence_name(str(folder), 25)
+    Image.fromarray(numbered_frames(1)[0]).save(folder / "7.jpg", "PNG")
+    with pytest.raises(VideoError, match=r"its image 7.jpg is PNG by its content and the first one is JPEG; save all"):
+        count_frames(name)
+    (folder / "7.jpg").write_bytes(b"nothing")
+    with pytest.raises(VideoError, match="is damaged"):
+        read_frames(name, range(20))
+
+
 def test_limits_hold(both: Path):
     for limits, message in (
         (Limits(max_seconds=0.5), "lasts 1 s, over the limit"),

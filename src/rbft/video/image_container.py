@@ -19,15 +19,16 @@ _MOST_BYTES = 256 * 2**20  # of one image
 _HEAD_BYTES = 16
 
 
-def _codec_of(folder: Path, head: bytes, name: str) -> str:
-    """The decoder of an image, by its first bytes."""
-    kinds = {b"\xff\xd8\xff": "mjpeg", b"\x89PNG": "png", b"BM": "bmp", b"II*\0": "tiff", b"MM\0*": "tiff"}
-    for begin, codec in kinds.items():
+_CODECS = {"JPEG": "mjpeg", "PNG": "png", "BMP": "bmp", "TIFF": "tiff", "WebP": "webp"}
+
+
+def _kind_of(head: bytes) -> str | None:
+    """What an image is, by its first bytes; None if it is nothing that is known."""
+    kinds = {b"\xff\xd8\xff": "JPEG", b"\x89PNG": "PNG", b"BM": "BMP", b"II*\0": "TIFF", b"MM\0*": "TIFF"}
+    for begin, kind in kinds.items():
         if head.startswith(begin):
-            return codec
-    if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
-        return "webp"
-    raise VideoError(folder, f"its image {name} is neither JPEG, PNG, WebP, BMP nor TIFF")
+            return kind
+    return "WebP" if head.startswith(b"RIFF") and head[8:12] == b"WEBP" else None
 
 
 @dataclass
@@ -72,15 +73,17 @@ class ImageContainer:
             self.images = images_of(folder, root)
             self.sizes = [image.stat().st_size for image in self.images]
             with self.images[0].open("rb") as opened:
-                codec = _codec_of(folder, opened.read(_HEAD_BYTES), self.images[0].name)
+                kind = _kind_of(opened.read(_HEAD_BYTES))
         except VideoError as error:
             raise VideoError(path, error.reason) from error
         except OSError as error:
             raise VideoError(path, f"cannot be read: {error}") from error
-        self._path = path
+        if kind is None:
+            raise VideoError(path, f"its image {self.images[0].name} is neither JPEG, PNG, WebP, BMP nor TIFF")
+        self._path, self._kind = path, kind
         for image, size in zip(self.images, self.sizes, strict=True):
             self._require_size(image, size)
-        context = av.CodecContext.create(codec, "r")
+        context = av.CodecContext.create(_CODECS[kind], "r")
         assert isinstance(context, VideoCodecContext)
         context.options = {"max_pixels": str(max_pixels)}
         context.thread_count = 1
@@ -107,7 +110,7 @@ class ImageContainer:
         """The images that are left, one a packet.
 
         Raises:
-            VideoError: An image cannot be read any more.
+            VideoError: An image cannot be read any more, or is of another kind than the first.
         """
         for number in range(self._next, len(self.images)):
             self._next = number + 1
@@ -117,6 +120,12 @@ class ImageContainer:
             except OSError as error:
                 raise VideoError(self._path, f"its image {image.name} cannot be read: {error}") from error
             self._require_size(image, len(content))
+            if (kind := _kind_of(content[:_HEAD_BYTES])) not in (self._kind, None):
+                raise VideoError(
+                    self._path,
+                    f"its image {image.name} is {kind} by its content and the first one is {self._kind}; save all "
+                    "of them as one kind",
+                )
             packet = Packet(content)
             packet.pts = packet.dts = number
             packet.duration = 1
