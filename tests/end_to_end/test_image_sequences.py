@@ -106,7 +106,7 @@ def test_a_folder_of_images_is_no_clip_before_its_rate_is_said(both, tmp_path, m
     assert '"frame_rate": 4.0' in (tmp_path / "runs/train/train.yaml").read_text()
     assert "must be a number of frames a second" in command(clips / "train", "--data.format.frame_rate", "x").err
     loose = clips / "train" / CLASSES[0] / "frame_1.png"
-    shutil.copy(next((clips / "train").rglob("frame_001.png")), loose)
+    shutil.copy(next((clips / "train").rglob("frame_006.png")), loose)
     assert (
         "holds images itself; each video needs a folder"
         in command(clips / "train", "--data.format.frame_rate", "4").err
