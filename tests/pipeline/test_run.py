@@ -13,6 +13,7 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tests.support.runs import CLASSES, Run, digests, fit, rows, run_experiment, write_experiment
 
+from rbft.runs.run_folder import RunFolder
 from rbft.training.module import VLMFineTuner
 from rbft.vlm.batch import Batch
 
@@ -244,6 +245,25 @@ def test_figures_of_other_settings_are_not_left_as_this_runs(copy: Run) -> None:
     assert refused.code == 1
     assert (copy.folder / "classification" / "stage.json").is_file(), "nothing is touched before the stage can start"
     assert str(copy.folder / "rationale") in refused.err and "model.optim.lr" in refused.err
+
+
+def test_results_are_of_the_stages_that_the_experiment_has_now(copy: Run) -> None:
+    before = digests(copy.folder, "*.json*")
+    longer = (
+        "--stages.test2",
+        "{kind: test, start: base}",
+        "--methods.rbft",
+        "[write, rationale, classification, test, test2]",
+    )
+    assert copy.again(*longer).code == 0
+    assert rows(copy.folder / "predictions.jsonl") == rows(copy.folder / "test2/predictions.jsonl")
+    shorter = copy.again()
+    assert shorter.code == 0, shorter.err
+    assert before.items() <= digests(copy.folder, "*.json*").items()
+    assert rows(copy.folder / "predictions.jsonl") == rows(copy.folder / "test/predictions.jsonl")
+    assert [*RunFolder(copy.folder).stages] == [*STAGES], "test2 is none of it any more"
+    archived = sorted(copy.folder.glob("*.old-*"))
+    assert copy.again().code == 0 and sorted(copy.folder.glob("*.old-*")) == archived, "once"
 
 
 @pytest.mark.parametrize("name", ["write/rationales.jsonl", f"classification/{ADAPTER}"])

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from rbft.experiment import Experiment
-from rbft.runs.names import PUBLISHED
+from rbft.runs.run_folder import has_results
 from rbft.runs.stage_record import read_record, verify_outputs
 from rbft.stages.read_stage import ReadStage
 from rbft.terminal import make_console, quieten_lightning
@@ -39,9 +39,9 @@ def print_finished(experiment: Experiment) -> bool:
 
 def _looks_finished(experiment: Experiment) -> bool:
     """Whether each stage has left its record, and the run what is made of them; needs nothing heavy."""
-    folders = [experiment.run_dir / stage.name for stage in experiment.stages]
-    published = all((experiment.run_dir / name).is_file() for name in PUBLISHED)
-    return published and all(read_record(folder) is not None for folder in folders)
+    names = [stage.name for stage in experiment.stages]
+    done = all(read_record(experiment.run_dir / name) is not None for name in names)
+    return done and has_results(experiment.run_dir, names)
 
 
 def _read(experiment: Experiment) -> list[ReadStage] | None:

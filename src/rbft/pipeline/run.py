@@ -21,7 +21,8 @@ from rbft.pipeline.run_files import write_run_files
 from rbft.pipeline.stage_cli import StageCLI
 from rbft.ranks import first_rank, wait_for_all
 from rbft.runs.lock import holding_run
-from rbft.runs.names import CHECKPOINTS, PUBLISHED
+from rbft.runs.names import CHECKPOINTS
+from rbft.runs.run_folder import has_results
 from rbft.stages.answer import answer_clips
 from rbft.stages.caption_probe import caption_probe
 from rbft.stages.combine import combine
@@ -118,7 +119,9 @@ def _run_prepared(
                     console.print(f"[bold]{escape(entry.stage.name)}[/]")
                     _run_stage(folder, command, console, ranks)
     if first_rank():
-        publish = ran > 0 or not all((experiment.run_dir / name).is_file() for name in PUBLISHED)
+        # stages taken out of an experiment leave results that are those of none of its others
+        names = [stage.name for stage in experiment.stages]
+        publish = ran > 0 or not has_results(experiment.run_dir, names)
         if publish and ran == 0:
             write_run_files(experiment, prepared)
         conclude(experiment, prepared, console, publish=publish)

@@ -12,7 +12,7 @@ from typing import Any
 from rbft.errors import DataError
 from rbft.experiment import METHODS, TEST_KINDS
 from rbft.files import read_json, read_yaml
-from rbft.runs.names import EXPERIMENT, LABELS, METRICS, PREDICTIONS, VALIDATION
+from rbft.runs.names import EXPERIMENT, LABELS, METRICS, PREDICTIONS, PUBLISHED, VALIDATION
 from rbft.runs.stage_record import StageRecord, read_record
 
 REPLICATES = ("seed_everything", "data.draw")
@@ -57,6 +57,21 @@ def read_accuracy(folder: Path) -> float | None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
         raise DataError(f"{path}: 'test/accuracy' must be a number from 0 to 1, found {value!r}.")
     return float(value)
+
+
+def has_results(folder: Path, stages: Sequence[str]) -> bool:
+    """Whether what a run leaves at the end is there, and is of these very stages.
+
+    Args:
+        folder: folder of the run.
+        stages: names of the stages, in order.
+    """
+    if not all((folder / name).is_file() for name in PUBLISHED):
+        return False
+    try:
+        return RunFolder(folder).listed == tuple(stages)
+    except DataError:
+        return False  # which stages they are of cannot be read, so they are made anew
 
 
 @dataclass(frozen=True)
@@ -152,15 +167,21 @@ class RunFolder:
             raise DataError(f"{path}: expected the list of the run's classes; a run leaves it before its first stage.")
         return tuple(names)
 
-    @cached_property
-    def stages(self) -> dict[str, tuple[Path, StageRecord]]:
-        """Folder and record of each finished stage, by name; in the order of the method where the file lists it."""
-        records = {record.stage: (path, record) for path, record in stage_records(self.path)}
+    @property
+    def listed(self) -> tuple[str, ...]:
+        """The stages of its method, in order; empty where its file does not say."""
         methods = self.config.get("methods")
         configured = methods.get(self.method) if isinstance(methods, dict) else None
-        listed: Sequence[Any] = configured or METHODS.get(self.method, ())
-        order = {str(name): place for place, name in enumerate(listed)}
-        return dict(sorted(records.items(), key=lambda item: order.get(item[0], len(order))))
+        return tuple(map(str, configured or METHODS.get(self.method, ())))
+
+    @cached_property
+    def stages(self) -> dict[str, tuple[Path, StageRecord]]:
+        """Folder and record of each finished stage, by name, in the order of its method.
+
+        Where its file says which stages these are, others are none of its: an earlier experiment left them.
+        """
+        records = {record.stage: (path, record) for path, record in stage_records(self.path)}
+        return {name: records[name] for name in self.listed if name in records} if self.listed else records
 
     def stages_of(self, *kinds: str) -> list[tuple[Path, StageRecord]]:
         """The finished stages of some kinds."""
@@ -169,5 +190,5 @@ class RunFolder:
     @property
     def seconds(self) -> float | None:
         """Seconds that its finished stages took together; None where it has none."""
-        seconds = [record.seconds for _, record in stage_records(self.path)]
+        seconds = [record.seconds for _, record in self.stages.values()]
         return sum(seconds) if seconds else None
