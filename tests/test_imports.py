@@ -59,7 +59,15 @@ ALLOWED = {
     "labelling": BASE | {"", "video", "data", "predict", "report.templates", "serve.host_check", "serve.server"},
     # a folder of clips to an experiment file
     "starter": BASE
-    | {"arguments", "experiment", "video.image_sequence", "data.formats", "data.own_tables", "data.records"}
+    | {
+        "arguments",
+        "experiment",
+        "video.image_sequence",
+        "data.formats",
+        "data.labels",
+        "data.own_tables",
+        "data.records",
+    }
     | {"sweep.launchers"},
     "commands": BASE
     | {"", "arguments", "experiment", "terminal", "video.clip_cache", "data", "rationales", "evaluation", "runs.lock"}

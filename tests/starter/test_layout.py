@@ -123,3 +123,44 @@ def test_of_two_columns_that_differ_in_case_the_usual_name_is_read(tmp_path: Pat
     rows = [f"{clip},{'ab'[place % 2]},other{place % 2}" for place, clip in enumerate(CLIPS)]
     (tmp_path / "labels.csv").write_text("\n".join(["path,label,Label", *rows]))
     assert recognise(tmp_path).classes == {"a": 3, "b": 3}
+
+
+def test_metadata_in_the_folders_of_splits(tmp_path: Path):
+    for side in ("train", "test"):
+        fill(tmp_path / side, *(f"batch{number % 2}/{number}.mp4" for number in range(4)))
+        rows = [f"batch{number % 2}/{number}.mp4,{'ab'[number // 2]}" for number in range(4)]
+        (tmp_path / side / "metadata.csv").write_text("\n".join(["file_name,label", *rows]))
+    layout = recognise(tmp_path)
+    assert (layout.format, layout.settings, layout.classes) == ("VideoFolder", {}, {"a": 4, "b": 4})
+    assert layout.description == "a folder of videos with test/metadata.csv, train/metadata.csv"
+    (tmp_path / "test" / "metadata.csv").unlink()
+    layout = recognise(tmp_path)
+    assert layout.classes == {"a": 2, "b": 2} and layout.notes == ("left out: test, without a metadata file",)
+    (tmp_path / "train" / "metadata.csv").unlink()
+    assert recognise(tmp_path).format == "ClassFolders"
+
+
+@pytest.mark.parametrize(
+    ("header", "settings"),
+    [
+        ("path,label", {"path_column": "path"}),
+        ("video,class", {"path_column": "video", "label_column": "class"}),
+        ("file_name,label", {}),
+    ],
+)
+def test_metadata_by_any_usual_column_with_labels_or_without(header: str, settings: dict, tmp_path: Path):
+    fill(tmp_path, *CLIPS, "more.mp4")
+    rows = [f"{clip},{clip.split('/')[0]}" for clip in CLIPS]
+    (tmp_path / "metadata.csv").write_text("\n".join([header, *rows, "more.mp4,"]))
+    layout = recognise(tmp_path)
+    assert (layout.format, layout.settings) == ("VideoFolder", settings | {"skip_unlabelled": True})
+    assert layout.classes == {"fall": 3, "other": 3} and "1 rows without a label are left out" in layout.description
+
+
+def test_the_advice_about_a_table_that_is_named_tells_its_separator(tmp_path: Path):
+    (tmp_path / "x.csv").write_text("path;label\na.mp4;fall\n")
+    with pytest.raises(DataError, match=r"'path;label'\)\. The cells seem to be separated by another character"):
+        recognise(tmp_path / "x.csv")
+    (tmp_path / "x.csv").write_text("where,what\na.mp4,fall\n")
+    with pytest.raises(DataError, match=r"Call them path and label, or say --data\.format\.path_column COLUMN"):
+        recognise(tmp_path / "x.csv")

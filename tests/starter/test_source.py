@@ -10,7 +10,7 @@ from tests.starter.test_layout import CLIPS, fill
 from tests.support.runs import REPOSITORY, write_clips
 
 from rbft.__main__ import main
-from rbft.errors import ConfigError
+from rbft.errors import ConfigError, DataError
 from rbft.experiment import read_experiment
 from rbft.pipeline.stage_cli import StageCLI
 from rbft.starter import source
@@ -101,6 +101,58 @@ def test_files_and_files_of_the_package(clips: str, tmp_path: Path):
     both = ["--config", "a.yaml", "--config", "b.yaml", "--model.vlm", "x"]
     assert experiment_arguments(["a.yaml", "b.yaml", "--vlm", "x"])[0] == both
     assert read_experiment(["--config", quickstart]).run_dir == Path("runs/quickstart/rbft/seed0")
+
+
+def records_of(args: list[str]) -> list[tuple[str, str]]:
+    """The clips that a run of a command line has."""
+    experiment = read_experiment(args)
+    data = StageCLI(experiment.arguments(experiment.stages[1])).datamodule
+    return sorted((record.path, record.label) for record in data.format.read(data.root))
+
+
+def test_what_is_said_of_the_format_finds_the_labels(clips: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    rows = [f"{clip},{clip[-5]}" for clip in CLIPS if clip[-5] != "2"]
+    (tmp_path / clips / "list.csv").write_text("\n".join(["Datei,Art", *rows]))
+    columns = ["--data.format.path_column", "Datei", "--data.format.label_column=Art"]
+    listed = [("fall/0.mp4", "0"), ("fall/1.mp4", "1"), ("other/0.mp4", "0"), ("other/1.mp4", "1")]
+    args, said = experiment_arguments([clips, *columns, "--method", "sft"])
+    assert "4 clips of 2 classes, from the table list.csv" in said
+    assert args[2:] == ["--method", "sft"], "the file says it all"
+    assert records_of(args[:2]) == listed
+    assert records_of(experiment_arguments([f"{clips}/list.csv", *columns])[0]) == listed
+    (tmp_path / clips / "lists").mkdir()
+    (tmp_path / clips / "list.csv").rename(tmp_path / clips / "lists" / "list.csv")
+    named = ["--data.format", "Table", "--data.format.file", "lists/list.csv", *columns]
+    assert records_of(experiment_arguments([clips, *named])[0]) == listed
+    assert main(["init", *columns, "--data.format.file=lists/list.csv", clips]) == 0
+    written = yaml.safe_load(capsys.readouterr().out)["data"]["format"]
+    assert written["init_args"] == {"file": "lists/list.csv", "path_column": "Datei", "label_column": "Art"}
+
+
+def test_folders_are_taken_where_they_are_asked_for(clips: str, tmp_path: Path):
+    (tmp_path / clips / "labels.csv").write_text("path;label\n" + "".join(f"{clip};x\n" for clip in CLIPS))
+    (tmp_path / clips / "annotations").mkdir()
+    with pytest.raises(DataError, match=r"separated by semicolons.*--data\.format ClassFolders"):
+        experiment_arguments([clips])
+    with pytest.raises(DataError, match=r"annotations holds no video"):
+        experiment_arguments([clips, "--data.format", "ClassFolders"])
+    said = ["--data.format", "rbft.data.formats.ClassFolders", "--data.format.skip", "[annotations]"]
+    args, _ = experiment_arguments([clips, *said])
+    assert records_of(args) == sorted((clip, clip.split("/")[0]) for clip in CLIPS)
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--data.format.frame_rate=fast", r"frame_rate fast: must be a number of frames a second"),
+        ("--data.format.label_column=x", r"the format ClassFolders has no such setting \(skip, frame_rate\)"),
+        ("--data.format.skip=[a", r"--data\.format\.skip \[a: not valid YAML"),
+        ("--data.format.skip=7", r"ClassFolders cannot take \{'skip': 7\}"),
+    ],
+)
+def test_what_the_format_cannot_take_is_said_of_the_flag(flag: str, message: str, clips: str):
+    with pytest.raises(ConfigError, match=message):
+        experiment_arguments([clips, flag])
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,10 @@ def parser() -> Parser:
 
 def run(args: Sequence[str]) -> int:
     """Carry out the command: the file goes to standard output, remarks about it to standard error."""
-    parsed = parser().parse_args(list(args))
+    from rbft.starter.format_flags import split_format_flags
+
+    of_format, others = split_format_flags(args)
+    parsed = parser().parse_args(others)
     if len(parsed.source) != 1:
         raise ConfigError("rbft init: say one folder or table of clips, for example `rbft init clips > falls.yaml`.")
 
@@ -34,7 +37,7 @@ def run(args: Sequence[str]) -> int:
 
     given = {"--vlm": parsed.vlm, "--about": parsed.about, "--preset": parsed.preset}
     flags = [part for flag, value in given.items() if value is not None for part in (flag, value)]
-    text, _, said = write_text(parsed.source[0], flags)
+    text, _, said = write_text(parsed.source[0], [*flags, *of_format])
     print(text, end="")
     say(said, sys.stderr)
     return 0

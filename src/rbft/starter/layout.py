@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import shlex
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from rbft.data import formats
 from rbft.data.formats import ClassFolders, Conversations, DatasetFormat, MMAction, Table, VideoFolder
-from rbft.data.formats.columns import LABEL_COLUMNS, PATH_COLUMNS, usual_column
 from rbft.data.formats.on_disk import is_video, sequences_below, visible, walk
-from rbft.data.formats.rows import TABLE_SUFFIXES, Row, read_table
-from rbft.data.own_tables import columns_of, is_own
-from rbft.data.records import VideoRecord
-from rbft.errors import DataError
+from rbft.data.formats.rows import TABLE_SUFFIXES, annotation_file, read_table, separator_hint
+from rbft.data.formats.videofolder import METADATA
+from rbft.data.records import SPLIT_NAMES, VideoRecord
+from rbft.errors import ConfigError, DataError
+from rbft.starter.label_lists import ClipNames
+from rbft.starter.tables import Settings, known_columns, sort_tables
 
+FORMATS: Mapping[str, type[DatasetFormat]] = {
+    name: getattr(formats, name) for name in formats.__all__ if name not in ("DatasetFormat", "ShapesWorld")
+}
+"""Formats of files that a person may have, by name."""
 _LEAST_CLIPS = 2  # of a class: one to train on and one to test
 
 
@@ -31,6 +38,7 @@ class Layout:
         settings: Settings of the format that are not its defaults.
         records: The clips.
         description: What was recognised, in a clause.
+        notes: What is left out, a clause each.
     """
 
     root: Path
@@ -38,6 +46,7 @@ class Layout:
     records: tuple[VideoRecord, ...]
     description: str
     settings: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def classes(self) -> dict[str, int]:
@@ -62,51 +71,61 @@ class Layout:
         return dict(sorted(counts.items())) if whole and max(shared.values()) > 1 else {}
 
 
-def recognise(path: Path, frame_rate: float | None = None) -> Layout:
+def recognise(path: Path, settings: Settings | None = None, format: str | None = None) -> Layout:
     """Find out how labelled clips are listed.
 
     Args:
         path: A folder with a folder for each class, a folder with a table, a table, or a list of conversations or of
             MMAction.
-        frame_rate: Frames a second of folders of numbered images, each of which then is a clip.
+        settings: What a person said of the data set format, by name, such as `frame_rate` or `label_column`.
+        format: Name of the data set format of a folder, where a person said it; None: it is to be found.
 
     Raises:
-        DataError: Nothing is recognised, or there are too few clips or classes; says what was found and what to do.
+        ConfigError: The data set format has not one of these settings, or not such a value.
+        DataError: Nothing is recognised, a list of labels is not understood, or there are too few clips or classes;
+            says what was found and what to do.
     """
-    if path.is_dir():
-        layout = _folder(path, frame_rate)
-    elif path.is_file():
-        layout = _file(path, frame_rate)
-    else:
+    said = dict(settings or {})
+    if not path.exists():
         raise DataError(f"{path}: there is no such folder or file. Name a folder of clips, or a table of them.")
+    if format not in (None, "Table"):
+        layout = _named(path, FORMATS[format], said)
+    elif path.is_dir() and ("file" in said or format is not None):
+        layout = _file(path, said.get("file", "labels.csv"), said)
+    else:
+        layout = _folder(path, said) if path.is_dir() else _file(path.parent, path.name, said)
     _require_enough(path, layout)
     return layout
 
 
-def _folder(root: Path, rate: float | None) -> Layout:
-    entries = visible(root)
-    names = {entry.name for entry in entries if entry.is_file()}
-    if metadata := sorted({"metadata.csv", "metadata.jsonl"} & names):
-        return _read(root, VideoFolder(frame_rate=rate), _rated(rate), f"a folder of videos with {metadata[0]}")
-    tables = [entry for entry in entries if entry.is_file() and entry.suffix.lower() in TABLE_SUFFIXES]
-    readable = _readable([table for table in tables if table.suffix.lower() != ".parquet"])
-    # features and the like are often kept in this form beside the table
-    readable = readable or _readable([table for table in tables if table.suffix.lower() == ".parquet"])
-    if len(readable) > 1:
-        listed = ", ".join(table.name for table, _ in readable)
+def _folder(root: Path, said: Settings) -> Layout:
+    clips = ClipNames(root)
+    tables = sort_tables([entry for entry in visible(root) if entry.is_file()], said, clips)
+    if len(tables.usable) > 1:
+        listed = ", ".join(table.name for table in tables.usable)
         raise DataError(f"{root} holds several tables of clips ({listed}); name the one to use.")
-    if readable:
-        return _table(*readable[0], rate)
+    if tables.usable:
+        ((table, columns),) = tables.usable.items()
+        read = _metadata if table.name in METADATA else _table
+        layout = read(root, table.name, columns, said)
+    else:
+        tables.require_understood()
+        layout = _split_metadata(root, said, clips) or _class_folders(root, said)
+    return replace(layout, notes=(*layout.notes, *tables.notes()))
+
+
+def _class_folders(root: Path, said: Settings) -> Layout:
+    entries = visible(root)
     folders = [entry for entry in entries if entry.is_dir()]
     sequences = any(sequences_below(folder) for folder in folders)
-    if any(is_video(file.name) for folder in folders for file in walk(folder)) or (sequences and rate is not None):
-        return _read(root, ClassFolders(frame_rate=rate), _rated(rate), "a folder for each class")
+    if any(is_video(file.name) for folder in folders for file in walk(folder)) or (sequences and "frame_rate" in said):
+        return _read(root, ClassFolders, said, "a folder for each class")
     if sequences:
         raise DataError(
             f"{root} holds folders of numbered images. Say their frames a second, and each is taken for a clip: "
             "--data.format.frame_rate 25"
         )
-    loose = sum(is_video(name) for name in names)
+    loose = sum(entry.is_file() and is_video(entry.name) for entry in entries)
     if loose:
         raise DataError(
             f"{root} holds {loose} videos and nothing that says their classes. Give them classes with "
@@ -117,67 +136,93 @@ def _folder(root: Path, rate: float | None) -> Layout:
     raise DataError(f"{root} holds no videos (found {entries_found}). Name the folder that holds your clips.")
 
 
-def _file(path: Path, rate: float | None) -> Layout:
+def _named(path: Path, kind: type[DatasetFormat], said: Settings) -> Layout:
+    """Clips that are listed as a person said."""
+    if path.is_dir():
+        return _read(path, kind, said, f"the format {kind.__name__}")
+    if "train" not in inspect.signature(kind).parameters:
+        raise ConfigError(f"{path}: the format {kind.__name__} reads a folder; name the folder.")
+    return _read(path.parent, kind, {"train": path.name, **said}, f"{path.name} in the format {kind.__name__}")
+
+
+def _file(root: Path, file: str, said: Settings) -> Layout:
+    path = annotation_file(root, file)
     suffix = path.suffix.lower()
-    if suffix in TABLE_SUFFIXES and (columns := _columns(path)) is not None:
-        return _table(path, columns, rate)
+    if suffix in TABLE_SUFFIXES and (columns := known_columns(read_table(path)[0].names, said)) is not None:
+        return _table(root, file, columns, said)
     if suffix in (".json", ".jsonl"):
-        return _read(path.parent, Conversations(train=path.name), {"train": path.name}, "a list of conversations")
+        return _read(root, Conversations, {"train": file, **said}, "a list of conversations")
     if suffix == ".txt":
-        return _read(
-            path.parent,
-            MMAction(train=path.name, frame_rate=rate),
-            {"train": path.name} | _rated(rate),
-            "a list of paths and class numbers",
-        )
+        return _read(root, MMAction, {"train": file, **said}, "a list of paths and class numbers")
     if suffix in TABLE_SUFFIXES:
-        header = ", ".join(map(repr, read_table(path)[0].names))
-        raise DataError(
-            f"{path}: no column of it is known to hold paths and classes (columns: {header}). "
-            f"Call them path and label, or say --data.format Table --data.format.path_column and --data.format."
-            "label_column with an experiment file."
+        names = read_table(path)[0].names
+        advice = separator_hint(names) or (
+            " Call them path and label, or say --data.format.path_column COLUMN --data.format.label_column COLUMN."
         )
+        listed = ", ".join(map(repr, names))
+        raise DataError(f"{path}: no column of it is known to hold paths and classes (columns: {listed}).{advice}")
     raise DataError(
         f"{path}: no table ({', '.join(TABLE_SUFFIXES)}) and no list (.json, .txt) of clips, and no folder."
     )
 
 
-def _readable(tables: Sequence[Path]) -> list[tuple[Path, tuple[str, str]]]:
-    """A person's tables that name clips and classes, with these columns."""
-    return [
-        (table, columns)
-        for table in tables
-        if (columns := _columns(table)) is not None and not is_own(columns_of(table))
-    ]
+def _table(root: Path, file: str, columns: tuple[str, str], said: Settings) -> Layout:
+    used = {"file": file, "path_column": columns[0], "label_column": columns[1]}
+    empty = _unlabelled(root / file, columns[1])
+    return _read(root, Table, {**said, **used, **_skipping(empty)}, f"the table {file}{_rest(empty)}")
 
 
-def _columns(table: Path) -> tuple[str, str] | None:
-    """The columns that hold paths and classes, whatever their case; None where there are none."""
-    rows: Sequence[Row] = read_table(table)
-    path, label = (usual_column(rows[0].names, usual) for usual in (PATH_COLUMNS, LABEL_COLUMNS))
-    return None if path is None or label is None else (path, label)
+def _metadata(root: Path, file: str, columns: tuple[str, str], said: Settings) -> Layout:
+    used = {"path_column": columns[0], "label_column": columns[1]}
+    empty = _unlabelled(root / file, columns[1])
+    settings = {**said, **used, **_skipping(empty)}
+    return _read(root, VideoFolder, settings, f"a folder of videos with {file}{_rest(empty)}")
 
 
-def _rated(rate: float | None) -> dict[str, float]:
-    return {} if rate is None else {"frame_rate": rate}
+def _split_metadata(root: Path, said: Settings, clips: ClipNames) -> Layout | None:
+    """Clips that metadata files in the folders of the splits name; None where there are none."""
+    folders = [entry for entry in visible(root) if entry.is_dir() and entry.name.casefold() in SPLIT_NAMES]
+    tables = sort_tables([f / name for f in folders for name in METADATA if (f / name).is_file()], said, clips)
+    tables.require_understood()
+    if not tables.usable:
+        return None
+    if len(set(tables.usable.values())) > 1:
+        raise DataError(f"{root}: the metadata files of its splits call their columns by different names; rename them.")
+    columns = next(iter(tables.usable.values()))
+    empty = sum(_unlabelled(table, columns[1]) for table in tables.usable)
+    settings = {**said, "path_column": columns[0], "label_column": columns[1], **_skipping(empty)}
+    bare = [folder.name for folder in folders if folder not in {table.parent for table in tables.usable}]
+    names = ", ".join(table.relative_to(root).as_posix() for table in tables.usable)
+    layout = _read(root, VideoFolder, settings, f"a folder of videos with {names}{_rest(empty)}")
+    return replace(layout, notes=(f"left out: {', '.join(bare)}, without a metadata file",) if bare else ())
 
 
-def _table(table: Path, columns: tuple[str, str], rate: float | None) -> Layout:
-    defaults = {"file": "labels.csv", "path_column": "path", "label_column": "label"}
-    said = {"file": table.name, "path_column": columns[0], "label_column": columns[1]}
-    settings = {key: value for key, value in said.items() if value != defaults[key]} | _rated(rate)
-    empty = sum(not row.text(columns[1]) for row in read_table(table))
-    if empty:
-        settings |= {"skip_unlabelled": True}
-    format = Table(
-        table.name, path_column=columns[0], label_column=columns[1], frame_rate=rate, skip_unlabelled=bool(empty)
-    )
-    rest = f" ({empty} rows without a label are left out; `rbft label` shows them)" if empty else ""
-    return _read(table.parent, format, settings, f"the table {table.name}{rest}")
+def _unlabelled(table: Path, column: str) -> int:
+    """Number of rows without a label."""
+    return sum(not row.text(column) for row in read_table(table))
 
 
-def _read(root: Path, format: DatasetFormat, settings: Mapping[str, Any], description: str) -> Layout:
-    return Layout(root, type(format).__name__, tuple(format.read(root)), description, dict(settings))
+def _skipping(unlabelled: int) -> dict[str, bool]:
+    return {"skip_unlabelled": True} if unlabelled else {}
+
+
+def _rest(unlabelled: int) -> str:
+    return f" ({unlabelled} rows without a label are left out; `rbft label` shows them)" if unlabelled else ""
+
+
+def _read(root: Path, kind: type[DatasetFormat], settings: Settings, description: str) -> Layout:
+    known = inspect.signature(kind).parameters
+    for name in settings:
+        if name not in known:
+            listed = ", ".join(known) or "none"
+            raise ConfigError(f"--data.format.{name}: the format {kind.__name__} has no such setting ({listed}).")
+    try:
+        format = kind(**settings)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"--data.format: {kind.__name__} cannot take {dict(settings)} ({error}).") from error
+    records = tuple(format.read(root))
+    own = {name: value for name, value in settings.items() if value != known[name].default}
+    return Layout(root, kind.__name__, records, description, own)
 
 
 def _require_enough(path: Path, layout: Layout) -> None:

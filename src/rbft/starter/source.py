@@ -49,6 +49,9 @@ def experiment_arguments(args: Sequence[str]) -> tuple[list[str], str]:
         return [*(part for name in files for part in ("--config", _located(name))), *_plain_vlm(flags)], ""
     if len(named) > 1 or "--config" in flags:
         raise ConfigError(f"{named[0]}: name clips or experiment files, not both, and one folder or table of clips.")
+    from rbft.starter.format_flags import format_of, split_format_flags
+    from rbft.starter.layout import FORMATS
+
     text, name, said = write_text(named[0], flags, Path(named[0]).expanduser().resolve())
     _, rest = _own(flags)
     root = Path(_value(rest, "run_root") or "runs")
@@ -57,6 +60,9 @@ def experiment_arguments(args: Sequence[str]) -> tuple[list[str], str]:
         if (old := archive(path)) is not None:
             said += f"\nthe experiment file that stood there is now {old}"
         write_atomic(path, text)
+    # what is known of the format stands in the file, with what was found beside it
+    own, others = split_format_flags(rest)
+    rest = others if format_of(own)[0] in (None, *FORMATS) else rest
     return ["--config", str(path), *rest], f"{said}\nexperiment file: {path}"
 
 
@@ -72,7 +78,8 @@ def write_text(named: str, flags: Sequence[str], absolute: Path | None = None) -
         Text of the file, name of the experiment, and what to tell the person.
     """
     from rbft.starter.experiment_file import Choices, experiment_text
-    from rbft.starter.layout import recognise
+    from rbft.starter.format_flags import format_of, split_format_flags
+    from rbft.starter.layout import FORMATS, recognise
     from rbft.starter.remote import is_remote
     from rbft.sweep.launchers import visible_gpus
 
@@ -80,14 +87,12 @@ def write_text(named: str, flags: Sequence[str], absolute: Path | None = None) -
         raise ConfigError(f"{named}: clips are read from this machine. Copy them first: rbft fetch {named} --to FOLDER")
     own, rest = _own(flags)
     path = absolute or Path(named).expanduser()
-    rate = _value(rest, "data.format.frame_rate")
-    try:
-        layout = recognise(path, None if rate is None else float(rate))
-    except ValueError as error:
-        raise ConfigError(f"--data.format.frame_rate {rate}: must be a number of frames a second.") from error
+    format, settings = format_of(split_format_flags(rest)[0])
+    # a format of another package is for the experiment to make
+    layout = recognise(path) if format not in (None, *FORMATS) else recognise(path, settings, format)
     gpus = visible_gpus()
     vlm = own.vlm or _value(rest, "model.vlm")
-    said = [f"{len(layout.records)} clips of {len(layout.classes)} classes, from {layout.description}"]
+    said = [f"{len(layout.records)} clips of {len(layout.classes)} classes, from {layout.description}", *layout.notes]
     if vlm is None:
         vlm = _offered_model() if gpus else "builtin/tiny"
     choices = Choices(vlm, own.about or "", own.preset or "good", bool(gpus))

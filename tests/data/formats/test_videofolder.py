@@ -46,3 +46,17 @@ def test_metadata_in_the_root(put):
 def test_errors(put, files, message):
     with pytest.raises(DataError, match=message):
         VideoFolder().read(put(**files))
+
+
+def test_rows_without_a_label_can_be_left_out(put):
+    text = "file_name,label\n1.mp4,a\n2.mp4, \n"
+    root = put(
+        "train/1.mp4", "train/2.mp4", "test/1.mp4", **{"train/metadata.csv": text, "test/metadata.csv": text[:-9]}
+    )
+    with pytest.raises(DataError, match=r"row 3: 'label' is empty; fill it in"):
+        VideoFolder().read(root)
+    assert [r.path for r in VideoFolder(skip_unlabelled=True).read(root)] == ["test/1.mp4", "train/1.mp4"]
+    for side in ("train", "test"):
+        (root / side / "metadata.csv").write_text("file_name,label\n1.mp4,\n")
+    with pytest.raises(DataError, match=r"no row has a label yet; `rbft label`"):
+        VideoFolder(skip_unlabelled=True).read(root)

@@ -33,6 +33,7 @@ class ColumnFormat(DatasetFormat):
         frame_rate: frames a second of folders of numbered images, for rows that do not say it themselves.
         rate_column: column with the frames a second of such a folder; "auto" takes a column `fps` if there is one, None
             ignores it.
+        skip_unlabelled: whether rows with an empty label are left out; otherwise such a row is refused.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class ColumnFormat(DatasetFormat):
         text_columns: tuple[str, ...],
         frame_rate: float | None,
         rate_column: str | None,
+        skip_unlabelled: bool,
     ) -> None:
         self.path_column = path_column
         self.label_column = label_column
@@ -52,11 +54,12 @@ class ColumnFormat(DatasetFormat):
         self.text_columns = tuple(text_columns)
         self.frame_rate = checked_rate(frame_rate)
         self.rate_column = rate_column
+        self.skip_unlabelled = skip_unlabelled
 
     def records(
         self, root: Path, rows: Sequence[Row], folder: str = "", split: Split | None = None
     ) -> list[tuple[Row, VideoRecord]]:
-        """Each row with the record it gives.
+        """Each row with the record it gives, without those that are left out for want of a label.
 
         Args:
             root: the data root.
@@ -76,6 +79,8 @@ class ColumnFormat(DatasetFormat):
         rate_column = optional_column(self.rate_column, "fps", rows)
         records = []
         for row in rows:
+            if self.skip_unlabelled and not row.text(label_column):
+                continue
             stated = relative_path(row.filled(path_column), row.where)
             path = f"{folder}/{stated}" if folder else stated
             part = row_part(row, times)
@@ -90,6 +95,16 @@ class ColumnFormat(DatasetFormat):
             )
             records.append((row, record))
         return records
+
+
+def require_some(records: Sequence[VideoRecord], where: Path) -> None:
+    """Refuse a table of which all rows were left out.
+
+    Raises:
+        DataError: There is no record.
+    """
+    if not records:
+        raise DataError(f"{where}: no row has a label yet; `rbft label` shows the clips one after the other.")
 
 
 def with_rate(root: Path, path: str, row: Row, column: str | None, rate: float | None) -> str:

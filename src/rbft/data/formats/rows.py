@@ -96,9 +96,15 @@ def require_column(column: str, columns: Sequence[str], where: str, setting: str
     near = get_close_matches(column, columns, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     hint += f" Name another with --data.format.{setting} COLUMN." if setting else ""
-    if len(columns) == 1 and any(mark in columns[0] for mark in ",;\t"):
-        hint = " The cells seem to be separated by another character: .csv means commas, .tsv means tabs."
+    hint = separator_hint(columns) or hint
     raise DataError(f"{where}: there is no column {column!r}; the columns are {', '.join(map(repr, columns))}.{hint}")
+
+
+def separator_hint(columns: Sequence[str]) -> str:
+    """What to say where the names of columns are one cell, as another character separates them; else empty."""
+    if len(columns) != 1 or not any(mark in columns[0] for mark in ",;\t"):
+        return ""
+    return " The cells seem to be separated by another character: .csv means commas, .tsv means tabs."
 
 
 def annotation_file(root: Path, name: str) -> Path:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rbft.data.formats.columns import ColumnFormat
+from rbft.data.formats.columns import ColumnFormat, require_some
 from rbft.data.formats.on_disk import require_on_disk
-from rbft.data.formats.rows import annotation_file, find_column, read_table
+from rbft.data.formats.rows import annotation_file, read_table
 from rbft.data.records import VideoRecord
 from rbft.errors import DataError
 
@@ -45,8 +45,17 @@ class Table(ColumnFormat):
         rate_column: str | None = "auto",
         skip_unlabelled: bool = False,
     ) -> None:
-        super().__init__(path_column, label_column, split_column, group_column, text_columns, frame_rate, rate_column)
-        self.file, self.skip_unlabelled = file, skip_unlabelled
+        super().__init__(
+            path_column,
+            label_column,
+            split_column,
+            group_column,
+            text_columns,
+            frame_rate,
+            rate_column,
+            skip_unlabelled,
+        )
+        self.file = file
 
     def read(self, root: Path) -> list[VideoRecord]:
         """The videos in the order of the rows.
@@ -57,15 +66,10 @@ class Table(ColumnFormat):
         table = annotation_file(root, self.file)
         records: list[VideoRecord] = []
         seen: dict[str, str] = {}
-        rows = read_table(table)
-        if self.skip_unlabelled:
-            column = find_column(self.label_column, rows[0].names, rows[0].header, "label_column")
-            rows = [row for row in rows if row.text(column)]
-            if not rows:
-                raise DataError(f"{table}: no row has a label yet; `rbft label` shows the clips one after the other.")
-        for row, record in self.records(root, rows):
+        for row, record in self.records(root, read_table(table)):
             if (other := seen.setdefault(record.video, row.where)) != row.where:
                 raise DataError(f"{row.where}: {record.video} is already listed in {other}; keep one of the rows.")
             records.append(record)
+        require_some(records, table)
         require_on_disk(root, records, str(table))
         return records

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rbft.data.formats.columns import ColumnFormat
+from rbft.data.formats.columns import ColumnFormat, require_some
 from rbft.data.formats.on_disk import require_folder, require_on_disk, visible
 from rbft.data.formats.rows import inside, read_table
 from rbft.data.records import SPLIT_NAMES, Split, VideoRecord
 from rbft.errors import DataError
 
-_METADATA = ("metadata.csv", "metadata.jsonl")
+METADATA = ("metadata.csv", "metadata.jsonl")
+"""Names of the file beside the videos."""
 
 
 class VideoFolder(ColumnFormat):
@@ -30,6 +31,8 @@ class VideoFolder(ColumnFormat):
             it themselves.
         rate_column: Holds the frames a second of such a folder; "auto" takes a column `fps` if there is one, None
             ignores it.
+        skip_unlabelled: Whether rows with an empty label are left out, as of metadata in which not all clips have one
+            yet; otherwise such a row is refused.
     """
 
     def __init__(
@@ -41,8 +44,18 @@ class VideoFolder(ColumnFormat):
         text_columns: tuple[str, ...] = (),
         frame_rate: float | None = None,
         rate_column: str | None = "auto",
+        skip_unlabelled: bool = False,
     ) -> None:
-        super().__init__(path_column, label_column, split_column, group_column, text_columns, frame_rate, rate_column)
+        super().__init__(
+            path_column,
+            label_column,
+            split_column,
+            group_column,
+            text_columns,
+            frame_rate,
+            rate_column,
+            skip_unlabelled,
+        )
 
     def read(self, root: Path) -> list[VideoRecord]:
         """The videos in the order of the metadata.
@@ -57,7 +70,7 @@ class VideoFolder(ColumnFormat):
             tables = [(path, SPLIT_NAMES[folder.name.casefold()]) for folder in folders for path in _metadata(folder)]
         if not tables:
             raise DataError(
-                f"{root} holds no {' or '.join(_METADATA)}, nor do its split folders; for videos in a folder for each "
+                f"{root} holds no {' or '.join(METADATA)}, nor do its split folders; for videos in a folder for each "
                 "class use the format ClassFolders."
             )
         records = []
@@ -65,12 +78,13 @@ class VideoFolder(ColumnFormat):
             folder = path.parent.relative_to(root).as_posix()
             rows = read_table(inside(root, path))
             records += [record for _, record in self.records(root, rows, "" if folder == "." else folder, split)]
+        require_some(records, root)
         require_on_disk(root, records, str(root))
         return records
 
 
 def _metadata(folder: Path) -> list[Path]:
-    files = [folder / name for name in _METADATA if (folder / name).is_file()]
+    files = [folder / name for name in METADATA if (folder / name).is_file()]
     if len(files) > 1:
-        raise DataError(f"{folder} holds both {' and '.join(_METADATA)}; keep one.")
+        raise DataError(f"{folder} holds both {' and '.join(METADATA)}; keep one.")
     return files

@@ -1,0 +1,112 @@
+"""The tables in a folder of clips: which list labels, which are passed over, and which are refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rbft.data.formats.columns import LABEL_COLUMNS, PATH_COLUMNS, usual_column
+from rbft.data.formats.rows import TABLE_SUFFIXES, read_table
+from rbft.data.own_tables import is_own
+from rbft.errors import DataError
+from rbft.starter.label_lists import ClipNames, is_called_labels, look_at
+
+Settings = Mapping[str, Any]
+"""What a person said of the data set format, by name."""
+
+
+@dataclass
+class Tables:
+    """Files of a folder.
+
+    Args:
+        usable: tables that name clips and classes, with these columns.
+        refused: files that look like lists of labels and cannot be read as they are, with the whole reason.
+        passed: files that name clips and are not read.
+    """
+
+    usable: dict[Path, tuple[str, str]] = field(default_factory=dict)
+    refused: dict[Path, str] = field(default_factory=dict)
+    passed: list[Path] = field(default_factory=list)
+
+    def require_understood(self) -> None:
+        """Refuse the first list of labels that is not understood.
+
+        Raises:
+            DataError: There is one; says why, and what to do.
+        """
+        for reason in self.refused.values():
+            raise DataError(reason)
+
+    def notes(self) -> tuple[str, ...]:
+        """What is not read although it lies beside the clips, in a sentence; empty where there is nothing."""
+        names = ", ".join(path.name for path in sorted((*self.refused, *self.passed)))
+        return (f"not read: {names} (to use one of them, name it in place of its folder)",) if names else ()
+
+
+def sort_tables(files: Iterable[Path], said: Settings, clips: ClipNames) -> Tables:
+    """Tell which of some files list the labels of clips.
+
+    Args:
+        files: files beside clips, tables and others.
+        said: settings, of which `path_column` and `label_column` name columns.
+        clips: names of the clips.
+
+    Raises:
+        ConfigError: A .parquet file is to be read, and pyarrow is not installed.
+    """
+    found = Tables()
+    later = []
+    for path in files:
+        # features and the like are often kept in this form beside the table
+        if path.suffix.lower() == ".parquet":
+            later.append(path)
+        else:
+            _sort(path, said, clips, found)
+    for path in later if not found.usable else ():
+        _sort(path, said, clips, found)
+    return found
+
+
+def _sort(path: Path, said: Settings, clips: ClipNames, found: Tables) -> None:
+    trouble = ""
+    if path.suffix.lower() in TABLE_SUFFIXES:
+        try:
+            names = read_table(path)[0].names
+        except DataError as error:
+            trouble = str(error)
+        else:
+            columns = known_columns(names, said)
+            if is_own(names):
+                if columns is not None:
+                    found.passed.append(path)
+                return
+            if columns is not None:
+                found.usable[path] = columns
+                return
+    look = look_at(path, clips)
+    if look.lists_labels and look.fault and (look.names_clips or not trouble):
+        found.refused[path] = (
+            f"{path} looks like a list of labels, but {look.fault}. To go by the folders alone, say "
+            "--data.format ClassFolders; a file that lists no labels can lie elsewhere."
+        )
+    elif trouble and (look.lists_labels or is_called_labels(path)):
+        found.refused[path] = trouble
+    elif look.names_clips:
+        found.passed.append(path)
+
+
+def known_columns(names: tuple[str, ...], said: Settings) -> tuple[str, str] | None:
+    """The columns that hold paths and classes, whatever their case; None where one of them is not known.
+
+    Args:
+        names: columns of a table.
+        said: settings, of which `path_column` and `label_column` name columns.
+    """
+    usual = {"path_column": PATH_COLUMNS, "label_column": LABEL_COLUMNS}
+    path, label = (
+        usual_column(names, (str(said[key]).casefold(),) if key in said else columns) for key, columns in usual.items()
+    )
+    return None if path is None or label is None else (path, label)
