@@ -13,6 +13,7 @@ from tests.support.runs import CLASSES, Result, fit, rows, write_experiment
 from tests.support.videos import write_video
 
 from rbft.__main__ import main
+from rbft.labelling.clips import find_clips, read_order
 
 FPS = 4
 SIDES = {"train": 2, "val": 1, "test": 2}
@@ -83,6 +84,13 @@ def test_a_whole_run_is_that_of_the_files(both, tmp_path, capsys):
     table.unlink()
     assert main(["predict", "--run", str(run), str(one), "--window", "1", "--to", str(answers)]) == 0
     assert len(json.loads(answers.read_text())["timeline"]) == 2
+
+    shutil.copytree(one, tmp_path / "new" / "kitchen")
+    capsys.readouterr()
+    assert main(["suggest", "--run", str(run), str(tmp_path / "new"), "--to", str(tmp_path / "suggested")]) == 0
+    assert "rbft label CLIPS --frame-rate 4 --order" in " ".join(capsys.readouterr().out.split())
+    found = find_clips(tmp_path / "new", frame_rate=FPS)
+    assert [clip.name for clip in read_order(tmp_path / "suggested/label_next.csv", found)] == ["kitchen#fps=4"]
 
     assert main(["export", "--run", str(run), "--to", str(tmp_path / "exported")]) == 0
     told = json.loads((tmp_path / "exported/rbft.json").read_text())["parity"]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
+from PIL import Image
 from tests.support.videos import write_video
 
 from rbft.labelling.app import make_app
@@ -172,3 +173,16 @@ def test_a_run_is_asked_about_the_clip_that_is_looked_at(folder: Path) -> None:
     assert [entry["label"] for entry in results[0]["probabilities"]] == ["sit", "fall"]
     opinions.of(found.clips[0], rationale=False)
     assert len(run.asked) == 2, "what is known is not asked again"
+
+
+def test_a_folder_of_images_is_shown_as_frames(tmp_path: Path) -> None:
+    folder = tmp_path / "a"
+    folder.mkdir()
+    for number in range(3):
+        Image.new("RGB", (32, 32), (80 * number, 0, 0)).save(folder / f"{number}.png")
+    page = TestClient(make_app(Session(find_clips(tmp_path, frame_rate=2))), base_url=ORIGIN)
+    refused = page.get("/api/media/0")
+    assert (refused.status_code, refused.json()["detail"]) == (422, "is a folder of images, which no browser plays")
+    assert [frame["time"] for frame in page.get("/api/frames/0").json()] == [0.0, 0.5, 1.0]
+    assert give(page, 0, "fall").status_code == 200
+    assert (tmp_path / "labels.csv").read_text() == "path,label\na#fps=2,fall\n"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from rbft.data.formats import Table
 from rbft.data.own_tables import DOUBTED, NEXT
 from rbft.errors import ConfigError, DataError
 from rbft.evaluation.predictions import Prediction, write_predictions
@@ -123,3 +124,43 @@ def test_folders_of_classes_come_before_a_table_without_labels(tmp_path: Path) -
     assert find_clips(tmp_path, folders_are_classes=False).table.path.name == "cameras.csv"
     (tmp_path / "mine.csv").write_text("path,label\nfall/a.mp4,fall\n")
     assert find_clips(tmp_path, folders_are_classes=False).table.path.name == "mine.csv", "which has labels"
+
+
+def test_folders_of_images_are_clips_where_their_rate_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = fill(tmp_path / "clips", "fall/a/1.jpg", "fall/a/2.jpg", "sit/b/1.jpg", "sit/c.mp4")
+    assert [clip.name for clip in find_clips(root).clips] == ["sit/c.mp4"]
+    found = find_clips(root, frame_rate=25)
+    begun = {"fall/a#fps=25": "fall", "sit/b#fps=25": "sit", "sit/c.mp4": "sit"}
+    assert labels(found) == begun and [clip.name for clip in found.clips] == [*begun]
+    found.table.set("sit/b#fps=25", None, "fall")
+    assert {record.path: record.label for record in Table().read(root)} == {**begun, "sit/b#fps=25": "fall"}
+    assert [clip.name for clip in find_clips(root).clips] == [*begun], "the table says the rates from then on"
+
+    named = root / "mine.csv"
+    named.write_text("path,fps,label\nfall/a,10,\nsit/b,5,\nsit/c.mp4,,\n")
+    found = find_clips(named)
+    assert [clip.name for clip in found.clips] == ["fall/a#fps=10", "sit/b#fps=5", "sit/c.mp4"]
+    found.table.set("sit/b#fps=5", None, "fall")
+    assert named.read_text() == "path,fps,label\nfall/a,10,\nsit/b,5,fall\nsit/c.mp4,,\n"
+    order = tmp_path / "label_next.csv"
+    order.write_text("path\nsit/b#fps=5\nclips/fall/a#fps=25\n")
+    monkeypatch.chdir(tmp_path)
+    assert [clip.name for clip in read_order(order, found)] == ["sit/b#fps=5", "fall/a#fps=10"]
+    assert len(find_clips(root, named, frame_rate=25).clips) == 3, "no folder is shown twice"
+
+    named.write_text("path,label\nfall/a,\n")
+    with pytest.raises(DataError, match=r"row 2: fall/a is a folder; .* label: --frame-rate"):
+        find_clips(named)
+    assert [clip.name for clip in find_clips(named, frame_rate=4).clips] == ["fall/a#fps=4"]
+    with pytest.raises(DataError, match=r"holds images itself; .* Name the folder above it"):
+        find_clips(root / "fall" / "a", frame_rate=4)
+    fill(tmp_path / "flat", "a/1.jpg", "b/1.jpg")
+    assert labels(find_clips(tmp_path / "flat", frame_rate=4)) == {}, "they are clips, and no classes"
+    with pytest.raises(DataError, match="2 folders of numbered images"):
+        find_clips(tmp_path / "flat")
+
+
+def test_folders_that_are_neither_classes_nor_splits_do_not_hide_a_table(tmp_path: Path) -> None:
+    fill(tmp_path, "train/fall/a.mp4", "others/b.mp4")
+    (tmp_path / "cameras.csv").write_text("path,camera\nothers/b.mp4,1\n")
+    assert find_clips(tmp_path).table.path.name == "cameras.csv"

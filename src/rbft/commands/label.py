@@ -44,6 +44,12 @@ def parser() -> Parser:
     made.add_argument(
         "--ignore-folders", action="store_true", help="folders are no classes: begin without labels where none are kept"
     )
+    made.add_argument(
+        "--frame-rate",
+        type=float,
+        metavar="FPS",
+        help="take folders of numbered images for clips of so many frames a second, where the table has no column fps",
+    )
     made.add_argument("--port", type=int, default=8421, help="port to listen on (default %(default)s; 0: any free one)")
     return made
 
@@ -66,13 +72,19 @@ def run(args: Sequence[str]) -> int:
         raise ConfigError("--port lies between 0 and 65535.")
     require_server("label")
 
+    from rbft.data.formats.on_disk import checked_rate
     from rbft.labelling.clips import find_clips, read_order
     from rbft.labelling.server import serve
     from rbft.labelling.session import Session
     from rbft.terminal import make_console
 
     console = make_console(alone=True)
-    found = find_clips(parsed.clips, parsed.table, folders_are_classes=not parsed.ignore_folders)
+    found = find_clips(
+        parsed.clips,
+        parsed.table,
+        folders_are_classes=not parsed.ignore_folders,
+        frame_rate=checked_rate(parsed.frame_rate, "--frame-rate"),
+    )
     require_writable(found.table.path, "--table")
     wanted = [] if parsed.order in (None, _BY_NAME) else read_order(Path(parsed.order), found)
     classes = [] if parsed.classes is None else [name.strip() for name in parsed.classes.split(",") if name.strip()]

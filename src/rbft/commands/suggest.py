@@ -141,7 +141,9 @@ def _suggest(classifier: Classifier, seen: Seen, unseen: Seen, known: int, parse
         console.print(escape(f"  {judge.describe()}"))
     console.print(f"written: {escape(str(parsed.to / PAGE))}, {NEXT} and {DOUBTED}")
     if chosen:
-        console.print(escape(f"label them: rbft label CLIPS --order {parsed.to / NEXT} --run {parsed.run}"))
+        rate = classifier.recorded.frame_rate
+        images = "" if rate is None else f" --frame-rate {rate:g}"
+        console.print(escape(f"label them: rbft label CLIPS{images} --order {parsed.to / NEXT} --run {parsed.run}"))
 
 
 def _print(chosen: Sequence[NextClip], doubted: Sequence[DoubtedClip], console: Console) -> None:

@@ -8,12 +8,14 @@ from pathlib import Path
 
 from rbft.data.formats import ClassFolders
 from rbft.data.formats.columns import LABEL_COLUMNS, PATH_COLUMNS, part_columns, row_part
-from rbft.data.formats.on_disk import is_video, no_video, visible, walk
+from rbft.data.formats.on_disk import is_video, no_video, videos_below, visible
 from rbft.data.formats.rows import read_table
 from rbft.data.own_tables import columns_of, is_own
 from rbft.data.records import part_name, relative_path
 from rbft.errors import ConfigError, DataError
 from rbft.labelling.table import TABLES, Labelled, LabelTable, Part
+from rbft.video.content import is_there
+from rbft.video.image_sequence import is_sequence, sequence_name, split_rate
 
 _UNLABELLED = frozenset({"unlabelled", "unlabeled", "new", "todo"})
 """Folders beside classes, by name in lower case, whose clips have no class."""
@@ -57,13 +59,16 @@ class Found:
     missing: int = 0
 
 
-def find_clips(source: Path, table: Path | None = None, *, folders_are_classes: bool = True) -> Found:
+def find_clips(
+    source: Path, table: Path | None = None, *, folders_are_classes: bool = True, frame_rate: float | None = None
+) -> Found:
     """Find the clips of a folder or of a table, and the table that holds, or will hold, their labels.
 
     Args:
         source: folder of clips, or a table of them.
         table: table of the labels, in the folder; None: the one that is there, or else `labels.csv`.
         folders_are_classes: whether a folder for each class gives the first labels where there is no table yet.
+        frame_rate: frames a second of folders of numbered images, each of which then is a clip.
 
     Raises:
         DataError: There is no clip, or the table cannot be read.
@@ -72,27 +77,33 @@ def find_clips(source: Path, table: Path | None = None, *, folders_are_classes: 
     if source.is_file():
         if table is not None:
             raise ConfigError(f"--table {table}: {source} is a table already; name its folder, or leave --table out.")
-        return _listed(source.parent, LabelTable(source), f"the table {source.name}", only_rows=True)
+        labels = LabelTable(source, frame_rate=frame_rate)
+        return _listed(source.parent, labels, f"the table {source.name}", None)
     if not source.is_dir():
         raise DataError(f"{source}: there is no such folder or file. Name a folder of clips, or a table of them.")
-    if not any(is_video(file.name) for file in walk(source)):
-        raise DataError(f"{source} {no_video(source)}.")
-    chosen = _table_of(source, folders_are_classes=folders_are_classes) if table is None else table
+    files = videos_below(source, frame_rate)
+    if frame_rate is not None and Path(sequence_name(str(source), frame_rate)) in files:
+        raise DataError(
+            f"{source} holds images itself; each video needs a folder of its own. Name the folder above it."
+        )
+    chosen = _table_of(source, frame_rate, folders_are_classes=folders_are_classes) if table is None else table
     if chosen.resolve().parent != source.resolve():
         raise ConfigError(f"--table {chosen}: paths in it are relative to its folder; put it into {source}.")
     if chosen.is_file():
-        return _listed(source, LabelTable(chosen), f"the table {chosen.name}", only_rows=False)
-    begin, said = _from_folders(source) if folders_are_classes else ([], "")
-    return _listed(source, LabelTable(chosen, begin), said or "a folder without labels", only_rows=False)
+        return _listed(source, LabelTable(chosen, frame_rate=frame_rate), f"the table {chosen.name}", files)
+    if not files:
+        raise DataError(f"{source} {no_video(source)}.")
+    begin, said = _from_folders(source, frame_rate) if folders_are_classes else ([], "")
+    return _listed(source, LabelTable(chosen, begin, frame_rate), said or "a folder without labels", files)
 
 
-def _table_of(root: Path, *, folders_are_classes: bool) -> Path:
+def _table_of(root: Path, frame_rate: float | None, *, folders_are_classes: bool) -> Path:
     if (root / _USUAL).is_file():
         return root / _USUAL
     tables = [entry for entry in visible(root) if entry.is_file() and entry.suffix.lower() in TABLES]
     columns = {path: names for path in tables if (names := _columns_of_clips(path))}
     chosen = [path for path, names in columns.items() if names & set(LABEL_COLUMNS)]
-    if not chosen and not (folders_are_classes and _from_folders(root)[0]):
+    if not chosen and not (folders_are_classes and _are_classes(root, frame_rate)):
         chosen = list(columns)
     if len(chosen) > 1:
         listed = ", ".join(path.name for path in chosen)
@@ -110,15 +121,23 @@ def _columns_of_clips(path: Path) -> set[str]:
     return names if names & set(PATH_COLUMNS) and not is_own(columns) else set()
 
 
-def _from_folders(root: Path) -> tuple[list[Labelled], str]:
+def _are_classes(root: Path, frame_rate: float | None) -> bool:
+    try:
+        return bool(_from_folders(root, frame_rate)[0])
+    except DataError:
+        return False
+
+
+def _from_folders(root: Path, frame_rate: float | None) -> tuple[list[Labelled], str]:
     """The labels that a folder for each class gives; none where the folders are no classes."""
     entries = visible(root)
-    folders = [entry for entry in entries if entry.is_dir() and any(is_video(file.name) for file in walk(entry))]
+    folders = [entry for entry in entries if entry.is_dir() and videos_below(entry, frame_rate)]
     classes = [entry for entry in folders if entry.name.casefold() not in _UNLABELLED]
-    if len(classes) < 2 or any(entry.is_file() and is_video(entry.name) for entry in entries):
+    loose = any(entry.is_file() and is_video(entry.name) for entry in entries)
+    if len(classes) < 2 or loose or (frame_rate is not None and any(map(is_sequence, folders))):
         return [], ""
     skip = tuple(entry.name for entry in entries if entry.is_dir() and entry not in classes)
-    records = ClassFolders(skip).read(root)
+    records = ClassFolders(skip, frame_rate).read(root)
     counts = dict.fromkeys(sorted({record.label for record in records}), 0)
     for record in records:
         counts[record.label] += 1
@@ -127,14 +146,14 @@ def _from_folders(root: Path) -> tuple[list[Labelled], str]:
     return begin, f"a folder for each class ({listed}); if the folders are no classes, say --ignore-folders"
 
 
-def _listed(root: Path, table: LabelTable, said: str, *, only_rows: bool) -> Found:
+def _listed(root: Path, table: LabelTable, said: str, files: Sequence[Path] | None) -> Found:
+    """The clips of a table, and of files below its folder that it does not name; None: of the table alone."""
     rows = table.read()
-    there = [row for row in rows if (root / row.path).is_file()]
+    there = [row for row in rows if is_there(root / row.path)]
     clips = {Clip(row.path, row.part) for row in there}
-    if not only_rows:
-        known = {clip.path for clip in clips}
-        files = (relative_path(f.relative_to(root).as_posix(), str(root)) for f in walk(root) if is_video(f.name))
-        clips |= {Clip(path, None) for path in files if path not in known}
+    known = {split_rate(clip.path)[0] for clip in clips}
+    others = (relative_path(file.relative_to(root).as_posix(), str(root)) for file in files or ())
+    clips |= {Clip(path, None) for path in others if split_rate(path)[0] not in known}
     if not clips:
         raise DataError(f"{table.path}: none of its {len(rows)} clips is on the disk below {root}.")
     ordered = sorted(clips, key=lambda clip: (clip.path, clip.part or (0.0, 0.0)))
@@ -163,15 +182,16 @@ def read_order(path: Path, found: Found) -> list[Clip]:
     """
     rows = read_table(path)
     times = part_columns(rows)
-    there = set(found.clips)
+    # a folder of images is the same clip whatever rate is said with it
+    there = {(split_rate(clip.path)[0], clip.part): clip for clip in found.clips}
     wanted = []
     for row in rows:
         stated = Path(row.filled("path"))
         # relative to the clips, as in a table beside them; or to where the command was given
         for name in (stated, _below(stated, found.root)):
-            clip = None if name is None else Clip(name.as_posix(), row_part(row, times))
-            if clip in there and clip is not None:
-                wanted.append(clip)
+            key = None if name is None else (split_rate(name.as_posix())[0], row_part(row, times))
+            if key in there:
+                wanted.append(there[key])
                 break
     if not wanted:
         raise DataError(f"--order {path}: it names none of the {len(there)} clips of {found.root}.")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rbft.data.labels import folded, require_name
-from rbft.errors import DataError
+from rbft.errors import DataError, VideoError
 from rbft.labelling.clips import Clip, Found, in_order
 
 if TYPE_CHECKING:
@@ -104,12 +104,16 @@ class Session:
         """The file of a clip, links followed; nothing outside of the folder.
 
         Raises:
-            VideoError: It must not be opened.
+            VideoError: It must not be opened, or is a folder of images.
         """
         # what reads videos takes seconds to import, which the page need not wait for
         from rbft.video.container import resolve_inside
 
-        return resolve_inside(self.found.root, self.clip(number).path)
+        path = self.clip(number).path
+        file = resolve_inside(self.found.root, path)
+        if not file.is_file():
+            raise VideoError(path, "is a folder of images, which no browser plays")
+        return file
 
     def frames(self, number: int) -> list[dict[str, Any]]:
         """Frames of a clip, spread over its length, for a browser that cannot play it.

@@ -13,7 +13,15 @@ from typing import Any
 
 from filelock import FileLock
 
-from rbft.data.formats.columns import LABEL_COLUMNS, PATH_COLUMNS, part_columns, row_part, usual_column
+from rbft.data.formats.columns import (
+    LABEL_COLUMNS,
+    PATH_COLUMNS,
+    optional_column,
+    part_columns,
+    row_part,
+    usual_column,
+    with_rate,
+)
 from rbft.data.formats.rows import Row, read_table, read_text
 from rbft.data.records import relative_path
 from rbft.errors import DataError
@@ -86,16 +94,18 @@ class LabelTable:
     Args:
         path: file of the table; it need not be there yet.
         begin: rows that a new table begins with.
+        frame_rate: frames a second of folders of numbered images, for rows that do not say it themselves; such a clip
+            is known by its folder and rate, as `kitchen_01#fps=25`.
 
     Raises:
         DataError: The file cannot be read, or its columns do not say what is a path.
     """
 
-    def __init__(self, path: Path, begin: Sequence[Labelled] = ()) -> None:
+    def __init__(self, path: Path, begin: Sequence[Labelled] = (), frame_rate: float | None = None) -> None:
         if path.suffix.lower() not in TABLES:
             raise DataError(f"{path}: labels are written to a .csv, .tsv or .jsonl file; name one with --table.")
         self.path = path
-        self._begin = tuple(begin)
+        self._begin, self._frame_rate = tuple(begin), frame_rate
         self._copied = False
         self._added: set[tuple[str, Part]] = set()
         self._lock = threading.Lock()
@@ -173,8 +183,11 @@ class LabelTable:
         if label_column is None:
             label_column = "label"
             columns = [*columns, label_column]
-        times = part_columns(rows) if rows else None
-        parts = [(_path(row, path_column), row_part(row, times)) for row in rows]
+        times, rate_column = (part_columns(rows), optional_column("auto", "fps", rows)) if rows else (None, None)
+        parts = []
+        for row in rows:
+            path = with_rate(self.path.parent, _path(row, path_column), row, rate_column, self._frame_rate)
+            parts.append((path, row_part(row, times)))
         seen: set[tuple[str, Part]] = set()
         for row, part in zip(rows, parts, strict=True):
             if part in seen:

@@ -22,7 +22,9 @@ VIDEO_SUFFIXES = (
 """What counts as a video file, by lower-case extension; of each the reader has the demuxer."""
 
 MissingPolicy = Literal["error", "drop"]
-FRAME_RATE_HINT = "to take each for a video, say their frames a second (data.format.frame_rate; predict: --frame-rate)"
+FRAME_RATE_HINT = (
+    "to take each for a video, say their frames a second (data.format.frame_rate; predict and label: --frame-rate)"
+)
 _SHOWN = 5
 _FASTEST = 1000
 _SYSTEM_FOLDERS = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information"})
