@@ -90,6 +90,30 @@ def test_a_run_goes_on_with_imported_rationales(copy, tmp_path):
     assert all(r.scores["label_parse"] == 1 for r in found), "they were checked"
 
 
+@pytest.mark.parametrize("given", [(), ("--conclusion", "so"), ("--config", "tiny.yaml")], ids=str)
+def test_edited_answers_of_an_export_come_into_a_run_without_their_conclusion(copy, tmp_path, monkeypatch, given):
+    monkeypatch.chdir(copy.config.parent)
+    out = tmp_path / "out.json"
+    own = [dataclasses.replace(r, text="It moves.") for r in written(copy)]
+    write_rationale_file(copy.folder / "write" / "rationales.jsonl", own)
+    assert command("export", copy.folder / "write" / "rationales.jsonl", "--format", "messages", "--to", out)[0] == 0
+    rows = json.loads(out.read_text())
+    rows[0]["messages"][-1]["content"] = f"Edited. so {rows[0]['rbft']['label']}"
+    out.write_text(json.dumps(rows))
+    flags = ["--run_root", str(copy.root), "--variant", "edited"]
+    code, _, err = command("import", out, "--to", copy.config, *given, *flags)
+    assert (code, err) == (0, "")
+    (store,) = (copy.folder.parents[1] / "edited" / "seed0" / "write").rglob("*.jsonl")
+    assert [(r.text, r.stated) for r in read_rationales(store)] == [
+        ("Edited.", own[0].label),
+        *((r.text, r.stated) for r in own[1:]),
+    ]
+    rows[0]["messages"][-1]["content"] = f"Edited. so {rows[-1]['rbft']['label']}"
+    out.write_text(json.dumps(rows))
+    code, _, err = command("import", out, "--to", copy.config, *given, *flags)
+    assert (code, "is of the class" in err) == (1, True), err
+
+
 def test_a_run_that_was_trained_on_others_refuses(copy, tmp_path):
     code, _, err = command("import", foreign(copy, tmp_path / "x.json"), "--to", copy.folder)
     assert (code, "has been trained on other rationales" in err) == (1, True)

@@ -105,6 +105,58 @@ def test_an_answer_edited_elsewhere_counts_as_it_is_now(tmp_path):
     assert same == OTHER
 
 
+SPOKEN = Prompts(conclusion="so it is {label}", separator=" ", label_texts={"Fall": "a fall"})
+
+
+def edited(path: Path, answer: str, **prompts: Any) -> Path:
+    """An export of two rationales, the first of them edited."""
+    book = PromptBook(dataclasses.replace(SPOKEN, **prompts), LABELS)
+    export_conversations(path, [GOOD, OTHER], book, "messages")
+    rows = json.loads(path.read_text())
+    rows[0]["messages"][-1]["content"] = answer
+    path.write_text(json.dumps(rows))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("answer", "text", "stated"),
+    [
+        ("She falls . so it is a fall", "She falls .", "Fall"),
+        ("She falls . so it is no fall", "She falls .", "no_fall"),
+        ("She falls . so it is no_fall", "She falls .", "no_fall"),
+        ("She falls . so it is a storm", "She falls .", "a storm"),
+        ("She falls .", "She falls .", None),
+        ("so it is a fall", "", "Fall"),
+    ],
+)
+@pytest.mark.parametrize("known", ["prompts", "run_prompts"])
+def test_the_conclusion_of_an_edited_answer_is_no_part_of_its_text(tmp_path, answer, text, stated, known):
+    path = edited(tmp_path / "out.json", answer)
+    first, second = read_rationale_file(path, **{known: SPOKEN}).rationales
+    label = "Fall" if stated is None else stated
+    assert (first.text, first.stated, first.label, first.kept) == (text, stated, label, bool(text))
+    assert second == OTHER
+
+
+def test_words_before_the_class_can_be_given_alone(tmp_path):
+    path = edited(tmp_path / "out.json", "She falls . so it is fall", label_texts={})
+    for prompts in (None, Prompts(label_texts={"no_fall": "quiet"})):
+        first, _ = read_rationale_file(path, prompts, conclusion="so it is").rationales
+        assert (first.text, first.stated) == ("She falls .", "Fall")
+
+
+def test_an_edited_answer_with_an_unknown_conclusion_is_refused(tmp_path):
+    path = edited(tmp_path / "out.json", "She falls . so it is a fall")
+    for prompts in ({}, {"conclusion": "so it is"}):
+        with pytest.raises(
+            DataError, match=r"out\.json, item 1: .* exported as 'He falls\. so it is a fall', .*--config"
+        ):
+            read_rationale_file(path, **prompts)
+    # nothing is concluded where stage 1 learns the text alone
+    path = edited(tmp_path / "out.json", "She falls .", target_order="rationale")
+    assert [r.text for r in read_rationale_file(path).rationales] == ["She falls .", OTHER.text]
+
+
 def foreign(path: Path, *answers: str, **more: Any) -> Path:
     rows = [
         {

@@ -36,7 +36,11 @@ def parser() -> Parser:
         "used; by default the config.yaml beside a rationales.jsonl",
     )
     shared.add_argument("--label_key", help="key of a conversation's row that names its class")
-    shared.add_argument("--conclusion", default="Classification:", help="words before the class in an answer")
+    shared.add_argument(
+        "--conclusion",
+        help="words before the class in an answer; by default those of the prompts, where they are known, else "
+        "'Classification:'",
+    )
     look = commands.add_parser("audit", parents=[shared], help="what a set of rationales is worth")
     look.add_argument("--json", type=Path, help="write all figures here")
     look.add_argument("--html", type=Path, help="write a page here")
@@ -182,7 +186,11 @@ def _import(args: argparse.Namespace, flags: Sequence[str]) -> None:
     if args.to.is_dir() or args.to.suffix in (".yaml", ".yml"):
         from rbft.pipeline.import_rationales import import_into_run
 
-        import_into_run(args.file, args.to, flags, args.label_key, args.conclusion, console, skip=args.skip)
+        # what stands beside a rationales.jsonl has no say: the run asks with its own prompts
+        prompts = None if args.config is None else _prompts(_config(args))
+        import_into_run(
+            args.file, args.to, flags, args.label_key, args.conclusion, console, prompts=prompts, skip=args.skip
+        )
         return
     if args.skip:
         raise ConfigError("--skip: which clips are trained on is known of a run only; name one with --to.")

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from rich.console import Console
 from rich.markup import escape
 
-from rbft.data.prompt_templates import PromptBook
+from rbft.data.prompt_templates import PromptBook, Prompts
 from rbft.data.records import VideoRecord
 from rbft.errors import ConfigError, DataError, StageError
 from rbft.experiment import Experiment, Stage, read_experiment
@@ -29,9 +29,10 @@ def import_into_run(
     to: Path,
     flags: Sequence[str],
     label_key: str | None,
-    conclusion: str,
+    conclusion: str | None,
     console: Console,
     *,
+    prompts: Prompts | None = None,
     skip: bool = False,
 ) -> None:
     """Put rationales into a run's write stage; the run then checks them, and writes those that are missing.
@@ -43,6 +44,7 @@ def import_into_run(
         label_key: see `read_rationale_file`.
         conclusion: see `read_rationale_file`.
         console: console to print on.
+        prompts: Those the rationales were written for; None: for exported ones, those of the run.
         skip: whether texts of videos that are not trained on are left out instead of refused.
 
     Raises:
@@ -59,7 +61,9 @@ def import_into_run(
     _refuse_trained(experiment, stage)
     quieten()
     entry = next(entry for entry in prepare(experiment, console) if entry.stage.name == stage.name)
-    file = read_rationale_file(path, label_key=label_key, conclusion=conclusion)
+    file = read_rationale_file(
+        path, prompts, label_key=label_key, conclusion=conclusion, run_prompts=entry.book.prompts
+    )
     train = entry.datamodule.splits.train
     most = entry.module.writer.samples * len(entry.module.writer.attempts(entry.book.prompts.hint))
     rationales = assign(file, train, entry.book, most, str(path), skip=skip)
@@ -144,7 +148,7 @@ def assign(
         if spelled.get(rationale.label.casefold()) != record.label:
             raise DataError(
                 f"{where}: {rationale.id!r} is of the class {rationale.label!r}, but {record.path} is "
-                f"{record.label!r} in this run."
+                f"{record.label!r} in this run. Correct it, or take it out."
             )
         if seen[record.id] == samples:
             raise DataError(f"{where}: more than {samples} rationales of {record.path}; raise model.writer.samples.")

@@ -52,7 +52,12 @@ class RationaleFile:
 
 
 def read_rationale_file(
-    path: Path, prompts: Prompts | None = None, *, label_key: str | None = None, conclusion: str = "Classification:"
+    path: Path,
+    prompts: Prompts | None = None,
+    *,
+    label_key: str | None = None,
+    conclusion: str | None = None,
+    run_prompts: Prompts | None = None,
 ) -> RationaleFile:
     """Read our `rationales.jsonl`, or conversations in the formats of LLaVA, LLaMA-Factory and ms-swift.
 
@@ -61,7 +66,9 @@ def read_rationale_file(
         prompts: Those the rationales were written for, if known.
         label_key: Key of a conversation's row that names the class; by default `label`, `ground_truth` or `answer`
             where all rows have it, else the class is what the answer concludes.
-        conclusion: The words before the class in a conversation's answer.
+        conclusion: The words before the class in a conversation's answer; by default those of the prompts.
+        run_prompts: Those of the run that the rationales are for. Conversations that this module wrote are taken to
+            be worded so where `prompts` are not known; other tools' are not.
 
     Raises:
         DataError: The file is missing, too large, or a row is not understood; names the row.
@@ -75,6 +82,8 @@ def read_rationale_file(
         raise DataError(f"{path} holds {len(rows)} rows; between 1 and {MAX_ROWS} are understood.")
     if "prompt_hash" in rows[0].cells:
         return _own(rows, prompts)
+    if all(isinstance(row.cells.get(_OURS), dict) for row in rows):
+        return _exported(rows, prompts if prompts is not None else run_prompts, conclusion)
     return _foreign(path, rows, prompts, label_key, conclusion)
 
 
@@ -98,14 +107,18 @@ def _book(prompts: Prompts | None, names: Sequence[str]) -> PromptBook:
     return PromptBook(dataclasses.replace(prompts, label_texts=texts, criteria=criteria), LabelSet(tuple(names)))
 
 
+def _lead(prompts: Prompts | None, conclusion: str | None) -> str:
+    """The words before the class in an answer."""
+    if conclusion is not None:
+        return conclusion.strip()
+    return (prompts if prompts is not None else Prompts()).conclusion.removesuffix("{label}").strip()
+
+
 def _foreign(
-    path: Path, rows: Sequence[Row], prompts: Prompts | None, label_key: str | None, conclusion: str
+    path: Path, rows: Sequence[Row], prompts: Prompts | None, label_key: str | None, conclusion: str | None
 ) -> RationaleFile:
-    lead = (conclusion if prompts is None else prompts.conclusion.removesuffix("{label}")).strip()
+    lead = _lead(prompts, conclusion)
     talks = [read_conversation(row, lead) for row in rows]
-    own_parts = [row.cells.get(_OURS) for row in rows]
-    if all(isinstance(cells, dict) for cells in own_parts):
-        return _exported(talks, prompts)
     key = label_key if label_key is not None else find_label_key(list(rows))
     own_words = prompts is None
     if prompts is None:
@@ -116,11 +129,12 @@ def _foreign(
         # classes are written as the file writes them
         prompts = dataclasses.replace(prompts, label_texts={name: name for name in names.values()})
     book = _book(prompts, sorted(names.values()))
+    reading = _concluding(book, conclusion)
     seen: Counter[str] = Counter()
     rationales = []
     for talk, name in zip(talks, given, strict=True):
         id = str(talk.row.cells.get("id", talk.video))
-        parsed = book.parse(talk.answer)
+        parsed = reading.parse(talk.answer)
         # what is left of bold type or a heading around the conclusion
         text = parsed.body.rstrip(" *_#\n")
         rationales.append(
@@ -144,25 +158,63 @@ def _foreign(
     return RationaleFile(tuple(rationales), tuple(talk.question for talk in talks), key is not None, book)
 
 
-def _exported(talks: Sequence[Conversation], prompts: Prompts | None) -> RationaleFile:
-    """Rows that this module wrote; an answer that was edited since counts as it is now."""
+def _concluding(book: PromptBook, conclusion: str | None) -> PromptBook:
+    """The prompts with other words before the class, where some are given."""
+    if conclusion is None:
+        return book
+    return PromptBook(dataclasses.replace(book.prompts, conclusion=f"{conclusion.strip()} {{label}}"), book.labels)
+
+
+def _exported(rows: Sequence[Row], prompts: Prompts | None, conclusion: str | None) -> RationaleFile:
+    """Rows that this module wrote; an answer that was edited since counts as it is now, its class included."""
+    lead = _lead(prompts, conclusion)
+    talks = [read_conversation(row, lead) for row in rows]
     rationales = []
     for talk in talks:
         cells = dict(talk.row.cells[_OURS])
         answer = cells.pop("answer", None)
-        rationales.append((parse_rationale(talk.row.where, cells), talk.answer != answer))
+        rationales.append((parse_rationale(talk.row.where, cells), answer))
     book = _book(prompts, sorted({rationale.label for rationale, _ in rationales}))
+    reading = _concluding(book, conclusion)
     taken = []
-    for (rationale, edited), talk in zip(rationales, talks, strict=True):
-        if edited:
-            parsed = book.parse(talk.answer)
-            rationale = dataclasses.replace(
-                rationale, text=parsed.body, stated=parsed.stated, written=talk.answer, truncated=False, scores={}
-            )
-            if not parsed.body:
-                rationale = dataclasses.replace(rationale, kept=False, reason="empty")
+    for (rationale, answer), talk in zip(rationales, talks, strict=True):
+        if talk.answer != answer:
+            _require_worded_so(rationale, answer, reading, talk)
+            rationale = _edited(rationale, reading, talk, lead)
         taken.append(rationale)
     return RationaleFile(tuple(taken), tuple(talk.question for talk in talks), True, book)
+
+
+def _require_worded_so(rationale: Rationale, answer: object, book: PromptBook, talk: Conversation) -> None:
+    """Refuse an answer whose conclusion would be taken for a part of its text."""
+    if not isinstance(answer, str) or answer == rationale.text or book.parse(answer).stated == rationale.label:
+        return
+    raise DataError(
+        f"{talk.row.where}: this answer was edited, and where its conclusion begins is not known: it was exported as "
+        f"{answer[-60:]!r}, not with {book.concluded('', rationale.label)!r}. Name the "
+        "experiment file that it was exported with by --config."
+    )
+
+
+def _edited(rationale: Rationale, book: PromptBook, talk: Conversation, lead: str) -> Rationale:
+    """A rationale as an answer says it now; of the class that the answer concludes with, where it does."""
+    parsed = book.parse(talk.answer)
+    label = parsed.stated
+    if label is None and lead.casefold() in talk.answer.casefold():
+        # a class as a table names it, or none of the file
+        named = concluded(talk, lead)
+        label = next((name for name in book.labels.names if name.casefold() == named.casefold()), named)
+    return dataclasses.replace(
+        rationale,
+        label=rationale.label if label is None else label,
+        text=parsed.body,
+        stated=label,
+        written=talk.answer,
+        truncated=False,
+        scores={},
+        kept=rationale.kept and bool(parsed.body),
+        reason=rationale.reason if parsed.body else "empty",
+    )
 
 
 def _one_spelling(names: Sequence[str]) -> dict[str, str]:
