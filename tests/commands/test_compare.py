@@ -114,6 +114,20 @@ def test_from_clips_to_a_verdict_and_on_again(tmp_path: Path, monkeypatch: pytes
     assert out.count(": started") == 4, "the first draw is not run again"
     found = yaml.safe_load((tmp_path / "runs/sweeps/compare-clips/verdict.json").read_text())
     assert found["outcome"] in ("better", "worse", "no difference", "too few draws")
+    assert "checked again" not in out
+    # a label is corrected: no draw may stay with the old one
+    clip = next((tmp_path / "clips" / "train").rglob("*.mp4"))
+    other = next(folder for folder in clip.parent.parent.iterdir() if folder != clip.parent)
+    clip.rename(other / f"moved-{clip.name}")
+    assert main([*line, "--draws", "3"]) == 0
+    out = capfd.readouterr().out
+    assert "the 6 finished runs were of; they are checked again" in " ".join(out.split())
+    assert out.count(": started") == 6
+    splits = [json.loads(path.read_text()) for path in (tmp_path / "runs").rglob("splits.json")]
+    assert splits and not any(clip.parent.name + "/" + clip.name in json.dumps(split) for split in splits)
+    assert main([*line, "--draws", "3"]) == 0
+    again = capfd.readouterr().out
+    assert "checked again" not in again and ": started" not in again
     command = re.search(r"Use: rbft (predict --run \S+) VIDEO", out)
     assert command is not None
     assert main([*command[1].split(), str(next((tmp_path / "clips").rglob("*.mp4")))]) == 0

@@ -164,6 +164,13 @@ def test_mcnemar_reads_files_in_any_order(tmp_path):
     assert mcnemar_files(tmp_path / "ours.jsonl", tmp_path / "theirs.jsonl") == mcnemar(ours, theirs)
 
 
+def test_runs_that_cannot_be_compared_are_named(tmp_path):
+    write_predictions(tmp_path / "ours.jsonl", predictions("++-"))
+    write_predictions(tmp_path / "theirs.jsonl", predictions("++"))
+    with pytest.raises(DataError, match=r"ours\.jsonl and .*theirs\.jsonl cannot be compared: .* run them again"):
+        mcnemar_files(tmp_path / "ours.jsonl", tmp_path / "theirs.jsonl")
+
+
 def test_mcnemar_refuses_other_videos_and_labels():
     with pytest.raises(DataError, match=r"not tested on the same videos: 1 are .*'2'"):
         mcnemar(predictions("+++"), predictions("++"))

@@ -14,12 +14,13 @@ from rich.markup import escape
 
 from rbft.arguments import Parser, PlainEpilog
 from rbft.errors import ConfigError
-from rbft.files import require_writable, write_atomic, write_json
+from rbft.files import read_json, require_writable, write_atomic, write_json
 from rbft.starter.source import add_arguments, experiment_arguments
 
 if TYPE_CHECKING:
     from rbft.evaluation.comparison import Group
     from rbft.evaluation.verdict import Verdict
+    from rbft.stages.read_stage import ReadStage
     from rbft.sweep.comparison import Comparison
     from rbft.sweep.options import Launcher
     from rbft.sweep.progress import Progress
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 _LAUNCH_FLAGS = ("slots", "gpus", "cores", "per_process")
 _CLIPS = 24
 PAGE, VERDICT = "report.html", "verdict.json"
+DATA = "data.json"
+"""In a comparison's folder, the data set that its finished runs are of."""
 
 
 def _add_flags(made: Parser) -> None:
@@ -87,12 +90,13 @@ def run(args: Sequence[str]) -> int:
     arguments, said = experiment_arguments([*named, *flags])
 
     from rbft.commands.sweep import end, make_search, require_locks, require_processes, tried_runs
+    from rbft.pipeline.prepare import prepare
     from rbft.sweep.comparison import make_comparison
     from rbft.sweep.display import SweepBoard
     from rbft.sweep.driver import Driver
     from rbft.sweep.launchers import make_launcher
     from rbft.sweep.progress import Progress
-    from rbft.terminal import make_console
+    from rbft.terminal import make_console, quieten
 
     methods = [name.strip() for name in (parsed.methods or "").split(",") if name.strip()]
     launch = {name: getattr(parsed, name) for name in _LAUNCH_FLAGS if getattr(parsed, name) is not None}
@@ -113,19 +117,35 @@ def run(args: Sequence[str]) -> int:
     search = None if parsed.search is None else make_search(plan, parsed.search)
     launcher = make_launcher(plan.launch, plan.folder.absolute(), len(plan.runs))
     progress = {entry.id: Progress(entry) for entry in plan.runs}
-    _print_plan(comparison, progress, search, launcher, console)
+    quieten()
+    # everything that a run would refuse is refused here, and the clips are kept for the runs
+    prepared = [prepare(experiment, console) for experiment in comparison.experiments.values()]
+    data = _data_of(prepared[0][0])
+    finished = _mark_finished(comparison, progress)
+    verify = finished > 0 and not _is_of(plan.folder, data)
+    _print_plan(comparison, prepared, progress, search, launcher, console)
+    if verify:
+        console.print(
+            f"The data set is not known to be what the {finished} finished runs were of; they are checked again."
+        )
     if parsed.dry_run:
         return 0
     require_locks("rbft compare")
     require_writable(plan.folder / VERDICT, "run_root")
+    if verify:
+        for entry in progress.values():
+            entry.state = "waiting"
+    else:
+        write_json(plan.folder / DATA, data)
     until = None if parsed.hours is None else time.time() + 3600 * parsed.hours
     with SweepBoard(progress, console) as board:
-        driver = Driver(
-            plan, launcher, progress, board, until=until, allowed=None if search is None else search.allowed
-        )
+        allowed = None if search is None else search.allowed
+        driver = Driver(plan, launcher, progress, board, verify=verify, until=until, allowed=allowed)
         stopped = driver.run()
     left = [name for name in progress if search is None or name in search.allowed(progress)]
     left = [name for name in left if progress[name].state == "waiting"]
+    if not stopped and not left and all(entry.state != "failed" for entry in progress.values()):
+        write_json(plan.folder / DATA, data)
     if search is not None:
         progress = tried_runs(progress)
         driver.write_plan([entry.run for entry in progress.values()])
@@ -137,29 +157,44 @@ def run(args: Sequence[str]) -> int:
     return end(plan, progress, stopped, ["rbft", "compare", *args])
 
 
+def _data_of(entry: ReadStage) -> dict[str, str]:
+    """The data set that runs are of, whatever they draw from it: its videos by content, and what is listed of them."""
+    from rbft.data.fingerprint import records_fingerprint
+
+    return {"records": records_fingerprint(entry.datamodule.root, entry.datamodule.records)}
+
+
+def _is_of(folder: Path, data: dict[str, str]) -> bool:
+    """Whether the finished runs of a comparison are known to be of this data set."""
+    path = folder / DATA
+    return path.is_file() and read_json(path) == data
+
+
+def _mark_finished(comparison: Comparison, progress: dict[str, Progress]) -> int:
+    """Set the state of the runs that are finished; gives their number."""
+    from rbft.sweep.state import is_finished, read_record
+
+    for entry in progress.values():
+        entry.record = read_record(comparison.sweep.folder, entry.run.id)
+        if is_finished(entry.record, entry.run):
+            entry.state = "finished"
+    return sum(entry.state == "finished" for entry in progress.values())
+
+
 def _print_plan(
     comparison: Comparison,
+    prepared: Sequence[Sequence[ReadStage]],
     progress: dict[str, Progress],
     search: Search | None,
     launcher: Launcher,
     console: Console,
 ) -> None:
-    """Print methods and cost, all checked before a run starts."""
+    """Print methods and cost."""
     from rbft.evaluation.verdict import method_words
     from rbft.pipeline.plan import methods_seconds
-    from rbft.pipeline.prepare import prepare
     from rbft.sweep.progress import duration, remaining_seconds
-    from rbft.sweep.state import is_finished, read_record
-    from rbft.terminal import quieten
 
-    quieten()
     plan = comparison.sweep
-    for entry in progress.values():
-        entry.record = read_record(plan.folder, entry.run.id)
-        if is_finished(entry.record, entry.run):
-            entry.state = "finished"
-    # everything that a run would refuse is refused here, and the clips are kept for the runs
-    prepared = [prepare(experiment, console) for experiment in comparison.experiments.values()]
     seconds, together = methods_seconds(prepared)
     draws = "1 draw" if comparison.draws == 1 else f"{comparison.draws} draws"
     console.print(

@@ -163,6 +163,10 @@ class McNemar:
         return (self.only_ours + self.only_baseline) / self.videos
 
 
+class NotTheSame(DataError):
+    """Two runs that were not tested on the same videos with the same labels."""
+
+
 def mcnemar(ours: Sequence[Prediction], baseline: Sequence[Prediction]) -> McNemar:
     """Exact McNemar test (1947; binomial on the videos that exactly one classifier has right).
 
@@ -170,19 +174,20 @@ def mcnemar(ours: Sequence[Prediction], baseline: Sequence[Prediction]) -> McNem
     another model.
 
     Raises:
-        DataError: They are not about the same videos with the same labels.
+        NotTheSame: They are not about the same videos with the same labels.
+        DataError: There are none.
     """
     our_rows = {row.id: (row.label, row.predicted == row.label) for row in ours}
     base_rows = {row.id: (row.label, row.predicted == row.label) for row in baseline}
     if stray := sorted(our_rows.keys() ^ base_rows.keys()):
-        raise DataError(
+        raise NotTheSame(
             f"the two runs were not tested on the same videos: {len(stray)} are in one of them only, "
             f"first {stray[0]!r}. Test both on the same split."
         )
     if not our_rows:
         raise DataError("there are no predictions to compare.")
     if other := sorted(key for key in our_rows if our_rows[key][0] != base_rows[key][0]):
-        raise DataError(f"the two runs have different labels for {other[0]!r} and cannot be compared.")
+        raise NotTheSame(f"the two runs have different labels for {other[0]!r}.")
     better = sum(our_rows[key][1] and not base_rows[key][1] for key in our_rows)
     worse = sum(base_rows[key][1] and not our_rows[key][1] for key in our_rows)
     p = float(stats.binomtest(better, better + worse).pvalue) if better + worse else 1.0
@@ -190,8 +195,18 @@ def mcnemar(ours: Sequence[Prediction], baseline: Sequence[Prediction]) -> McNem
 
 
 def mcnemar_files(ours: Path, baseline: Path) -> McNemar:
-    """`mcnemar` of two predictions.jsonl."""
-    return mcnemar(read_predictions(ours), read_predictions(baseline))
+    """`mcnemar` of two predictions.jsonl.
+
+    Raises:
+        DataError: They are not about the same videos with the same labels; names both files.
+    """
+    try:
+        return mcnemar(read_predictions(ours), read_predictions(baseline))
+    except NotTheSame as error:
+        raise DataError(
+            f"{ours} and {baseline} cannot be compared: {error} If the data set has changed meanwhile, run them again "
+            "with the commands that made them (rbft sweep with --verify)."
+        ) from error
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
