@@ -20,7 +20,6 @@ from rbft.starter.source import add_arguments, experiment_arguments
 if TYPE_CHECKING:
     from rbft.evaluation.comparison import Group
     from rbft.evaluation.verdict import Verdict
-    from rbft.stages.read_stage import ReadStage
     from rbft.sweep.comparison import Comparison
     from rbft.sweep.options import Launcher
     from rbft.sweep.progress import Progress
@@ -90,6 +89,7 @@ def run(args: Sequence[str]) -> int:
     arguments, said = experiment_arguments([*named, *flags])
 
     from rbft.commands.sweep import end, make_search, require_locks, require_processes, tried_runs
+    from rbft.pipeline.plan import methods_seconds
     from rbft.pipeline.prepare import prepare
     from rbft.sweep.comparison import make_comparison
     from rbft.sweep.display import SweepBoard
@@ -120,10 +120,10 @@ def run(args: Sequence[str]) -> int:
     quieten()
     # everything that a run would refuse is refused here, and the clips are kept for the runs
     prepared = [prepare(experiment, console) for experiment in comparison.experiments.values()]
-    data = _data_of(prepared[0][0])
+    data = {"records": prepared[0][0].data_set}
     finished = _mark_finished(comparison, progress)
     verify = finished > 0 and not _is_of(plan.folder, data)
-    _print_plan(comparison, prepared, progress, search, launcher, console)
+    _print_plan(comparison, methods_seconds(prepared), progress, search, launcher, console)
     if verify:
         console.print(
             f"The data set is not known to be what the {finished} finished runs were of; they are checked again."
@@ -157,13 +157,6 @@ def run(args: Sequence[str]) -> int:
     return end(plan, progress, stopped, ["rbft", "compare", *args])
 
 
-def _data_of(entry: ReadStage) -> dict[str, str]:
-    """The data set that runs are of, whatever they draw from it: its videos by content, and what is listed of them."""
-    from rbft.data.fingerprint import records_fingerprint
-
-    return {"records": records_fingerprint(entry.datamodule.root, entry.datamodule.records)}
-
-
 def _is_of(folder: Path, data: dict[str, str]) -> bool:
     """Whether the finished runs of a comparison are known to be of this data set."""
     path = folder / DATA
@@ -183,7 +176,7 @@ def _mark_finished(comparison: Comparison, progress: dict[str, Progress]) -> int
 
 def _print_plan(
     comparison: Comparison,
-    prepared: Sequence[Sequence[ReadStage]],
+    costs: tuple[Sequence[float | None], float | None],
     progress: dict[str, Progress],
     search: Search | None,
     launcher: Launcher,
@@ -191,11 +184,10 @@ def _print_plan(
 ) -> None:
     """Print methods and cost."""
     from rbft.evaluation.verdict import method_words
-    from rbft.pipeline.plan import methods_seconds
     from rbft.sweep.progress import duration, remaining_seconds
 
     plan = comparison.sweep
-    seconds, together = methods_seconds(prepared)
+    seconds, together = costs
     draws = "1 draw" if comparison.draws == 1 else f"{comparison.draws} draws"
     console.print(
         f"[bold]{escape(plan.name)}[/]: {len(comparison.methods)} methods over {draws}, "

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from rbft.data.fingerprint import records_fingerprint
 from rbft.data.prompt_templates import PromptBook
 from rbft.encoders.loading import EncoderFiles
 from rbft.evaluation.folds import video_folds
@@ -93,6 +94,11 @@ class ReadStage:
         source = self.stage.weights_from
         revision = f"@{self.module.revision}" if self.module.revision else ""
         return self.module.name + revision + ("" if source is None else f"+{source}:{self.inputs['weights']}")
+
+    @cached_property
+    def data_set(self) -> str:
+        """Hash of all videos that its data set lists, whatever splits and draws take of them."""
+        return records_fingerprint(self.datamodule.root, self.datamodule.records)
 
     @property
     def mixed(self) -> bool:
