@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pickle
+from pathlib import Path
 
 import pytest
 
-from rbft.data.records import VideoRecord, check_unique, parse_split, relative_path
+from rbft.data.records import VideoRecord, check_unique, found_path, parse_split, relative_path
 from rbft.errors import DataError
 
 
@@ -74,3 +75,20 @@ def test_check_unique_names_both_records():
 def test_records_hash_and_pickle_with_their_text():
     record = VideoRecord("1", "a.mp4", "x", "train", "g", {"description": "d"})
     assert len({record, pickle.loads(pickle.dumps(record))}) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("fall/a\\b.mp4", "holds a backslash"),
+        ("fall/a\nb.mp4", "holds a control character"),
+        ("fall/\udce4.mp4", "is not valid UTF-8"),
+        ("a:b/c.mp4", "begins like a drive of Windows"),
+        ("~x/c.mp4", "begins with '~'"),
+        ("data:x/c.mp4", "is a URL"),
+    ],
+)
+def test_a_file_that_no_table_could_list_is_to_be_renamed(name, reason):
+    with pytest.raises(DataError, match=f"^/clips: the path .* {reason}, .*so that no table could list it. Rename the"):
+        found_path(Path("/clips") / name, Path("/clips"))
+    assert found_path(Path("/clips/a b/c.mp4"), Path("/clips")) == "a b/c.mp4"

@@ -7,7 +7,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from rbft.errors import DataError
@@ -102,9 +102,31 @@ def relative_path(text: str, where: str, root: str = "the data root") -> str:
     """
     trouble = _path_trouble(text)
     if trouble:
-        shown = text if len(text) <= _LONGEST_NAME else f"{text[:_LONGEST_NAME]}..."
-        raise DataError(f"{where}: the path {shown!r} {trouble}. Write it relative to {root}, with '/'.")
+        raise DataError(f"{where}: the path {_shown(text)!r} {trouble}. Write it relative to {root}, with '/'.")
     return str(PurePosixPath(text))
+
+
+def found_path(file: Path, root: Path) -> str:
+    """The path of a file that was found on the disk, as a data set's file would state it.
+
+    Args:
+        file: the file.
+        root: folder that the path is relative to, above the file.
+
+    Raises:
+        DataError: No data set's file could state it.
+    """
+    text = file.relative_to(root).as_posix()
+    if trouble := _path_trouble(text):
+        raise DataError(
+            f"{root}: the path {_shown(text)!r} {trouble}, so that no table could list it. Rename the file, or the "
+            "folder that is called so."
+        )
+    return text
+
+
+def _shown(text: str) -> str:
+    return text if len(text) <= _LONGEST_NAME else f"{text[:_LONGEST_NAME]}..."
 
 
 def _path_trouble(text: str) -> str | None:
@@ -118,8 +140,12 @@ def _path_trouble(text: str) -> str | None:
         return "holds a backslash"
     if _URL.match(text):
         return "is a URL"
-    if text.startswith(("/", "~")) or _DRIVE.match(text):
+    if text.startswith("/"):
         return "is absolute"
+    if text.startswith("~"):
+        return "begins with '~', which stands for a home folder"
+    if _DRIVE.match(text):
+        return "begins like a drive of Windows"
     parts = PurePosixPath(text).parts
     if ".." in parts:
         return "leads out of its folder ('..')"

@@ -10,7 +10,7 @@ from rbft.data.findings import some_of
 from rbft.data.formats.on_disk import require_on_disk, videos_below
 from rbft.data.formats.rows import inside, read_table
 from rbft.data.leaks import crossing_groups, near_duplicates
-from rbft.data.records import VideoRecord, relative_path
+from rbft.data.records import VideoRecord, found_path, relative_path
 from rbft.data.splits import Splits
 from rbft.data.video_facts import VideoFacts
 from rbft.errors import DataError
@@ -55,7 +55,7 @@ def read_unlabelled(
         path = inside(root, root / relative_path(where, _KEY))
         if path.is_dir():
             files = videos_below(path, frame_rate)
-            stated = {relative_path(file.relative_to(root).as_posix(), _KEY): "" for file in files}
+            stated = {found_path(file, root): "" for file in files}
         elif path.is_file():
             stated = _read_table(path)
         else:

@@ -10,8 +10,9 @@ from rbft.data.formats import ClassFolders
 from rbft.data.formats.columns import LABEL_COLUMNS, PATH_COLUMNS, part_columns, row_part
 from rbft.data.formats.on_disk import is_video, no_video, videos_below, visible
 from rbft.data.formats.rows import read_table
+from rbft.data.formats.spelling import hint_of_spelling
 from rbft.data.own_tables import columns_of, is_own
-from rbft.data.records import part_name, relative_path
+from rbft.data.records import found_path, part_name
 from rbft.errors import ConfigError, DataError
 from rbft.labelling.table import TABLES, Labelled, LabelTable, Part
 from rbft.video.content import is_there
@@ -20,6 +21,7 @@ from rbft.video.image_sequence import is_sequence, sequence_name, split_rate
 _UNLABELLED = frozenset({"unlabelled", "unlabeled", "new", "todo"})
 """Folders beside classes, by name in lower case, whose clips have no class."""
 _USUAL = "labels.csv"
+_TRIED = 5  # rows whose file is not there, to find one of another spelling
 
 
 @dataclass(frozen=True)
@@ -152,10 +154,11 @@ def _listed(root: Path, table: LabelTable, said: str, files: Sequence[Path] | No
     there = [row for row in rows if is_there(root / row.path)]
     clips = {Clip(row.path, row.part) for row in there}
     known = {split_rate(clip.path)[0] for clip in clips}
-    others = (relative_path(file.relative_to(root).as_posix(), str(root)) for file in files or ())
+    others = (found_path(file, root) for file in files or ())
     clips |= {Clip(path, None) for path in others if split_rate(path)[0] not in known}
     if not clips:
-        raise DataError(f"{table.path}: none of its {len(rows)} clips is on the disk below {root}.")
+        hint = hint_of_spelling(root, [row.path for row in rows[:_TRIED]])
+        raise DataError(f"{table.path}: none of its {len(rows)} clips is on the disk below {root}.{hint}")
     ordered = sorted(clips, key=lambda clip: (clip.path, clip.part or (0.0, 0.0)))
     return Found(root, table, tuple(ordered), said, len(rows) - len(there))
 

@@ -76,3 +76,10 @@ def test_errors(put, paths, message):
 def test_missing_root(tmp_path):
     with pytest.raises(DataError, match="nowhere is no folder"):
         read(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("name", ["fall/a\\b.mp4", "fall/a\nb.mp4", "a:b/c.mp4"])
+def test_a_name_that_cannot_be_listed_is_to_be_changed(put, name):
+    root = put("fall/a.mp4", "walk/b.mp4", name)
+    with pytest.raises(DataError, match="Rename the file, or the folder that is called so"):
+        ClassFolders().read(root)

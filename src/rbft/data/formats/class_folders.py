@@ -16,7 +16,7 @@ from rbft.data.formats.on_disk import (
     visible,
 )
 from rbft.data.labels import names_split
-from rbft.data.records import SPLIT_NAMES, Split, VideoRecord, relative_path
+from rbft.data.records import SPLIT_NAMES, Split, VideoRecord, found_path
 from rbft.errors import DataError
 from rbft.video.image_sequence import split_rate
 
@@ -73,7 +73,7 @@ class ClassFolders(DatasetFormat):
             if any(split_rate(str(video))[0] == str(folder) for video in videos):
                 raise DataError(f"the class folder {folder} holds images itself; each video needs a folder of its own.")
             for video in videos:
-                path = relative_path(video.relative_to(root).as_posix(), str(root))
+                path = found_path(video, root)
                 yield VideoRecord(id=split_rate(path)[0], path=path, label=folder.name, split=split)
 
 

@@ -9,7 +9,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from rbft.data.records import VideoRecord, relative_path
+from rbft.data.formats.spelling import hint_of_spelling
+from rbft.data.records import VideoRecord, found_path, relative_path
 from rbft.errors import ConfigError, DataError, printable
 from rbft.video.content import is_there
 from rbft.video.image_sequence import SUFFIXES, is_sequence, sequence_name, split_rate
@@ -184,8 +185,7 @@ class VideoIndex:
         self._by_name: dict[str, list[str]] = {}
         for path in walk(self._top):
             if is_video(path.name):
-                stated = path.relative_to(root).as_posix()
-                self._by_name.setdefault(path.stem.casefold(), []).append(relative_path(stated, str(self._top)))
+                self._by_name.setdefault(path.stem.casefold(), []).append(found_path(path, root))
 
     def find(self, name: str, prefer: str | None = None) -> str | None:
         """The path of a clip relative to the data root, None if there is none.
@@ -208,7 +208,9 @@ class VideoIndex:
         return paths[0] if paths else None
 
 
-def report_missing(missing: Sequence[tuple[str, str]], listed: int, source: str, policy: MissingPolicy) -> None:
+def report_missing(
+    missing: Sequence[tuple[str, str]], listed: int, source: str, policy: MissingPolicy, hint: str = ""
+) -> None:
     """Say which listed clips are not on disk.
 
     Args:
@@ -216,6 +218,7 @@ def report_missing(missing: Sequence[tuple[str, str]], listed: int, source: str,
         listed: How many clips the data set lists.
         source: The file that lists them.
         policy: `error` refuses; `drop` warns with the number of each class.
+        hint: a sentence more for who is refused, with a space before it.
 
     Raises:
         DataError: Clips are missing and the policy is `error`; names the first five.
@@ -227,7 +230,7 @@ def report_missing(missing: Sequence[tuple[str, str]], listed: int, source: str,
         more = ", ..." if len(missing) > _SHOWN else ""
         raise DataError(
             f"{source}: {len(missing)} of {listed} listed videos are not on disk ({names}{more}). "
-            "Put them under the data root, or take them off the list."
+            f"Put them under the data root, or take them off the list.{hint}"
         )
     counts = ", ".join(f"{label} {count}" for label, count in sorted(Counter(label for _, label in missing).items()))
     warnings.warn(
@@ -245,7 +248,9 @@ def require_on_disk(root: Path, records: Sequence[VideoRecord], source: str) -> 
     """
     require_folder(root)
     missing = [(record.path, record.label) for record in records if not is_there(root / record.path)]
-    report_missing(missing, len(records), source, "error")
+    report_missing(
+        missing, len(records), source, "error", hint_of_spelling(root, [path for path, _ in missing[:_SHOWN]])
+    )
 
 
 def warn_if_not_official(where: str, listed: Mapping[str, int], official: Mapping[str, int]) -> None:

@@ -1,0 +1,52 @@
+"""Listed paths that differ from a file on the disk in letter case or the form of their accents alone."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from rbft.video.image_sequence import split_rate
+
+
+def hint_of_spelling(root: Path, paths: Sequence[str]) -> str:
+    """What to do where a listed path is on the disk but for its spelling.
+
+    Args:
+        root: folder that the paths are relative to.
+        paths: paths that are not there.
+
+    Returns:
+        A sentence about the first such path, with a space before it; empty where there is none.
+    """
+    for path in (split_rate(path)[0] for path in paths):
+        found = _spelled_otherwise(root, path)
+        if found is None:
+            continue
+        if found.casefold() == path.casefold():
+            return f" {path} is called {found} there: write its letters in the same case."
+        return (
+            f" {path} is there with its accents in another form of Unicode (letter and accent as one sign, or as two): "
+            "rename the file, or copy its name from a listing of the folder."
+        )
+    return ""
+
+
+def _spelled_otherwise(root: Path, path: str) -> str | None:
+    """The only file or folder below the root whose name reads as a path that is not there; None if there is no such."""
+    place = root
+    for name in PurePosixPath(path).parts:
+        if not (place / name).exists():
+            alike = (
+                [entry.name for entry in place.iterdir() if _read(entry.name) == _read(name)] if place.is_dir() else []
+            )
+            if len(alike) != 1:
+                return None
+            name = alike[0]
+        place = place / name
+    found = place.relative_to(root).as_posix()
+    return None if found == path else found
+
+
+def _read(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
