@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
+from pathlib import Path
 
 import pytest
 from tests.support.finished_runs import write_grid, write_planned, write_run
 
 from rbft.errors import ConfigError, DataError
+from rbft.evaluation.comparison import compare
 from rbft.report.collection import choose_baseline, collect
+from rbft.runs.run_folder import REPLICATES
+from rbft.runs.stage_record import read_record, write_record
 
 
 def points(*folders) -> list[dict]:
@@ -54,6 +59,45 @@ def test_a_run_that_is_named_twice_counts_once_and_a_copy_is_refused(tmp_path):
     shutil.copytree(run, tmp_path / "runs" / "copy")
     with pytest.raises(DataError, match="hold the same run"):
         points(tmp_path / "runs")
+
+
+def rewritten(run: Path, stage: str, **changes: object) -> None:
+    record = read_record(run / stage)
+    assert record is not None
+    write_record(run / stage, dataclasses.replace(record, **changes))
+
+
+@pytest.mark.parametrize(
+    ("stage", "changes"),
+    [
+        ("write", {"outputs": {"rationales.jsonl": "imported"}}),
+        ("classification", {"fingerprint": "other videos"}),
+    ],
+)
+def test_runs_that_differ_in_rationales_or_data_alone_are_told_apart_by_their_variant(tmp_path, stage, changes):
+    for seed in (0, 1):
+        write_run(tmp_path / "a", "sft", 10, seed=seed)
+        write_run(tmp_path / "a", "rbft", 12, seed=seed, changes={"variant": "rbft-draw0"})
+        theirs = write_run(tmp_path / "b", "rbft", 16, seed=seed, changes={"variant": "theirs"})
+        rewritten(theirs, stage, **changes)
+    entries = collect([str(tmp_path)])
+    assert [(entry.point["method"], entry.point.get("variant")) for entry in entries] == [
+        *[("rbft", "rbft")] * 2,
+        *[("sft", None)] * 2,
+        *[("rbft", "theirs")] * 2,
+    ]
+    groups = compare([entry.member() for entry in entries], {"method": "sft"}, REPLICATES)
+    wins = {group.point.get("variant"): group.comparison and group.comparison.difference.wins for group in groups}
+    assert wins == {None: None, "rbft": 2, "theirs": 2}, "each beside the baseline at its seeds"
+
+
+def test_runs_of_one_variant_that_nothing_tells_apart_are_refused(tmp_path):
+    write_run(tmp_path / "a", "rbft", 12)
+    rewritten(write_run(tmp_path / "b", "rbft", 16), "write", fingerprint="other videos")
+    with pytest.raises(
+        DataError, match=r"a/tiny.* and .*b/tiny.* same settings, seed, draw and variant over other data"
+    ):
+        points(tmp_path)
 
 
 def test_a_sweep_folder_says_which_runs_are_missing(tmp_path):

@@ -196,7 +196,11 @@ def baseline_point(point: Point, baseline: Mapping[str, Any] | None, known: Sequ
     if baseline is None:
         return None
     other = {**point, **baseline}
-    return None if other == point or key_of(other) not in known else other
+    # equal settings are told apart by their variant, which a baseline need not have
+    for candidate in (other, {key: value for key, value in other.items() if key != "variant" or key in baseline}):
+        if key_of(candidate) in known:
+            return None if candidate == point else candidate
+    return None
 
 
 def _pairs(

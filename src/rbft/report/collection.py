@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from rbft.errors import ConfigError, DataError
-from rbft.evaluation.comparison import Member, Point, key_of
+from rbft.evaluation.comparison import Member, Point, key_of, shared
 from rbft.evaluation.model_selection import choose_runs, without
 from rbft.experiment import nearest
 from rbft.files import read_json
-from rbft.runs.names import EXPERIMENT
+from rbft.runs.names import EXPERIMENT, RATIONALES
 from rbft.runs.run_folder import REPLICATES, RunFolder, find_runs
 
 # decide where and how fast a run computes, or are in the point already
@@ -110,13 +111,17 @@ class _Found:
     def method(self) -> str:
         return str(self.planned.get("method") or self.like.method)
 
+    @property
+    def variant(self) -> str:
+        return str(self.like.config.get("variant") or self.run.path.resolve().parent.name)
+
 
 def collect(folders: Sequence[str]) -> list[Entry]:
     """All runs in the folders, below them, or of a sweep's folder.
 
     Raises:
         ConfigError: A folder does not exist or holds no run.
-        DataError: Two folders hold the same run.
+        DataError: Two folders hold the same run, or runs that nothing tells apart.
     """
     by_folder: dict[Path, _Found] = {}
     for name in folders:
@@ -140,14 +145,52 @@ def collect(folders: Sequence[str]) -> list[Entry]:
         point |= {"method": run.method, "data.shots": run.setting("data.shots")}
         point |= {key: run.setting(key) for key in _differing(others)}
         points.append(point | {key: run.setting(key) for key in REPLICATES})
+    _tell_variants_apart(runs, points)
+    return [Entry(run.run, point, run.where) for run, point in zip(runs, points, strict=True)]
+
+
+def _tell_variants_apart(runs: Sequence[_Found], points: Sequence[Point]) -> None:
+    """Add the variant to the points of runs with equal settings where their data or imported rationales differ.
+
+    Raises:
+        DataError: Two runs are the same, or of one variant.
+    """
+    groups = [key_of(shared(point, REPLICATES)) for point in points]
+    apart: set[str] = set()
     seen: dict[str, _Found] = {}
-    for run, point in zip(runs, points, strict=True):
-        if (other := seen.setdefault(key_of(point), run)) is not run:
+    for run, point, group in zip(runs, points, groups, strict=True):
+        if (other := seen.setdefault(key_of(point), run)) is run:
+            continue
+        if _same_work(other.run, run.run):
             raise DataError(
                 f"{other.run.path} and {run.run.path} hold the same run: method, settings, seed and draw "
                 "are equal, and counted twice it would make the interval too narrow. Leave one of them out."
             )
-    return [Entry(run.run, point, run.where) for run, point in zip(runs, points, strict=True)]
+        apart.add(group)
+    variants: dict[str, _Found] = {}
+    for run, point, group in zip(runs, points, groups, strict=True):
+        if group not in apart:
+            continue
+        # a sweep names the draw in it, which repeats a run
+        point["variant"] = re.sub(rf"-draw{run.setting('data.draw')}(?!\w)", "", run.variant)
+        if (other := variants.setdefault(key_of(point), run)) is not run:
+            raise DataError(
+                f"{other.run.path} and {run.run.path} hold runs of the same settings, seed, draw and variant over "
+                "other data or rationales, which one table cannot tell apart. Report on them one by one."
+            )
+
+
+def _same_work(run: RunFolder, other: RunFolder) -> bool:
+    """Whether all that both runs have finished was made from the same inputs, and their rationales are the same ones.
+
+    Rationales that were imported stand in the place of those that a model would have written from the same inputs.
+    """
+    ours, theirs = run.stages, other.stages
+    return all(
+        ours[name][1].fingerprint == theirs[name][1].fingerprint
+        and ours[name][1].outputs.get(RATIONALES) == theirs[name][1].outputs.get(RATIONALES)
+        for name in ours.keys() & theirs.keys()
+    )
 
 
 def choose_entries(entries: Sequence[Entry], keys: Sequence[str]) -> list[Entry]:
