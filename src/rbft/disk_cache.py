@@ -7,6 +7,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -118,6 +119,11 @@ class BoundedFolder:
                     f"it cannot be written to ({error}). Name another folder with data.cache_dir, or set "
                     f"{self._wording.switch_key} to false."
                 )
+
+    def drop(self, key: str) -> None:
+        """Remove an entry, if it is there and may be removed."""
+        with suppress(OSError):
+            self.entry(key).unlink(missing_ok=True)
 
     def _has_room(self, size: int) -> bool:
         """Whether `size` bytes more stay within the bound; says so if not.

@@ -16,7 +16,9 @@ from tests.support.watch import count_opens, entries, no_warning
 from rbft.data import dataset
 from rbft.data.datamodule import VideoDataModule
 from rbft.data.dataset import Example
+from rbft.data.video_facts import inspect_video
 from rbft.errors import ConfigError, VideoError
+from rbft.video.frame_index import FrameIndex
 from rbft.vlm.batch import PromptInputs
 from rbft.vlm.feature_cache import FeatureCache
 from rbft.vlm.processing import ClipProcessor
@@ -147,6 +149,18 @@ def test_a_changed_video_is_never_answered_with_old_features(root, model, filled
     data = connected(copy, model.processor, filled)
     found = prompts(data.test_dataloader())
     assert [found[i].encoded is None for i in range(4)] == [True, False, False, False]
+
+
+def test_features_of_other_frames_than_are_read_now_are_nobody_s(root, model, filled, monkeypatch):
+    monkeypatch.setattr(FrameIndex, "retimed", property(lambda index: index.num_frames == 21))
+    data = connected(root, model.processor, filled)
+    assert hits(data) == 4
+    data.facts = {record.path: inspect_video(record.path, root, "", 60) for record in data.records}
+    for expected in (3, 4):
+        data.connect(0, 1, test=[Example(record, QUESTION) for record in data.records])
+        data.use_vision("weights")
+        assert hits(data) == expected
+        encode(model, data, data.test_dataloader())
 
 
 def test_a_video_that_changes_while_it_is_decoded_is_not_kept(root, model, tmp_path, monkeypatch):

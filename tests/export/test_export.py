@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from tests.export.hub import running_hub
 from tests.support.display_matrix import EIGHT, four_colours, write_oriented
 from tests.support.runs import CLASSES, Run, run_experiment, write_experiment
-from tests.support.videos import UNEVEN, numbered_frames, write_video
+from tests.support.videos import UNEVEN, numbered_frames, remux, write_video
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from rbft.__main__ import main
@@ -116,7 +116,10 @@ def test_the_program_reads_turned_mirrored_oddly_coloured_and_uneven_videos_as_t
     videos = [write_oriented(tmp_path / f"{number}.mp4", matrix) for number, matrix in enumerate(EIGHT.values())]
     videos += [write_video(tmp_path / f"colours{space}.mp4", four_colours(), colorspace=space) for space in (9, 10)]
     videos += [write_video(tmp_path / name, numbered_frames(12), times=UNEVEN) for name in ("a.mp4", "a.mkv")]
-    videos += [write_video(tmp_path / "b.avi", num_frames=40, bframes=2)]
+    avi = write_video(tmp_path / "b.avi", num_frames=40, bframes=2)
+    left_out = remux(avi, tmp_path / "c.avi", time=lambda stamp: stamp + 60 if stamp >= 20 else stamp)
+    at_once = remux(videos[-1], tmp_path / "c.mkv", time=lambda stamp: 300 if stamp == 400 else stamp)
+    videos += [avi, left_out, at_once]
     said = Classifier(finished.folder).predict(videos)
     for video, answer in zip(videos, said, strict=True):
         assert by_script(to, video, capsys, monkeypatch) == pytest.approx(dict(answer.top), abs=2e-5), video.name

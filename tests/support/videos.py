@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -147,3 +147,35 @@ def write_video(
             output.mux(stream.encode(frame))
         output.mux(stream.encode())
     return path
+
+
+def remux(
+    source: Path,
+    target: Path,
+    change: Callable[[int, bytes], bytes | None] = lambda _, content: content,
+    time: Callable[[int], int] = lambda stamp: stamp,
+) -> Path:
+    """Copies a video packet by packet.
+
+    Args:
+        source: The video.
+        target: Where to; the suffix chooses the container.
+        change: Gives the new bytes of packet i, or None to leave it out.
+        time: Gives the new time stamp for an old one, in units of the source's stream.
+
+    Returns:
+        `target`.
+    """
+    with av.open(str(source)) as container, av.open(str(target), "w") as output:
+        stream = container.streams.video[0]
+        copy = output.add_stream_from_template(stream)
+        for i, packet in enumerate(p for p in container.demux(stream) if p.size):
+            content = change(i, bytes(packet))
+            if content is None:
+                continue
+            new = av.Packet(content)
+            new.stream, new.duration = copy, packet.duration
+            new.pts, new.dts = (None if stamp is None else time(stamp) for stamp in (packet.pts, packet.dts))
+            new.time_base, new.is_keyframe = packet.time_base, packet.is_keyframe
+            output.mux(new)
+    return target

@@ -271,3 +271,25 @@ def test_the_entry_of_another_clip_is_damage(videos, tmp_path):
     shutil.copy(first, second)
     with pytest.warns(UserWarning, match="of another clip"):
         assert same(cache.read("1.mp4", FOUR, root=videos), read_clip("1.mp4", FOUR, root=videos))
+
+
+def test_a_clip_kept_before_times_were_told_otherwise_is_looked_at_once(tmp_path, opens, monkeypatch):
+    path = write_video(tmp_path / "a.mkv", num_frames=20, size=(48, 64))
+    expected, folder = read_clip(path, FOUR), tmp_path / "cache"
+    wrong = replace(expected, fps=1000.0, duration=0.02, indices=(0, 1, 2, 3), frames=expected.frames * 0)
+    for kept in (expected, wrong):
+        with monkeypatch.context() as before:
+            before.setattr(clip_entry, "READING", 0)
+            before.setattr(clip_cache, "read_clip", lambda *_, kept=kept: kept)
+            shutil.rmtree(folder, ignore_errors=True)
+            make(folder).read(path, FOUR)
+        with no_warning():
+            opens.clear()
+            with monkeypatch.context() as patch:
+                if kept is expected:
+                    patch.setattr(clip_cache, "read_clip", None)
+                assert same(make(folder).read(path, FOUR), expected)
+            assert opens, "it is looked at"
+            opens.clear()
+            assert same(make(folder).read(path, FOUR), expected)
+            assert not opens, "once"

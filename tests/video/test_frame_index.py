@@ -10,29 +10,13 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from tests.support.videos import numbered_frames, read_number, write_video
+from tests.support.videos import numbered_frames, read_number, remux, write_video
 
 from rbft.errors import VideoError
 from rbft.video.clip import read_clip
 from rbft.video.clip_spec import ClipSpec
 from rbft.video.reader import FrameMissingError, count_frames, open_reader, read_frames
 from rbft.video.sampling import FrameSampling
-
-
-def remux(source: Path, target: Path, change: Callable[[int, bytes], bytes | None]) -> Path:
-    """Copies a video packet by packet; `change` gives the new bytes of packet i, or None to leave it out."""
-    with av.open(str(source)) as container, av.open(str(target), "w") as output:
-        stream = container.streams.video[0]
-        copy = output.add_stream_from_template(stream)
-        for i, packet in enumerate(p for p in container.demux(stream) if p.size):
-            content = change(i, bytes(packet))
-            if content is None:
-                continue
-            new = av.Packet(content)
-            new.stream, new.pts, new.dts, new.duration = copy, packet.pts, packet.dts, packet.duration
-            new.time_base, new.is_keyframe = packet.time_base, packet.is_keyframe
-            output.mux(new)
-    return target
 
 
 def test_reference_pictures_of_vp8_are_not_counted(tmp_path: Path) -> None:
@@ -159,3 +143,88 @@ def test_rate_and_duration_are_those_of_the_frames(file: str, times: float, tmp_
     with open_reader(path) as reader:
         assert reader.index.fps == pytest.approx(24 / seconds[-1], rel=1e-3)
         assert reader.index.duration == pytest.approx(seconds[-1] + 0.04, abs=0.03)
+
+
+# Twenty a second, then two: frames 0 to 19 within the first second, 20 to 27 at 1.0, 1.5, ... 4.5 s.
+SLOWING = [*(0.05 * i for i in range(20)), *(1 + 0.5 * i for i in range(8))]
+
+
+def two_at_once(folder: Path, file: str) -> Path:
+    """SLOWING, but that two frames have one time stamp: 9 and 10 are both at 0.45 s."""
+    whole = write_video(
+        folder / f"whole{file}", num_frames=28, times=SLOWING, gop=7, bframes=2 if file == ".mkv" else 0
+    )
+    return remux(whole, folder / f"two{file}", time=lambda stamp: 450 if stamp == 500 else stamp)
+
+
+@pytest.mark.parametrize("file", [".mkv", ".flv"])
+def test_a_repeated_time_stamp_takes_no_other_time_away(file: str, tmp_path: Path) -> None:
+    path = two_at_once(tmp_path, file)
+    with open_reader(path) as reader:
+        index = reader.index
+        assert (index.timed, index.steady, index.retimed, index.num_frames) == (False, False, True, 28)
+        assert index.fps == pytest.approx(27 / 4.5) and 4.5 < index.duration < 5.1
+        assert [index.timestamp(i) for i in (0, 9, 10, 11, 27)] == pytest.approx([0, 0.45, 0.45, 0.55, 4.5])
+    clip = read_clip(path, ClipSpec(FrameSampling(fps=1.0)))
+    assert [read_number(frame.numpy()) for frame in clip.frames] == [10, 20, 22, 24, 26]
+    part = read_clip(path, ClipSpec(FrameSampling(num_frames=4)).of_part((2.0, 4.0)))
+    assert [read_number(frame.numpy()) for frame in part.frames] == [22, 23, 24, 25]
+    assert part.timestamps == pytest.approx((0.0, 0.5, 1.0, 1.5))
+
+
+def paused(whole: Path, path: Path, change: Callable[[int, bytes], bytes | None] = lambda _, data: data) -> Path:
+    """A video of 25 frames a second, changed, in which ten seconds pass before frame 30."""
+    with av.open(str(whole)) as container:
+        stream = container.streams.video[0]
+        start, second = stream.start_time, 1 / stream.time_base
+    return remux(whole, path, change, lambda stamp: stamp + int(10 * second * (stamp - start > 1.18 * second)))
+
+
+@pytest.mark.parametrize("name", ["cut in a group", "interlaced", "unchanged pictures"])
+def test_where_decoding_says_which_frames_there_are_it_says_when(name: str, tmp_path: Path) -> None:
+    shown = [*range(60)]
+    if name == "cut in a group":
+        whole = write_video(tmp_path / "whole.ts", num_frames=60, gop=10)
+        path, shown = paused(whole, tmp_path / "a.ts", lambda i, data: data if i >= 5 else None), shown[10:]
+    elif name == "interlaced":
+        fields = {"flags": "+ildct+ilme", "field_order": "tt"}
+        path = paused(
+            write_video(tmp_path / "whole.mkv", num_frames=60, codec="mpeg2video", codec_options=fields),
+            tmp_path / "a.mkv",
+        )
+    else:
+        whole = write_video(tmp_path / "whole.mp4", num_frames=60, codec="mpeg4", gop=60)
+        path = paused(whole, tmp_path / "a.mp4", lambda i, data: nothing_changed(i) if i in (7, 8) else data)
+        del shown[7:9]
+    seconds = [i / 25 + (10 if i >= 30 else 0) for i in shown]
+    with open_reader(path) as reader:
+        index = reader.index
+        assert (index.timed, index.steady, index.num_frames) == (False, False, len(shown))
+        assert index.num_packets == len(shown) + {"cut in a group": 5, "interlaced": 0, "unchanged pictures": 2}[name]
+        times = [index.timestamp(i) for i in range(len(shown))]
+        assert times == pytest.approx([second - seconds[0] for second in seconds], abs=0.002)
+    clip = read_clip(path, ClipSpec(FrameSampling(num_frames=8)))
+    first, *still, last = (read_number(frame.numpy()) for frame in clip.frames)
+    assert first < 30 and set(still) == {29} and last > 29
+    part = read_clip(path, ClipSpec(FrameSampling(num_frames=2)).of_part((12.0 - seconds[0], 12.2 - seconds[0])))
+    assert [read_number(frame.numpy()) for frame in part.frames] == [51, 53]
+
+
+def test_where_the_rate_of_the_header_tells_all_times_it_does(tmp_path: Path) -> None:
+    # Matroska rounds to milliseconds, of which several frames share one at this rate.
+    fast = write_video(tmp_path / "a.mkv", num_frames=40, fps=3000)
+    interlaced = write_video(tmp_path / "a.ts", num_frames=40, codec_options={"x264-params": "interlaced=1"})
+    for path, rate in ((fast, 3000), (interlaced, 25)):
+        with open_reader(path) as reader:
+            index = reader.index
+            assert (index.timed, index.steady, index.retimed) == (False, True, False)
+            assert (index.fps, index.duration) == (rate, pytest.approx(40 / rate))
+
+
+def test_recordings_in_one_file_with_a_clock_each_are_counted(tmp_path: Path) -> None:
+    one = write_video(tmp_path / "one.ts", num_frames=25, bframes=2)
+    path = tmp_path / "two.ts"
+    path.write_bytes(one.read_bytes() * 2)
+    with open_reader(path) as reader:
+        assert (reader.index.timed, reader.index.steady, reader.index.retimed) == (False, True, False)
+        assert (reader.index.num_frames, reader.index.duration) == (50, pytest.approx(2.0))

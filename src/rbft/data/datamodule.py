@@ -312,6 +312,7 @@ class VideoDataModule(L.LightningDataModule):
                 self.cache,
                 self.features,
                 {path: fact.digest for path, fact in self.facts.items()},
+                [path for path, fact in self.facts.items() if fact.retimed],
                 # the others are read once
                 _HELD_BYTES if role in ("train", "val") else 0,
             )

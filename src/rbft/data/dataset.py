@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from rbft.data.sampler import Draw
 from rbft.errors import DataError
 from rbft.video.clip import Clip, read_clip
 from rbft.video.clip_cache import ClipCache
-from rbft.video.clip_entry import clip_key
+from rbft.video.clip_entry import clip_key, content_name
 from rbft.video.clip_spec import ClipSpec
 from rbft.video.container import resolve_inside
 from rbft.video.content import content_digest
@@ -64,6 +64,7 @@ class ExampleDataset(Dataset[list[Item]]):
         features: where encoded clips are kept; None encodes every time.
         digests: hash of each video's content by its path, as the run knows it; a video that is another one meanwhile is
             refused.
+        retimed: paths of videos whose clips are others than earlier versions made them.
         held_bytes: most bytes of memory in which what the model is asked about clips whose features are kept stays for
             later epochs; 0 makes it anew each time.
     """
@@ -77,13 +78,14 @@ class ExampleDataset(Dataset[list[Item]]):
         cache: ClipCache | None = None,
         features: FeatureCache | None = None,
         digests: Mapping[str, str] | None = None,
+        retimed: Collection[str] = (),
         held_bytes: int = 0,
     ) -> None:
         self.examples = tuple(examples)
         self.root, self.spec, self.processor = root, spec, processor
         self._read = read_clip if cache is None else cache.read
         self._features = features
-        self._digests = digests or {}
+        self._digests, self._retimed = digests or {}, frozenset(retimed)
         self._pixels = processor.fingerprint()
         self._vision: str | None = None
         self._held = HeldPrompts(held_bytes)
@@ -203,7 +205,9 @@ class ExampleDataset(Dataset[list[Item]]):
             return None
         # a video with stored features is refused for the same reasons as one to decode
         resolve_inside(self.root, example.record.path)
-        clip = clip_key(content_digest(self.root / example.record.path), self._spec_of(example))
+        path = example.record.path
+        content = content_name(content_digest(self.root / path), path in self._retimed)
+        clip = clip_key(content, self._spec_of(example))
         drawn = "" if example.frames_seed is None else f":{example.frames_seed}"
         return feature_key(clip + drawn, self.spec.control, self._pixels, self._vision)
 

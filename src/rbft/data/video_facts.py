@@ -49,6 +49,7 @@ class VideoFacts:
         duration: Seconds, 0.0 when unknown.
         fps: Average frames per second, 0.0 when unknown.
         steady: whether frames come at one rate.
+        retimed: as `rbft.video.frame_index.FrameIndex.retimed`.
         height: Height in pixels as displayed, that is as it is turned for display.
         width: Width in pixels as displayed.
         rotation: Counter-clockwise degrees by which the stored picture is turned for display: 0, 90, 180 or 270.
@@ -68,6 +69,7 @@ class VideoFacts:
     duration: float = 0.0
     fps: float = 0.0
     steady: bool = True
+    retimed: bool = False
     height: int = 0
     width: int = 0
     rotation: int = 0
@@ -160,6 +162,7 @@ def inspect_video(
         duration=round(index.duration, 6),
         fps=round(index.fps, 6),
         steady=index.steady,
+        retimed=index.retimed,
         height=decoded.height,
         width=decoded.width,
         rotation=decoded.orientation.rotation,
@@ -234,11 +237,11 @@ def _decode(
             if what := run.damage_to(order, position):
                 undamaged -= 1
                 harm = harm or f"frame {order} (at {_seconds(index, order):.2f} s) is damaged: {what}"
-    missing = index.num_frames - len(places)
-    allowed = 0 if index.timed else _TOLERATED_EMPTY_PACKETS * index.num_frames
+    missing = index.num_packets - len(places)
+    allowed = 0 if index.timed else _TOLERATED_EMPTY_PACKETS * index.num_packets
     loss = index.loss
     if loss is None and (harm or missing > allowed):
-        loss = f"{undamaged} of {index.num_frames} frames decode undamaged" + (f"; {harm}" if harm else "")
+        loss = f"{undamaged} of {index.num_packets} frames decode undamaged" + (f"; {harm}" if harm else "")
     return _Decoded(undamaged, height, width, orientation, [small[i] for i in wanted if i in small], loss)
 
 

@@ -24,7 +24,7 @@ from rbft.encoders.loading import KEY, EncoderFiles
 from rbft.errors import ModelError
 from rbft.training.feature_pool import gather_features
 from rbft.training.oom_split import is_out_of_memory
-from rbft.video.clip_entry import clip_key
+from rbft.video.clip_entry import clip_key, content_name
 from rbft.video.container import resolve_inside
 from rbft.video.content import content_digest
 from rbft.vlm.batch import EncodedClip
@@ -90,7 +90,8 @@ class EncoderRows(Dataset[EncoderRow]):
         # a video with stored features is refused for the same reasons as one to decode
         resolve_inside(self._data.root, record.path)
         spec = self._data.spec.of_part(record.part)
-        clip = clip_key(content_digest(self._data.root / record.path), spec)
+        content = content_name(content_digest(self._data.root / record.path), self._data.facts[record.path].retimed)
+        clip = clip_key(content, spec)
         return feature_key("encoder", clip, spec.control, self._processing, self._encoder)
 
 

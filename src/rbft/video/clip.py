@@ -105,7 +105,7 @@ def read_clip(
             if index.timed or short.num_frames <= first:
                 raise
             end = min(end, short.num_frames)
-            indices = [first + number for number in sampling.indices(index.timeline(first, end), rng)]
+            indices = [first + number for number in sampling.indices(index.timeline(first, end, sampling.part), rng)]
             decoded = reader.read(indices, partial(spec.frame_size, len(indices)))
         begin, duration = 0.0, index.duration
         if sampling.part is not None:

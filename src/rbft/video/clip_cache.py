@@ -18,16 +18,18 @@ import torch
 from rbft.disk_cache import DamagedEntryError
 from rbft.errors import ConfigError
 from rbft.video.clip import Clip, read_clip
-from rbft.video.clip_entry import HEAD, MAGIC, aligned, clip_folder, clip_key, hashed, pack_entry
+from rbft.video.clip_entry import HEAD, MAGIC, READING, aligned, clip_folder, clip_key, hashed, pack_entry
 from rbft.video.clip_spec import ClipSpec
 from rbft.video.container import resolve_inside
+from rbft.video.reader import open_reader
 
 
 class ClipCache:
     """Reads clips as :func:`rbft.video.clip.read_clip` does, and decodes each of them once.
 
     An entry is a file named by a hash of the video's content and of everything that decides on the frames, so a video
-    that changes is never answered with its old frames, and equal videos share an entry whatever they are called. It is
+    that changes is never answered with its old frames, and equal videos share an entry whatever they are called. One of
+    an earlier version, which told times of some videos otherwise, is held against the video once. An entry is
     written whole or not at all and never changed afterwards: any number of processes may use a folder at once. Whatever
     keeps the cache from working is said once in a warning, and videos are decoded instead.
 
@@ -74,7 +76,13 @@ class ClipCache:
         file = Path(root or "") / path
         content = self._digest(file)
         key = clip_key(content, spec)
-        clip = self._entries.load(key, partial(_read_entry, key=key, path=path))
+        clip, reading = self._entries.load(key, partial(_read_entry, key=key, path=path)) or (None, READING)
+        if clip is not None and reading < READING:
+            self._entries.drop(key)
+            if _is_timed_so(clip, path, spec, root):
+                self._entries.store(key, partial(_pack, key, clip))
+            else:
+                clip = None
         if clip is None:
             clip = read_clip(path, replace(spec, control="none"), root, rng)
             if self._digest(file) == content:  # not replaced while it was decoded
@@ -101,11 +109,24 @@ def default_folder() -> Path:
         ) from error
 
 
+def _is_timed_so(clip: Clip, path: str | Path, spec: ClipSpec, root: Path | None) -> bool:
+    """Whether a clip has the times that its video is read with now, which choose its frames.
+
+    Raises:
+        VideoError: The video is refused.
+    """
+    part = spec.sampling.part
+    with open_reader(path, root, spec.limits, often=part is not None) as reader:
+        index = reader.index
+    as_whole = part is not None or (index.duration == clip.duration and index.loss is None)
+    return as_whole and (index.fps, index.steady) == (clip.fps, clip.steady)
+
+
 def _pack(key: str, clip: Clip) -> bytes:
     return pack_entry(key, vars(clip), clip.frames.contiguous().numpy())
 
 
-def _read_entry(entry: Path, key: str, path: str | Path) -> Clip:
+def _read_entry(entry: Path, key: str, path: str | Path) -> tuple[Clip, int]:
     with entry.open("rb") as stream:
         # an empty file cannot be mapped
         empty = os.fstat(stream.fileno()).st_size == 0
@@ -114,8 +135,8 @@ def _read_entry(entry: Path, key: str, path: str | Path) -> Clip:
     return _unpack(mapped, key, path)
 
 
-def _unpack(data: mmap.mmap | bytes, key: str, path: str | Path) -> Clip:
-    """The clip of an entry; its frames are the memory of `data`, not a copy.
+def _unpack(data: mmap.mmap | bytes, key: str, path: str | Path) -> tuple[Clip, int]:
+    """The clip of an entry, its frames the memory of `data`, not a copy; and which reading it was made by.
 
     Raises:
         DamagedEntryError: The entry is not whole, or its header is not what was written under `key`.
@@ -136,4 +157,4 @@ def _unpack(data: mmap.mmap | bytes, key: str, path: str | Path) -> Clip:
     values: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in content["values"].items()
     }
-    return Clip(frames=frames, path=str(path), **values)
+    return Clip(frames=frames, path=str(path), **values), content.get("reading", 0)

@@ -24,6 +24,8 @@ MAGIC = b"rbftclip"
 
 # To be raised when the layout of an entry changes, or the frames that the reader gives for the same request.
 _SCHEMA = 2
+READING = 1
+"""To be raised when the reader gives other frames of some videos only: entries from before are looked at once more."""
 _ALIGNMENT = 64  # of the first frame in the file, as tensor code likes it
 _WORDING = Wording("clip cache", "clips", "decoded", "data.cache_gb", "data.cache_clips")
 
@@ -31,6 +33,16 @@ _WORDING = Wording("clip cache", "clips", "decoded", "data.cache_gb", "data.cach
 def clip_folder(folder: Path, max_bytes: int) -> BoundedFolder:
     """The folder of entries; see `rbft.video.clip_cache.ClipCache`."""
     return BoundedFolder(folder, ".clip", max_bytes, _WORDING)
+
+
+def content_name(digest: str, retimed: bool) -> str:
+    """What a video's content is called in keys of what cannot be held against the video again.
+
+    Args:
+        digest: hash of its content.
+        retimed: as `rbft.video.frame_index.FrameIndex.retimed`.
+    """
+    return f"{digest}, reading {READING}" if retimed else digest
 
 
 def clip_key(content: str, spec: ClipSpec) -> str:
@@ -64,6 +76,6 @@ def pack_entry(key: str, clip: Mapping[str, Any], frames: np.ndarray) -> bytes:
         frames: These, (T, C, H, W) uint8, contiguous.
     """
     values = {name: clip[name] for name in CLIP_FIELDS if name not in ("frames", "path")}
-    header = json.dumps({"key": key, "shape": list(frames.shape), "values": values}).encode()
+    header = json.dumps({"key": key, "shape": list(frames.shape), "values": values, "reading": READING}).encode()
     start = HEAD.pack(MAGIC, len(header), hashed(header)) + header
     return b"".join((start.ljust(aligned(len(start)), b"\0"), frames.data))

@@ -6,7 +6,7 @@ import math
 import stat
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import chain
@@ -156,12 +156,18 @@ class OpenVideo:
         container: The demuxer; valid inside the `with` block of :func:`open_video` only.
         stream: The first video stream that is no cover picture; its decoder uses one thread.
         limits: limits on the cost of a file.
+        root: The folder the file has to lie in; None for no such bound.
     """
 
     path: str
     container: InputContainer
     stream: VideoStream
     limits: Limits
+    root: Path | None = None
+
+    def again(self) -> AbstractContextManager[OpenVideo]:
+        """The same video, opened once more."""
+        return open_video(self.path, self.root, self.limits)
 
     def packets(self, *streams: Stream) -> Iterator[Packet]:
         """The packets of the video stream, or of `streams`, from where the container stands to the end of the file.
@@ -255,7 +261,7 @@ def open_video(path: str | Path, root: Path | None = None, limits: Limits = DEFA
         container, stream = cast(InputContainer, images), cast(VideoStream, images.stream)
         limits.check_seconds(path, float(len(images.images) / rate))
         limits.check_frames(path, len(images.images))
-        yield OpenVideo(str(path), container, stream, limits)
+        yield OpenVideo(str(path), container, stream, limits, root)
         return
     with file.open("rb") as opened:
         head = opened.read(_HEAD_BYTES)
@@ -281,7 +287,7 @@ def open_video(path: str | Path, root: Path | None = None, limits: Limits = DEFA
         _within(limits, path, container, stream)
         stream.codec_context.options = {"max_pixels": str(limits.max_pixels)}
         stream.codec_context.thread_count = 1
-        yield OpenVideo(str(path), container, stream, limits)
+        yield OpenVideo(str(path), container, stream, limits, root)
 
 
 def probe(path: str | Path, root: Path | None = None, limits: Limits = DEFAULT_LIMITS) -> VideoInfo:

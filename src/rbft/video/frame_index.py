@@ -1,4 +1,4 @@
-"""Which frames a video shows and when, learned by demuxing alone (nothing is decoded)."""
+"""Which frames a video shows and when, learned by demuxing. Only what that leaves open is decoded for its times."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from av.stream import Stream
 
 from rbft.errors import VideoError
 from rbft.video.container import COUNTING_CONTAINERS, MEDIA_ERRORS, OpenVideo, brief, header_seconds
+from rbft.video.decoding import DecodingRun, decode_all
 from rbft.video.image_container import ImageContainer
 from rbft.video.sampling import Timeline
 
@@ -35,18 +36,20 @@ class FrameIndex:
     """The frames of a video in order of display.
 
     Args:
-        num_frames: Frames that the packets of the file hold.
+        num_frames: Frames that the packets of the file hold, or that decoding displays where it was needed for times.
+        num_packets: Packets that hold a frame.
         declared_frames: Frames the header promises, 0 when it does not say.
         timed: Whether time stamps identify frames. If not (raw streams, avi with B-frames, doubtful time stamps), the
-            i-th frame is the i-th one that decoding from the start displays, `pts`, `sizes` and `keyframes` are
-            empty, and `num_frames` may be more than what is displayed.
-        pts: Presentation time stamps in units of `time_base`, ascending, int64 (num_frames,).
+            i-th frame is the i-th one that decoding from the start displays, `sizes` and `keyframes` are empty, and
+            `num_frames` may be more than what is displayed.
+        pts: Presentation time stamps in units of `time_base`, ascending, int64 (num_frames,). Empty where the header's
+            rate tells all times: in untimed videos without time stamps, or with those of that rate.
         sizes: Bytes of the packets of these frames, by which a packet is known again after seeking, where some
             demuxers guess its time stamp anew; int64 (num_frames,).
         keyframes: Rows (presentation time stamp, time stamp to seek to, bytes) of the packets that decoding can
             start at, ascending, int64 (K, 3).
         time_base: Seconds per unit.
-        fps: Average frames per second; of an untimed video what the header says, 0.0 when it says nothing.
+        fps: Average frames per second; where there is no `pts` what the header says, 0.0 when it says nothing.
         duration: Seconds from the first frame to the end of the last, 0.0 when unknown.
         steady: whether frames come at one rate: none appears more than half a frame's time away from an even grid.
         loss: What the header promises and the file does not hold, as a clause; None if nothing is missing.
@@ -55,6 +58,7 @@ class FrameIndex:
     """
 
     num_frames: int
+    num_packets: int
     declared_frames: int
     timed: bool
     pts: np.ndarray
@@ -67,9 +71,14 @@ class FrameIndex:
     loss: str | None
     intact: float
 
+    @property
+    def retimed(self) -> bool:
+        """Whether its times, and so the frames of a clip, are others than before `rbft.video.clip_entry.READING` 1."""
+        return not self.timed and len(self.pts) > 0
+
     def timestamp(self, index: int) -> float:
-        """Seconds from the first displayed frame to frame `index`; i / fps in an untimed video."""
-        if self.timed:
+        """Seconds from the first displayed frame to frame `index`; i / fps in a video without `pts`."""
+        if len(self.pts):
             return float(int(self.pts[index] - self.pts[0]) * self.time_base)
         return index / self.fps if self.fps else 0.0
 
@@ -95,13 +104,13 @@ class FrameIndex:
         among them where no other appears, and where frames do not come at one rate; none is after the video's end.
 
         Raises:
-            ValueError: The video is untimed and its frame rate unknown.
+            ValueError: The video has no time stamps and its frame rate is unknown.
         """
-        if not self.timed and not self.fps:
+        if not len(self.pts) and not self.fps:
             raise ValueError("does not say its frame rate, which a part of it needs")
         # a frame is at its time, however the seconds were rounded
         edges = np.array([start, end]) - 1e-6
-        if self.timed:
+        if len(self.pts):
             first, last = np.searchsorted((self.pts - self.pts[0]) * float(self.time_base), edges)
         else:
             first, last = np.ceil(edges * self.fps)
@@ -121,6 +130,8 @@ class _Packets(NamedTuple):
         first_shown: whether the first is displayed.
         pts: presentation time stamps of those that are displayed, in order of decoding; `_NO_TIME` where there is none.
         sizes: their bytes.
+        slots: of avi, which numbers the pictures in order of decoding, their numbers; else empty.
+        ascending: whether no decoding time stamp is before an earlier one.
         keyframes: (presentation time stamp, decoding time stamp or `_NO_TIME`, bytes) of those that decoding can
             start at.
         last: (presentation time stamp, duration) of the displayed one that comes last.
@@ -134,6 +145,8 @@ class _Packets(NamedTuple):
     first_shown: bool
     pts: np.ndarray
     sizes: np.ndarray
+    slots: np.ndarray
+    ascending: bool
     keyframes: list[tuple[int, int, int]]
     last: tuple[int, int]
     decoded: int
@@ -155,8 +168,8 @@ def build_index(video: OpenVideo) -> FrameIndex:
     stream, limits = video.stream, video.limits
     promise = _promise(video)
     packets = _demux(video)
-    count, stopped = len(packets.pts), packets.stopped
-    if not count:
+    packet_count, stopped = len(packets.pts), packets.stopped
+    if not packet_count:
         raise VideoError(video.path, f"holds no frame{stopped and f' ({stopped})'}")
     loss = f"cannot be read past frame {packets.total} ({stopped})" if stopped else None
     loss = loss or promise.broken_by(packets.total, packets.end)
@@ -167,13 +180,16 @@ def build_index(video: OpenVideo) -> FrameIndex:
     if timed:
         by_time = np.argsort(packets.pts)
         pts, sizes = packets.pts[by_time], packets.sizes[by_time]
+        keyframes = _keyframes(video, packets)
+    else:
+        pts, sizes = _times_in_order(video, packets, rate * float(time_base)), np.empty(0, np.int64)
+        keyframes = np.empty((0, 3), np.int64)
+    count = len(pts) or packet_count
+    if len(pts):
         span = float(int(pts[-1] - pts[0]) * time_base)
         rate = (count - 1) / span if span else rate
         duration = span + (float(packets.last[1] * time_base) or (1 / rate if rate else 0.0))
-        keyframes = _keyframes(video, packets)
     else:
-        pts = sizes = np.empty(0, np.int64)
-        keyframes = np.empty((0, 3), np.int64)
         duration = count / rate if rate else 0.0
     limits.check_seconds(video.path, duration)
     intact = duration
@@ -182,9 +198,20 @@ def build_index(video: OpenVideo) -> FrameIndex:
         # numbered instead of timed, one that is missing in the middle would not show.
         numbered = not timed or video.container.format.name in COUNTING_CONTAINERS or packets.decoded == _NO_TIME
         intact = 0.0 if numbered else max(0.0, float((packets.decoded - int(pts[0])) * time_base))
-    steady = _steady(pts)
     return FrameIndex(
-        count, stream.frames, timed, pts, sizes, keyframes, time_base, rate, duration, steady, loss, intact
+        count,
+        packet_count,
+        stream.frames,
+        timed,
+        pts,
+        sizes,
+        keyframes,
+        time_base,
+        rate,
+        duration,
+        _steady(pts),
+        loss,
+        intact,
     )
 
 
@@ -195,7 +222,7 @@ def _index_of_images(container: ImageContainer) -> FrameIndex:
     keyframes = np.stack([pts, pts, sizes], axis=1)
     seconds = count / rate
     return FrameIndex(
-        count, count, True, pts, sizes, keyframes, container.stream.time_base, rate, seconds, True, None, seconds
+        count, count, count, True, pts, sizes, keyframes, container.stream.time_base, rate, seconds, True, None, seconds
     )
 
 
@@ -204,7 +231,53 @@ def _steady(pts: np.ndarray) -> bool:
     if len(pts) < 3:
         return True
     grid = np.linspace(pts[0], pts[-1], len(pts))
-    return bool(np.abs(pts - grid).max() <= 0.500001 * (grid[1] - grid[0]))
+    # several that share a time stamp are told apart no finer than by one
+    rounding = 0 if (np.diff(pts) > 0).all() else 1
+    return bool(np.abs(pts - grid).max() <= 0.500001 * (grid[1] - grid[0]) + rounding)
+
+
+def _times_in_order(video: OpenVideo, packets: _Packets, rate: float) -> np.ndarray:
+    """When the frames of an untimed video are displayed, one after the other.
+
+    Args:
+        video: the open video.
+        packets: its packets.
+        rate: Frames in a unit of its time stamps, as the header says; 0.0 where it says nothing.
+
+    Returns:
+        Time stamps, ascending, int64; empty where there are none to go by, or the header's rate says the same.
+    """
+    nothing = np.empty(0, np.int64)
+    avi = video.container.format.name == "avi"
+    times = packets.slots if avi else packets.pts
+    if times.min() == _NO_TIME or (not avi and video.container.format.name in COUNTING_CONTAINERS):
+        return nothing
+    if _of_rate(np.sort(times), rate):
+        return nothing
+    if not avi and _may_hide_frames(video, packets):
+        times = _displayed(video)
+        if not len(times) or times.min() == _NO_TIME or (np.diff(times) < 0).any():
+            return nothing
+    elif not packets.ascending:  # recordings one after the other, each with a clock of its own
+        return nothing
+    times = np.sort(times)
+    return times if times[0] < times[-1] and not _of_rate(times, rate) else nothing
+
+
+def _of_rate(times: np.ndarray, rate: float) -> bool:
+    """Whether time stamps, ascending, are those of so many frames in a unit of theirs."""
+    if not rate or not _steady(times):
+        return False
+    off = abs(int(times[-1] - times[0]) - (len(times) - 1) / rate)
+    return bool(off <= 0.5 / rate + 1)
+
+
+def _displayed(video: OpenVideo) -> np.ndarray:
+    """Time stamps of all frames in order of display, learned by decoding; `_NO_TIME` where there is none."""
+    with video.again() as fresh:
+        shown = decode_all(fresh, DecodingRun(fresh.stream.codec_context, skip=False))
+        times = array("q", (_NO_TIME if frame.pts is None else frame.pts for frame, _, _ in shown))
+    return np.frombuffer(times, np.int64)
 
 
 def _demux(video: OpenVideo) -> _Packets:
@@ -212,9 +285,10 @@ def _demux(video: OpenVideo) -> _Packets:
     video_stream = video.stream.index
     hides_frames = video.stream.codec_context.name == "vp8"
     seconds = [float(stream.time_base or 0) for stream in video.container.streams]
-    times, sizes, keyframes = array("q"), array("q"), list[tuple[int, int, int]]()
+    numbers_pictures = video.container.format.name == "avi"
+    times, sizes, slots, keyframes = array("q"), array("q"), array("q"), list[tuple[int, int, int]]()
     count, end, stopped = 0, 0.0, ""
-    first_key = first_shown = False
+    first_key, first_shown, ascending = False, False, True
     last, decoded = (_NO_TIME, 0), _NO_TIME
     try:
         for packet in video.packets(*_streams_to_time(video)):
@@ -231,8 +305,11 @@ def _demux(video: OpenVideo) -> _Packets:
             if not count:
                 first_key, first_shown = packet.is_keyframe and pts is not None, shown
             count += 1
-            decoded = _NO_TIME if packet.dts is None else packet.dts
+            before, decoded = decoded, _NO_TIME if packet.dts is None else packet.dts
+            ascending &= decoded == _NO_TIME or before <= decoded
             if shown:
+                if numbers_pictures:
+                    slots.append(decoded)
                 times.append(_NO_TIME if pts is None else pts)
                 sizes.append(packet.size)
                 last = max(last, (times[-1], duration))
@@ -241,8 +318,10 @@ def _demux(video: OpenVideo) -> _Packets:
             video.limits.check_frames(video.path, count)
     except MEDIA_ERRORS as error:
         stopped = brief(error)
-    pts_shown, sizes_shown = (np.frombuffer(numbers, np.int64) for numbers in (times, sizes))
-    return _Packets(count, first_key, first_shown, pts_shown, sizes_shown, keyframes, last, decoded, end, stopped)
+    shown_at, bytes_each, numbers = (np.frombuffer(values, np.int64) for values in (times, sizes, slots))
+    return _Packets(
+        count, first_key, first_shown, shown_at, bytes_each, numbers, ascending, keyframes, last, decoded, end, stopped
+    )
 
 
 def _timed(video: OpenVideo, packets: _Packets) -> bool:
@@ -253,12 +332,18 @@ def _timed(video: OpenVideo, packets: _Packets) -> bool:
         return False
     if video.container.format.name == "avi" and (codec.name not in _AVI_IN_ORDER or codec.has_b_frames):
         return False
+    return not _may_hide_frames(video, packets)
+
+
+def _may_hide_frames(video: OpenVideo, packets: _Packets) -> bool:
+    """Whether decoding may display fewer frames than there are packets that hold one."""
+    codec = video.stream.codec_context
     if codec.name in _FIELD_CODED and codec.field_order not in _UNKNOWN_OR_PROGRESSIVE:
-        return False
+        return True
     if codec.name == "mpeg4" and packets.sizes.min() <= _EMPTY_VOP_BYTES:
-        return False
+        return True
     # A video cut in the middle of a group starts with frames that refer to what is gone; decoders drop some of them.
-    return packets.first_key and (not packets.first_shown or bool(times[0] == times.min()))
+    return not packets.first_key or (packets.first_shown and bool(packets.pts[0] != packets.pts.min()))
 
 
 def _keyframes(video: OpenVideo, packets: _Packets) -> np.ndarray:
