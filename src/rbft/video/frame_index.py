@@ -28,6 +28,8 @@ _UNKNOWN_OR_PROGRESSIVE = (0, 1)  # AVFieldOrder
 _TOLERATED_FRAMES = 1
 _TOLERATED_SECONDS = 0.2
 _TOLERATED_SHARE = 0.01  # of the seconds
+# Demuxers that know no duration but the one that they guess from time stamps near both ends of the file, of any stream.
+_WITHOUT_DURATION = frozenset({"mpegts", "mpeg"})
 _NO_TIME = int(np.iinfo(np.int64).min)
 
 
@@ -172,7 +174,9 @@ def build_index(video: OpenVideo) -> FrameIndex:
     if not packet_count:
         raise VideoError(video.path, f"holds no frame{stopped and f' ({stopped})'}")
     loss = f"cannot be read past frame {packets.total} ({stopped})" if stopped else None
-    loss = loss or promise.broken_by(packets.total, packets.end)
+    # avi counts pictures that a recorder dropped, too, and keeps numbers for them
+    numbered = packets.decoded + 1 if video.container.format.name == "avi" else 0
+    loss = loss or promise.broken_by(max(packets.total, numbered), packets.end)
 
     rate = float(stream.average_rate or stream.guessed_rate or 0)
     time_base = stream.time_base or Fraction(1)
@@ -382,6 +386,8 @@ class _Promise(NamedTuple):
 def _promise(video: OpenVideo) -> _Promise:
     """Reads the promise, which must be done before demuxing: some demuxers extend their tables as they go."""
     stream = video.stream
+    if video.container.format.name in _WITHOUT_DURATION:
+        return _Promise(0, 0, 0.0)
     # A count is the better promise: durations are rounded, and may be those of another stream.
     seconds = 0.0 if stream.frames else _duration_tag(stream) or header_seconds(video.container, stream)
     if "mp4" in video.container.format.name:
