@@ -12,8 +12,9 @@ import numpy as np
 from av.stream import Stream
 
 from rbft.errors import VideoError
-from rbft.video.container import COUNTING_CONTAINERS, MEDIA_ERRORS, OpenVideo, brief, header_seconds
+from rbft.video.container import COUNTING_CONTAINERS, MEDIA_ERRORS, OpenVideo, brief, header_seconds, resolve_inside
 from rbft.video.decoding import DecodingRun, decode_all
+from rbft.video.file_end import missing_end
 from rbft.video.image_container import ImageContainer
 from rbft.video.sampling import Timeline
 
@@ -177,6 +178,7 @@ def build_index(video: OpenVideo) -> FrameIndex:
     # avi counts pictures that a recorder dropped, too, and keeps numbers for them
     numbered = packets.decoded + 1 if video.container.format.name == "avi" else 0
     loss = loss or promise.broken_by(max(packets.total, numbered), packets.end)
+    loss = loss or missing_end(resolve_inside(video.root, video.path), video.container.format.name)
 
     rate = float(stream.average_rate or stream.guessed_rate or 0)
     time_base = stream.time_base or Fraction(1)
