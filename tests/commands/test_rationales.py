@@ -6,7 +6,9 @@ import contextlib
 import dataclasses
 import io
 import json
+import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from tests.support.runs import RIGHT, Run, fit
@@ -118,6 +120,14 @@ def test_a_run_that_was_trained_on_others_refuses(copy, tmp_path):
     code, _, err = command("import", foreign(copy, tmp_path / "x.json"), "--to", copy.folder)
     assert (code, "has been trained on other rationales" in err) == (1, True)
     assert len(written(copy)) == 6
+
+
+def test_a_run_that_was_moved_is_told_so_wherever_it_is(copy, tmp_path):
+    file = foreign(copy, tmp_path / "x.json")
+    with TemporaryDirectory(dir="/tmp") as folder:
+        shutil.copytree(copy.folder, folder, dirs_exist_ok=True)
+        code, _, err = command("import", file, "--to", folder)
+    assert (code, "the run was moved; give its experiment file and --run_root" in err) == (2, True), err
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import csv
 import json
 import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -48,6 +49,14 @@ def test_the_data_set_is_not_needed(finished: Run, clips: Path, tmp_path: Path) 
         moved.rename(clips)
     # alone, products of matrices round otherwise than in the test's batch
     assert answer.raw == pytest.approx(read_predictions(run / "predictions.jsonl")[0].probabilities, abs=1e-6)
+
+
+def test_a_run_may_lie_below_any_folder(finished: Run, clips: Path) -> None:
+    tested = read_predictions(finished.folder / "predictions.jsonl")[0]
+    with TemporaryDirectory(dir="/tmp") as folder:
+        shutil.copytree(finished.folder, folder, dirs_exist_ok=True)
+        (answer,) = Classifier(folder).predict([clips / tested.video])
+    assert answer.predicted == tested.predicted
 
 
 def test_the_best_classes_alone_are_those_of_all(

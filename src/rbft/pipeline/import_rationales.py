@@ -88,9 +88,9 @@ def _experiment(to: Path, flags: Sequence[str]) -> Experiment:
     if not to.is_dir():
         return read_experiment(["--config", str(to), *flags])
     config, folder = to / EXPERIMENT, to.resolve()
-    if not config.is_file() or len(folder.parents) < 3:
+    if not config.is_file():
         raise ConfigError(f"--to {to}: it holds no experiment.yaml, so it is no run folder.")
-    experiment = read_experiment(["--config", str(config), "--run_root", str(folder.parents[2])])
+    experiment = read_experiment(["--config", str(config), "--run_root", str(folder.parent.parent.parent)])
     if experiment.run_dir.resolve() != folder:
         raise ConfigError(f"--to {to}: the run was moved; give its experiment file and --run_root instead.")
     return experiment

@@ -105,7 +105,8 @@ def read_run(run: str | Path) -> Recorded:
     run = Path(run)
     if not (run / EXPERIMENT).is_file() or not (run / LABELS).is_file():
         raise StageError(f"--run {run}: no run folder; name the folder that holds experiment.yaml and {LABELS}.")
-    root = run.resolve().parents[2]
+    # a copy may lie less deep than a run root's runs do; the folder is read as it is, wherever the root is
+    root = run.resolve().parent.parent.parent
     experiment = read_experiment(["--config", str(run / EXPERIMENT), "--run_root", str(root)])
     tests = [stage for stage in experiment.stages if stage.kind == "test"]
     record = read_record(run / tests[-1].name) if tests else None
