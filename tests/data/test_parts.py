@@ -57,6 +57,33 @@ def test_a_column_alone_means_something_else(root):
 
 
 @pytest.mark.parametrize(
+    ("columns", "cells", "message"),
+    [
+        ("start", "0.5", r"labels\.csv, row 1: there is a column 'start' and none 'end'"),
+        ("start,duration", "1,2", "'start' and none 'end'.*add 'end', or rename 'start' if it means something else"),
+        ("End", "00:07", "'End' and none 'start'"),
+    ],
+)
+def test_one_time_without_the_other_is_refused(root, columns, cells, message):
+    with pytest.raises(DataError, match=message):
+        read(root, f"path,label,{columns}\na.mp4,x,{cells}\nb.mp4,y,{',' * columns.count(',')}\n")
+
+
+@pytest.mark.parametrize(
+    "columns",
+    ["start_time,end_time", "start_frame,end_frame", "Time Start,Time End", "begin_sec,stop_sec", "onset,offset"],
+)
+def test_times_under_other_names_are_warned_of(root, columns):
+    with pytest.warns(
+        UserWarning, match=rf"whole videos are taken, whatever '{columns.split(',')[0]}' and '"
+    ) as caught:
+        assert read(root, f"path,label,{columns}\na.mp4,x,1,2\n")[0].part is None
+    assert len(caught) == 1
+    (first,) = read(root, f"path,label,start,end,{columns}\na.mp4,x,1,2,30,60\n")
+    assert first.part == (1.0, 2.0)
+
+
+@pytest.mark.parametrize(
     ("row", "message"),
     [
         ("a.mp4,x,2,1", "row 2: 'start' and 'end' must be seconds"),

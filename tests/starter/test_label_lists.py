@@ -48,6 +48,7 @@ LISTS = [
     ("metadata.csv", lines(",", "file_name,label") + "fall/0.mp4,sit,dark\n", "row 8: 3 cells, but the header has 2"),
     ("list.csv", lines(",", "path,label").encode("utf-16"), "row 1: not UTF-8; save the file as UTF-8"),
     ("labels.csv", "path,label\n", "lists no videos"),
+    ("odd.csv", lines(",", "Datei", label="{},x"), "say --data.format.path_column Datei\\. To go"),
     (
         "train/metadata.csv",
         "file_name;label\n0.mp4;sit\n1.mp4;stand\n2.mp4;sit\n",

@@ -208,12 +208,12 @@ def _fault(path: Path, grid: _Grid, classes: Sequence[int], text: str) -> str:
     path_column, label_column = (usual_column(grid.header, usual) for usual in (PATH_COLUMNS, LABEL_COLUMNS))
     if path_column is not None and label_column is not None:
         return ""
+    called = [shlex.quote(grid.header[place]) for place in classes if place < len(grid.header)]
     if path_column is not None:
-        told = shlex.quote(grid.header[classes[0]]) if classes else "COLUMN"
+        told = called[0] if called else "COLUMN"
         return f"{_NO_COLUMN} classes {columns}; call it label, or say --data.format.label_column {told}"
     flags = f"--data.format.path_column {shlex.quote(grid.header[grid.place])}"
-    if classes:
-        flags += f" --data.format.label_column {shlex.quote(grid.header[classes[0]])}"
+    flags += f" --data.format.label_column {called[0]}" if called else ""
     return f"{_NO_COLUMN} paths and classes {columns}; call them path and label, or say {flags}"
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +19,14 @@ PATH_COLUMNS = ("path", "file", "file_name", "filename", "video", "video_path", 
 """Usual names of a column of paths; the first that a table has is taken."""
 LABEL_COLUMNS = ("label", "class", "category", "target", "action")
 """Usual names of a column of classes; the first that a table has is taken."""
+
+_UNIT = r"(?:time|timestamp|s|secs?|seconds?|ms|frames?)"
+_BEGINS, _ENDS = (
+    re.compile(rf"(?:{words})[ _-]?{_UNIT}|{_UNIT}[ _-]?(?:{words})|{alone}", re.IGNORECASE)
+    for words, alone in (("start|begin", "onset"), ("end|stop", "offset"))
+)
+"""Names of columns that together seem to say which part of a video is meant."""
+_A_TIME = re.compile(r"\d+(?::\d+)*(?:[.,]\d*)?")
 
 
 class ColumnFormat(DatasetFormat):
@@ -135,9 +145,30 @@ def with_rate(root: Path, path: str, row: Row, column: str | None, rate: float |
 
 
 def part_columns(rows: Sequence[Row]) -> tuple[str, str] | None:
-    """The columns `start` and `end`, where the table has both; None where it has not."""
+    """The columns `start` and `end`, where the table has both; None where it has neither.
+
+    Columns that seem to hold times under other names are warned of, as whole videos are taken then.
+
+    Raises:
+        DataError: The table has one of the two alone, and it holds times; other words under such a name are no times.
+    """
     start, end = (optional_column("auto", name, rows) for name in ("start", "end"))
-    return None if start is None or end is None else (start, end)
+    if start is not None and end is not None:
+        return start, end
+    there, missing = (start, "end") if end is None else (end, "start")
+    if there is not None and any(_A_TIME.fullmatch(str(row.cells.get(there)).strip()) for row in rows):
+        raise DataError(
+            f"{rows[0].header}: there is a column {there!r} and none {missing!r}. A part of a video is told by both, "
+            f"in seconds; add {missing!r}, or rename {there!r} if it means something else."
+        )
+    begins, ends = ([name for name in rows[0].names if pattern.fullmatch(name)] for pattern in (_BEGINS, _ENDS))
+    if begins and ends:
+        warnings.warn(
+            f"{rows[0].header}: whole videos are taken, whatever {begins[0]!r} and {ends[0]!r} may say. Seconds of a "
+            "part stand in the columns 'start' and 'end'.",
+            stacklevel=2,
+        )
+    return None
 
 
 def row_part(row: Row, columns: tuple[str, str] | None) -> tuple[float, float] | None:
