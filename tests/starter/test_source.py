@@ -134,11 +134,20 @@ def test_folders_are_taken_where_they_are_asked_for(clips: str, tmp_path: Path):
     (tmp_path / clips / "annotations").mkdir()
     with pytest.raises(DataError, match=r"separated by semicolons.*--data\.format ClassFolders"):
         experiment_arguments([clips])
-    with pytest.raises(DataError, match=r"annotations holds no video"):
+    with pytest.raises(DataError, match=r"""annotations holds no video.*--data\.format\.skip '\["annotations"\]'"""):
         experiment_arguments([clips, "--data.format", "ClassFolders"])
     said = ["--data.format", "rbft.data.formats.ClassFolders", "--data.format.skip", "[annotations]"]
     args, _ = experiment_arguments([clips, *said])
     assert records_of(args) == sorted((clip, clip.split("/")[0]) for clip in CLIPS)
+
+
+def test_runs_may_lie_among_the_clips(clips: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path / clips)
+    every = sorted((clip, clip.split("/")[0]) for clip in CLIPS)
+    for _ in range(2):
+        args, said = experiment_arguments(["."])
+        assert Path("runs/my_clips/my_clips.yaml").is_file() and "6 clips of 2 classes" in said
+        assert records_of(args) == every
 
 
 @pytest.mark.parametrize(

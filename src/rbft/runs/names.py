@@ -4,6 +4,8 @@ from __future__ import annotations
 
 EXPERIMENT = "experiment.yaml"
 """The one experiment that ran."""
+HEADING = "# RB-FT on "
+"""What an experiment file begins with that was written for clips."""
 ENVIRONMENT = "environment.json"
 """Versions, hardware and data of the run."""
 SPLITS = "splits.json"

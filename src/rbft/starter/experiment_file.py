@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from rbft.errors import ConfigError
+from rbft.runs.names import HEADING
 from rbft.starter.layout import Layout
 
 Preset = Literal["quick", "good", "best"]
@@ -69,7 +70,7 @@ def experiment_text(layout: Layout, choices: Choices, root: str) -> str:
     if layout.settings:
         data_format = {"class_path": layout.format, "init_args": dict(layout.settings)}
     return f"""\
-# RB-FT on {len(layout.records)} labelled clips ({layout.description}): {counts}
+{HEADING}{len(layout.records)} labelled clips ({layout.description}): {counts}
 # Run it: rbft fit FILE. Every key is a flag too, such as --trainer.max_epochs 5.
 
 data:

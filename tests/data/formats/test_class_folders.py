@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 
 from rbft.data.formats import ClassFolders
@@ -59,10 +61,15 @@ def test_what_is_no_class_can_be_skipped(put):
             ["a/1.mp4", "b/notes.txt", "b/x.jpg"],
             r"class folder .*/b holds no video \(found notes.txt, x.jpg; videos end in .*\.m2ts, .*\.wmv",
         ),
+        (["a/1.mp4", "b/x.csv", "c/y.csv"], r"fill it or remove it, or .*--data\.format\.skip '\[\"b\", \"c\"\]'$"),
+        (["train/a/1.mp4", "train/b/x.csv"], r"train/b holds no video .*fill it or remove it\.$"),
         (["a/1.mp4", "b/.hidden.mp4"], r"/b holds no video \(found nothing; "),
         (["a/1.mp4", "loose.mp4"], "loose.mp4 lies in no class folder"),
         (["train/1.mp4", "test/a/2.mp4"], "train/1.mp4 lies in no class folder"),
-        (["train/a/1.mp4", "extra/2.mp4"], r"mixes split folders \(train\) and others \(extra\).*data\.format\.skip"),
+        (
+            ["train/a/1.mp4", "extra/2.mp4"],
+            r"mixes split folders \(train\) and others \(extra\).*--data\.format\.skip '\[\"extra\"\]'",
+        ),
         (["readme.txt"], r"holds no class folders \(found readme.txt\)"),
         (["a/b\\c.mp4"], "holds a backslash"),
     ],
@@ -71,6 +78,23 @@ def test_errors(put, paths, message):
     root = put(*paths)
     with pytest.raises(DataError, match=message):
         read(root)
+
+
+@pytest.mark.parametrize(
+    "path", ["x/x.yaml", "clips/rbft/seed0/experiment.yaml", "x/y/seed1/check.json", "suggestions.html", "rbft.json"]
+)
+@pytest.mark.parametrize("side", ["", "train/"])
+def test_what_rbft_left_beside_the_classes_is_no_class(put, path, side):
+    root = put(f"{side}a/1.mp4", f"{side}b/2.mp4", **{f"left/{path}": "# RB-FT on 2 labelled clips"})
+    assert [label for _, label, _ in read(root)] == ["a", "b"]
+    put("left/x.mp4")
+    with pytest.raises(DataError, match="mixes") if side else contextlib.nullcontext():
+        assert [label for _, label, _ in read(root)] == ["a", "b", "left"]
+
+
+def test_another_file_makes_no_folder_rbfts_own(put):
+    with pytest.raises(DataError, match=r"class folder .*/left holds no video"):
+        read(put("a/1.mp4", "b/2.mp4", **{"left/x/x.yaml": "# mine\n", "left/y/z.yaml": "# RB-FT on"}))
 
 
 def test_missing_root(tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from rbft.data.formats.on_disk import (
     visible,
 )
 from rbft.data.labels import names_split
+from rbft.data.own_folders import is_own_folder
 from rbft.data.records import SPLIT_NAMES, Split, VideoRecord, found_path
 from rbft.errors import DataError
 from rbft.video.image_sequence import split_rate
@@ -25,6 +28,7 @@ class ClassFolders(DatasetFormat):
     """`root/<class>/*.mp4`, or `root/<split>/<class>/*.mp4`; a class folder may hold folders of its own.
 
     The folders of the root are splits if all of them have a split's name (train, val, validation, valid, dev, test).
+    Folders that rbft itself left there (runs, suggestions, exports) are no classes.
     Files that are no videos are left out, as long as their class has videos as well; `rbft check` counts them.
 
     Args:
@@ -43,13 +47,13 @@ class ClassFolders(DatasetFormat):
             DataError: The root is no folder or holds no class, a class is empty, or a video lies in no class.
         """
         require_folder(root)
-        folders = [folder for folder in _class_folders(root) if folder.name not in self.skip]
+        folders = [f for f in _class_folders(root) if f.name not in self.skip and not is_own_folder(f)]
         splits = [folder for folder in folders if folder.name.casefold() in SPLIT_NAMES]
         if splits and len(splits) < len(folders) and any(any(p.is_dir() for p in visible(s)) for s in splits):
-            other = next(folder for folder in folders if folder not in splits)
+            others = [folder.name for folder in folders if folder not in splits]
             raise DataError(
-                f"{root} mixes split folders ({splits[0].name}) and others ({other.name}); move the classes into the "
-                "split folders, or name what is no class in data.format.skip."
+                f"{root} mixes split folders ({splits[0].name}) and others ({others[0]}); move the classes into the "
+                f"split folders, or leave out what is no class: {self._skip_flag(others)}"
             )
         if not splits and len(folders) > 1 and all(names_split(folder.name) for folder in folders):
             names = listing([folder.name for folder in folders])
@@ -69,12 +73,24 @@ class ClassFolders(DatasetFormat):
         for folder in folders:
             videos = videos_below(folder, self.frame_rate)
             if not videos:
-                raise DataError(f"the class folder {folder} {no_video(folder)}; fill it or remove it.")
+                raise DataError(
+                    f"the class folder {folder} {no_video(folder)}; fill it or remove it{self._or_skip(root, folders)}"
+                )
             if any(split_rate(str(video))[0] == str(folder) for video in videos):
                 raise DataError(f"the class folder {folder} holds images itself; each video needs a folder of its own.")
             for video in videos:
                 path = found_path(video, root)
                 yield VideoRecord(id=split_rate(path)[0], path=path, label=folder.name, split=split)
+
+    def _or_skip(self, root: Path, folders: list[Path]) -> str:
+        """How folders of the root without a video are left out, as a clause."""
+        if folders[0].parent != root:
+            return "."
+        bare = [folder.name for folder in folders if not videos_below(folder, self.frame_rate)]
+        return f", or leave out what is no class: {self._skip_flag(bare)}"
+
+    def _skip_flag(self, names: list[str]) -> str:
+        return f"--data.format.skip {shlex.quote(json.dumps([*self.skip, *names], ensure_ascii=False))}"
 
 
 def _class_folders(folder: Path) -> list[Path]:
