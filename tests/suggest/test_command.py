@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 from tests.support.runs import CLASSES, Run
 
 from rbft.__main__ import main
@@ -56,6 +57,27 @@ def test_clips_to_label_and_labels_to_doubt(
     assert main(["suggest", "--run", str(finished.folder), str(unlabelled), "--to", str(to)]) == 1
     assert (tmp_path / "found.old-1" / "label_next.csv").is_file(), "earlier suggestions are kept"
     assert len(table(to / "label_next.csv")) == 3, "no more than there are"
+
+
+def test_labelled_clips_that_were_moved_are_found_where_a_flag_says(
+    copy: Run, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = copy.folder / "experiment.yaml"
+    content = yaml.safe_load(path.read_text())
+    content["data"]["root"] = "my clips"
+    path.write_text(yaml.safe_dump(content))
+    monkeypatch.chdir(tmp_path)
+    command = ["suggest", "--run", str(copy.folder), "--simulate", "2", "--count", "2"]
+    assert main(command) == 1
+    said = capsys.readouterr().err
+    assert f"no folder {tmp_path / 'my clips'}" in said and "starts at the current folder" in said
+    for flags in (["--data.root", str(clips)], [f"--data.root={clips}"]):
+        assert main([*command, *flags]) == 0
+        assert "13 labelled clips in the run's data set" in capsys.readouterr().out
+    assert main([*command, "--data.root", "gone"]) == 1
+    assert f"data.root: no folder {tmp_path / 'gone'}" in capsys.readouterr().err
+    shutil.copytree(clips, tmp_path / "my clips")
+    assert main(command) == 0
 
 
 def test_a_folder_that_holds_anything_else_is_refused_and_left_as_it_is(

@@ -35,6 +35,13 @@ def parser() -> Parser:
     made.advice = "Say --run RUN_FOLDER and a folder of clips without labels."
     made.add_argument("--run", required=True, type=Path, help="the run's folder")
     made.add_argument(
+        "--data.root",
+        dest="root",
+        type=Path,
+        metavar="FOLDER",
+        help="where the run's labelled videos are now, where they were moved (default: as the run recorded it)",
+    )
+    made.add_argument(
         "--to", type=Path, default=Path("suggestions"), help="folder for the page and tables (default %(default)s)"
     )
     made.add_argument("--count", type=int, default=20, help="number of clips to label next (default %(default)s)")
@@ -103,7 +110,7 @@ def run(args: Sequence[str]) -> int:
     videos = [video for name in parsed.videos for video in expand(Path(name), classifier.recorded.frame_rate)]
     for caution in classifier.recorded.cautions(own_videos=bool(videos)):
         console.print(f"[bold]warning:[/] {escape(caution)}")
-    labelled = labelled_clips(classifier)
+    labelled = labelled_clips(classifier, parsed.root)
     console.print(f"{len(labelled)} labelled clips in the run's data set")
     free, known, refused = unlabelled_clips(videos, labelled)
     if videos:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from rbft.data.records import VideoRecord, part_name
-from rbft.errors import VideoError
+from rbft.errors import DataError, VideoError
 from rbft.evaluation.predictions import Prediction
 from rbft.files import file_digest
 from rbft.predict import Classifier, VideoInput
@@ -62,16 +62,27 @@ class Seen:
         return np.array([said.calibrated or said.probabilities for said in self.predictions], dtype=np.float64)
 
 
-def labelled_clips(classifier: Classifier) -> list[Clip]:
+def labelled_clips(classifier: Classifier, root: Path | None = None) -> list[Clip]:
     """The clips of the run's data set as it is now, labels that were added or corrected since included.
+
+    Args:
+        classifier: the run.
+        root: folder of the data set; None: as the run recorded it.
 
     Raises:
         DataError: The data set cannot be read any more.
     """
-    data = classifier.model.data
-    root = classifier.recorded.data_root
+    recorded = root is None
+    root = classifier.recorded.data_root if root is None else root.resolve()
+    data = classifier.model.data.at(root)
+    data.format.prepare(root)  # a data set that is made may be made again
+    if recorded and not root.is_dir():
+        raise DataError(
+            f"--run {classifier.run}: no folder {root}, in which its videos were; a relative data.root starts at the "
+            "current folder. Say where they are with --data.root FOLDER."
+        )
     clips = []
-    for record in data.at(root).records:
+    for record in data.records:
         clips.append(Clip(record.video, resolve_inside(root, record.path), root, record.part, record))
     return clips
 
