@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -57,3 +59,26 @@ def test_the_machine_s_troubles_are_a_line(error, code, words, capsys):
 def test_what_may_be_a_fault_of_ours_is_not_put_into_words(error):
     with pytest.raises(type(error)):
         exit_code(raising(error))
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("command", ["--help", "--version", "completion bash"])
+def test_a_reader_that_is_gone_is_no_fault(command, unbuffered):
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "rbft", *command.split()],
+            stdout=write,
+            stderr=subprocess.PIPE,
+            env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
+            check=False,
+        )
+    finally:
+        os.close(write)
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
+def test_a_broken_pipe_to_somebody_else_is_told(capsys):
+    with pytest.raises(BrokenPipeError):
+        exit_code(raising(BrokenPipeError(errno.EPIPE, "broken pipe")))

@@ -34,7 +34,10 @@ def help_text() -> str:
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 0 done, 1 failed, 2 bad usage, 128 + signal where interrupted."""
-    args = list(sys.argv[1:] if args is None else args)
+    return exit_code(lambda: _call(list(sys.argv[1:] if args is None else args)))
+
+
+def _call(args: Sequence[str]) -> int:
     command = args[0] if args else "--help"
     if command in ("--help", "-h", "help"):
         print(help_text(), end="")
@@ -46,8 +49,7 @@ def main(args: Sequence[str] | None = None) -> int:
         say_error(f"unknown command {command!r}; {_meant(args)} `rbft --help` lists the commands.")
         return 2
     defer_heavy_packages()
-    run = importlib.import_module(COMMANDS[command]).run
-    return exit_code(lambda: int(run(args[1:])))
+    return int(importlib.import_module(COMMANDS[command]).run(args[1:]))
 
 
 def _meant(args: Sequence[str]) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import errno
+import os
 import re
+import select
 import shutil
 import sys
 import textwrap
@@ -65,7 +67,10 @@ def exit_code(command: Callable[[], int]) -> int:
         What the command returned; 1 failed, 2 bad usage, 128 + signal where it was interrupted.
     """
     try:
-        return command()
+        code = command()
+        # here, where a reader that is gone is no surprise
+        print(end="", flush=True)
+        return code
     except Interrupted as error:
         from rbft.ranks import first_rank
 
@@ -78,6 +83,8 @@ def exit_code(command: Callable[[], int]) -> int:
         say_error(str(error))
         return error.exit_code
     except OSError as error:
+        if isinstance(error, BrokenPipeError) and _reader_is_gone():
+            return 1
         # other disks' troubles are bugs or reported where they happen; these can strike whatever is opened
         if (trouble := _system_trouble(error)) is None:
             raise
@@ -99,6 +106,21 @@ def exit_code(command: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         say_error("interrupted; finished stages are kept. The same command continues.")
         return 130
+
+
+def _reader_is_gone() -> bool:
+    """Whether nobody reads what is printed any more, as behind `| head`; nothing else can be printed then."""
+    try:
+        output = sys.stdout.fileno()
+    except (AttributeError, OSError, ValueError):  # none, no file, or a closed one
+        return False
+    poll = select.poll()
+    poll.register(output, 0)
+    if not any(event & select.POLLERR for _, event in poll.poll(0)):
+        return False
+    # or Python would report what is left in its buffer as it ends
+    os.dup2(os.open(os.devnull, os.O_WRONLY), output)
+    return True
 
 
 def _system_trouble(error: OSError) -> str | None:
