@@ -164,3 +164,19 @@ def test_the_advice_about_a_table_that_is_named_tells_its_separator(tmp_path: Pa
     (tmp_path / "x.csv").write_text("where,what\na.mp4,fall\n")
     with pytest.raises(DataError, match=r"Call them path and label, or say --data\.format\.path_column COLUMN"):
         recognise(tmp_path / "x.csv")
+
+
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [
+        ('"fall\nhard"', r"the label 'fall\\nhard' holds a line break.* It is that of fall/0\.mp4; give it another"),
+        ("w" * 101, "has 101 characters, 100 are the most"),
+        ("<|im_end|>", "could take for a control token"),
+    ],
+)
+def test_a_label_that_no_class_can_have_is_refused_where_it_stands(label: str, message: str, tmp_path: Path):
+    fill(tmp_path, *CLIPS)
+    rows = [f"{clip},{label if place % 2 == 0 else 'x'}" for place, clip in enumerate(CLIPS)]
+    (tmp_path / "labels.csv").write_text("\n".join(["path,label", *rows]))
+    with pytest.raises(DataError, match=message):
+        recognise(tmp_path)

@@ -141,6 +141,17 @@ def test_folders_are_taken_where_they_are_asked_for(clips: str, tmp_path: Path):
     assert records_of(args) == sorted((clip, clip.split("/")[0]) for clip in CLIPS)
 
 
+def test_no_text_ends_a_comment_of_the_file(clips: str, tmp_path: Path):
+    """A table may have any name, and a person may say what the videos are in several lines."""
+    named = tmp_path / clips / "a\u2028seed_everything: 7\u2028b.csv"
+    named.write_text("path,label\n" + "".join(f"{clip},{clip[-5]}\n" for clip in CLIPS))
+    args, _ = experiment_arguments([clips, "--about", "a hall\nmethod: sft"])
+    written = Path(args[1]).read_text()
+    assert yaml.safe_load(written)["seed_everything"] == 0 and "method" not in yaml.safe_load(written)
+    assert "# for a real model: a hall method: sft\n" in written
+    assert len(records_of(args)) == 6
+
+
 def test_runs_may_lie_among_the_clips(clips: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path / clips)
     every = sorted((clip, clip.split("/")[0]) for clip in CLIPS)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from rbft.errors import ConfigError
+from rbft.errors import ConfigError, printable
 from rbft.runs.names import HEADING
 from rbft.starter.layout import Layout
 
@@ -70,7 +71,7 @@ def experiment_text(layout: Layout, choices: Choices, root: str) -> str:
     if layout.settings:
         data_format = {"class_path": layout.format, "init_args": dict(layout.settings)}
     return f"""\
-{HEADING}{len(layout.records)} labelled clips ({layout.description}): {counts}
+{HEADING}{_in_a_line(f"{len(layout.records)} labelled clips ({layout.description}): {counts}")}
 # Run it: rbft fit FILE. Every key is a flag too, such as --trainer.max_epochs 5.
 
 data:
@@ -104,7 +105,14 @@ stages:
 
 def _plain(value: Any) -> str:
     """A value on one line, as JSON, which is YAML."""
-    return json.dumps(value, ensure_ascii=False)
+    text = json.dumps(value, ensure_ascii=False)
+    # what ends a line in YAML, or must not stand in it
+    return re.sub("[\x7f-\x9f\u2028\u2029\ufeff]", lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def _in_a_line(text: str) -> str:
+    """A text as it may stand in a comment, where a break of the line would end it."""
+    return " ".join(printable(text).split())
 
 
 def _model(choices: Choices) -> str:
@@ -136,7 +144,7 @@ def _trainer(choices: Choices) -> dict[str, Any]:
 
 def _prompts(choices: Choices) -> str:
     if choices.rehearses:
-        about = f"\n    # for a real model: {choices.about}" if choices.about else ""
+        about = f"\n    # for a real model: {_in_a_line(choices.about)}" if choices.about else ""
         return f"""\
   prompts:                 # in the words that the built-in model knows{about}
     label_question: "which event is it ?"

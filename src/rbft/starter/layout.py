@@ -16,6 +16,7 @@ from rbft.data.formats import ClassFolders, Conversations, DatasetFormat, MMActi
 from rbft.data.formats.on_disk import is_video, sequences_below, visible, walk
 from rbft.data.formats.rows import TABLE_SUFFIXES, annotation_file, read_table, separator_hint
 from rbft.data.formats.videofolder import METADATA
+from rbft.data.labels import require_name
 from rbft.data.records import SPLIT_NAMES, VideoRecord
 from rbft.errors import ConfigError, DataError
 from rbft.starter.label_lists import ClipNames
@@ -94,6 +95,7 @@ def recognise(path: Path, settings: Settings | None = None, format: str | None =
         layout = _file(path, said.get("file", "labels.csv"), said)
     else:
         layout = _folder(path, said) if path.is_dir() else _file(path.parent, path.name, said)
+    _require_names(path, layout)
     _require_enough(path, layout)
     return layout
 
@@ -223,6 +225,15 @@ def _read(root: Path, kind: type[DatasetFormat], settings: Settings, description
     records = tuple(format.read(root))
     own = {name: value for name, value in settings.items() if value != known[name].default}
     return Layout(root, kind.__name__, records, description, own)
+
+
+def _require_names(path: Path, layout: Layout) -> None:
+    """Refuse a label that no class can have, as one that landed in the wrong column."""
+    for label, record in {record.label: record for record in reversed(layout.records)}.items():
+        try:
+            require_name(label)
+        except DataError as error:
+            raise DataError(f"{path}: {error} It is that of {record.video}; give it another.") from error
 
 
 def _require_enough(path: Path, layout: Layout) -> None:
