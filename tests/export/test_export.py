@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from tests.export.hub import running_hub
 from tests.support.display_matrix import EIGHT, four_colours, write_oriented
 from tests.support.runs import CLASSES, Run, run_experiment, write_experiment
-from tests.support.videos import UNEVEN, numbered_frames, remux, write_video
+from tests.support.videos import UNEVEN, numbered_frames, remux, write_gif, write_video
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from rbft.__main__ import main
@@ -119,7 +119,7 @@ def test_the_program_reads_turned_mirrored_oddly_coloured_and_uneven_videos_as_t
     avi = write_video(tmp_path / "b.avi", num_frames=40, bframes=2)
     left_out = remux(avi, tmp_path / "c.avi", time=lambda stamp: stamp + 60 if stamp >= 20 else stamp)
     at_once = remux(videos[-1], tmp_path / "c.mkv", time=lambda stamp: 300 if stamp == 400 else stamp)
-    videos += [avi, left_out, at_once]
+    videos += [avi, left_out, at_once, write_gif(tmp_path / "d.gif", [100, 100, 100, 100, 5000])]
     said = Classifier(finished.folder).predict(videos)
     for video, answer in zip(videos, said, strict=True):
         assert by_script(to, video, capsys, monkeypatch) == pytest.approx(dict(answer.top), abs=2e-5), video.name

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from PIL import Image
 
 from rbft.video.convert import RGBConverter
 
@@ -146,6 +147,13 @@ def write_video(
                 frame.pts, frame.time_base = round(times[number] * 1000), Fraction(1, 1000)
             output.mux(stream.encode(frame))
         output.mux(stream.encode())
+    return path
+
+
+def write_gif(path: Path, durations: Sequence[int], size: tuple[int, int] = (96, 128)) -> Path:
+    """Writes numbered frames, each shown for so many milliseconds."""
+    first, *others = (Image.fromarray(frame) for frame in numbered_frames(len(durations), *size))
+    first.save(path, save_all=True, append_images=others, duration=list(durations), loop=0)
     return path
 
 

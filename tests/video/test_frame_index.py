@@ -11,7 +11,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from tests.support.videos import numbered_frames, read_number, remux, write_video
+from tests.support.videos import numbered_frames, read_number, remux, write_gif, write_video
 
 from rbft.errors import VideoError
 from rbft.video.clip import read_clip
@@ -214,6 +214,30 @@ def test_where_decoding_says_which_frames_there_are_it_says_when(name: str, tmp_
     assert first < 30 and set(still) == {29} and last > 29
     part = read_clip(path, ClipSpec(FrameSampling(num_frames=2)).of_part((12.0 - seconds[0], 12.2 - seconds[0])))
     assert [read_number(frame.numpy()) for frame in part.frames] == [51, 53]
+
+
+@pytest.mark.parametrize(
+    ("durations", "numbers"),
+    [
+        ([100, 100, 100, 5000], [2, 3, 3, 3, 3, 3, 3, 3, 3, 3]),
+        ([100, 900], [0, *[1] * 9]),
+        ([100, 100, 100, 140], [0, 0, 1, 1, 1, 2, 2, 3, 3, 3]),
+        ([100, 100, 100, 10], [0, 0, 1, 1, 1, 2, 2, 3, 3, 3]),
+        ([5000], [0] * 10),
+    ],
+    ids=str,
+)
+def test_a_last_frame_counts_as_long_as_it_is_shown(durations: list[int], numbers: list[int], tmp_path: Path) -> None:
+    path = write_gif(tmp_path / "a.gif", durations)
+    clip = read_clip(path, ClipSpec(FrameSampling(num_frames=10)))
+    assert [read_number(frame.numpy()) for frame in clip.frames] == numbers
+    stays = durations[-1] > 150 and len(durations) > 1
+    assert clip.duration == pytest.approx(sum(durations) / 1000) and clip.steady != stays
+    with open_reader(path) as reader:
+        assert reader.index.retimed == stays
+    if stays:
+        part = read_clip(path, ClipSpec(FrameSampling(num_frames=2)).of_part((0.5, 0.9)))
+        assert [read_number(frame.numpy()) for frame in part.frames] == [len(durations) - 1] * 2
 
 
 def test_where_the_rate_of_the_header_tells_all_times_it_does(tmp_path: Path) -> None:

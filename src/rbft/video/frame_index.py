@@ -54,7 +54,8 @@ class FrameIndex:
         time_base: Seconds per unit.
         fps: Average frames per second; where there is no `pts` what the header says, 0.0 when it says nothing.
         duration: Seconds from the first frame to the end of the last, 0.0 when unknown.
-        steady: whether frames come at one rate: none appears more than half a frame's time away from an even grid.
+        steady: whether frames come at one rate: none appears more than half a frame's time away from an even grid, and
+            the last is not shown for longer than one and a half.
         loss: What the header promises and the file does not hold, as a clause; None if nothing is missing.
         intact: Seconds from the first frame up to which every frame is there, whatever is missing after; 0.0 where
             that cannot be told.
@@ -77,7 +78,8 @@ class FrameIndex:
     @property
     def retimed(self) -> bool:
         """Whether its times, and so the frames of a clip, are others than before `rbft.video.clip_entry.READING` 1."""
-        return not self.timed and len(self.pts) > 0
+        held = not self.steady and _steady(self.pts)
+        return len(self.pts) > 0 and (held or not self.timed)
 
     def timestamp(self, index: int) -> float:
         """Seconds from the first displayed frame to frame `index`; i / fps in a video without `pts`."""
@@ -215,7 +217,7 @@ def build_index(video: OpenVideo) -> FrameIndex:
         time_base,
         rate,
         duration,
-        _steady(pts),
+        _steady(pts, packets.last[1]),
         loss,
         intact,
     )
@@ -232,14 +234,21 @@ def _index_of_images(container: ImageContainer) -> FrameIndex:
     )
 
 
-def _steady(pts: np.ndarray) -> bool:
-    """Whether frames, by their presentation time stamps, keep so close to an even grid that numbers tell times."""
-    if len(pts) < 3:
+def _steady(pts: np.ndarray, last: int = 0) -> bool:
+    """Whether numbers tell times.
+
+    Args:
+        pts: Presentation time stamps; frames have to be close to an even grid.
+        last: How long the last frame is shown, in the same units; no longer than it would be on the grid. 0: not known.
+    """
+    if len(pts) < 2:
         return True
     grid = np.linspace(pts[0], pts[-1], len(pts))
+    step = grid[1] - grid[0]
     # several that share a time stamp are told apart no finer than by one
     rounding = 0 if (np.diff(pts) > 0).all() else 1
-    return bool(np.abs(pts - grid).max() <= 0.500001 * (grid[1] - grid[0]) + rounding)
+    close = np.abs(pts - grid).max() <= 0.500001 * step + rounding
+    return bool(close and last <= 1.500001 * step + rounding)
 
 
 def _times_in_order(video: OpenVideo, packets: _Packets, rate: float) -> np.ndarray:
@@ -258,7 +267,8 @@ def _times_in_order(video: OpenVideo, packets: _Packets, rate: float) -> np.ndar
     times = packets.slots if avi else packets.pts
     if times.min() == _NO_TIME or (not avi and video.container.format.name in COUNTING_CONTAINERS):
         return nothing
-    if _of_rate(np.sort(times), rate):
+    last = packets.last[1]
+    if _of_rate(np.sort(times), rate, last):
         return nothing
     if not avi and _may_hide_frames(video, packets):
         times = _displayed(video)
@@ -267,12 +277,12 @@ def _times_in_order(video: OpenVideo, packets: _Packets, rate: float) -> np.ndar
     elif not packets.ascending:  # recordings one after the other, each with a clock of its own
         return nothing
     times = np.sort(times)
-    return times if times[0] < times[-1] and not _of_rate(times, rate) else nothing
+    return times if times[0] < times[-1] and not _of_rate(times, rate, last) else nothing
 
 
-def _of_rate(times: np.ndarray, rate: float) -> bool:
-    """Whether time stamps, ascending, are those of so many frames in a unit of theirs."""
-    if not rate or not _steady(times):
+def _of_rate(times: np.ndarray, rate: float, last: int) -> bool:
+    """Whether time stamps, ascending, are those of so many frames in a unit of theirs, the last one shown so long."""
+    if not rate or not _steady(times, last):
         return False
     off = abs(int(times[-1] - times[0]) - (len(times) - 1) / rate)
     return bool(off <= 0.5 / rate + 1)
