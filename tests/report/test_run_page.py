@@ -59,7 +59,15 @@ def predictions(data: VideoDataModule) -> list[Prediction]:
     """Everything is called the first class; one video cannot be read."""
     names = data.labels.names
     made = [
-        Prediction(r.id, r.path, r.label, names[0], (0.9 - 0.01 * i, 0.1 + 0.01 * i), (-1.0, -3.0))
+        Prediction(
+            r.id,
+            r.path,
+            r.label,
+            names[0],
+            (0.9 - 0.01 * i, 0.1 + 0.01 * i),
+            (-1.0, -3.0),
+            calibrated=(0.625 - 0.01 * i, 0.375 + 0.01 * i),
+        )
         for i, r in enumerate(data.records)
     ]
     return [*made, Prediction("gone", "gone.mp4", names[1], None, (), ())]
@@ -96,6 +104,9 @@ def test_the_page_shows_the_figures_of_the_run(tmp_path, data):
     assert "zero-shot 25.0%" in text
     assert "chance 50.0%" in text
     assert f"{8 - right} of 8 test videos are wrong" in text
+    assert "are shown, with calibrated probabilities" in text, "as rbft predict prints them"
+    first = next(i for i, record in enumerate(data.records) if record.label != data.labels.names[0])
+    assert f"{data.labels.names[0]} {0.625 - 0.01 * first:.1%}" in text
     assert "Hands move." in text
     assert "write → test" in text
 

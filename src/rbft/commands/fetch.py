@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import sys
 from collections.abc import Sequence
@@ -54,7 +55,7 @@ def run(args: Sequence[str]) -> int:
             copy_files(remote, files, folder, report)
     else:
         console.print("all of it is here already")
-    console.print(escape(f"copy: {folder}; go on with rbft fit {folder}"))
+    console.print(escape(f"copy: {folder}; go on with rbft fit {shlex.quote(str(folder))}"))
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -92,8 +93,8 @@ def run(args: Sequence[str]) -> int:
         _write(parsed.markdown, markdown(overview), console)
     if parsed.tensorboard is not None:
         write_tensorboard(overview, parsed.tensorboard)
-        folder = escape(str(parsed.tensorboard))
-        console.print(f"written: event files in {folder}  (tensorboard --logdir {folder})")
+        folder = str(parsed.tensorboard)
+        console.print(escape(f"written: event files in {folder}  (tensorboard --logdir {shlex.quote(folder)})"))
     return 0
 
 

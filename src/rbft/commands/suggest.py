@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import warnings
 from argparse import Namespace
 from collections.abc import Sequence
@@ -150,7 +151,8 @@ def _suggest(classifier: Classifier, seen: Seen, unseen: Seen, known: int, parse
     if chosen:
         rate = classifier.recorded.frame_rate
         images = "" if rate is None else f" --frame-rate {rate:g}"
-        console.print(escape(f"label them: rbft label CLIPS{images} --order {parsed.to / NEXT} --run {parsed.run}"))
+        given = shlex.join(["--order", str(parsed.to / NEXT), "--run", str(parsed.run)])
+        console.print(escape(f"label them: rbft label CLIPS{images} {given}"))
 
 
 def _print(chosen: Sequence[NextClip], doubted: Sequence[DoubtedClip], console: Console) -> None:

@@ -46,10 +46,15 @@ def _per_class(predictions: Sequence[Prediction], names: Sequence[str]) -> list[
     ]
 
 
+def _shown_chances(prediction: Prediction) -> tuple[float, ...]:
+    """The probabilities that `rbft predict` would print: calibrated where there is a temperature."""
+    return prediction.calibrated or prediction.probabilities
+
+
 def _most_confident_errors(predictions: Sequence[Prediction]) -> list[Prediction]:
     """Wrong predictions, the most confident first: there is most to see where the model is sure and wrong."""
     wrong = [prediction for prediction in predictions if prediction.predicted not in (None, prediction.label)]
-    return sorted(wrong, key=lambda prediction: -max(prediction.probabilities))[:_ERRORS_SHOWN]
+    return sorted(wrong, key=lambda prediction: -max(_shown_chances(prediction)))[:_ERRORS_SHOWN]
 
 
 def write_page(
@@ -85,7 +90,7 @@ def write_page(
         {
             "prediction": prediction,
             "frames": _frames(data, prediction.video),
-            "top": sorted(zip(prediction.probabilities, names, strict=True), reverse=True)[:3],
+            "top": sorted(zip(_shown_chances(prediction), names, strict=True), reverse=True)[:3],
         }
         for prediction in _most_confident_errors(predictions)
     ]
@@ -111,6 +116,7 @@ def write_page(
         classes=_per_class(predictions, names),
         rationales=[{"rationale": r, "frames": _frames(data, r.video)} for r in spread(rationales)],
         errors=errors,
+        calibrated=any(prediction.calibrated for prediction in predictions),
         wrong=sum(prediction.predicted != prediction.label for prediction in predictions),
     )
     write_atomic(path, page)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -138,7 +139,7 @@ def _print_found(
     for caution in cautions:
         console.print(f"[bold]warning:[/] {escape(caution)}")
     console.print(f"calibration: {escape(calibration.describe())}")
-    console.print(f"run: {escape(str(run_dir))}  (report.html; tensorboard --logdir {escape(str(run_dir))})")
+    console.print(escape(f"run: {run_dir}  (report.html; tensorboard --logdir {shlex.quote(str(run_dir))})"))
 
 
 def _is_current(experiment: Experiment, entry: ReadStage) -> bool:
