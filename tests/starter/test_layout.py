@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from rbft.data.labels import UNLABELLED, odd_names
 from rbft.errors import DataError
+from rbft.labelling.clips import find_clips
 from rbft.starter.layout import recognise
 
 
@@ -180,3 +182,28 @@ def test_a_label_that_no_class_can_have_is_refused_where_it_stands(label: str, m
     (tmp_path / "labels.csv").write_text("\n".join(["path,label", *rows]))
     with pytest.raises(DataError, match=message):
         recognise(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["unlabelled", "Unlabeled", "new", "todo"])
+def test_clips_in_a_folder_for_those_without_a_class_are_left_out(name: str, tmp_path: Path):
+    root = fill(tmp_path / "classes", *CLIPS, f"{name}/a.mp4", f"{name}/b.mp4")
+    layout = recognise(root)
+    assert (layout.classes, layout.settings) == ({"fall": 3, "other": 3}, {"skip": [name]})
+    assert layout.notes[0].startswith(f"left out as without a class: {name} (2 clips); --data.format ClassFolders")
+    assert recognise(root, format="ClassFolders").classes == {"fall": 3, "other": 3, name: 2}
+    fill(root, "annotations/a.csv")
+    assert recognise(root, {"skip": ["annotations"]}).settings == {"skip": ["annotations", name]}
+
+    fill(tmp_path / "splits", *(f"{side}/{clip}" for side in ("train", "test") for clip in CLIPS), f"{name}/a.mp4")
+    assert recognise(tmp_path / "splits").settings == {"skip": [name]}
+    with pytest.raises(DataError, match=rf"one class \('fall'\).*left out as without a class: {name} \(1 clips\)"):
+        recognise(fill(tmp_path / "one", "fall/1.mp4", "fall/2.mp4", f"{name}/a.mp4"))
+    with pytest.raises(DataError, match=r"holds 1 videos and nothing that says their classes"):
+        recognise(fill(tmp_path / "none", f"{name}/a.mp4"))
+
+
+def test_the_page_for_labels_leaves_out_the_same_folders(tmp_path: Path):
+    fill(tmp_path, *CLIPS, *(f"{name}/a.mp4" for name in UNLABELLED))
+    labelled = {clip.label for clip in find_clips(tmp_path).table.read()}
+    assert labelled == recognise(tmp_path).classes.keys() == {"fall", "other"}
+    assert odd_names(sorted(UNLABELLED)) and len(odd_names(sorted(UNLABELLED))) == 4

@@ -167,7 +167,9 @@ def test_runs_may_lie_among_the_clips(clips: str, tmp_path: Path, monkeypatch: p
         ("--data.format.frame_rate=fast", r"frame_rate fast: must be a number of frames a second"),
         ("--data.format.label_column=x", r"the format ClassFolders has no such setting \(skip, frame_rate\)"),
         ("--data.format.skip=[a", r"--data\.format\.skip \[a: not valid YAML"),
-        ("--data.format.skip=7", r"ClassFolders cannot take \{'skip': 7\}"),
+        ("--data.format.skip=7", r"skip 7: must be a list of names, such as '\[a, b\]'"),
+        ("--data.format.frame_rate=null", r"frame_rate null: must be a number"),
+        ("--data.format.text_columns=[]", r"ClassFolders has no such setting"),
     ],
 )
 def test_what_the_format_cannot_take_is_said_of_the_flag(flag: str, message: str, clips: str):

@@ -16,6 +16,9 @@ from rbft.errors import DataError
 MAX_LENGTH = 100
 """Characters a label may have: more is a sentence that landed in the wrong column."""
 
+UNLABELLED = frozenset({"unlabelled", "unlabeled", "new", "todo"})
+"""Names, in lower case, that folders beside classes have whose clips have no class yet."""
+
 # Zero-width joiners belong to Persian and Indic spelling; every other format character only hides or reorders text.
 _JOINERS = "\u200c\u200d"
 _FORBIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
@@ -153,7 +156,8 @@ def odd_names(names: Iterable[str]) -> list[str]:
             )
         if name.casefold() in _MISSING:
             questions.append(
-                f"is {name!r} a class? Tables hold it where a label is missing; take such rows out if it is not."
+                f"is {name!r} a class? Tables and folders hold it where a label is missing; take such rows out, or "
+                "leave the folder out (data.format.skip), if it is not."
             )
         elif names_split(name):
             questions.append(
@@ -169,7 +173,7 @@ def names_split(name: str) -> bool:
 
 
 _NUMBER = re.compile(r"[+-]?\d+(?:\.\d*)?")
-_MISSING = frozenset({"nan", "none", "null", "na", "n/a", "#n/a", "nil", "undefined", "unlabelled", "unlabeled"})
+_MISSING = frozenset({"nan", "none", "null", "na", "n/a", "#n/a", "nil", "undefined"}) | UNLABELLED
 _SPLIT = re.compile(
     r"(?:train|test|val|valid|dev|eval)(?:ing|idation)?(?:[\s_-]*(?:set|split|data|videos|clips))?", re.IGNORECASE
 )

@@ -11,6 +11,7 @@ from rbft.data.formats.columns import LABEL_COLUMNS, PATH_COLUMNS, part_columns,
 from rbft.data.formats.on_disk import is_video, no_video, videos_below, visible
 from rbft.data.formats.rows import read_table
 from rbft.data.formats.spelling import hint_of_spelling
+from rbft.data.labels import UNLABELLED
 from rbft.data.own_tables import columns_of, is_own
 from rbft.data.records import found_path, part_name
 from rbft.errors import ConfigError, DataError
@@ -18,8 +19,6 @@ from rbft.labelling.table import TABLES, Labelled, LabelTable, Part
 from rbft.video.content import is_there
 from rbft.video.image_sequence import is_sequence, sequence_name, split_rate
 
-_UNLABELLED = frozenset({"unlabelled", "unlabeled", "new", "todo"})
-"""Folders beside classes, by name in lower case, whose clips have no class."""
 _USUAL = "labels.csv"
 _TRIED = 5  # rows whose file is not there, to find one of another spelling
 
@@ -134,7 +133,7 @@ def _from_folders(root: Path, frame_rate: float | None) -> tuple[list[Labelled],
     """The labels that a folder for each class gives; none where the folders are no classes."""
     entries = visible(root)
     folders = [entry for entry in entries if entry.is_dir() and videos_below(entry, frame_rate)]
-    classes = [entry for entry in folders if entry.name.casefold() not in _UNLABELLED]
+    classes = [entry for entry in folders if entry.name.casefold() not in UNLABELLED]
     loose = any(entry.is_file() and is_video(entry.name) for entry in entries)
     if len(classes) < 2 or loose or (frame_rate is not None and any(map(is_sequence, folders))):
         return [], ""

@@ -67,7 +67,11 @@ def _value(setting: str, text: str) -> Any:
     # a column may be called 1 or on
     is_text = setting.endswith("_column") and text != "null"
     value = text if is_text else _yaml(f"{_KEY}.{setting}", text)
-    return [value] if setting in _LISTS and isinstance(value, str) else value
+    if setting in _LISTS and value is not None:
+        value = [value] if isinstance(value, str) else value
+        if not isinstance(value, list):
+            raise ConfigError(f"{_KEY}.{setting} {text}: must be a list of names, such as '[a, b]'.")
+    return value
 
 
 def _yaml(flag: str, text: str) -> Any:

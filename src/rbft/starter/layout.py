@@ -13,10 +13,10 @@ from typing import Any
 
 from rbft.data import formats
 from rbft.data.formats import ClassFolders, Conversations, DatasetFormat, MMAction, Table, VideoFolder
-from rbft.data.formats.on_disk import is_video, sequences_below, visible, walk
+from rbft.data.formats.on_disk import is_video, sequences_below, videos_below, visible
 from rbft.data.formats.rows import TABLE_SUFFIXES, annotation_file, read_table, separator_hint
 from rbft.data.formats.videofolder import METADATA
-from rbft.data.labels import require_name
+from rbft.data.labels import UNLABELLED, require_name
 from rbft.data.records import SPLIT_NAMES, VideoRecord
 from rbft.errors import ConfigError, DataError
 from rbft.starter.label_lists import ClipNames
@@ -118,16 +118,27 @@ def _folder(root: Path, said: Settings) -> Layout:
 
 def _class_folders(root: Path, said: Settings) -> Layout:
     entries = visible(root)
-    folders = [entry for entry in entries if entry.is_dir()]
-    sequences = any(sequences_below(folder) for folder in folders)
-    if any(is_video(file.name) for folder in folders for file in walk(folder)) or (sequences and "frame_rate" in said):
-        return _read(root, ClassFolders, said, "a folder for each class")
-    if sequences:
+    skipped = said.get("skip") or ()
+    rate = said.get("frame_rate")
+    folders = [entry for entry in entries if entry.is_dir() and entry.name not in skipped]
+    found = {folder: len(videos) for folder in folders if (videos := videos_below(folder, rate))}
+    apart = {folder: count for folder, count in found.items() if folder.name.casefold() in UNLABELLED}
+    if len(apart) < len(found):
+        if not apart:
+            return _read(root, ClassFolders, said, "a folder for each class")
+        skip = [*skipped, *(folder.name for folder in apart)]
+        layout = _read(root, ClassFolders, {**said, "skip": skip}, "a folder for each class")
+        counts = ", ".join(f"{folder.name} ({count} clips)" for folder, count in apart.items())
+        return replace(
+            layout,
+            notes=(f"left out as without a class: {counts}; --data.format ClassFolders takes every folder for one",),
+        )
+    if rate is None and any(sequences_below(folder) for folder in folders):
         raise DataError(
             f"{root} holds folders of numbered images. Say their frames a second, and each is taken for a clip: "
             "--data.format.frame_rate 25"
         )
-    loose = sum(entry.is_file() and is_video(entry.name) for entry in entries)
+    loose = sum(entry.is_file() and is_video(entry.name) for entry in entries) + sum(apart.values())
     if loose:
         raise DataError(
             f"{root} holds {loose} videos and nothing that says their classes. Give them classes with "
@@ -238,11 +249,12 @@ def _require_names(path: Path, layout: Layout) -> None:
 
 def _require_enough(path: Path, layout: Layout) -> None:
     classes = layout.classes
+    notes = "".join(f" ({note})" for note in layout.notes)
     if len(classes) < 2:
         only = next(iter(classes), "none")
         raise DataError(
             f"{path}: {len(layout.records)} clips of one class ({only!r}); a classifier needs at least two. Add clips "
-            "of what the class is not."
+            f"of what the class is not.{notes}"
         )
     few = {name: count for name, count in classes.items() if count < _LEAST_CLIPS}
     if few:
