@@ -15,6 +15,7 @@ import pytest
 import torch
 import yaml
 from peft import LoraModel
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from tests.export.hub import running_hub
 from tests.support.display_matrix import EIGHT, four_colours, write_oriented
@@ -263,6 +264,32 @@ def test_weights_that_answer_differently_are_not_exported(
     err = capsys.readouterr().err
     assert "the export was not made: the weights, loaded again, answer differently" in err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_place_that_fills_or_is_taken_meanwhile_is_a_line(
+    finished: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    to = tmp_path / "exported"
+
+    def fail(*_: Any) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    with monkeypatch.context() as full:
+        full.setattr(weights, "save_trained", fail)
+        assert export(finished, to) == 1
+    (said,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("rbft: ")]
+    assert f"{to}: no space left on the disk" in said and list(tmp_path.iterdir()) == []
+    written = build.card
+
+    def taken(*args: Any) -> str:
+        (to / "mine").mkdir(parents=True)
+        return written(*args)
+
+    monkeypatch.setattr(build, "card", taken)
+    assert export(finished, to) == 1
+    assert f"--to {to}: something else was put there meanwhile" in capsys.readouterr().err
+    assert [path.name for path in to.iterdir()] == ["mine"] and list(tmp_path.iterdir()) == [to]
 
 
 @pytest.mark.usefixtures("unchecked")

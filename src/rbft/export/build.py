@@ -22,7 +22,7 @@ from rbft.export.card import card, script
 from rbft.export.program import ANSWERED, PROGRAM, check_program, probabilities_of_program
 from rbft.export.settings import describe_run
 from rbft.export.weights import Form, write_weights
-from rbft.files import write_atomic, write_json
+from rbft.files import no_room, write_atomic, write_json
 from rbft.predict.inputs import expand
 from rbft.predict.model import WarmModel
 from rbft.predict.run_settings import Recorded
@@ -152,9 +152,14 @@ def build(
         os.umask(umask)
         for path in (made, *made.rglob("*")):
             path.chmod((0o777 if path.is_dir() else 0o666) & ~umask)
+        if target.exists():
+            raise StageError(f"--to {target}: something else was put there meanwhile; name another folder.")
         made.rename(target)
-    except BaseException:
+    except BaseException as error:
+        full = no_room(target, error)
         shutil.rmtree(made, ignore_errors=True)
+        if full is not None:
+            raise full from error
         raise
     finally:
         _release(held)
