@@ -85,6 +85,8 @@ def test_a_table(root):
     if "clips/0.mp4" in taken:
         pytest.fail("choose another draw: the test needs a labelled video that does not train")
     found = data.unlabelled_videos
+    (root / "more.csv").write_text("File_Name,Group\nmore/deep/2.mp4,new\nclips/0.mp4,\n")
+    assert module(root, "more.csv").unlabelled_videos == found
     # a labelled video keeps its group, and loses its label
     assert [(r.path, r.group, r.label) for r in found] == [("clips/0.mp4", "g0", ""), ("more/deep/2.mp4", "new", "")]
 

@@ -94,6 +94,8 @@ def test_clips_that_are_wanted_come_first_then_those_without_a_label(
     monkeypatch.chdir(tmp_path)
     order.write_text("path,start,end,predicted\nclips/c.mp4,,,x\na.mp4,,,x\nother.mp4,,,x\n")
     assert [clip.path for clip in read_order(order, found)] == ["c.mp4", "a.mp4"]
+    order.write_text("Video,predicted\nc.mp4,x\n")
+    assert [clip.path for clip in read_order(order, found)] == ["c.mp4"]
     order.write_text("path\nother.mp4\n")
     with pytest.raises(DataError, match="it names none of the 3 clips"):
         read_order(order, found)

@@ -92,6 +92,7 @@ def test_a_label_column_is_added_where_there_is_none(tmp_path: Path) -> None:
         ("t.csv", ",path,label\n0,a.mp4,x\n", "a column has no name"),
         ("t.csv", "", "there is no header"),
         ("t.csv", "clip id,label\na.mp4,x\n", r"no column of it is known to hold paths .*'clip id'.* Call it path"),
+        ("t.csv", "path;label\na.mp4;x\n", r"hold paths \(columns: 'path;label'\)\. The cells seem to be separated by"),
         ("t.csv", "path,label\n../a.mp4,x\n", r"row 2: the path '../a.mp4' leads out"),
         ("t.csv", "path,label\na.mp4,x\na.mp4,y\n", r"row 3: the same clip stands in a row above"),
         ("t.xlsx", "", r"\.csv, \.tsv or \.jsonl"),

@@ -196,6 +196,21 @@ def test_folders_and_tables_are_expanded(tmp_path: Path) -> None:
     assert [video.name for video in expand(tmp_path)] == both
     (tmp_path / "list.JSONL").write_text('{"path": "b/2.mp4", "more": 1}\n')
     assert [video.name for video in expand(tmp_path / "list.JSONL")] == both[1:]
+    for header in ("Path,x", "x,video", "file_name,Label"):
+        place = header.split(",").index("x") if "x" in header else 1
+        (tmp_path / "list.csv").write_text(f"{header}\n" + ("0,b/2.mp4" if place == 0 else "b/2.mp4,0"))
+        assert [(video.name, video.problem) for video in expand(tmp_path / "list.csv")] == [(both[1], "")]
+    for name, header, message in [
+        (
+            "list.csv",
+            "where,x",
+            r"row 1: no column of it is known to hold paths \(columns: 'where', 'x'\)\. Call it path",
+        ),
+        ("list.csv", "path;x", "separated by another character: .csv means commas"),
+    ]:
+        (tmp_path / name).write_text(f"{header}\nb/2.mp4{header[-2]}0\n")
+        with pytest.raises(DataError, match=message):
+            expand(tmp_path / name)
 
 
 def test_tables_are_read_as_those_to_train_on(tmp_path: Path) -> None:

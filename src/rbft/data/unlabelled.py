@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from rbft.data.findings import some_of
+from rbft.data.formats.columns import optional_column, paths_column
 from rbft.data.formats.on_disk import require_on_disk, videos_below
 from rbft.data.formats.rows import inside, read_table
 from rbft.data.leaks import crossing_groups, near_duplicates
@@ -37,7 +38,7 @@ def read_unlabelled(
     Args:
         root: The data root.
         where: A folder below the root, all of whose videos are taken; or a table (.csv, .tsv, .jsonl, .parquet) there
-            with a column `path` (relative to the root) and, if it likes, `group`; or `unused`.
+            with a column of paths (relative to the root) and, if it likes, `group`; or `unused`.
         records: The labelled videos; a path that is one of theirs keeps its group.
         splits: splits of the labelled videos.
         frame_rate: frames a second of folders of numbered images, each of which then is a video.
@@ -74,11 +75,13 @@ def read_unlabelled(
 def _read_table(path: Path) -> dict[str, str]:
     """The group of each path of a table, empty where none is stated."""
     groups: dict[str, str] = {}
-    for row in read_table(path):
-        name = relative_path(row.filled("path"), row.where)
+    rows = read_table(path)
+    column, group = paths_column(rows[0].names, rows[0].header), optional_column("auto", "group", rows)
+    for row in rows:
+        name = relative_path(row.filled(column), row.where)
         if name in groups:
             raise DataError(f"{row.where}: {name} is named twice; keep one of the rows.")
-        groups[name] = row.text("group") if "group" in row.cells else ""
+        groups[name] = "" if group is None else row.text(group)
     return groups
 
 

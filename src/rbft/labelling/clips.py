@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rbft.data.formats import ClassFolders
-from rbft.data.formats.columns import LABEL_COLUMNS, PATH_COLUMNS, part_columns, row_part
+from rbft.data.formats.columns import LABEL_COLUMNS, PATH_COLUMNS, part_columns, paths_column, row_part
 from rbft.data.formats.on_disk import is_video, no_video, videos_below, visible
 from rbft.data.formats.rows import read_table
 from rbft.data.formats.spelling import hint_of_spelling
@@ -177,18 +177,18 @@ def in_order(clips: Sequence[Clip], labelled: Collection[Clip], wanted: Sequence
 
 
 def read_order(path: Path, found: Found) -> list[Clip]:
-    """The clips of a table with a column `path`, such as `rbft suggest` leaves, in the order of its rows.
+    """The clips of a table with a column of paths, such as `rbft suggest` leaves, in the order of its rows.
 
     Raises:
         DataError: The table cannot be read, or names none of the clips.
     """
     rows = read_table(path)
-    times = part_columns(rows)
+    column, times = paths_column(rows[0].names, rows[0].header), part_columns(rows)
     # a folder of images is the same clip whatever rate is said with it
     there = {(split_rate(clip.path)[0], clip.part): clip for clip in found.clips}
     wanted = []
     for row in rows:
-        stated = Path(row.filled("path"))
+        stated = Path(row.filled(column))
         # relative to the clips, as in a table beside them; or to where the command was given
         for name in (stated, _below(stated, found.root)):
             key = None if name is None else (split_rate(name.as_posix())[0], row_part(row, times))

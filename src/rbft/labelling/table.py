@@ -15,9 +15,9 @@ from filelock import FileLock
 
 from rbft.data.formats.columns import (
     LABEL_COLUMNS,
-    PATH_COLUMNS,
     optional_column,
     part_columns,
+    paths_column,
     row_part,
     usual_column,
     with_rate,
@@ -173,12 +173,7 @@ class LabelTable:
         rows = read_table(self.path) if _has_rows(self.path) else []
         if self._is_json:
             columns = list(rows[0].names) if rows else ["path", "label"]
-        path_column = usual_column(columns, PATH_COLUMNS)
-        if path_column is None:
-            raise DataError(
-                f"{self.path}: no column of it is known to hold paths (columns: {', '.join(map(repr, columns))}). "
-                "Call it path."
-            )
+        path_column = paths_column(columns, str(self.path))
         label_column = usual_column(columns, LABEL_COLUMNS)
         if label_column is None:
             label_column = "label"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from rbft.data.formats.columns import optional_column, part_columns, row_part, with_rate
+from rbft.data.formats.columns import optional_column, part_columns, paths_column, row_part, with_rate
 from rbft.data.formats.on_disk import no_video, videos_below
 from rbft.data.formats.rows import TABLE_SUFFIXES, read_table
 from rbft.data.records import part_name, relative_path
@@ -61,7 +61,7 @@ def expand(path: Path, frame_rate: float | None = None) -> list[VideoInput]:
         frame_rate: frames a second of folders of numbered images, each of which then is a video.
 
     Raises:
-        DataError: It does not exist, a folder holds no video, or a table cannot be read or has no column `path`.
+        DataError: It does not exist, a folder holds no video, or a table cannot be read or has no column of paths.
     """
     if path.is_dir():
         files = videos_below(path, frame_rate)
@@ -76,9 +76,10 @@ def expand(path: Path, frame_rate: float | None = None) -> list[VideoInput]:
         return [named(path)]
     inputs = []
     rows = read_table(path)
+    column = paths_column(rows[0].names, rows[0].header)
     times, rate_column = part_columns(rows), optional_column("auto", "fps", rows)
     for row in rows:
-        stated, problem, part = row.text("path"), "", None
+        stated, problem, part = row.text(column), "", None
         name = str(path.parent / stated)
         try:
             relative_path(stated, row.where, "the table's folder")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rbft.data.formats.base import DatasetFormat
 from rbft.data.formats.on_disk import FRAME_RATE_HINT, checked_rate
-from rbft.data.formats.rows import Row, find_column, require_column
+from rbft.data.formats.rows import Row, find_column, require_column, separator_hint
 from rbft.data.records import Split, VideoRecord, parse_split, part_name, relative_path
 from rbft.errors import ConfigError, DataError
 from rbft.video.image_sequence import sequence_name
@@ -208,6 +208,23 @@ def usual_column(columns: Sequence[str], usual: Sequence[str]) -> str | None:
         if alike:
             return name if name in alike else alike[0]
     return None
+
+
+def paths_column(columns: Sequence[str], where: str) -> str:
+    """The column of paths of a table that names videos and needs no labels.
+
+    Args:
+        columns: its columns.
+        where: File, or file and row, that names them.
+
+    Raises:
+        DataError: None has a usual name; lists the columns.
+    """
+    if (found := usual_column(columns, PATH_COLUMNS)) is not None:
+        return found
+    listed = ", ".join(map(repr, columns))
+    advice = separator_hint(columns) or f" Call it path ({', '.join(PATH_COLUMNS[1:])} are known, too)."
+    raise DataError(f"{where}: no column of it is known to hold paths (columns: {listed}).{advice}")
 
 
 def optional_column(setting: str | None, usual: str, rows: Sequence[Row]) -> str | None:
