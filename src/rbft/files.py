@@ -13,7 +13,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -175,14 +175,18 @@ def _encoded(text: str) -> bytes:
     return text.encode(errors="backslashreplace")
 
 
-def remove_unfinished(folder: Path, seconds: float = 0.0) -> None:
+def remove_unfinished(folder: Path, seconds: float = 0.0, of: Collection[str] | None = None) -> None:
     """Remove temporary files that a killed process left in `folder`.
 
     Args:
         folder: Where they lie.
         seconds: Only those that are older; needed where somebody else may be writing there.
+        of: Only those of files with these names; needed where a person has files of their own. None: all.
     """
     for path in folder.glob(".*.tmp"):
+        # as `replacing` names them: a dot, the file's name, and letters of chance
+        if of is not None and path.name[1:].rsplit(".", 2)[0] not in of:
+            continue
         if time.time() - path.stat().st_mtime >= seconds:
             path.unlink(missing_ok=True)
 
@@ -307,7 +311,8 @@ def _json_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> str:
 def append_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Append rows and fsync, so that what was written survives a kill right after.
 
-    A torn last line that a kill left behind is cut off first: appending after it would damage a good row.
+    A torn last line that a kill left behind is cut off first: appending after it would damage a good row. One that
+    lacks its end alone, as editors leave it, gets it.
 
     Raises:
         StorageError: The disk is full; the file is as it was.
@@ -318,8 +323,8 @@ def append_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     end = None
     try:
         with path.open("ab+") as stream:
-            end = _after_whole_lines(stream)
-            stream.write(content)
+            end, before = _after_whole_lines(stream)
+            stream.write(before + content)
             stream.flush()
             os.fsync(stream.fileno())
     except OSError as error:
@@ -330,25 +335,39 @@ def append_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
         raise
 
 
-def _after_whole_lines(stream: IO[bytes]) -> int:
-    """Go to the end of a file, cut off what stands after its last whole line, and tell where that is."""
+def _after_whole_lines(stream: IO[bytes]) -> tuple[int, bytes]:
+    """Go to the end of a file and cut off a torn last line; where the end is, and what ends the line before it."""
+    before = b""
     if stream.seek(0, os.SEEK_END):
         stream.seek(-1, os.SEEK_END)
         # only a torn file is read whole: one that grows by a line at a time would be read over and over
         if stream.read(1) != b"\n":
             stream.seek(0)
-            stream.truncate(stream.read().rfind(b"\n") + 1)
-    return stream.seek(0, os.SEEK_END)
+            content = stream.read()
+            whole = content.rfind(b"\n") + 1
+            if _is_object(content[whole:]):
+                before = b"\n"
+            else:
+                stream.truncate(whole)
+    return stream.seek(0, os.SEEK_END), before
+
+
+def _is_object(line: bytes) -> bool:
+    """Whether a line is a whole JSON object; no beginning of one is."""
+    try:
+        return isinstance(json.loads(line), dict)
+    except NOT_JSON:
+        return False
 
 
 def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield (line number, object); a last line without its newline was torn by a kill and is left out.
+    """Yield (line number, object); a last line that a kill tore, without its newline and no object, is left out.
 
     Raises:
         DataError: Any other line is not a JSON object; names file and line.
     """
-    lines = path.read_bytes().split(b"\n")
-    for number, line in enumerate(lines[:-1], start=1):
+    *lines, last = path.read_bytes().split(b"\n")
+    for number, line in enumerate([*lines, last] if _is_object(last) else lines, start=1):
         if not line.strip():
             continue
         try:

@@ -87,6 +87,11 @@ def test_what_an_earlier_watch_answered_is_known(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"line 1: no answer of rbft predict; name another file with --to"):
         read_answered(to)
     assert read_answered(tmp_path / "none.jsonl") == {}
+    to.write_text('{"video": "torn')
+    assert read_answered(to) == {}, "it goes on after the first answer, too"
+    to.write_text("mine")
+    with pytest.raises(DataError, match=r"no answers of rbft predict; name another file with --to, or delete"):
+        read_answered(to)
 
 
 def test_answers_are_on_the_disk_before_they_are_shown_and_a_signal_ends_it(tmp_path: Path) -> None:

@@ -95,13 +95,16 @@ def test_a_copy_that_was_stopped_goes_on(storage, tmp_path, monkeypatch):
 
     killed = to / "fall/.b.MTS.x.tmp"
     killed.parent.mkdir(parents=True)
-    killed.touch()
-    os.utime(killed, (0, 0))
+    mine = to / "fall/.mine.MTS.x.tmp"
+    for file in (killed, mine):
+        file.touch()
+        os.utime(file, (0, 0))
     monkeypatch.setattr(type(storage), "get_file", failing)
     found = list_remote(URL)
     with pytest.raises(DataError, match=r"clips: fall/b\.MTS: cannot be read \(the line is gone\)"):
         copy_files(found, still_to_copy(found, to), to, lambda *_: None)
-    assert content(to) == {"fall/a.mp4": b"one"}, "what was begun is not there"
+    assert content(to) == {"fall/a.mp4": b"one", "fall/.mine.MTS.x.tmp": b""}, "what was begun is not there"
+    mine.unlink()
     monkeypatch.undo()
     monkeypatch.setattr(remote, "SCHEMES", ("memory",))
     left = still_to_copy(found, to)

@@ -16,6 +16,7 @@ from rbft.files import append_jsonl, read_jsonl
 from rbft.predict.answers import Answer
 from rbft.predict.inputs import VideoInput
 
+_BEGIN = b'{"video": '
 _AT_ONCE = 8  # files between two looks at whether to stop
 _Stamp = tuple[int, int]
 
@@ -93,6 +94,9 @@ def read_answered(path: Path) -> dict[str, float | None]:
         if not isinstance(name, str) or "predicted" not in row:
             raise DataError(f"{path}, line {number}: no answer of rbft predict; name another file with --to.")
         found[name] = float(modified) if isinstance(modified, (int, float)) else None
+    # an answer that a kill tore may be all there is
+    if not found and not _BEGIN.startswith(path.read_bytes()[: len(_BEGIN)]):
+        raise DataError(f"{path}: no answers of rbft predict; name another file with --to, or delete this one.")
     return found
 
 

@@ -169,7 +169,7 @@ def copy_files(
         StorageError: There is no room for it.
     """
     for parent in {(folder / file.path).parent for file in files}:
-        remove_unfinished(parent, _ABANDONED_SECONDS)
+        remove_unfinished(parent, _ABANDONED_SECONDS, {Path(file.path).name for file in files})
     for number, file in enumerate(files, start=1):
         with replacing(folder / file.path, file.size) as temporary:
             with _told(f"{remote.url}: {file.path}"):
