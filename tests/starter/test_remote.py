@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from rbft.__main__ import main
 from rbft.errors import ConfigError, DataError
 from rbft.files import read_jsonl
 from rbft.starter import remote
-from rbft.starter.remote import COPIED, copy_files, list_remote, still_to_copy
+from rbft.starter.remote import COPIED, changed_here, copy_files, list_remote, still_to_copy
 
 URL = "memory://bucket/clips"
 FILES = {
@@ -82,6 +83,28 @@ def test_what_is_here_is_not_copied_again_and_what_changed_is(storage, tmp_path,
     assert fetch("--to", to, "--yes") == 0
     assert sorted(asked[5:]) == ["/bucket/clips/fall/a.mp4", "/bucket/clips/no_fall/c.webm"]
     assert content(to) == FILES | {"fall/a.mp4": b"new"}
+
+
+def test_what_was_changed_here_is_kept(storage, tmp_path, capsys):
+    to, labels = tmp_path / "clips", b"path,label\nfall/a.mp4,fall\n"
+    assert fetch("--to", to, "--yes") == 0
+    (to / "labels.csv").write_bytes(labels)
+    assert fetch("--to", to, "--yes") == 0
+    assert content(to) == FILES | {"labels.csv": labels}
+    assert "1 files were changed here since they were copied, and stay: labels.csv" in capsys.readouterr().out
+    storage.pipe_file("/bucket/clips/labels.csv", b"theirs")
+    storage.pipe_file("/bucket/clips/fall/a.mp4", b"new")
+    assert fetch("--to", to, "--yes") == 0
+    assert content(to) == FILES | {"fall/a.mp4": b"new", "labels.csv": b"theirs", "labels.csv.old-1": labels}
+    assert "labels.csv was changed here and there; yours is now" in capsys.readouterr().out
+    os.utime(to / "labels.csv", (5, 5))
+    storage.pipe_file("/bucket/clips/labels.csv", b"again")
+    assert fetch("--to", to, "--yes") == 0
+    assert content(to)["labels.csv.old-2"] == b"theirs", "other content may be as long"
+    # a copy that an earlier version made is changed if its size is another
+    manifest = (to / COPIED).read_text()
+    (to / COPIED).write_text(re.sub(r', "modified": \d+', "", manifest))
+    assert changed_here(to) == []
 
 
 def test_a_copy_that_was_stopped_goes_on(storage, tmp_path, monkeypatch):

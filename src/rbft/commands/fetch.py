@@ -38,7 +38,8 @@ def run(args: Sequence[str]) -> int:
     """
     parsed = parser().parse_args(list(args))
 
-    from rbft.starter.remote import copy_files, described, kinds, list_remote, still_to_copy
+    from rbft.data.formats.on_disk import listing
+    from rbft.starter.remote import changed_here, copy_files, described, kinds, list_remote, still_to_copy
     from rbft.terminal import make_console, steps_shown
 
     console = make_console()
@@ -49,10 +50,15 @@ def run(args: Sequence[str]) -> int:
     console.print(escape(f"{parsed.url}: {described(remote.files)}"))
     if rest := kinds(remote.left_out):
         console.print(escape(f"left out are {remote.left_out.total()} other files ({rest})"))
+    names = {file.path for file in files}
+    if kept := [path for path in changed_here(folder) if path not in names]:
+        console.print(escape(f"{len(kept)} files were changed here since they were copied, and stay: {listing(kept)}"))
     if files:
         _agree(described(files), sum(file.size for file in files), folder, yes=parsed.yes)
         with steps_shown(console) as report:
-            copy_files(remote, files, folder, report)
+            archived = copy_files(remote, files, folder, report)
+        for old in archived:
+            console.print(escape(f"{old.name.rpartition('.old-')[0]} was changed here and there; yours is now {old}"))
     else:
         console.print("all of it is here already")
     console.print(escape(f"copy: {folder}; go on with rbft fit {shlex.quote(str(folder))}"))

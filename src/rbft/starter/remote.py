@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -14,7 +14,7 @@ from rbft.data.formats.on_disk import is_video, listing
 from rbft.data.formats.rows import TABLE_SUFFIXES
 from rbft.data.records import relative_path
 from rbft.errors import ConfigError, DataError
-from rbft.files import append_jsonl, read_jsonl, remove_unfinished, replacing
+from rbft.files import append_jsonl, archive, read_jsonl, remove_unfinished, replacing
 from rbft.video.image_sequence import SUFFIXES
 
 SCHEMES = ("s3", "s3a", "gs", "gcs", "hf")
@@ -125,7 +125,7 @@ def _told(url: str) -> Iterator[None]:
 
 
 def still_to_copy(remote: RemoteFolder, folder: Path) -> list[RemoteFile]:
-    """What of a remote folder is not in its copy yet, or has changed.
+    """What of a remote folder is not in its copy yet, or has changed there since.
 
     Args:
         remote: the remote folder.
@@ -134,8 +134,7 @@ def still_to_copy(remote: RemoteFolder, folder: Path) -> list[RemoteFile]:
     Raises:
         ConfigError: The folder is a copy of something else, or holds a file of that name which is no copy.
     """
-    manifest = folder / COPIED
-    copied = {row["path"]: row for _, row in read_jsonl(manifest)} if manifest.is_file() else {}
+    copied = _copied(folder)
     if others := {row["url"] for row in copied.values()} - {remote.url}:
         raise ConfigError(f"--to {folder}: holds a copy of {min(others)}; name another folder.")
     missing = []
@@ -148,14 +147,33 @@ def still_to_copy(remote: RemoteFolder, folder: Path) -> list[RemoteFile]:
                 "name another folder."
             )
         same = known is not None and (known["size"], known["version"]) == (file.size, file.version)
-        if not (there and same and target.stat().st_size == file.size):
+        if not (there and same):
             missing.append(file)
     return missing
 
 
+def changed_here(folder: Path) -> list[str]:
+    """Paths of copies that somebody changed since, such as a table of labels in which clips were labelled."""
+    return [path for path, known in _copied(folder).items() if _is_changed(folder / path, known)]
+
+
+def _copied(folder: Path) -> dict[str, dict[str, Any]]:
+    """What was copied to a folder, by path; the last copy of each file counts."""
+    manifest = folder / COPIED
+    return {row["path"]: row for _, row in read_jsonl(manifest)} if manifest.is_file() else {}
+
+
+def _is_changed(target: Path, known: Mapping[str, Any]) -> bool:
+    if not target.is_file():
+        return False
+    status = target.stat()
+    # copies of earlier versions do not say when they were made
+    return (status.st_size, status.st_mtime_ns) != (known["size"], known.get("modified", status.st_mtime_ns))
+
+
 def copy_files(
     remote: RemoteFolder, files: Sequence[RemoteFile], folder: Path, report: Callable[[str, int, int], None]
-) -> None:
+) -> list[Path]:
     """Copy files of a remote folder; each is there whole or not at all, and a later call goes on after it.
 
     Args:
@@ -164,21 +182,29 @@ def copy_files(
         folder: where to; made if it is not there.
         report: function that is called with what is done, how much of it, and of how much.
 
+    Returns:
+        New names of files that somebody had changed here, and that a newer one took the place of.
+
     Raises:
         DataError: A file cannot be read, or comes short.
         StorageError: There is no room for it.
     """
     for parent in {(folder / file.path).parent for file in files}:
         remove_unfinished(parent, _ABANDONED_SECONDS, {Path(file.path).name for file in files})
+    copied, archived = _copied(folder), []
     for number, file in enumerate(files, start=1):
-        with replacing(folder / file.path, file.size) as temporary:
+        target = folder / file.path
+        with replacing(target, file.size) as temporary:
             with _told(f"{remote.url}: {file.path}"):
                 remote.storage.get_file(file.address, str(temporary))
             if (size := temporary.stat().st_size) != file.size:
                 raise DataError(f"{remote.url}: {file.path} came with {size:,} of {file.size:,} bytes; fetch it again.")
+            if file.path in copied and _is_changed(target, copied[file.path]) and (old := archive(target)) is not None:
+                archived.append(old)
         row = {"path": file.path, "url": remote.url, "size": file.size, "version": file.version}
-        append_jsonl(folder / COPIED, [row])
+        append_jsonl(folder / COPIED, [row | {"modified": target.stat().st_mtime_ns}])
         report("files copied", number, len(files))
+    return archived
 
 
 def described(files: Sequence[RemoteFile]) -> str:
