@@ -6,10 +6,11 @@ import errno
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from rbft.arguments import exit_code
+from rbft.arguments import Parser, exit_code
 from rbft.errors import StorageError
 
 
@@ -82,3 +83,12 @@ def test_a_reader_that_is_gone_is_no_fault(command, unbuffered):
 def test_a_broken_pipe_to_somebody_else_is_told(capsys):
     with pytest.raises(BrokenPipeError):
         exit_code(raising(BrokenPipeError(errno.EPIPE, "broken pipe")))
+
+
+def test_paths_of_a_command_line_may_begin_with_a_tilde(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    parser = Parser()
+    parser.add_argument("--to", type=Path)
+    parser.add_subparsers(parser_class=Parser).add_parser("inner").add_argument("file", type=Path)
+    parsed = parser.parse_args(["--to=~/a", "inner", "~.mp4"])
+    assert (parsed.to, parsed.file) == (tmp_path / "a", Path("~.mp4"))

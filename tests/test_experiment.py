@@ -33,6 +33,17 @@ def read(tmp_path):
     return read
 
 
+def test_a_tilde_is_the_home_folder(read, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    folder = tmp_path / "runs" / "file0" / "sft" / "seed0"
+    assert read(STAGES + "run_root: ~/runs", flags=("--method", "sft")).run_dir == folder
+    experiment = read_experiment(["--config", "~/file0.yaml", "--run_root=~/runs", "--method", "sft"])
+    assert experiment.run_dir == folder and experiment.arguments(experiment.stages[0])[1] == str(
+        tmp_path / "file0.yaml"
+    )
+    assert read(STAGES, flags=("--run_root", "~no user")).run_dir.parts[0] == "~no user"
+
+
 def summary(experiment: Experiment) -> list[tuple[str, str, str | None, str | None]]:
     return [(stage.name, stage.kind, stage.weights_from, stage.rationales_from) for stage in experiment.stages]
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rbft.errors import DataError
-from rbft.files import append_jsonl, archive, read_json, read_jsonl, write_atomic, write_json, write_jsonl
+from rbft.files import append_jsonl, archive, expanded, read_json, read_jsonl, write_atomic, write_json, write_jsonl
 
 ROWS = [{"id": "ü", "n": 1}, {"id": "b\n", "n": 2.5}, {"id": "c", "n": None}]
 
@@ -28,6 +28,13 @@ def test_what_is_written_is_read(tmp_path):
     assert list(read_jsonl(tmp_path / "a.jsonl")) == list(enumerate(ROWS, start=1))
     write_jsonl(tmp_path / "a.jsonl", [])
     assert list(read_jsonl(tmp_path / "a.jsonl")) == []
+
+
+def test_a_tilde_is_the_home_folder_of_a_user_that_there_is(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert [expanded(name) for name in ("~", "~/a b", Path("~/a"))] == [tmp_path, tmp_path / "a b", tmp_path / "a"]
+    for name in ("~.mp4", "~no user of this name/a", "a/~", "/a", ""):
+        assert expanded(name) == Path(name)
 
 
 @pytest.mark.parametrize("step", ["replace", "fsync", "chmod"])

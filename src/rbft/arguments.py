@@ -11,19 +11,25 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Callable
-from typing import NoReturn, TextIO
+from pathlib import Path
+from typing import Any, NoReturn, TextIO
 
 from rbft.errors import ConfigError, Interrupted, PassingError, RBFTError
+from rbft.files import expanded
 
 
 class Parser(argparse.ArgumentParser):
-    """Raises what argparse would print and exit with.
+    """Raises what argparse would print and exit with; paths may begin with `~`, which no shell expands after `=`.
 
     Attributes:
         advice: A sentence on what to do, after every message.
     """
 
     advice = ""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.register("type", Path, expanded)
 
     def error(self, message: str) -> NoReturn:
         """Refuse a command line.

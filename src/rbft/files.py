@@ -47,6 +47,14 @@ def parse_yaml(text: str) -> Any:
         raise ValueError(f"a value is not what it looks like or is marked as ({error})") from error
 
 
+def expanded(name: str | Path) -> Path:
+    """A path with the home folder in the place of `~` or `~user`; where there is no such user, as it is."""
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:
+        return Path(name)
+
+
 def read_yaml(path: Path) -> Any:
     """Content of a YAML file.
 

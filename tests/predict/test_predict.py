@@ -17,7 +17,7 @@ from tests.support.videos import write_video
 from rbft.__main__ import main
 from rbft.errors import ConfigError, DataError, StageError
 from rbft.evaluation.predictions import read_predictions
-from rbft.predict import Classifier, expand
+from rbft.predict import Classifier, expand, inputs
 
 pytest_plugins = ["tests.support.run_fixtures"]
 
@@ -211,6 +211,14 @@ def test_folders_and_tables_are_expanded(tmp_path: Path) -> None:
         (tmp_path / name).write_text(f"{header}\nb/2.mp4{header[-2]}0\n")
         with pytest.raises(DataError, match=message):
             expand(tmp_path / name)
+
+
+def test_a_tilde_is_the_home_folder_of_a_user_that_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "~.mp4").touch()
+    assert expand(Path("~.mp4"))[0].resolve() == tmp_path / "~.mp4"
+    assert inputs.named("~/a.mp4").path == str(tmp_path / "home" / "a.mp4")
 
 
 def test_tables_are_read_as_those_to_train_on(tmp_path: Path) -> None:

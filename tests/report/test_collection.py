@@ -111,6 +111,12 @@ def test_a_sweep_folder_says_which_runs_are_missing(tmp_path):
         collect([str(sweep)])
 
 
+def test_a_folder_may_begin_with_a_tilde(tmp_path, monkeypatch):
+    write_run(tmp_path / "runs", "sft", 12)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert len(points("~/runs")) == 1
+
+
 def test_folders_without_runs_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="no such folder"):
         points(tmp_path / "none")

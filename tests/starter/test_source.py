@@ -53,6 +53,23 @@ def test_the_same_line_finds_the_same_file_and_another_archives_it(clips: str):
     assert old.read_text().endswith("# mine\n")
 
 
+@pytest.mark.parametrize("name", ["~/clips", "~clips"])
+def test_a_tilde_is_the_home_folder_of_a_user_that_there_is(
+    name: str, clips: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    folder = tmp_path / name.replace("~/", "home/")
+    fill(folder, *CLIPS)
+    args, _ = experiment_arguments([name, "--run_root", "~/runs"])
+    experiment = read_experiment(args)
+    assert experiment.run_dir.parents[2] == tmp_path / "home" / "runs" == Path(args[1]).parents[1]
+    assert StageCLI(experiment.arguments(experiment.stages[1])).datamodule.root == folder
+    flags = ["--data.root", name, "--data.cache_dir", "~none of this name"]
+    data = StageCLI([*experiment.arguments(experiment.stages[1]), *flags]).datamodule
+    assert data.root == (folder if name == "~/clips" else Path(name))
+    assert data.cache_folder == Path("~none of this name")
+
+
 def test_a_real_model_gets_prompts_with_what_the_videos_are(clips: str):
     args, said = experiment_arguments([clips, "--vlm", "some/model", "--about", "home camera."])
     assert "rehearsal" not in said

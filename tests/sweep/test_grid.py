@@ -26,6 +26,15 @@ def read(folder: Path, *flags: str, **keys: object) -> Sweep:
     return read_sweep(str(path), flags, {})
 
 
+def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    read(tmp_path, flags={"run_root": "~/runs"})
+    sweep = read_sweep("~/grid.yaml", (), {})
+    assert sweep.folder == tmp_path / "runs" / "sweeps" / "grid"
+    assert sweep.runs[0].folder.parents[2] == tmp_path / "runs"
+    read(tmp_path / "sweeps", experiment="~/tiny.yaml")
+
+
 def test_every_combination_once(tmp_path):
     sweep = read(tmp_path, grid={"data.shots": [4, None], "seed_everything": [0, 1], "method": ["sft", "rbft"]})
     assert [run.id for run in sweep.runs] == [

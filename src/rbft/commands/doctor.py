@@ -280,7 +280,7 @@ def _places(run_root: Path) -> Iterator[Finding]:
 
 def _place(name: str, folder: Path, advice: str, otherwise: State) -> Finding:
     """Whether files can be written to a folder, or to where it would be made; makes none."""
-    there = folder.expanduser().absolute()
+    there = folder.absolute()
     while not there.exists() and there != there.parent:
         there = there.parent
     shown = f"{folder}" + ("" if there == folder.absolute() else " (not there yet)")

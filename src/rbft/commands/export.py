@@ -19,7 +19,7 @@ def parser() -> Parser:
     )
     parser.advice = "Say --run RUN_FOLDER --to FOLDER."
     parser.add_argument("--run", required=True, help="the run's folder")
-    parser.add_argument("--to", required=True, help="the folder to make; must not be there yet")
+    parser.add_argument("--to", type=Path, required=True, help="the folder to make; must not be there yet")
     parser.add_argument(
         "--form",
         choices=("adapter", "merged"),
@@ -50,7 +50,7 @@ def run(args: Sequence[str]) -> int:
     check_flags(flags)
     if parsed.public and parsed.push is None:
         raise ConfigError("--public: says who sees what is pushed, so it needs --push NAME/REPOSITORY.")
-    target = Path(parsed.to)
+    target: Path = parsed.to
     if target.exists() or target.is_symlink():
         raise ConfigError(f"--to {target}: it exists already, and nothing is overwritten; name another folder.")
     require_writable(target, "--to", folder=True)

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rbft.arguments import Parser
 from rbft.commands.serve import require_server
 from rbft.errors import ConfigError
-from rbft.files import require_writable
+from rbft.files import expanded, require_writable
 
 if TYPE_CHECKING:
     from rbft.labelling.clips import Clip, Found
@@ -86,7 +86,7 @@ def run(args: Sequence[str]) -> int:
         frame_rate=checked_rate(parsed.frame_rate, "--frame-rate"),
     )
     require_writable(found.table.path, "--table")
-    wanted = [] if parsed.order in (None, _BY_NAME) else read_order(Path(parsed.order), found)
+    wanted = [] if parsed.order in (None, _BY_NAME) else read_order(expanded(parsed.order), found)
     classes = [] if parsed.classes is None else [name.strip() for name in parsed.classes.split(",") if name.strip()]
     console.print(escape(f"{len(found.clips)} clips, from {found.said}"))
     if found.missing:

@@ -12,7 +12,7 @@ from rich.markup import escape
 
 from rbft.arguments import Parser
 from rbft.errors import ConfigError
-from rbft.files import require_writable
+from rbft.files import expanded, require_writable
 
 if TYPE_CHECKING:
     from rbft.evaluation.thresholds import Threshold
@@ -34,7 +34,7 @@ def parser() -> Parser:
     )
     parser.advice = "Say --run RUN_FOLDER and videos, folders or a table."
     parser.add_argument("--run", required=True, help="the run's folder")
-    parser.add_argument("--to", help="file for the answers, .jsonl or .csv; the terminal without it")
+    parser.add_argument("--to", type=Path, help="file for the answers, .jsonl or .csv; the terminal without it")
     parser.add_argument("--rationale", action="store_true", help="let the model explain each answer")
     parser.add_argument("--window", type=float, metavar="SECONDS", help="look at long videos in windows of this length")
     parser.add_argument(
@@ -68,7 +68,9 @@ def parser() -> Parser:
         metavar="SECONDS",
         help="most time to read a video, or a window of it (default %(default)g)",
     )
-    parser.add_argument("--watch", metavar="FOLDER", help="answer the videos of this folder as they come, until Ctrl-C")
+    parser.add_argument(
+        "--watch", type=Path, metavar="FOLDER", help="answer the videos of this folder as they come, until Ctrl-C"
+    )
     parser.add_argument(
         "--every",
         type=float,
@@ -91,14 +93,14 @@ def run(args: Sequence[str]) -> int:
         Interrupted: It watched a folder, and was asked to stop.
     """
     parsed, flags = parser().parse_known_args(list(args))
-    if parsed.to is not None and Path(parsed.to).suffix not in (".jsonl", ".csv"):
+    if parsed.to is not None and parsed.to.suffix not in (".jsonl", ".csv"):
         raise ConfigError(f"--to {parsed.to}: name a .jsonl or a .csv file.")
     if parsed.to is not None:
-        require_writable(Path(parsed.to), "--to")
+        require_writable(parsed.to, "--to")
         if parsed.watch is None:
             from rbft.data.own_tables import refuse_other_than_answers
 
-            refuse_other_than_answers(Path(parsed.to), "--to")
+            refuse_other_than_answers(parsed.to, "--to")
     _check_watch(parsed)
     if parsed.window is None and parsed.stride is not None:
         raise ConfigError("--stride: needs --window, the length of what is looked at.")
@@ -119,10 +121,11 @@ def run(args: Sequence[str]) -> int:
     quieten()
     classifier = Classifier(parsed.run, flags, parsed.time_limit)
     rate = checked_rate(parsed.frame_rate, "--frame-rate") or classifier.recorded.frame_rate
-    videos = [video for name in parsed.videos for video in expand(Path(name), rate)]
-    for name in parsed.videos:
-        if Path(name).is_dir() and (rest := left_out(Path(name), frame_rate=rate)):
-            console.print(escape(f"{name}: left out are {rest}"))
+    paths = [expanded(name) for name in parsed.videos]
+    videos = [video for path in paths for video in expand(path, rate)]
+    for path in paths:
+        if path.is_dir() and (rest := left_out(path, frame_rate=rate)):
+            console.print(escape(f"{path}: left out are {rest}"))
     root = classifier.recorded.data_root
     elsewhere = parsed.watch is not None or any(
         not Path(video.root or ".", video.path).resolve().is_relative_to(root) for video in videos
@@ -150,14 +153,14 @@ def run(args: Sequence[str]) -> int:
     )
     if parsed.to is not None:
         try:
-            old = write_answers(Path(parsed.to), answers)
+            old = write_answers(parsed.to, answers)
         except OSError:
             # nothing of the work is lost, whatever became of the place meanwhile
             for answer in answers:
                 _show(console, answer)
             raise
         rest = f"; what was there is now {escape(str(old))}" if old is not None else ""
-        console.print(f"{len(answers)} answers written to {escape(parsed.to)}{rest}")
+        console.print(f"{len(answers)} answers written to {escape(str(parsed.to))}{rest}")
     else:
         for answer in answers:
             _show(console, answer)
@@ -178,7 +181,7 @@ def _check_watch(parsed: Namespace) -> None:
         return
     if parsed.videos:
         raise ConfigError(f"--watch {parsed.watch}: it answers what comes into this folder; name no other videos.")
-    if parsed.to is not None and Path(parsed.to).suffix != ".jsonl":
+    if parsed.to is not None and parsed.to.suffix != ".jsonl":
         raise ConfigError(f"--to {parsed.to}: with --watch answers are appended; name a .jsonl file.")
     if not 0 < parsed.every < float("inf"):
         raise ConfigError(f"--every {parsed.every:g}: must be above 0.")
@@ -200,7 +203,7 @@ def _watch(
         console.print(escape(f"watching {parsed.watch}{known}  (Ctrl-C stops)"))
 
     watch(
-        Path(parsed.watch),
+        parsed.watch,
         lambda videos: classifier.predict(
             videos,
             rationale=parsed.rationale,
@@ -210,7 +213,7 @@ def _watch(
             best_only=parsed.best_only,
         ),
         lambda answer: _show(console, answer),
-        to=None if parsed.to is None else Path(parsed.to),
+        to=parsed.to,
         every=parsed.every,
         begun=begun,
     )

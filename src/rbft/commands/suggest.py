@@ -14,7 +14,7 @@ from rich.markup import escape
 
 from rbft.arguments import Parser
 from rbft.errors import ConfigError
-from rbft.files import require_writable
+from rbft.files import expanded, require_writable
 
 if TYPE_CHECKING:
     from rbft.predict import Classifier
@@ -108,7 +108,7 @@ def run(args: Sequence[str]) -> int:
     console = make_console()
     quieten()
     classifier = Classifier(parsed.run, flags, parsed.time_limit)
-    videos = [video for name in parsed.videos for video in expand(Path(name), classifier.recorded.frame_rate)]
+    videos = [video for name in parsed.videos for video in expand(expanded(name), classifier.recorded.frame_rate)]
     for caution in classifier.recorded.cautions(own_videos=bool(videos)):
         console.print(f"[bold]warning:[/] {escape(caution)}")
     labelled = labelled_clips(classifier, parsed.root)

@@ -27,6 +27,7 @@ from rbft.data.unlabelled import read_unlabelled, without_labels
 from rbft.data.video_facts import VideoFacts
 from rbft.data.worker_errors import collate_carried, unpack
 from rbft.errors import ConfigError, DataError
+from rbft.files import expanded
 from rbft.video.clip import Clip, read_clip
 from rbft.video.clip_cache import ClipCache, default_folder
 from rbft.video.clip_spec import ClipControl, ClipSpec
@@ -142,7 +143,7 @@ class VideoDataModule(L.LightningDataModule):
         require_open_files(num_workers)
         require_room(cache_gb, feature_cache_gb)
         require_state_room(state_memory_gb, state_cache_gb)
-        self.root = Path(root).expanduser()
+        self.root = expanded(root)
         self.format = format if format is not None else ClassFolders()
         self.shots, self.draw, self.nested, self.pool_shots = shots, draw, nested, pool_shots
         self.val_shots, self.val_fraction = val_shots, val_fraction
@@ -159,7 +160,7 @@ class VideoDataModule(L.LightningDataModule):
         self.unlabelled = unlabelled
         self.unreadable: tuple[VideoRecord, ...] = ()
         self.facts: Mapping[str, VideoFacts] = {}
-        self.cache_folder = default_folder() if cache_dir is None else Path(cache_dir).expanduser()
+        self.cache_folder = default_folder() if cache_dir is None else expanded(cache_dir)
         self.cache = ClipCache(self.cache_folder, int(cache_gb * 1e9), content_digest) if cache_clips else None
         kept = FeatureCache(self.cache_folder / "features", int(feature_cache_gb * 1e9))
         self.features = kept if cache_features else None

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rbft.encoders.families import FAMILIES, EncoderFamily
 from rbft.errors import ConfigError, ModelError
+from rbft.files import expanded
 from rbft.vlm.loading import DType, Source, folder_fingerprint, read_config, read_weights, weights_dtype
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class EncoderFiles:
     """
 
     def __init__(self, folder: str) -> None:
-        self.folder = Path(folder).expanduser()
+        self.folder = expanded(folder)
         if not self.folder.is_dir():
             raise ConfigError(
                 f"{KEY}: no folder {folder}. Name the folder of a video encoder on this machine ({KNOWN}); "

@@ -13,7 +13,7 @@ from rbft.arguments import Parser
 from rbft.errors import ConfigError, DataError
 from rbft.experiment.layers import lay_over, section_of, take_sections
 from rbft.experiment.stages import KINDS, METHODS, Stage, check_folder_name, make_stages, nearest, stages_of_method
-from rbft.files import read_yaml
+from rbft.files import expanded, read_yaml
 
 # an experiment file's keys, and flags of `rbft fit` that runs of many may have
 _SECTIONS = ("data", "model", "trainer", "stages", "methods")
@@ -137,6 +137,7 @@ def read_experiment(args: Sequence[str]) -> Experiment:
             "no experiment given; name a folder of labelled clips or an experiment file, or try "
             "`rbft fit builtin:quickstart`."
         )
+    own.config = [str(expanded(path)) if path.startswith("~") else path for path in own.config]
     contents = [_read_yaml(path) for path in own.config]
     sections, flags = take_sections(flags)
 
@@ -183,7 +184,7 @@ def read_experiment(args: Sequence[str]) -> Experiment:
     seed = setting("seed_everything", 0)
     if isinstance(seed, bool) or not str(seed).isdecimal():
         raise ConfigError(f"seed_everything: {seed!r} must be a whole number of at least 0.")
-    run_dir = Path(str(setting("run_root", "runs"))) / name / variant / f"seed{seed}"
+    run_dir = expanded(str(setting("run_root", "runs"))) / name / variant / f"seed{seed}"
     return Experiment(
         name,
         method,

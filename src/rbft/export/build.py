@@ -22,7 +22,7 @@ from rbft.export.card import card, script
 from rbft.export.program import ANSWERED, PROGRAM, check_program, probabilities_of_program
 from rbft.export.settings import describe_run
 from rbft.export.weights import Form, write_weights
-from rbft.files import no_room, write_atomic, write_json
+from rbft.files import expanded, no_room, write_atomic, write_json
 from rbft.predict.inputs import expand
 from rbft.predict.model import WarmModel
 from rbft.predict.run_settings import Recorded
@@ -62,7 +62,7 @@ def comparison_clips(recorded: Recorded, model: WarmModel, folder: str | None, c
     Raises:
         StageError: There are none.
     """
-    data = model.data.at(model.recorded_root if folder is None else Path(folder).expanduser())
+    data = model.data.at(model.recorded_root if folder is None else expanded(folder))
     if folder is not None:
         if not data.root.is_dir():
             raise ConfigError(f"--videos {folder}: no such folder.")

@@ -13,6 +13,7 @@ from rbft.answering.choice import answer
 from rbft.data.records import VideoRecord, part_name, split_part
 from rbft.errors import ConfigError, VideoError
 from rbft.evaluation.predictions import Prediction, probabilities
+from rbft.files import expanded
 from rbft.predict.answers import TOP, Answer, Moment, Rule, likeliest
 from rbft.predict.inputs import VideoInput, named
 from rbft.predict.model import Report, WarmModel
@@ -54,7 +55,7 @@ class Classifier:
     """
 
     def __init__(self, run: str | Path, flags: Sequence[str] = (), time_limit: float = TIME_LIMIT) -> None:
-        self.run = Path(run)
+        self.run = expanded(run)
         check_flags(flags)
         if not time_limit > 0:
             raise ConfigError(f"--time-limit {time_limit:g}: must be above 0.")

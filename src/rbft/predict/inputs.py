@@ -10,6 +10,7 @@ from rbft.data.formats.on_disk import no_video, videos_below
 from rbft.data.formats.rows import TABLE_SUFFIXES, read_table
 from rbft.data.records import part_name, relative_path
 from rbft.errors import DataError, VideoError
+from rbft.files import expanded
 from rbft.video.container import resolve_inside
 from rbft.video.image_sequence import sequence_name, split_rate
 
@@ -48,7 +49,7 @@ class VideoInput:
 
 def named(video: str | Path) -> VideoInput:
     """A video that a person named, wherever it is."""
-    return VideoInput(str(video), str(Path(video).expanduser()))
+    return VideoInput(str(video), str(expanded(video)))
 
 
 def expand(path: Path, frame_rate: float | None = None) -> list[VideoInput]:

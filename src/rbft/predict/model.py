@@ -21,6 +21,7 @@ from rbft.data.records import VideoRecord
 from rbft.data.sampler import Draw, EvaluationSampler
 from rbft.errors import ConfigError, StageError, VideoError
 from rbft.evaluation.predictions import Prediction
+from rbft.files import expanded
 from rbft.pipeline.stage_cli import StageCLI
 from rbft.predict.run_settings import Recorded
 from rbft.training.feature_pool import FeaturePool
@@ -61,7 +62,7 @@ class WarmModel:
         cli = StageCLI([*recorded.arguments(), *alone, *flags])
         self.data: VideoDataModule = cli.datamodule
         self.module: VLMFineTuner = cli.model
-        self.recorded_root = Path(cli.config["data"]["root"]).expanduser()
+        self.recorded_root = expanded(cli.config["data"]["root"])
         module, choice = self.module, recorded.choice
         if cli.config["model"]["scoring"]["prior"] == "blank" and recorded.prior is None:
             raise StageError(

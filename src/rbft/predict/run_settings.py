@@ -13,7 +13,7 @@ from rbft.errors import StageError
 from rbft.evaluation.calibration import Calibration, read_calibration
 from rbft.evaluation.predictions import Prediction, read_predictions
 from rbft.experiment import Experiment, Stage, read_experiment
-from rbft.files import read_json
+from rbft.files import expanded, read_json
 from rbft.runs.names import ADAPTER, ANSWERING, CALIBRATION, EXPERIMENT, LABELS, VALIDATION
 from rbft.runs.run_folder import RunFolder
 from rbft.runs.stage_record import read_record, verify_outputs
@@ -58,7 +58,7 @@ class Recorded:
     @property
     def data_root(self) -> Path:
         """Folder of the videos that the run was made from, links followed."""
-        return Path(str(RunFolder(self.run).data.get("root", "."))).expanduser().resolve()
+        return expanded(str(RunFolder(self.run).data.get("root", "."))).resolve()
 
     @property
     def frame_rate(self) -> float | None:
@@ -102,7 +102,7 @@ def read_run(run: str | Path) -> Recorded:
     Raises:
         StageError: It is no finished run with a test, or what it left was changed afterwards.
     """
-    run = Path(run)
+    run = expanded(run)
     if not (run / EXPERIMENT).is_file() or not (run / LABELS).is_file():
         raise StageError(f"--run {run}: no run folder; name the folder that holds experiment.yaml and {LABELS}.")
     # a copy may lie less deep than a run root's runs do; the folder is read as it is, wherever the root is

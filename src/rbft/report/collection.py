@@ -13,7 +13,7 @@ from rbft.errors import ConfigError, DataError
 from rbft.evaluation.comparison import Member, Point, key_of, shared
 from rbft.evaluation.model_selection import choose_runs, without
 from rbft.experiment import nearest
-from rbft.files import read_json
+from rbft.files import expanded, read_json
 from rbft.runs.names import EXPERIMENT, RATIONALES
 from rbft.runs.run_folder import REPLICATES, RunFolder, find_runs
 
@@ -125,7 +125,7 @@ def collect(folders: Sequence[str]) -> list[Entry]:
     """
     by_folder: dict[Path, _Found] = {}
     for name in folders:
-        folder = Path(name)
+        folder = expanded(name)
         if not folder.is_dir():
             raise ConfigError(f"{name}: no such folder; name run folders, a folder of runs, or a sweep's folder.")
         new = _of_sweep(folder) if (folder / "plan.json").is_file() else _below(folder)
@@ -211,7 +211,7 @@ def choose_entries(entries: Sequence[Entry], keys: Sequence[str]) -> list[Entry]
 
 def planned_choice(folders: Sequence[str], entries: Sequence[Entry]) -> list[str]:
     """Settings that the sweeps among the folders choose on validation videos, as far as runs differ in them."""
-    plans = [read_json(path) for name in folders if (path := Path(name) / "plan.json").is_file()]
+    plans = [read_json(path) for name in folders if (path := expanded(name) / "plan.json").is_file()]
     keys = dict.fromkeys(str(key) for plan in plans for key in plan.get("choose", ()))
     return [key for key in keys if any(key in entry.point for entry in entries)]
 

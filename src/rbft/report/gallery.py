@@ -5,11 +5,11 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from rbft.data.records import split_part
 from rbft.errors import RBFTError
+from rbft.files import expanded
 from rbft.report.collection import Entry
 from rbft.report.group_data import Answer, Digest
 from rbft.video.content import is_there
@@ -122,7 +122,7 @@ def _laid_out(card: Card, digests: Sequence[Digest]) -> Card:
 
 def _frames(entry: Entry, video: str) -> tuple[str | None, str]:
     """A clip's frames as a picture, or why there is none; read as the run read them, through the one safe door."""
-    root = entry.where / Path(str(entry.run.data.get("root"))).expanduser()
+    root = entry.where / expanded(str(entry.run.data.get("root")))
     path, part = split_part(video)
     if not is_there(root / path):
         return None, "the video is not there any more"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rbft.experiment import KINDS, Stage
+from rbft.files import expanded
 from rbft.vlm.loading import folder_fingerprint, model_fingerprint
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def _files(stage: Stage, module: VLMFineTuner) -> str:
     """A hash of the files of the model that a stage uses."""
     folder = module.encoder.folder
     if not stage.uses_model and folder is not None:
-        return folder_fingerprint(Path(folder).expanduser())
+        return folder_fingerprint(expanded(folder))
     return model_fingerprint(module.name)
 
 

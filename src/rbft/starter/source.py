@@ -12,7 +12,7 @@ from typing import Any
 from rbft.arguments import Parser
 from rbft.errors import ConfigError
 from rbft.experiment import nearest
-from rbft.files import archive, write_atomic
+from rbft.files import archive, expanded, write_atomic
 
 BUILTIN = "builtin:"
 _YAML = (".yaml", ".yml")
@@ -52,9 +52,9 @@ def experiment_arguments(args: Sequence[str]) -> tuple[list[str], str]:
     from rbft.starter.format_flags import format_of, split_format_flags
     from rbft.starter.layout import FORMATS
 
-    text, name, said = write_text(named[0], flags, Path(named[0]).expanduser().resolve())
+    text, name, said = write_text(named[0], flags, expanded(named[0]).resolve())
     _, rest = _own(flags)
-    root = Path(_value(rest, "run_root") or "runs")
+    root = expanded(_value(rest, "run_root") or "runs")
     path = root / name / f"{name}.yaml"
     if not path.is_file() or path.read_text(encoding="utf-8") != text:
         if (old := archive(path)) is not None:
@@ -86,7 +86,7 @@ def write_text(named: str, flags: Sequence[str], absolute: Path | None = None) -
     if is_remote(named):
         raise ConfigError(f"{named}: clips are read from this machine. Copy them first: rbft fetch {named} --to FOLDER")
     own, rest = _own(flags)
-    path = absolute or Path(named).expanduser()
+    path = absolute or expanded(named)
     format, settings = format_of(split_format_flags(rest)[0])
     # a format of another package is for the experiment to make
     layout = recognise(path) if format not in (None, *FORMATS) else recognise(path, settings, format)

@@ -15,7 +15,7 @@ from typing import Any
 from rbft import __version__
 from rbft.errors import ConfigError, DataError
 from rbft.experiment import nearest, read_experiment, require_known_keys
-from rbft.files import read_yaml
+from rbft.files import expanded, read_yaml
 from rbft.runs.run_folder import REPLICATES
 from rbft.runs.stage_record import SCHEMA
 from rbft.sweep.options import LaunchOptions, read_options
@@ -85,6 +85,7 @@ def read_sweep(path: str, flags: Sequence[str], launch: Mapping[str, Any]) -> Sw
     Raises:
         ConfigError: A key is unknown or of the wrong kind, a point stands twice, or a run cannot be read.
     """
+    path = str(expanded(path))
     content = _mapping(path, "", read_content(path))
     if "stages" in content and "grid" not in content:
         raise ConfigError(f"{path} is an experiment file; did you mean `rbft fit {path}`?")
@@ -92,7 +93,7 @@ def read_sweep(path: str, flags: Sequence[str], launch: Mapping[str, Any]) -> Sw
         raise ConfigError(f"{path}: unknown key {unknown[0]}; {nearest(unknown[0], _KEYS)}")
     if not isinstance(content.get("experiment"), str):
         raise ConfigError(f"{path}: experiment: name the experiment file, relative to the folder of the sweep file.")
-    experiment = os.path.normpath(Path(path).parent / content["experiment"])
+    experiment = os.path.normpath(Path(path).parent / expanded(content["experiment"]))
     common = _mapping(path, "flags", content.get("flags"))
     _check_keys(path, "flags", common.keys() - {"run_root"})
     every = [*(_flag(key, value) for key, value in common.items()), *flags]
@@ -148,7 +149,7 @@ def read_content(path: str) -> Any:
         ConfigError: It cannot be read.
     """
     try:
-        return read_yaml(Path(path))
+        return read_yaml(expanded(path))
     except DataError as error:
         raise ConfigError(str(error)) from error
 

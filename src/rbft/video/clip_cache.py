@@ -17,6 +17,7 @@ import torch
 
 from rbft.disk_cache import DamagedEntryError
 from rbft.errors import ConfigError
+from rbft.files import expanded
 from rbft.video.clip import Clip, read_clip
 from rbft.video.clip_entry import HEAD, MAGIC, READING, aligned, clip_folder, clip_key, hashed, pack_entry
 from rbft.video.clip_spec import ClipSpec
@@ -97,7 +98,7 @@ def default_folder() -> Path:
         ConfigError: There is none, because the user has no home folder.
     """
     if named := os.environ.get("RBFT_CACHE"):
-        return Path(named).expanduser()
+        return expanded(named)
     base = os.environ.get("XDG_CACHE_HOME", "")
     if Path(base).is_absolute():  # others are to be ignored, says the specification
         return Path(base) / "rbft" / "clips"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from rbft.errors import ModelError
-from rbft.files import file_digest
+from rbft.files import expanded, file_digest
 from rbft.vlm.hub import require_hub
 from rbft.vlm.quantize import Quantize, quantized
 from rbft.vlm.unsupported import NO_PART, unsupported
@@ -37,7 +37,7 @@ def model_source(vlm: str) -> str:
         if vlm not in BUILTIN:
             raise ModelError(f"model.vlm: {vlm!r} is unknown; built in: {', '.join(BUILTIN)}.")
         return str(BUILTIN[vlm])
-    path = Path(vlm).expanduser()
+    path = expanded(vlm)
     if path.exists():
         if not (path / "config.json").is_file():
             raise ModelError(f"model.vlm: {vlm} holds no config.json; name the folder that save_pretrained wrote.")
