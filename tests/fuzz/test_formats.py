@@ -32,6 +32,7 @@ from rbft.data.labels import LabelSet
 from rbft.data.splits import Splits, make_splits
 from rbft.errors import RBFTError
 from rbft.files import write_json
+from rbft.starter.layout import recognise
 from rbft.video.container import resolve_inside
 
 
@@ -242,3 +243,30 @@ def test_spoilt_ones(name: str, file: str, examples: int) -> None:
                 assert str(error).strip()
 
         explore(spoilt(case.files[file].encode()), examples, check)
+
+
+LISTS = {
+    "labels.csv": "path;label\na/1.mp4;x\nb/1.mp4;y\n",
+    "list.tsv": "x\ta/1.mp4\nx\tb/1.mp4\n",
+    "list.json": json.dumps([{"video": f"{label}/1.mp4", "response": "x"} for label in "ab"]),
+    "list.txt": "a/1.mp4 0\nb/1.mp4 0\n",
+}
+
+
+@depth(30, 1000)
+@pytest.mark.parametrize("name", LISTS)
+def test_spoilt_lists_beside_clips(name: str, examples: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder).resolve()
+        for path in ("a/1.mp4", "a/2.mp4", "b/1.mp4", "b/2.mp4"):
+            (root / path).parent.mkdir(exist_ok=True)
+            (root / path).touch()
+
+        def check(content: bytes) -> None:
+            (root / name).write_bytes(content)
+            try:
+                assert recognise(root).classes
+            except RBFTError as error:
+                assert str(error).strip()
+
+        explore(spoilt(LISTS[name].encode()), examples, check)

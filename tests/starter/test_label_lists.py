@@ -48,6 +48,7 @@ LISTS = [
     ("metadata.csv", lines(",", "file_name,label") + "fall/0.mp4,sit,dark\n", "row 8: 3 cells, but the header has 2"),
     ("list.csv", lines(",", "path,label").encode("utf-16"), "row 1: not UTF-8; save the file as UTF-8"),
     ("labels.csv", "path,label\n", "lists no videos"),
+    ("list.csv", "my clips\n" + "".join(f"{v},{c}\n" for c, v in LABELS.items()), "first line names no columns"),
     ("odd.csv", lines(",", "Datei", label="{},x"), "say --data.format.path_column Datei\\. To go"),
     (
         "train/metadata.csv",
@@ -115,6 +116,7 @@ OTHERS = {
     "info.json": '{"name": "clips", "classes": ["fall", "other"], "license": null}',
     "broken.json": "{",
     "budget.xlsx": "PK",
+    "~$labels.xlsx": "",
 }
 
 
@@ -134,7 +136,7 @@ def test_facts_about_the_clips_are_passed_over_with_a_word(name: str, tmp_path: 
     (tmp_path / name).write_text(FACTS[name])
     layout = recognise(tmp_path)
     assert layout.format == "ClassFolders"
-    assert layout.notes == (f"not read: {name} (to use one of them, name it in place of its folder)",)
+    assert layout.notes == (f"not read: {name}",)
 
 
 def test_lists_beside_one_that_is_read_are_named(tmp_path: Path):

@@ -83,7 +83,7 @@ class _Grid:
 
     Args:
         header: names of the columns; empty where the first line names a clip.
-        rows: cells of the lines below.
+        rows: cells of the lines below, as many in each as the longest line has.
         place: column that names clips.
         separator: what stands between two cells; empty for JSON.
     """
@@ -95,19 +95,16 @@ class _Grid:
 
     def classes(self) -> list[int]:
         """The columns that could be classes, those first that are called so."""
-        width = max(map(len, (self.header, *self.rows)))
-        named = {place: self.header[place].casefold() if place < len(self.header) else "" for place in range(width)}
-        called = [place for place, name in named.items() if any(part in name for part in _CLASSES)]
-        others = [place for place in named if place not in called and _repeats(named[place], self._column(place))]
-        return [place for place in (*called, *others) if place != self.place and any(self._column(place))]
+        columns = list(map(list, zip(*self.rows, strict=True)))
+        names = [name.casefold() for name in self.header] or [""] * len(columns)
+        called = [place for place, name in enumerate(names) if any(part in name for part in _CLASSES)]
+        others = [place for place, cells in enumerate(columns) if place not in called and _repeats(names[place], cells)]
+        return [place for place in (*called, *others) if place != self.place and columns and any(columns[place])]
 
     def agrees(self, place: int, clips: ClipNames) -> bool:
         """Whether what stands in a column is the name of a folder in which the clip of the row lies."""
-        rows = [row for row in self.rows if place < len(row) and self.place < len(row) and row[place].strip()]
-        return bool(rows) and all(row[place].strip().casefold() in clips.folders(row[self.place]) for row in rows)
-
-    def _column(self, place: int) -> list[str]:
-        return [row[place].strip() for row in self.rows if place < len(row)]
+        rows = [row for row in self.rows if row[place]]
+        return bool(rows) and all(row[place].casefold() in clips.folders(row[self.place]) for row in rows)
 
 
 class ClipNames:
@@ -167,7 +164,7 @@ def is_called_labels(path: Path) -> bool:
 def look_at(path: Path, clips: ClipNames) -> Look:
     """What a file beside clips looks like; it need not be one that can be read."""
     suffix = path.suffix.lower()
-    if suffix in _SHEETS:
+    if suffix in _SHEETS and not path.name.startswith("~$"):  # which Excel leaves while a file is open
         listing = any(part in path.stem.casefold() for part in (*_CLASSES, "metadata"))
         return Look(lists_labels=listing, fault=f"{suffix} cannot be read; save it as CSV in UTF-8, with commas")
     if suffix not in _TEXTS:
@@ -202,13 +199,13 @@ def _fault(path: Path, grid: _Grid, classes: Sequence[int], text: str) -> str:
         return f"its cells are separated by {_SEPARATORS[grid.separator]}; .csv means commas, .tsv means tabs"
     if suffix in _MEANT and text.startswith("sep="):
         return "its first line is no header; delete 'sep='"
-    if not grid.header:
+    if not grid.header or not grid.header[grid.place]:
         return "its first line names no columns; write path,label and the like above it"
     columns = f"(columns: {', '.join(map(repr, grid.header))})"
     path_column, label_column = (usual_column(grid.header, usual) for usual in (PATH_COLUMNS, LABEL_COLUMNS))
     if path_column is not None and label_column is not None:
         return ""
-    called = [shlex.quote(grid.header[place]) for place in classes if place < len(grid.header)]
+    called = [shlex.quote(grid.header[place]) for place in classes if grid.header[place]]
     if path_column is not None:
         told = called[0] if called else "COLUMN"
         return f"{_NO_COLUMN} classes {columns}; call it label, or say --data.format.label_column {told}"
@@ -291,11 +288,12 @@ def _cell(value: Any) -> str:
 def _grid(rows: Sequence[Sequence[str]], separator: str, clips: ClipNames) -> list[_Grid]:
     """The rows as a grid, if half of them or more name a clip in one column; else none."""
     width = max(map(len, rows), default=0)
-    counts = [sum(place < len(row) and row[place] in clips for row in rows) for place in range(width)]
+    full = [[cell.strip() for cell in row] + [""] * (width - len(row)) for row in rows]
+    counts = [sum(row[place] in clips for row in full) for place in range(width)]
     most = max(counts, default=0)
     if not most or most < len(rows) / 2:
         return []
     place = counts.index(most)
-    named = place < len(rows[0]) and rows[0][place] in clips
-    header = () if named else tuple(cell.strip() for cell in rows[0])
-    return [_Grid(header, rows if named else rows[1:], place, separator)]
+    if full[0][place] in clips:
+        return [_Grid((), full, place, separator)]
+    return [_Grid(tuple(full[0]), full[1:], place, separator)]

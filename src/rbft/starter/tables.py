@@ -43,7 +43,7 @@ class Tables:
     def notes(self) -> tuple[str, ...]:
         """What is not read although it lies beside the clips, in a sentence; empty where there is nothing."""
         names = ", ".join(path.name for path in sorted((*self.refused, *self.passed)))
-        return (f"not read: {names} (to use one of them, name it in place of its folder)",) if names else ()
+        return (f"not read: {names}",) if names else ()
 
 
 def sort_tables(files: Iterable[Path], said: Settings, clips: ClipNames) -> Tables:
