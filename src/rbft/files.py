@@ -11,6 +11,7 @@ import math
 import os
 import re
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -127,11 +128,18 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def _umask() -> int:
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
+
+
 @contextmanager
 def replacing(path: Path, need: int | None = None) -> Iterator[Path]:
     """A temporary file to write in the block, which becomes `path` after it, whole and durable, or else is removed.
 
-    It lies in the same folder, so that the rename is one; the file is synced before it and the folder after it.
+    It lies in the same folder, so that the rename is one; the file is synced before it and the folder after it. A file
+    in the place of another may be read by whom that one might.
 
     Args:
         path: file to write.
@@ -154,9 +162,7 @@ def replacing(path: Path, need: int | None = None) -> Iterator[Path]:
         with temporary.open("rb") as stream:
             os.fsync(stream.fileno())
         # mkstemp makes the file private; results are meant to be read by others as the umask allows
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
+        temporary.chmod(stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o666 & ~_umask())
         temporary.replace(path)
     except BaseException as error:
         full = no_room(path, error, need)
@@ -226,7 +232,13 @@ _FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
 
 
 def write_csv(
-    path: Path, rows: Iterable[Sequence[str]], delimiter: str = ",", *, guard: bool = True, marked: bool = False
+    path: Path,
+    rows: Iterable[Sequence[str]],
+    delimiter: str = ",",
+    *,
+    guard: bool = True,
+    marked: bool = False,
+    line_end: str = "\n",
 ) -> None:
     """Write rows of text, whole or not at all, as a table whose cells no spreadsheet takes for formulas.
 
@@ -236,13 +248,14 @@ def write_csv(
         delimiter: what stands between cells.
         guard: whether cells are guarded as by `guarded_cell`; else they are written as they are.
         marked: whether the file begins with a byte order mark, by which spreadsheets know UTF-8.
+        line_end: what ends a row.
     """
     text = io.StringIO()
     quoted = [[guarded_cell(cell) if guard else cell for cell in row] for row in rows]
     # the writer leaves a carriage return bare, which ends a row for whoever reads
     returns = any("\r" in cell for row in quoted for cell in row)
     csv.writer(
-        text, delimiter=delimiter, lineterminator="\n", quoting=csv.QUOTE_ALL if returns else csv.QUOTE_MINIMAL
+        text, delimiter=delimiter, lineterminator=line_end, quoting=csv.QUOTE_ALL if returns else csv.QUOTE_MINIMAL
     ).writerows(quoted)
     write_atomic(path, ("\ufeff" if marked else "") + text.getvalue())
 

@@ -152,6 +152,33 @@ def test_the_mark_of_a_spreadsheet_and_the_cells_of_others_stay_as_they_are(tmp_
     assert not plain.path.read_bytes().startswith(b"\xef\xbb\xbf")
 
 
+def test_a_table_stays_who_may_read_it_where_it_is_and_how_its_lines_end(tmp_path: Path) -> None:
+    held, path = tmp_path / "of_mine.csv", tmp_path / "labels.csv"
+    held.write_bytes(b"path,label\r\na.mp4,fall\r\nb.mp4,\r\n")
+    held.chmod(0o600)
+    path.symlink_to(held.name)
+    LabelTable(path).set("b.mp4", None, "sit")
+    assert path.is_symlink() and held.read_bytes() == b"path,label\r\na.mp4,fall\r\nb.mp4,sit\r\n"
+    assert {name.name: name.stat().st_mode & 0o777 for name in tmp_path.glob("[!.]*.csv*")} == {
+        "labels.csv": 0o600,
+        "of_mine.csv": 0o600,
+        "labels.csv.old-1": 0o600,
+    }
+
+
+def test_nothing_outside_of_the_folder_is_written_through_a_link(tmp_path: Path) -> None:
+    folder, outside = tmp_path / "clips", tmp_path / "elsewhere.csv"
+    folder.mkdir()
+    outside.write_text("path,label\na.mp4,fall\n")
+    for target in (outside, tmp_path / "not_there.csv"):
+        path = folder / "labels.csv"
+        path.unlink(missing_ok=True)
+        path.symlink_to(target)
+        LabelTable(path).set("a.mp4", None, "sit")
+        assert not path.is_symlink() and path.read_text() == "path,label\na.mp4,sit\n"
+    assert outside.read_text() == "path,label\na.mp4,fall\n" and not (tmp_path / "not_there.csv").exists()
+
+
 def test_of_two_columns_that_read_the_same_the_label_goes_into_the_one_that_fit_reads(tmp_path: Path) -> None:
     labels = {"a.mp4": "fall", "b.mp4": "fall", "c.mp4": "fall", "d.mp4": "sit", "e.mp4": "sit"}
     for name in labels:

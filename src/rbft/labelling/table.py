@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import stat
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -63,6 +64,7 @@ class _Content:
         times: columns with start and end; None where there are none.
         is_json: whether rows are objects, which need not have all columns.
         marked: whether the file begins with a byte order mark, by which spreadsheets know UTF-8.
+        line_end: what ends a row of it.
     """
 
     columns: list[str]
@@ -73,6 +75,7 @@ class _Content:
     times: tuple[str, str] | None
     is_json: bool
     marked: bool = False
+    line_end: str = "\n"
 
     def label_of(self, row: dict[str, Any]) -> str:
         """Class of a row; empty where it has none."""
@@ -164,6 +167,7 @@ class LabelTable:
             number += 1
         # a copy, not a rename: there is a table at every moment
         write_atomic(copy, self.path.read_bytes())
+        copy.chmod(stat.S_IMODE(self.path.stat().st_mode))
         self._copied = True
 
     def _content(self) -> _Content:
@@ -189,8 +193,10 @@ class LabelTable:
                 raise DataError(f"{row.where}: the same clip stands in a row above; keep one of the rows.")
             seen.add(part)
         cells = [dict(row.cells) for row in rows] if self._is_json else _cells(self.path, columns)
-        marked = self.path.read_bytes().startswith(codecs.BOM_UTF8)
-        return _Content(columns, cells, parts, path_column, label_column, times, self._is_json, marked)
+        raw = self.path.read_bytes()
+        marked = raw.startswith(codecs.BOM_UTF8)
+        line_end = "\r\n" if raw.partition(b"\n")[0].endswith(b"\r") else "\n"
+        return _Content(columns, cells, parts, path_column, label_column, times, self._is_json, marked, line_end)
 
     def _new(self) -> _Content:
         columns = ["path", "label"]
@@ -206,13 +212,18 @@ class LabelTable:
         return content
 
     def _write(self, content: _Content) -> None:
+        # behind a link, the table itself; but nothing outside of the folder is written
+        path = self.path.resolve()
+        if not path.is_relative_to(self.path.parent.resolve()):
+            path = self.path
         if self._is_json:
-            write_jsonl(self.path, content.rows)
+            write_jsonl(path, content.rows)
             return
         rows = [[_cell(row.get(name)) for name in content.columns] for row in content.rows]
         delimiter = _DELIMITERS[self.path.suffix.lower()]
         # a person's own cells are none of our business: `-5` in another column stays a number
-        write_csv(self.path, [content.columns, *rows], delimiter, guard=False, marked=content.marked)
+        cells = [content.columns, *rows]
+        write_csv(path, cells, delimiter, guard=False, marked=content.marked, line_end=content.line_end)
 
 
 def _columns(path: Path) -> list[str]:
