@@ -95,13 +95,18 @@ def test_exit_codes_and_summary(tmp_path, capsys):
 @pytest.mark.usefixtures("stand_ins")
 def test_what_is_to_be_chosen_is_planned_and_a_run_that_cannot_be_chosen_is_named(tmp_path, capsys):
     path = write_sweep(tmp_path, grid={"model.optim.lr": [0.1, 0.2]}, choose=["model.optim.lr"])
+    planned = tmp_path / "runs" / "sweeps" / "grid" / "plan.json"
     for run in read_sweep(str(path), [], {}).runs:
         run.folder.mkdir(parents=True)
         (run.folder / "experiment.yaml").write_text("data: {}")
         (run.folder / "labels.json").write_text('["a"]')
     assert sweep(path) == 1
     assert "zero_shot-lr0.1/seed0: this run was not scored on validation videos" in capsys.readouterr().err
-    assert json.loads((tmp_path / "runs" / "sweeps" / "grid" / "plan.json").read_text())["choose"] == ["model.optim.lr"]
+    assert json.loads(planned.read_text())["choose"] == ["model.optim.lr"]
+    assert json.loads(planned.read_text())["baseline"] is None
+    write_sweep(tmp_path, grid={"model.optim.lr": [0.1, 0.2]}, baseline={"model.optim.lr": 0.2})
+    sweep(path)
+    assert json.loads(planned.read_text())["baseline"] == {"model.optim.lr": 0.2}, "a report compares with it, too"
 
 
 @pytest.mark.usefixtures("stand_ins")

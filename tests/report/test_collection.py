@@ -11,6 +11,7 @@ from tests.support.finished_runs import write_grid, write_planned, write_run
 
 from rbft.errors import ConfigError, DataError
 from rbft.evaluation.comparison import compare
+from rbft.files import read_json, write_json
 from rbft.report.collection import choose_baseline, collect
 from rbft.runs.run_folder import REPLICATES
 from rbft.runs.stage_record import read_record, write_record
@@ -131,3 +132,23 @@ def test_the_baseline_is_sft_unless_another_is_named(tmp_path):
     with pytest.raises(ConfigError, match="did you mean 'probe'"):
         choose_baseline(entries, "prob")
     assert choose_baseline([entry for entry in entries if entry.point["method"] == "rbft"], None) is None
+
+
+def test_a_sweep_keeps_its_own_baseline_where_no_other_is_asked_for(tmp_path):
+    folders = []
+    for name, baseline in (
+        ("a", {"method": "rbft"}),
+        ("b", {"method": "rbft"}),
+        ("c", {"method": "gone"}),
+        ("d", None),
+    ):
+        sweep = write_planned(tmp_path / name)
+        write_json(sweep / "plan.json", {**read_json(sweep / "plan.json"), "baseline": baseline})
+        folders.append(str(sweep))
+    entries = collect(folders[:1])
+    assert choose_baseline(entries, None, folders[:1]) == {"method": "rbft"}
+    assert choose_baseline(entries, None, folders[:2]) == {"method": "rbft"}
+    assert choose_baseline(entries, None, [*folders[3:], str(tmp_path)]) == {"method": "sft"}, "it says none"
+    assert choose_baseline(entries, None, folders[2:3]) == {"method": "sft"}, "no run has it"
+    assert choose_baseline(entries, None, folders[1:3]) == {"method": "sft"}, "they do not agree"
+    assert choose_baseline(entries, "sft", folders[:1]) == {"method": "sft"}

@@ -28,7 +28,9 @@ def parser() -> Parser:
     parser.add_argument("folders", nargs="+", help="Run folders, folders of runs, or a sweep's folder.")
     parser.add_argument("--to", type=Path, default=Path("report.html"), help="The page; report.html by default.")
     parser.add_argument("--markdown", type=Path, help="Write the table of methods here, too.")
-    parser.add_argument("--baseline", help="The method that others are compared with; sft where there is one.")
+    parser.add_argument(
+        "--baseline", help="The method that others are compared with; by default the sweep's own baseline, else sft."
+    )
     parser.add_argument(
         "--choose",
         action="append",
@@ -80,7 +82,7 @@ def run(args: Sequence[str]) -> int:
     if not console.is_terminal:
         console.width = _PLAIN_WIDTH
     entries = collect(parsed.folders)
-    baseline = choose_baseline(entries, parsed.baseline)
+    baseline = choose_baseline(entries, parsed.baseline, parsed.folders)
     if not any(entry.finished for entry in entries):
         raise ConfigError(f"none of {len(entries)} runs is finished; a finished run has a metrics.json.")
     choose = dict.fromkeys([*planned_choice(parsed.folders, entries), *parsed.choose])

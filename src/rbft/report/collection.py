@@ -211,19 +211,32 @@ def choose_entries(entries: Sequence[Entry], keys: Sequence[str]) -> list[Entry]
 
 def planned_choice(folders: Sequence[str], entries: Sequence[Entry]) -> list[str]:
     """Settings that the sweeps among the folders choose on validation videos, as far as runs differ in them."""
-    plans = [read_json(path) for name in folders if (path := expanded(name) / "plan.json").is_file()]
-    keys = dict.fromkeys(str(key) for plan in plans for key in plan.get("choose", ()))
+    keys = dict.fromkeys(str(key) for plan in _plans(folders) for key in plan.get("choose", ()))
     return [key for key in keys if any(key in entry.point for entry in entries)]
 
 
-def choose_baseline(entries: Sequence[Entry], wanted: str | None) -> Point | None:
-    """The baseline: the method asked for, else `sft` where there is such a run, else none.
+def _plans(folders: Sequence[str]) -> list[Any]:
+    return [read_json(path) for name in folders if (path := expanded(name) / "plan.json").is_file()]
+
+
+def choose_baseline(entries: Sequence[Entry], wanted: str | None, folders: Sequence[str] = ()) -> Point | None:
+    """The baseline: the method asked for, else that of the sweeps, else `sft` where there is such a run, else none.
+
+    Args:
+        entries: the runs.
+        wanted: method that was asked for; None: none was.
+        folders: Where the runs were found. Sweeps among these folders that compare with different runs have no say.
 
     Raises:
         ConfigError: No run is of that method.
     """
     methods = {str(entry.point["method"]) for entry in entries}
     if wanted is None:
+        planned = [plan["baseline"] for plan in _plans(folders) if plan.get("baseline")]
+        if planned and all(baseline == planned[0] for baseline in planned):
+            baseline: Point = planned[0]
+            if any(baseline.items() <= entry.point.items() for entry in entries):
+                return baseline
         return {"method": "sft"} if "sft" in methods and len(methods) > 1 else None
     if wanted not in methods:
         raise ConfigError(f"--baseline {wanted}: no run is of that method; {nearest(wanted, methods)}")

@@ -132,7 +132,9 @@ class Driver:
             runs: runs that it lists.
         """
         by_id = {run.id: run for run in runs}
-        write_plan(Plan(self._folder, Path.cwd(), self.command, self.entry, by_id, self.sweep.choose))
+        write_plan(
+            Plan(self._folder, Path.cwd(), self.command, self.entry, by_id, self.sweep.choose, self.sweep.baseline)
+        )
 
     def _states(self, state: State) -> list[Progress]:
         return [progress for progress in self.progress.values() if progress.state == state]

@@ -15,7 +15,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -52,6 +52,7 @@ class Plan:
         entry: `module:function` that a preloaded worker calls once; forks call what it returns with a run's arguments.
         runs: all runs by id.
         choose: swept keys that validation videos choose; for a report of the sweep.
+        baseline: what its runs are compared with; for a report of the sweep, too.
     """
 
     folder: Path
@@ -60,6 +61,7 @@ class Plan:
     entry: str
     runs: dict[str, Run]
     choose: tuple[str, ...] = ()
+    baseline: Mapping[str, Any] | None = None
 
 
 def write_plan(plan: Plan) -> None:
@@ -73,6 +75,7 @@ def write_plan(plan: Plan) -> None:
         "command": plan.command,
         "entry": plan.entry,
         "choose": plan.choose,
+        "baseline": plan.baseline,
         "runs": runs,
     }
     write_json(plan.folder / "plan.json", content)
