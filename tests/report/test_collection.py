@@ -134,6 +134,14 @@ def test_the_baseline_is_sft_unless_another_is_named(tmp_path):
     assert choose_baseline([entry for entry in entries if entry.point["method"] == "rbft"], None) is None
 
 
+def test_runs_that_two_sweeps_plan_and_none_has_begun_are_refused_as_the_same(tmp_path):
+    folders = [str(write_planned(tmp_path / name)) for name in "ab"]
+    shutil.rmtree(tmp_path / "b" / "runs" / "tiny")
+    write_run(tmp_path / "b" / "runs", "rbft", 12, seed=1)
+    with pytest.raises(DataError, match="hold the same run"):
+        collect(folders)
+
+
 def test_a_sweep_keeps_its_own_baseline_where_no_other_is_asked_for(tmp_path):
     folders = []
     for name, baseline in (

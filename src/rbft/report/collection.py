@@ -185,7 +185,7 @@ def _same_work(run: RunFolder, other: RunFolder) -> bool:
 
     Rationales that were imported stand in the place of those that a model would have written from the same inputs.
     """
-    ours, theirs = run.stages, other.stages
+    ours, theirs = (each.stages if (each.path / EXPERIMENT).is_file() else {} for each in (run, other))
     return all(
         ours[name][1].fingerprint == theirs[name][1].fingerprint
         and ours[name][1].outputs.get(RATIONALES) == theirs[name][1].outputs.get(RATIONALES)
