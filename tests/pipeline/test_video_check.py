@@ -173,7 +173,7 @@ def test_odd_names_are_asked_about_and_names_that_read_alike_may_be_written_apar
     (path,) = tmp_path.rglob("check.json")
     messages = [finding["message"] for finding in json.loads(path.read_text())["findings"]]
     assert any("'none' reads the same as 'None'" in message for message in messages)
-    assert sum("a class? Tables hold it where a label is missing" in message for message in messages) == 2
+    assert sum("a class? Tables and folders hold it where a label is missing" in message for message in messages) == 2
     assert command("check", "--model.prompts.label_texts", '{"none": "nothing", "None": "nobody"}') == 0
 
 
