@@ -202,6 +202,14 @@ def test_clips_in_a_folder_for_those_without_a_class_are_left_out(name: str, tmp
         recognise(fill(tmp_path / "none", f"{name}/a.mp4"))
 
 
+def test_what_is_said_of_a_folder_without_videos_helps(tmp_path: Path):
+    root = fill(tmp_path / "clips", *CLIPS, "annotations/boxes.xml")
+    with pytest.raises(DataError, match=r"--data\.format\.skip '\[\"annotations\"\]'"):
+        recognise(root)
+    layout = recognise(root, {"skip": ["annotations"]})
+    assert (layout.classes, layout.settings, layout.notes) == ({"fall": 3, "other": 3}, {"skip": ["annotations"]}, ())
+
+
 def test_the_page_for_labels_leaves_out_the_same_folders(tmp_path: Path):
     fill(tmp_path, *CLIPS, *(f"{name}/a.mp4" for name in UNLABELLED))
     labelled = {clip.label for clip in find_clips(tmp_path).table.read()}

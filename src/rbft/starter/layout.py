@@ -124,10 +124,10 @@ def _class_folders(root: Path, said: Settings) -> Layout:
     found = {folder: len(videos) for folder in folders if (videos := videos_below(folder, rate))}
     apart = {folder: count for folder, count in found.items() if folder.name.casefold() in UNLABELLED}
     if len(apart) < len(found):
-        if not apart:
-            return _read(root, ClassFolders, said, "a folder for each class")
         skip = [*skipped, *(folder.name for folder in apart)]
-        layout = _read(root, ClassFolders, {**said, "skip": skip}, "a folder for each class")
+        layout = _read(root, ClassFolders, {**said, **({"skip": skip} if skip else {})}, "a folder for each class")
+        if not apart:
+            return layout
         counts = ", ".join(f"{folder.name} ({count} clips)" for folder, count in apart.items())
         return replace(
             layout,
