@@ -287,7 +287,7 @@ def test_what_is_imported_is_of_labelled_videos_whatever_it_says(tmp_path):
     write_rationale_file(tmp_path / "r.jsonl", claims)
     train = [VideoRecord(name, f"{name}.mp4", name) for name in names]
     book = PromptBook(Prompts(), LabelSet(names))
-    found = assign(read_rationale_file(tmp_path / "r.jsonl"), train, book, 1, "r.jsonl")
+    found = assign(read_rationale_file(tmp_path / "r.jsonl"), train, train, book, 1, "r.jsonl")
     assert [(r.labelled, r.sample) for r in found] == [(True, 0)] * 2
 
 
@@ -353,5 +353,46 @@ def test_texts_of_clips_that_are_not_trained_on_are_left_out_on_request(tmp_path
     file, train = read_rationale_file(path), [VideoRecord("fall", "fall.mp4", "fall")]
     book = PromptBook(Prompts(), LabelSet(("fall", "rest")))
     with pytest.raises(DataError, match=r"'rest\.mp4' .* is not a training video of this run.*--skip"):
-        assign(file, train, book, 1, "other.json")
-    assert [r.id for r in assign(file, train, book, 1, "other.json", skip=True)] == ["fall"]
+        assign(file, train, train, book, 1, "other.json")
+    assert [r.id for r in assign(file, train, train, book, 1, "other.json", skip=True)] == ["fall"]
+
+
+def read_talks(path: Any, *rows: tuple[str, str]) -> Any:
+    """A file of conversations with running numbers as ids, of (video, class)."""
+    said = [
+        talk("Why?", f"{video}.\nClassification: {label}", videos=[video], id=f"{number:04}")
+        for number, (video, label) in enumerate(rows)
+    ]
+    path.write_text(json.dumps(said))
+    return read_rationale_file(path)
+
+
+def test_a_text_goes_to_the_video_that_its_path_means(tmp_path):
+    names = ("train/fall/0000", "train/fall/0001", "train/rest/0000", "test/fall/0001", "test/fall/0002", "x/fall/7")
+    videos = [VideoRecord(f"{name}.mp4", f"{name}.mp4", name.split("/")[1]) for name in names]
+    train = videos[:3]
+    book = PromptBook(Prompts(), LabelSet(("fall", "rest")))
+
+    def assigned(*rows: tuple[str, str], **options: Any) -> list[tuple[str, str]]:
+        file = read_talks(tmp_path / "other.json", *rows)
+        return [(r.id, r.text) for r in assign(file, train, videos, book, 1, "other.json", **options)]
+
+    # the row's number is the name of another file
+    rows = [
+        ("train/fall/0001.mp4", "fall"),
+        ("/disk/train/fall/0000.avi", "fall"),
+        ("D:\\clips\\rest\\0000.mp4", "rest"),
+    ]
+    assert assigned(*rows) == [
+        ("train/fall/0001.mp4", "train/fall/0001.mp4."),
+        ("train/fall/0000.mp4", "/disk/train/fall/0000.avi."),
+        ("train/rest/0000.mp4", "D:\\clips\\rest\\0000.mp4."),
+    ]
+    # of a test video, though no other training video has its file name
+    for video in ("test/fall/0001.mp4", "/disk/test/fall/0001.mp4", "7.mp4"):
+        with pytest.raises(DataError, match="is not a training video of this run"):
+            assigned((video, "fall"), ("train/rest/0000.mp4", "rest"))
+        assert len(assigned((video, "fall"), ("train/rest/0000.mp4", "rest"), skip=True)) == 1
+    # which of several is not known
+    with pytest.raises(DataError, match=r"'0001' \(0000\.mp4\).* or several fit its path"):
+        assigned(("train/rest/0000.mp4", "rest"), ("0000.mp4", "fall"))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path, PurePosixPath
 
 from rich.console import Console
@@ -66,7 +67,7 @@ def import_into_run(
     )
     train = entry.datamodule.splits.train
     most = entry.module.writer.samples * len(entry.module.writer.attempts(entry.book.prompts.hint))
-    rationales = assign(file, train, entry.book, most, str(path), skip=skip)
+    rationales = assign(file, train, entry.datamodule.records, entry.book, most, str(path), skip=skip)
     if not rationales:
         raise DataError(f"{path}: no rationale is of one of the {len(train)} training videos of this run.")
     folder = experiment.run_dir / stage.name
@@ -108,17 +109,19 @@ def _refuse_trained(experiment: Experiment, writer: Stage) -> None:
 def assign(
     file: RationaleFile,
     train: Sequence[VideoRecord],
+    videos: Sequence[VideoRecord],
     book: PromptBook,
     samples: int,
     where: str,
     *,
     skip: bool = False,
 ) -> list[Rationale]:
-    """The rationales as those of training videos, which are found by id, by path, or by a file name that is unique.
+    """The rationales as those of training videos, which are found by id, by path, or as `same_file` finds them.
 
     Args:
         file: rationales that were read.
         train: The training videos.
+        videos: all videos of the data set, so that a text of a test video is not taken for one of a training video.
         book: The run's prompts.
         samples: Rationales of each video that the run writes at most; fewer are completed, more are refused.
         where: The file, for messages.
@@ -127,23 +130,24 @@ def assign(
     Raises:
         DataError: A rationale is of no training video or of another class, or a video has too many.
     """
-    stems = Counter(PurePosixPath(record.path).stem for record in train)
-    known = {PurePosixPath(r.path).stem: r for r in train if stems[PurePosixPath(r.path).stem] == 1}
-    known |= {record.video: record for record in train} | {record.id: record for record in train}
+    known = {record.video: record for record in videos} | {record.id: record for record in videos}
+    named: dict[str, list[VideoRecord]] = {}
+    for video in videos:
+        named.setdefault(PurePosixPath(video.path).stem, []).append(video)
+    trained = {record.id for record in train}
     spelled = {
         word.casefold(): name for name, text in zip(book.labels.names, book.texts, strict=True) for word in (name, text)
     }
     seen: Counter[str] = Counter()
     assigned = []
     for rationale in file.rationales:
-        names = (rationale.id, rationale.video, PurePosixPath(rationale.video).stem)
-        record = next((known[name] for name in names if name in known), None)
-        if record is None and skip:
+        record = known.get(rationale.id) or known.get(rationale.video) or same_file(rationale.video, named)
+        if (record is None or record.id not in trained) and skip:
             continue
-        if record is None:
+        if record is None or record.id not in trained:
             raise DataError(
-                f"{where}: {rationale.id!r} ({rationale.video}) is not a training video of this run; only "
-                "training videos may have rationales. Remove it, or leave out all such rows with --skip."
+                f"{where}: {rationale.id!r} ({rationale.video}) is not a training video of this run, or several fit "
+                "its path; only training videos may have rationales. Remove it, or leave out all such rows with --skip."
             )
         if spelled.get(rationale.label.casefold()) != record.label:
             raise DataError(
@@ -171,3 +175,25 @@ def assign(
         seen[record.id] += 1
     refuse_untrusted(assigned, where)
     return assigned
+
+
+def same_file(name: str, named: Mapping[str, Sequence[VideoRecord]]) -> VideoRecord | None:
+    """The video that a path of another machine means: of the same file name, and of most of the same folders around it.
+
+    Args:
+        name: the path, with any suffix of the file.
+        named: videos by their file name without its suffix.
+
+    Returns:
+        None where there is none, or where several fit alike.
+    """
+    path = PurePosixPath(name.replace("\\", "/"))
+
+    def shared(record: VideoRecord) -> int:
+        pairs = zip(path.parts[-2::-1], PurePosixPath(record.path).parts[-2::-1], strict=False)
+        return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+    fitting = sorted(named.get(path.stem, ()), key=shared)
+    if len(fitting) > 1 and shared(fitting[-1]) == shared(fitting[-2]):
+        return None
+    return fitting[-1] if fitting else None
