@@ -217,3 +217,16 @@ def test_a_policy_of_the_experiment_decides(copy):
     wrong = fit("--config", copy.config, *flags, "--model.checks", "[Trunkation]")
     assert wrong.code == 2
     assert "Trunkation" in wrong.err
+
+
+def test_a_run_folder_stands_for_its_rationales(finished, tmp_path):
+    own = finished.folder / "write" / "rationales.jsonl"
+    for named in (finished.folder, finished.folder / "write"):
+        assert command("audit", named) == command("audit", own)
+    assert "is a folder that holds no rationales.jsonl" in command("audit", tmp_path)[2]
+    for stage in ("a", "b"):
+        (tmp_path / stage).mkdir()
+        shutil.copy(own, tmp_path / stage)
+    assert (
+        f"holds {tmp_path / 'a' / own.name}, {tmp_path / 'b' / own.name}; name a file" in command("audit", tmp_path)[2]
+    )

@@ -28,7 +28,9 @@ def parser() -> Parser:
     parser = Parser(prog="rbft rationales", description="Audit, import and export rationales.", allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", required=True, parser_class=Parser)
     shared = Parser(add_help=False)
-    shared.add_argument("file", type=Path, help="a rationales.jsonl, or conversations as .json or .jsonl")
+    shared.add_argument(
+        "file", type=Path, help="a rationales.jsonl, the run folder that holds it, or conversations as .json or .jsonl"
+    )
     shared.add_argument(
         "--config",
         type=Path,
@@ -79,8 +81,20 @@ def run(args: Sequence[str]) -> int:
     parsed, flags = parser().parse_known_args(list(args))
     if flags and not (parsed.command == "import" and parsed.to.suffix in (".yaml", ".yml")):
         raise ConfigError(f"rbft rationales {parsed.command}: unknown argument {flags[0]!r}; see --help.")
+    parsed.file = _file(parsed.file)
     {"audit": _audit, "import": _import, "export": _export}[parsed.command](parsed, flags)
     return 0
+
+
+def _file(path: Path) -> Path:
+    """The file that was named, or the one in the folder of a run or of a stage that was."""
+    if not path.is_dir():
+        return path
+    files = [file for file in (path / RATIONALES, *sorted(path.glob(f"*/{RATIONALES}"))) if file.is_file()]
+    if len(files) != 1:
+        found = ", ".join(map(str, files)) or f"no {RATIONALES}"
+        raise DataError(f"{path} is a folder that holds {found}; name a file, or a run that wrote rationales once.")
+    return files[0]
 
 
 def _config(args: argparse.Namespace) -> dict[str, Any] | None:
