@@ -6,11 +6,13 @@ import errno
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from rbft.arguments import Parser, exit_code
+from rbft.arguments import Parser, exit_code, warn_in_words
 from rbft.errors import StorageError
 
 
@@ -92,3 +94,24 @@ def test_paths_of_a_command_line_may_begin_with_a_tilde(tmp_path, monkeypatch):
     parser.add_subparsers(parser_class=Parser).add_parser("inner").add_argument("file", type=Path)
     parsed = parser.parse_args(["--to=~/a", "inner", "~.mp4"])
     assert (parsed.to, parsed.file) == (tmp_path / "a", Path("~.mp4"))
+
+
+def test_a_warning_is_a_sentence_and_no_line_of_code(tmp_path):
+    (tmp_path / "labels.csv").write_text("path,label,begin_s,end_s\na.mp4,a,0,1\nb.mp4,b,0,1\n")
+    for name in "ab":
+        (tmp_path / f"{name}.mp4").write_bytes(b"no video")
+    done = subprocess.run(
+        [sys.executable, "-m", "rbft", "check", str(tmp_path), "--run_root", str(tmp_path / "runs")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    first, *_ = done.stderr.splitlines()
+    assert first.startswith(f"warning: {tmp_path / 'labels.csv'}, row 1: whole videos are taken")
+    assert "UserWarning" not in done.stderr and "warnings.warn" not in done.stderr
+
+
+def test_warnings_of_other_packages_are_printed_as_ever():
+    warn_in_words()
+    told = warnings.formatwarning("careful", UserWarning, np.__file__, 7)
+    assert told.startswith(f"{np.__file__}:7: UserWarning: careful")

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rbft import __version__
-from rbft.arguments import exit_code, say_error
+from rbft.arguments import exit_code, say_error, warn_in_words
 from rbft.commands import COMMANDS
 from rbft.deferred_imports import defer_heavy_packages
 
@@ -49,6 +49,7 @@ def _call(args: Sequence[str]) -> int:
         say_error(f"unknown command {command!r}; {_meant(args)} `rbft --help` lists the commands.")
         return 2
     defer_heavy_packages()
+    warn_in_words()
     return int(importlib.import_module(COMMANDS[command]).run(args[1:]))
 
 

@@ -10,6 +10,7 @@ import select
 import shutil
 import sys
 import textwrap
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
@@ -54,13 +55,37 @@ def say_error(message: str) -> None:
 
 def say(text: str, stream: TextIO) -> None:
     """Print text; on a terminal, lines are broken between words."""
-    if stream.isatty():
-        width = shutil.get_terminal_size().columns
-        text = "\n".join(
-            textwrap.fill(line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
-            for line in text.split("\n")
-        )
-    print(text, file=stream, flush=True)
+    print(_filled(text, stream), file=stream, flush=True)
+
+
+def _filled(text: str, stream: TextIO) -> str:
+    """Text whose lines are broken between words where it goes to a terminal."""
+    if not stream.isatty():
+        return text
+    width = shutil.get_terminal_size().columns
+    return "\n".join(
+        textwrap.fill(line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+        for line in text.split("\n")
+    )
+
+
+def warn_in_words() -> None:
+    """Have warnings of this package printed as a sentence, without the line of code that gives them.
+
+    Those of other packages, which may be about their code or ours, are printed as ever.
+    """
+    warnings.formatwarning = _in_words
+
+
+_as_ever = warnings.formatwarning
+
+
+def _in_words(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    if category is not UserWarning or not Path(filename).is_relative_to(Path(__file__).parent):
+        return _as_ever(message, category, filename, lineno, line)
+    return _filled(f"warning: {message}", sys.stderr) + "\n"
 
 
 def exit_code(command: Callable[[], int]) -> int:
