@@ -12,7 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from rbft.__main__ import main
 from rbft.arguments import Parser, exit_code, warn_in_words
+from rbft.commands import COMMANDS
 from rbft.errors import StorageError
 
 
@@ -115,3 +117,14 @@ def test_warnings_of_other_packages_are_printed_as_ever():
     warn_in_words()
     told = warnings.formatwarning("careful", UserWarning, np.__file__, 7)
     assert told.startswith(f"{np.__file__}:7: UserWarning: careful")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_only_a_command_that_goes_on_says_so_where_it_is_stopped(name, monkeypatch, capsys):
+    def stopped(args: list[str]) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"{COMMANDS[name]}.run", stopped)
+    assert main([name]) == 130
+    more = "; finished stages are kept. The same command continues" if name in ("fit", "sweep", "compare") else ""
+    assert capsys.readouterr().err == f"rbft: interrupted{more}.\n"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rbft import __version__
 from rbft.arguments import exit_code, say_error, warn_in_words
-from rbft.commands import COMMANDS
+from rbft.commands import COMMANDS, CONTINUING
 from rbft.deferred_imports import defer_heavy_packages
 
 
@@ -34,7 +34,8 @@ def help_text() -> str:
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 0 done, 1 failed, 2 bad usage, 128 + signal where interrupted."""
-    return exit_code(lambda: _call(list(sys.argv[1:] if args is None else args)))
+    words = list(sys.argv[1:] if args is None else args)
+    return exit_code(lambda: _call(words), continues=bool(words) and words[0] in CONTINUING)
 
 
 def _call(args: Sequence[str]) -> int:

@@ -88,11 +88,12 @@ def _in_words(
     return _filled(f"warning: {message}", sys.stderr) + "\n"
 
 
-def exit_code(command: Callable[[], int]) -> int:
+def exit_code(command: Callable[[], int], *, continues: bool = True) -> int:
     """Carry out a command and turn what it raises into a message and an exit code.
 
     Args:
         command: what is called.
+        continues: whether the same command goes on where it was stopped.
 
     Returns:
         What the command returned; 1 failed, 2 bad usage, 128 + signal where it was interrupted.
@@ -135,7 +136,8 @@ def exit_code(command: Callable[[], int]) -> int:
         say_error(str(killed))
         return killed.exit_code
     except KeyboardInterrupt:
-        say_error("interrupted; finished stages are kept. The same command continues.")
+        kept = "; finished stages are kept. The same command continues" if continues else ""
+        say_error(f"interrupted{kept}.")
         return 130
 
 

@@ -18,3 +18,5 @@ COMMANDS = {
     "completion": "rbft.commands.completion",
 }
 """Modules by command: each has a `parser()` and a `run(args)` that returns the exit code."""
+CONTINUING = ("fit", "compare", "sweep")
+"""Those that go on where they were stopped; others begin again."""
