@@ -59,6 +59,14 @@ def test_a_run_may_lie_below_any_folder(finished: Run, clips: Path) -> None:
     assert answer.predicted == tested.predicted
 
 
+def test_one_video_may_stand_by_itself(finished: Run, clips: Path) -> None:
+    classifier = Classifier(finished.folder)
+    video = clips / read_predictions(finished.folder / "predictions.jsonl")[0].video
+    answers = classifier.predict([video])
+    assert classifier.predict(video) == classifier.predict(str(video)) == answers
+    assert classifier.predict(expand(video)[0]) == answers and answers[0].predicted is not None
+
+
 def test_the_best_classes_alone_are_those_of_all(
     finished: Run, clips: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -193,7 +201,7 @@ def test_folders_and_tables_are_expanded(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     both = [str(tmp_path / "a" / "1.AVI"), str(tmp_path / "b" / "2.mp4")]
-    assert [video.name for video in expand(tmp_path)] == both
+    assert [video.name for video in expand(tmp_path)] == [video.name for video in expand(str(tmp_path))] == both
     (tmp_path / "list.JSONL").write_text('{"path": "b/2.mp4", "more": 1}\n')
     assert [video.name for video in expand(tmp_path / "list.JSONL")] == both[1:]
     for header in ("Path,x", "x,video", "file_name,Label"):

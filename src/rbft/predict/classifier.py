@@ -75,7 +75,7 @@ class Classifier:
 
     def predict(
         self,
-        videos: Sequence[str | Path | VideoInput],
+        videos: str | Path | VideoInput | Sequence[str | Path | VideoInput],
         console: Console | None = None,
         *,
         rationale: bool = False,
@@ -88,7 +88,7 @@ class Classifier:
 
         Args:
             videos: Paths of videos, wherever they are, or what `rbft.predict.expand` makes of a folder or a table, out
-                of which nothing is read.
+                of which nothing is read; one video may stand by itself.
             console: console to show progress on; None shows none.
             rationale: whether the model explains its answers, even where the run answers directly.
             windows: Look at each video in windows of so many seconds; None: at the whole video at once.
@@ -109,7 +109,8 @@ class Classifier:
         if alarm is not None and (windows is None or alarm not in self.labels.names):
             what = "needs --window" if windows is None else f"no class of the run: {', '.join(self.labels.names[:10])}"
             raise ConfigError(f"--alarm {alarm}: {what}.")
-        inputs = [video if isinstance(video, VideoInput) else named(video) for video in videos]
+        several = [videos] if isinstance(videos, str | Path | VideoInput) else videos
+        inputs = [video if isinstance(video, VideoInput) else named(video) for video in several]
         if windows is not None and any(video.part is not None for video in inputs):
             raise ConfigError("--window: the table names parts of videos by start and end; leave one of the two out.")
         files, refused = _resolve(inputs)

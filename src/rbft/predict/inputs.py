@@ -52,7 +52,7 @@ def named(video: str | Path) -> VideoInput:
     return VideoInput(str(video), str(expanded(video)))
 
 
-def expand(path: Path, frame_rate: float | None = None) -> list[VideoInput]:
+def expand(path: str | Path, frame_rate: float | None = None) -> list[VideoInput]:
     """The videos that a path stands for: itself, all in a folder, or the rows of a table.
 
     A row of a table that no video may be read by is an input with a problem, so that the other rows are answered.
@@ -64,6 +64,7 @@ def expand(path: Path, frame_rate: float | None = None) -> list[VideoInput]:
     Raises:
         DataError: It does not exist, a folder holds no video, or a table cannot be read or has no column of paths.
     """
+    path = Path(path)
     if path.is_dir():
         files = videos_below(path, frame_rate)
         if frame_rate is not None and files == [Path(sequence_name(str(path), frame_rate))]:
