@@ -38,6 +38,19 @@ def test_a_class_may_be_called_train(put):
     assert read(put("train/1.mp4", "bus/2.mp4")) == [("bus/2.mp4", "bus", None), ("train/1.mp4", "train", None)]
 
 
+def test_splits_inside_of_classes_are_told_not_to_be_taken(put):
+    root = put("a/train/1.mp4", "a/Test/2.mp4", "b/train/x/3.mp4", "b/Test/4.mp4")
+    with pytest.warns(
+        UserWarning, match=r"called as splits are \(Test \(2\), train \(2\)\) .* not taken for any.*train/CLASS"
+    ):
+        assert {split for _, _, split in read(root)} == {None}
+
+
+@pytest.mark.filterwarnings("error")
+def test_one_folder_that_is_called_as_a_split_states_none(put):
+    assert len(read(put("a/train/1.mp4", "a/training/2.mp4", "b/3.mp4", "train/4.mp4"))) == 4
+
+
 def test_linked_folders_are_followed_once(put):
     root = put("data/a/1.mp4", "data/b/2.mp4")
     (root / "data/a/again").symlink_to(root / "data/a", target_is_directory=True)

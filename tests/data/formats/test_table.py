@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import sys
+import warnings
 
 import pyarrow
 import pyarrow.parquet
@@ -113,6 +114,23 @@ def test_parquet_errors(parquet, put, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(ConfigError, match=r"need the package pyarrow: pip install 'rbft\[parquet\]'"):
         Table("t.parquet").read(root)
+
+
+def test_paths_in_folders_of_splits_are_told_not_to_state_them(put):
+    content = "path,label\ntrain/a.mp4,walk\nval/b.mp4,walk\nvideos/test/c.mp4,run\n"
+    videos = ("train/a.mp4", "val/b.mp4", "videos/test/c.mp4")
+    told = r"labels.csv, row 1: .*\(test \(1\), train \(1\), val \(1\)\) and are not taken for any.*column `split`"
+    with pytest.warns(UserWarning, match=told):
+        assert {record.split for record in read(put, content, videos=videos)} == {None}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read(put, content, split_column=None)
+        read(put, content.replace("label", "label,split").replace("walk", "walk,train").replace("run", "run,"))
+        read(
+            put,
+            content.replace("test/c", "train/c").replace("val/b", "train/b"),
+            videos=("train/b.mp4", "videos/train/c.mp4"),
+        )
 
 
 def test_columns_may_be_written_in_any_case(put):

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rbft.data.formats.base import DatasetFormat
+from rbft.data.formats.folder_splits import warn_of_folder_splits
 from rbft.data.formats.on_disk import (
     checked_rate,
     is_video,
@@ -62,7 +63,14 @@ class ClassFolders(DatasetFormat):
                 "classes other names, or list them in a table (data.format Table)."
             )
         if len(splits) < len(folders):
-            return list(self._read_classes(root, folders, None))
+            records = list(self._read_classes(root, folders, None))
+            warn_of_folder_splits(
+                root,
+                records,
+                "Put the splits above the classes (train/CLASS, test/CLASS), or list the clips in a table with the "
+                "columns path,label,split.",
+            )
+            return records
         return [
             record
             for folder in splits

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rbft.data.formats.base import DatasetFormat
+from rbft.data.formats.folder_splits import warn_of_folder_splits
 from rbft.data.formats.on_disk import FRAME_RATE_HINT, checked_rate
 from rbft.data.formats.rows import Row, find_column, require_column, separator_hint
 from rbft.data.records import Split, VideoRecord, parse_split, part_name, relative_path
@@ -104,6 +105,12 @@ class ColumnFormat(DatasetFormat):
                 part=part,
             )
             records.append((row, record))
+        if split is None and self.split_column == "auto" and split_column is None:
+            warn_of_folder_splits(
+                header,
+                [record for _, record in records],
+                "Name the split of each row in a column `split`, or set data.format.split_column to null.",
+            )
         return records
 
 
