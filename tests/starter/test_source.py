@@ -222,3 +222,26 @@ def test_one_line_from_clips_to_a_run_that_predicts(tmp_path: Path, monkeypatch:
     capfd.readouterr()
     assert main(["fit", "clips", "--preset", "quick"]) == 0
     assert "everything was done already" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["fold{}/fall/a.mp4", "fold{}/walk/a.mp4"], "one name (fall, walk). If these are the classes, list"),
+        (["fall/p{}/a.mp4", "walk/p{}/a.mp4"], "one name (p1, p2, p3). If these are the classes, list"),
+        (
+            ["test/fall/p{}/a.mp4", "test/walk/p{}/a.mp4", "train/fall/p{}/b.mp4", "train/walk/p{}/b.mp4"],
+            "(p1, p2, p3)",
+        ),
+        (["fall/fall{}/a.mp4", "walk/walk{}/a.mp4"], ""),
+        (["fall/{}.mp4", "walk/{}.mp4", "fall/more/{}.mp4"], ""),
+    ],
+)
+def test_folders_of_one_name_in_several_classes_are_asked_about(
+    names: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("rbft.sweep.launchers.visible_gpus", list)
+    fill(tmp_path, *(name.format(number) for name in names for number in (1, 2, 3)))
+    _, _, told = source.write_text(str(tmp_path), [])
+    assert ("several class folders hold folders of one name" in told) == bool(said)
+    assert said in told

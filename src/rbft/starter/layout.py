@@ -71,6 +71,26 @@ class Layout:
         whole = len(names) == len(self.records) and 2 <= len(counts) <= len(names) // 2
         return dict(sorted(counts.items())) if whole and max(shared.values()) > 1 else {}
 
+    @property
+    def shared_folders(self) -> tuple[str, ...]:
+        """Names of folders that several class folders hold, sorted, where most clips lie in such folders; else none.
+
+        Either these are people or cameras, or they are the classes and what lies above them is something else.
+        """
+        if self.format != ClassFolders.__name__:
+            return ()
+        classes: dict[str, set[str]] = {}
+        names: list[str] = []
+        for record in self.records:
+            # below the class, and the split above it
+            below = Path(record.path).parts[1 if record.split is None else 2 : -1]
+            names += below[:1]
+            for name in below[:1]:
+                classes.setdefault(name, set()).add(record.label)
+        shared = {name for name, labels in classes.items() if len(labels) > 1 and name.casefold() not in SPLIT_NAMES}
+        most = 2 * sum(name in shared for name in names) > len(self.records)
+        return tuple(sorted(shared)) if most else ()
+
 
 def recognise(path: Path, settings: Settings | None = None, format: str | None = None) -> Layout:
     """Find out how labelled clips are listed.

@@ -106,6 +106,13 @@ def write_text(named: str, flags: Sequence[str], absolute: Path | None = None) -
             f"file names suggest {len(groups)} groups ({', '.join(list(groups)[:4])}, ...): if these are people or "
             "cameras, list the clips in a table with a column group, so that none is on both sides of the test."
         )
+    if folders := layout.shared_folders:
+        listed = ", ".join(folders[:4]) + (", ..." if len(folders) > 4 else "")
+        said.append(
+            f"several class folders hold folders of one name ({listed}). If these are the classes, list the clips in a "
+            "table with the columns path,label; if they are people or cameras, add a column group, so that none is on "
+            "both sides of the test."
+        )
     name = re.sub(r"[^\w.+-]+", "_", layout.root.name if path.is_dir() or not path.stem else path.stem).strip("._")
     return experiment_text(layout, choices, str(layout.root)), name or "clips", "\n".join(said)
 
