@@ -75,6 +75,7 @@ def test_metadata_and_lists(tmp_path: Path):
             r"holds 2 videos and nothing that says their classes\. .*labels\.csv with the columns path,label",
         ),
         (("fall/1.mp4", "fall/2.mp4"), r"2 clips of one class \('fall'\)"),
+        (("a/fall/1.mp4", "a/other/2.mp4"), r"'a'.* If its folders are the classes \(fall, other\), name /.*/a\.$"),
         (("fall/1.mp4", "fall/2.mp4", "other/1.mp4"), r"too few clips of 'other' 1; each class needs at least 2"),
     ],
 )

@@ -13,7 +13,7 @@ from typing import Any
 
 from rbft.data import formats
 from rbft.data.formats import ClassFolders, Conversations, DatasetFormat, MMAction, Table, VideoFolder
-from rbft.data.formats.on_disk import is_video, sequences_below, videos_below, visible
+from rbft.data.formats.on_disk import is_video, listing, sequences_below, videos_below, visible
 from rbft.data.formats.rows import TABLE_SUFFIXES, annotation_file, read_table, separator_hint
 from rbft.data.formats.videofolder import METADATA
 from rbft.data.labels import UNLABELLED, require_name
@@ -274,7 +274,7 @@ def _require_enough(path: Path, layout: Layout) -> None:
         only = next(iter(classes), "none")
         raise DataError(
             f"{path}: {len(layout.records)} clips of one class ({only!r}); a classifier needs at least two. Add clips "
-            f"of what the class is not.{notes}"
+            f"of what the class is not.{_or_inside(layout, only)}{notes}"
         )
     few = {name: count for name, count in classes.items() if count < _LEAST_CLIPS}
     if few:
@@ -283,3 +283,13 @@ def _require_enough(path: Path, layout: Layout) -> None:
             f"{path}: too few clips of {listed}; each class needs at least {_LEAST_CLIPS}, to train and to test. Add "
             "clips of it, or leave it out."
         )
+
+
+def _or_inside(layout: Layout, only: str) -> str:
+    """Of a folder around the classes: to name that, as a sentence with a space before it; empty for all else."""
+    top = layout.root / only
+    inner = [] if layout.format != ClassFolders.__name__ or not top.is_dir() else visible(top)
+    names = [entry.name for entry in inner if entry.is_dir() and videos_below(entry, layout.settings.get("frame_rate"))]
+    if len(names) < 2:
+        return ""
+    return f" If its folders are the classes ({listing(names)}), name {shlex.quote(str(top))}."
