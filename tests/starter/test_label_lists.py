@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,30 @@ def test_numbers_of_classes_are_to_be_named(tmp_path: Path):
     with pytest.raises(DataError, match=r"named itself \(.*all\.txt"):
         recognise(tmp_path)
     assert recognise(tmp_path / "all.txt").classes == {"sit": 2, "stand": 4}
+
+
+@pytest.mark.parametrize("suffix", ["txt", "json", "csv"])
+def test_lists_of_other_splits_are_told_not_to_be_read(suffix: str, tmp_path: Path):
+    fill(tmp_path, *CLIPS)
+    (tmp_path / "classes.txt").write_text("stand\nsit\n")
+    for name, part in (("train", CLIPS[:2] + CLIPS[3:5]), ("test_set", [CLIPS[2], CLIPS[5]])):
+        rows: list[dict] = [{"video": c, "conversations": [{"from": "gpt", "value": c.split("/")[0]}]} for c in part]
+        lines = {"txt": [f"{c} {int('fall' in c)}" for c in part], "csv": [f"{c},{c.split('/')[0]}" for c in part]}
+        text = json.dumps(rows) if suffix == "json" else "\n".join(lines[suffix]) + "\n"
+        (tmp_path / f"{name}.{suffix}").write_text("path,label\n" * (suffix == "csv") + text)
+    (tmp_path / f"valid.{suffix}").write_text("names no clip\n")
+    with pytest.raises(DataError, match="column split" if suffix == "csv" else rf"itself \(/.*/train\.{suffix} in"):
+        recognise(tmp_path)
+    train = tmp_path / f"train.{suffix}"
+    (note,) = recognise(train).notes
+    if suffix == "csv":
+        assert note == "not read: test_set.csv; one table with a column split holds the clips of all splits"
+        return
+    other = f"test_set.{suffix}"
+    assert note == f"not read: {other}; to take each list for its split, say {train} --data.format.test {other}"
+    layout = recognise(train, {"test": other})
+    assert not layout.notes
+    assert Counter(record.split for record in layout.records) == {"train": 4, "test": 2}
 
 
 FACTS = {

@@ -20,12 +20,14 @@ from rbft.data.labels import UNLABELLED, require_name
 from rbft.data.records import SPLIT_NAMES, VideoRecord
 from rbft.errors import ConfigError, DataError
 from rbft.starter.label_lists import ClipNames
-from rbft.starter.tables import Settings, known_columns, sort_tables
+from rbft.starter.tables import Settings, known_columns, lists_beside, side_of, sort_tables
 
 FORMATS: Mapping[str, type[DatasetFormat]] = {
     name: getattr(formats, name) for name in formats.__all__ if name not in ("DatasetFormat", "ShapesWorld")
 }
 """Formats of files that a person may have, by name."""
+_OF_ONE_FILE = (Table.__name__, MMAction.__name__, Conversations.__name__)
+"""Formats that read no other file than the one that is named, unless settings say so."""
 _LEAST_CLIPS = 2  # of a class: one to train on and one to test
 
 
@@ -115,6 +117,9 @@ def recognise(path: Path, settings: Settings | None = None, format: str | None =
         layout = _file(path, said.get("file", "labels.csv"), said)
     else:
         layout = _folder(path, said) if path.is_dir() else _file(path.parent, path.name, said)
+    if path.is_file() and layout.format in _OF_ONE_FILE:
+        note = lists_beside(path, layout.settings, is_table=layout.format == Table.__name__)
+        layout = replace(layout, notes=(*layout.notes, *filter(None, [note])))
     _require_names(path, layout)
     _require_enough(path, layout)
     return layout
@@ -125,7 +130,8 @@ def _folder(root: Path, said: Settings) -> Layout:
     tables = sort_tables([entry for entry in visible(root) if entry.is_file()], said, clips)
     if len(tables.usable) > 1:
         listed = ", ".join(table.name for table in tables.usable)
-        raise DataError(f"{root} holds several tables of clips ({listed}); name the one to use.")
+        also = ", or make one of them with a column split" if any(map(side_of, tables.usable)) else ""
+        raise DataError(f"{root} holds several tables of clips ({listed}); name the one to use{also}.")
     if tables.usable:
         ((table, columns),) = tables.usable.items()
         read = _metadata if table.name in METADATA else _table

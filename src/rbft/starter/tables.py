@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rbft.data.formats.columns import LABEL_COLUMNS, PATH_COLUMNS, usual_column
+from rbft.data.formats.on_disk import visible
 from rbft.data.formats.rows import TABLE_SUFFIXES, read_table
+from rbft.data.labels import names_split
 from rbft.data.own_tables import is_own
+from rbft.data.records import SPLIT_NAMES, Split
 from rbft.errors import DataError
 from rbft.starter.label_lists import ClipNames, is_called_labels, look_at
 
@@ -37,8 +41,9 @@ class Tables:
         Raises:
             DataError: There is one; says why, and what to do.
         """
-        for reason in self.refused.values():
-            raise DataError(reason)
+        # of several lists that must be named themselves, the one to name is that which trains
+        for path in sorted(self.refused, key=lambda path: side_of(path) in ("val", "test")):
+            raise DataError(self.refused[path])
 
     def notes(self) -> tuple[str, ...]:
         """What is not read although it lies beside the clips, in a sentence; empty where there is nothing."""
@@ -110,3 +115,41 @@ def known_columns(names: tuple[str, ...], said: Settings) -> tuple[str, str] | N
         usual_column(names, (str(said[key]).casefold(),) if key in said else columns) for key, columns in usual.items()
     )
     return None if path is None or label is None else (path, label)
+
+
+def side_of(path: Path) -> Split | None:
+    """The split that a list is of by its name, such as `test_set.txt`; None where it names none."""
+    stem = path.stem.casefold()
+    return next((side for word, side in SPLIT_NAMES.items() if stem.startswith(word) and names_split(stem)), None)
+
+
+def lists_beside(path: Path, settings: Settings, *, is_table: bool) -> str:
+    """What to know of lists of other splits that lie beside a list and are not read with it; empty for nothing.
+
+    Args:
+        path: table or list that was named.
+        settings: settings with which it is read.
+        is_table: whether it is a table; else a list of which each split has one of its own.
+    """
+    clips = ClipNames(path.parent)
+    others = [
+        entry
+        for entry in visible(path.parent)
+        if entry != path
+        and entry.suffix.lower() == path.suffix.lower()
+        and side_of(entry) not in (None, side_of(path))
+        and entry.name not in settings.values()
+        and look_at(entry, clips).names_clips
+    ]
+    if not others:
+        return ""
+    note = f"not read: {', '.join(entry.name for entry in others)}"
+    if is_table:
+        return f"{note}; one table with a column split holds the clips of all splits"
+    by_side = {side_of(entry): entry for entry in (path, *others)}
+    flags = " ".join(
+        f"--data.format.{side} {shlex.quote(entry.name)}" for side, entry in by_side.items() if side in ("val", "test")
+    )
+    if "train" in by_side and flags:
+        note += f"; to take each list for its split, say {shlex.quote(str(by_side['train']))} {flags}"
+    return note
