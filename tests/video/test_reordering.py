@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import av
 import pytest
+import torch
 from tests.support.videos import read_number, write_video
 
+from rbft.video import clip_cache, clip_entry
+from rbft.video.clip import read_clip
+from rbft.video.clip_cache import ClipCache
+from rbft.video.clip_spec import ClipSpec
+from rbft.video.content import content_digest
 from rbft.video.reader import count_frames, open_reader
+from rbft.video.sampling import FrameSampling
 
 
 class Bits:
@@ -75,3 +83,31 @@ def test_no_frame_is_lost(file: str, how: dict[str, int], tmp_path: Path) -> Non
     with open_reader(tmp_path / file) as reader:
         for indices in (list(range(40)), *([i] for i in range(40))):
             assert [read_number(frame.numpy()) for frame in reader.read(indices).frames] == indices
+
+
+@pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
+def test_asf_names_frames_by_their_order_of_display(codec: str, tmp_path: Path) -> None:
+    # it has no time of display of its own, and that which is guessed for H.264 is another frame's
+    path = write_video(tmp_path / "a.wmv", num_frames=40, gop=40, bframes=3, codec=codec)
+    with open_reader(path) as reader:
+        assert (reader.index.timed, reader.index.retimed) == (False, True)
+        for indices in (list(range(40)), [7], [30]):
+            frames = reader.read(indices)
+            assert [read_number(frame.numpy()) for frame in frames.frames] == indices
+            assert frames.timestamps == pytest.approx([index / 25 for index in indices], abs=0.002)
+    plain = write_video(tmp_path / "b.wmv", num_frames=40, codec="wmv2")
+    with open_reader(plain) as reader:
+        assert (reader.index.timed, reader.index.retimed) == (True, False)
+
+
+def test_a_clip_kept_of_an_asf_whose_frames_were_misnamed_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, spec = write_video(tmp_path / "a.wmv", num_frames=20, bframes=3), ClipSpec(FrameSampling(num_frames=4))
+    expected = read_clip(path, spec)
+    with monkeypatch.context() as before:
+        before.setattr(clip_entry, "READING", 1)
+        before.setattr(clip_cache, "read_clip", lambda *_: replace(expected, frames=expected.frames * 0))
+        ClipCache(tmp_path / "cache", 10**8, content_digest).read(path, spec)
+    found = ClipCache(tmp_path / "cache", 10**8, content_digest).read(path, spec)
+    assert torch.equal(found.frames, expected.frames)

@@ -30,7 +30,7 @@ from rbft.video.content import content_bytes, content_digest, content_status
 
 CACHE_FILE = "video_facts.jsonl"
 #: Of the facts: raise it with any change to what they say of the same file. Another media library may decode otherwise.
-SCHEMA = f"3, av {importlib.metadata.version('av')}"
+SCHEMA = f"4, av {importlib.metadata.version('av')}"
 
 _SAVE_SECONDS = 5.0
 _REPORT_SECONDS = 10.0

@@ -111,7 +111,7 @@ def default_folder() -> Path:
 
 
 def _is_timed_so(clip: Clip, path: str | Path, spec: ClipSpec, root: Path | None) -> bool:
-    """Whether a clip has the times that its video is read with now, which choose its frames.
+    """Whether a clip has the times that its video is read with now, which choose its frames, and these are the same.
 
     Raises:
         VideoError: The video is refused.
@@ -119,6 +119,8 @@ def _is_timed_so(clip: Clip, path: str | Path, spec: ClipSpec, root: Path | None
     part = spec.sampling.part
     with open_reader(path, root, spec.limits, often=part is not None) as reader:
         index = reader.index
+    if index.misnamed:
+        return False
     as_whole = part is not None or (index.duration == clip.duration and index.loss is None)
     return as_whole and (index.fps, index.steady) == (clip.fps, clip.steady)
 

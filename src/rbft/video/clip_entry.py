@@ -24,7 +24,7 @@ MAGIC = b"rbftclip"
 
 # To be raised when the layout of an entry changes, or the frames that the reader gives for the same request.
 _SCHEMA = 2
-READING = 1
+READING = 2
 """To be raised when the reader gives other frames of some videos only: entries from before are looked at once more."""
 _ALIGNMENT = 64  # of the first frame in the file, as tensor code likes it
 _WORDING = Wording("clip cache", "clips", "decoded", "data.cache_gb", "data.cache_clips")

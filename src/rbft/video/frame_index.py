@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from array import array
 from dataclasses import dataclass
 from fractions import Fraction
@@ -12,10 +11,11 @@ import numpy as np
 from av.stream import Stream
 
 from rbft.errors import VideoError
-from rbft.video.container import COUNTING_CONTAINERS, MEDIA_ERRORS, OpenVideo, brief, header_seconds, resolve_inside
+from rbft.video.container import COUNTING_CONTAINERS, MEDIA_ERRORS, OpenVideo, brief, resolve_inside
 from rbft.video.decoding import DecodingRun, decode_all
 from rbft.video.file_end import missing_end
 from rbft.video.image_container import ImageContainer
+from rbft.video.promise import duration_tag, promise_of
 from rbft.video.sampling import Timeline
 
 # avi numbers packets in decoding order. That is the order of display in these, as long as they have no B-frames.
@@ -25,12 +25,6 @@ _EMPTY_VOP_BYTES = 16
 # May store the two fields of a picture as two packets, so that packets cannot be counted as frames.
 _FIELD_CODED = frozenset({"h264", "hevc", "mpeg1video", "mpeg2video", "vc1", "wmv3"})
 _UNKNOWN_OR_PROGRESSIVE = (0, 1)  # AVFieldOrder
-# Recorders round the length they write; real cuts lose more than this.
-_TOLERATED_FRAMES = 1
-_TOLERATED_SECONDS = 0.2
-_TOLERATED_SHARE = 0.01  # of the seconds
-# Demuxers that know no duration but the one that they guess from time stamps near both ends of the file, of any stream.
-_WITHOUT_DURATION = frozenset({"mpegts", "mpeg"})
 _NO_TIME = int(np.iinfo(np.int64).min)
 
 
@@ -59,6 +53,7 @@ class FrameIndex:
         loss: What the header promises and the file does not hold, as a clause; None if nothing is missing.
         intact: Seconds from the first frame up to which every frame is there, whatever is missing after; 0.0 where
             that cannot be told.
+        misnamed: whether time stamps that are each there once name other frames than those that they are of.
     """
 
     num_frames: int
@@ -74,12 +69,13 @@ class FrameIndex:
     steady: bool
     loss: str | None
     intact: float
+    misnamed: bool = False
 
     @property
     def retimed(self) -> bool:
-        """Whether its times, and so the frames of a clip, are others than before `rbft.video.clip_entry.READING` 1."""
+        """Whether its times, and so the frames of a clip, are others than before `rbft.video.clip_entry.READING` 2."""
         held = not self.steady and _steady(self.pts)
-        return len(self.pts) > 0 and (held or not self.timed)
+        return self.misnamed or (len(self.pts) > 0 and (held or not self.timed))
 
     def timestamp(self, index: int) -> float:
         """Seconds from the first displayed frame to frame `index`; i / fps in a video without `pts`."""
@@ -171,7 +167,7 @@ def build_index(video: OpenVideo) -> FrameIndex:
     if isinstance(video.container, ImageContainer):
         return _index_of_images(video.container)
     stream, limits = video.stream, video.limits
-    promise = _promise(video)
+    promise = promise_of(video)
     packets = _demux(video)
     packet_count, stopped = len(packets.pts), packets.stopped
     if not packet_count:
@@ -220,6 +216,7 @@ def build_index(video: OpenVideo) -> FrameIndex:
         _steady(pts, packets.last[1]),
         loss,
         intact,
+        _misnamed(video),
     )
 
 
@@ -348,7 +345,17 @@ def _timed(video: OpenVideo, packets: _Packets) -> bool:
         return False
     if video.container.format.name == "avi" and (codec.name not in _AVI_IN_ORDER or codec.has_b_frames):
         return False
+    if _misnamed(video):
+        return False
     return not _may_hide_frames(video, packets)
+
+
+def _misnamed(video: OpenVideo) -> bool:
+    """Whether packets have the times of other frames.
+
+    asf states when they are decoded; when H.264 and HEVC with B-frames are displayed the demuxer guesses.
+    """
+    return video.container.format.name == "asf" and bool(video.stream.codec_context.has_b_frames)
 
 
 def _may_hide_frames(video: OpenVideo, packets: _Packets) -> bool:
@@ -371,47 +378,6 @@ def _keyframes(video: OpenVideo, packets: _Packets) -> np.ndarray:
 
 def _streams_to_time(video: OpenVideo) -> tuple[Stream, ...]:
     """The video stream; all streams when only the duration of the whole file says how much there should be."""
-    if video.stream.frames or video.stream.duration or _duration_tag(video.stream):
+    if video.stream.frames or video.stream.duration or duration_tag(video.stream):
         return (video.stream,)
     return tuple(video.container.streams)
-
-
-class _Promise(NamedTuple):
-    """What a header says the file holds, in packets or seconds of the video stream or both; 0 where it says nothing.
-
-    Half of an avi, mkv or web-ready mp4 decodes without any error: comparing is the only way to tell.
-    """
-
-    packets: int
-    tolerated: int
-    seconds: float
-
-    def broken_by(self, packets: int, end: float) -> str | None:
-        """What is missing if the file holds `packets` of the stream and ends at `end` seconds; None if nothing is."""
-        if self.packets - packets > self.tolerated:
-            return f"is cut short: its header declares {self.packets} frames and {packets} are there"
-        if self.seconds - end > max(_TOLERATED_SECONDS, _TOLERATED_SHARE * self.seconds):
-            return f"is cut short: its header declares {self.seconds:.2f} s and {end:.2f} s are there"
-        return None
-
-
-def _promise(video: OpenVideo) -> _Promise:
-    """Reads the promise, which must be done before demuxing: some demuxers extend their tables as they go."""
-    stream = video.stream
-    if video.container.format.name in _WITHOUT_DURATION:
-        return _Promise(0, 0, 0.0)
-    # A count is the better promise: durations are rounded, and may be those of another stream.
-    seconds = 0.0 if stream.frames else _duration_tag(stream) or header_seconds(video.container, stream)
-    if "mp4" in video.container.format.name:
-        # The demuxer's table, not the header's count: it holds the samples that edit lists leave.
-        return _Promise(len(stream.index_entries), 0, seconds)
-    return _Promise(stream.frames, _TOLERATED_FRAMES, seconds)
-
-
-def _duration_tag(stream: Stream) -> float:
-    """Seconds by the DURATION tag of a Matroska track ("00:00:02.120000000"), 0.0 without one."""
-    match = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
-    if not match:
-        return 0.0
-    hours, minutes, seconds = match.groups()
-    return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
