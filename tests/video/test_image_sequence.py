@@ -184,6 +184,32 @@ def test_an_image_of_another_kind_than_its_name_says_is_told_from_a_damaged_one(
         read_frames(name, range(20))
 
 
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_without_its_end_is_told(progressive: bool, tmp_path: Path):
+    folder = write_images(tmp_path / "seq", "{}.jpg")
+    picture = Image.fromarray(numbered_frames(1)[0])
+    exif = Image.Exif()
+    exif[0x10E] = "\xff\xd9" * 9
+    picture.save(folder / "7.jpg", progressive=progressive, exif=exif, comment=b"\xff\xda\xff\xd9")
+    whole = (folder / "7.jpg").read_bytes()
+    for sound in (whole, whole + b"\xff\xda of a film after it"):
+        (folder / "7.jpg").write_bytes(sound)
+        read_frames(sequence_name(str(folder), 25), range(20))
+    for bytes_gone in (3, 40, 300):
+        (folder / "7.jpg").write_bytes(whole[:-bytes_gone])
+        with pytest.raises(VideoError, match=r"its image 7.jpg is cut short: the end of the JPEG is missing"):
+            read_frames(sequence_name(str(folder), 25), range(20))
+        read_frames(sequence_name(str(folder), 25), range(5))
+
+
+def test_a_jpeg_in_a_tiff_is_refused(tmp_path: Path):
+    folder = write_images(tmp_path / "seq", "{}.tif")
+    read_frames(sequence_name(str(folder), 25), range(20))
+    Image.fromarray(numbered_frames(1)[0]).save(folder / "7.tif", compression="jpeg")
+    with pytest.raises(VideoError, match=r"its image 7.tif is a TIFF that holds a JPEG, .*save it as \.jpg or \.png"):
+        read_frames(sequence_name(str(folder), 25), range(20))
+
+
 def test_limits_hold(both: Path):
     for limits, message in (
         (Limits(max_seconds=0.5), "lasts 1 s, over the limit"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -29,6 +31,36 @@ def _kind_of(head: bytes) -> str | None:
         if head.startswith(begin):
             return kind
     return "WebP" if head.startswith(b"RIFF") and head[8:12] == b"WEBP" else None
+
+
+# What is neither a byte of data, a mark to begin anew with (D0 to D7) nor filling (ITU-T T.81, B.1.1)
+_MARKER = re.compile(rb"\xff([^\x00\xd0-\xd7\xff])")
+_ALONE, _END = b"\x01\xd8", b"\xd9"  # markers without a length after them: for private use and of the start; the end
+_COMPRESSION, _JPEG_IN_TIFF = 259, (6, 7)
+
+
+def _is_cut(jpeg: bytes) -> bool:
+    """Whether a JPEG lacks its end. The decoder makes up what is missing of the last rows, or of the last scans."""
+    place = 0
+    while (marker := _MARKER.search(jpeg, place)) is not None:
+        if marker[1] == _END:
+            return False
+        place = marker.end()
+        if marker[1] not in _ALONE:
+            place += int.from_bytes(jpeg[place : place + 2])
+    return True
+
+
+def _holds_jpeg(tiff: bytes) -> bool:
+    """Whether the first picture of a TIFF is coded as JPEG (TIFF 6.0, section 2 and the supplement 2)."""
+    order = "<" if tiff.startswith(b"II") else ">"
+    try:
+        (place,) = struct.unpack_from(f"{order}I", tiff, 4)
+        (count,) = struct.unpack_from(f"{order}H", tiff, place)
+        tags = [struct.unpack_from(f"{order}HHIH", tiff, place + 2 + 12 * number) for number in range(count)]
+    except struct.error:
+        return False  # the decoder says what is wrong
+    return any(tag == _COMPRESSION and value in _JPEG_IN_TIFF for tag, _, _, value in tags)
 
 
 @dataclass
@@ -110,7 +142,8 @@ class ImageContainer:
         """The images that are left, one a packet.
 
         Raises:
-            VideoError: An image cannot be read any more, or is of another kind than the first.
+            VideoError: An image cannot be read any more, is of another kind than the first, is cut short, or is coded
+                in a way that is decoded wrongly.
         """
         for number in range(self._next, len(self.images)):
             self._next = number + 1
@@ -125,6 +158,14 @@ class ImageContainer:
                     self._path,
                     f"its image {image.name} is {kind} by its content and the first one is {self._kind}; save all "
                     "of them as one kind",
+                )
+            if self._kind == "JPEG" and kind is not None and _is_cut(content):
+                raise VideoError(self._path, f"its image {image.name} is cut short: the end of the JPEG is missing")
+            if self._kind == "TIFF" and kind is not None and _holds_jpeg(content):
+                raise VideoError(
+                    self._path,
+                    f"its image {image.name} is a TIFF that holds a JPEG, whose colours would come out wrong; save it "
+                    "as .jpg or .png",
                 )
             packet = Packet(content)
             packet.pts = packet.dts = number
