@@ -216,3 +216,18 @@ def test_the_page_for_labels_leaves_out_the_same_folders(tmp_path: Path):
     labelled = {clip.label for clip in find_clips(tmp_path).table.read()}
     assert labelled == recognise(tmp_path).classes.keys() == {"fall", "other"}
     assert odd_names(sorted(UNLABELLED)) and len(odd_names(sorted(UNLABELLED))) == 4
+
+
+@pytest.mark.parametrize(
+    ("about", "note"), [("key,value\nlicence,CC\n", ()), ("file_name,camera\n{}", ("not read: metadata.csv",))]
+)
+def test_metadata_of_splits_are_read_whatever_the_root_has_of_its_own(about: str, note: tuple, tmp_path: Path):
+    clips = [f"{side}/{clip}" for side in ("train", "test") for clip in CLIPS]
+    fill(tmp_path, *clips)
+    rows = "".join(f"{clip},{clip.split('/')[0]}\n" for clip in CLIPS)
+    for side in ("train", "test"):
+        (tmp_path / side / "metadata.csv").write_text("file_name,label\n" + rows)
+    (tmp_path / "metadata.csv").write_text(about.format("".join(f"{c},{'ab'[n % 2]}\n" for n, c in enumerate(clips))))
+    layout = recognise(tmp_path)
+    assert (layout.format, len(layout.records), layout.notes) == ("VideoFolder", 12, note)
+    assert {record.split for record in layout.records} == {"train", "test"}

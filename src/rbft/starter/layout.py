@@ -137,8 +137,13 @@ def _folder(root: Path, said: Settings) -> Layout:
         read = _metadata if table.name in METADATA else _table
         layout = read(root, table.name, columns, said)
     else:
-        tables.require_understood()
-        layout = _split_metadata(root, said, clips) or _class_folders(root, said)
+        # metadata of the whole beside that of the splits may be about anything
+        if any(path.name not in METADATA for path in tables.refused):
+            tables.require_understood()
+        layout = _split_metadata(root, said, clips)
+        if layout is None:
+            tables.require_understood()
+            layout = _class_folders(root, said)
     return replace(layout, notes=(*layout.notes, *tables.notes()))
 
 

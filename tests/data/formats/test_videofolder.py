@@ -48,6 +48,13 @@ def test_errors(put, files, message):
         VideoFolder().read(put(**files))
 
 
+@pytest.mark.parametrize("about", ["key,value\nlicence,CC\n", "file_name,camera\ntrain/1.mp4,a\ntest/1.mp4,b\n"])
+def test_metadata_of_the_root_about_other_things_leaves_those_of_the_splits(put, about):
+    files = {f"{side}/metadata.csv": "file_name,label\n1.mp4,x\n" for side in ("train", "test")}
+    root = put("train/1.mp4", "test/1.mp4", **files, **{"metadata.csv": about})
+    assert [(r.path, r.split) for r in VideoFolder().read(root)] == [("test/1.mp4", "test"), ("train/1.mp4", "train")]
+
+
 def test_rows_without_a_label_can_be_left_out(put):
     text = "file_name,label\n1.mp4,a\n2.mp4, \n"
     root = put(

@@ -17,7 +17,8 @@ METADATA = ("metadata.csv", "metadata.jsonl")
 class VideoFolder(ColumnFormat):
     """`metadata.csv` or `metadata.jsonl` in the root, or one in each split folder (train, validation, test).
 
-    Paths in it are relative to the folder it lies in. Without such a file the layout is that of ClassFolders.
+    Paths in it are relative to the folder it lies in. One in the root that lacks the columns counts as one about other
+    things where split folders have theirs. Without such a file the layout is that of ClassFolders.
 
     Args:
         path_column: Names the video file.
@@ -66,8 +67,11 @@ class VideoFolder(ColumnFormat):
         require_folder(root)
         folders = [path for path in visible(root) if path.is_dir() and path.name.casefold() in SPLIT_NAMES]
         tables: list[tuple[Path, Split | None]] = [(path, None) for path in _metadata(root)]
-        if not tables:
-            tables = [(path, SPLIT_NAMES[folder.name.casefold()]) for folder in folders for path in _metadata(folder)]
+        if not tables or not self._names_labels(root, tables[0][0]):
+            of_splits = [
+                (path, SPLIT_NAMES[folder.name.casefold()]) for folder in folders for path in _metadata(folder)
+            ]
+            tables = [*of_splits] or tables
         if not tables:
             raise DataError(
                 f"{root} holds no {' or '.join(METADATA)}, nor do its split folders; for videos in a folder for each "
@@ -81,6 +85,11 @@ class VideoFolder(ColumnFormat):
         require_some(records, root)
         require_on_disk(root, records, str(root))
         return records
+
+    def _names_labels(self, root: Path, table: Path) -> bool:
+        """Whether a metadata file has the columns of paths and classes; one about other things need not."""
+        columns = {name.casefold() for name in read_table(inside(root, table))[0].names}
+        return {self.path_column.casefold(), self.label_column.casefold()} <= columns
 
 
 def _metadata(folder: Path) -> list[Path]:
