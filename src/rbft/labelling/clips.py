@@ -156,7 +156,7 @@ def _listed(root: Path, table: LabelTable, said: str, files: Sequence[Path] | No
     others = (found_path(file, root) for file in files or ())
     clips |= {Clip(path, None) for path in others if split_rate(path)[0] not in known}
     if not clips:
-        hint = hint_of_spelling(root, [row.path for row in rows[:_TRIED]])
+        hint = hint_of_spelling(root, [row.path for row in rows[:_TRIED]], is_video)
         raise DataError(f"{table.path}: none of its {len(rows)} clips is on the disk below {root}.{hint}")
     ordered = sorted(clips, key=lambda clip: (clip.path, clip.part or (0.0, 0.0)))
     return Found(root, table, tuple(ordered), said, len(rows) - len(there))

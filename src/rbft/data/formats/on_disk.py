@@ -248,9 +248,8 @@ def require_on_disk(root: Path, records: Sequence[VideoRecord], source: str) -> 
     """
     require_folder(root)
     missing = [(record.path, record.label) for record in records if not is_there(root / record.path)]
-    report_missing(
-        missing, len(records), source, "error", hint_of_spelling(root, [path for path, _ in missing[:_SHOWN]])
-    )
+    hint = hint_of_spelling(root, [path for path, _ in missing[:_SHOWN]], is_video)
+    report_missing(missing, len(records), source, "error", hint)
 
 
 def warn_if_not_official(where: str, listed: Mapping[str, int], official: Mapping[str, int]) -> None:
