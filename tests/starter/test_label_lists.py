@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections import Counter
 from pathlib import Path
 
@@ -45,6 +46,13 @@ LISTS = [
     ("labels.txt", lines(",", "path,label"), r"\.txt of this kind cannot be read; save it as a \.csv with commas"),
     ("train.txt", lines(" ", name="/data/{}"), r"\.txt of this kind"),
     ("Labels.xlsx", "PK", r"\.xlsx cannot be read; save it as CSV in UTF-8"),
+    (
+        "split.csv",
+        lines(",", "path,split"),
+        r"hold classes \(columns: 'path', 'split'\); add one that is called label\. To",
+    ),
+    ("groups.csv", lines(",", "path,Group"), "; add one that is called label. To go"),
+    ("a.csv", lines(",", "path,group,is", label="g,{}"), "say --data.format.label_column is"),
     ("metadata.csv", lines(",", "file_name,view"), r"hold classes .*--data.format.label_column view"),
     ("metadata.csv", lines(",", "file_name,label") + "fall/0.mp4,sit,dark\n", "row 8: 3 cells, but the header has 2"),
     ("list.csv", lines(",", "path,label").encode("utf-16"), "row 1: not UTF-8; save the file as UTF-8"),
@@ -128,6 +136,10 @@ FACTS = {
     + "".join(f"{c},{n}.5,25,1920,1080\n" for n, c in enumerate(CLIPS)),
     "sums.csv": "".join(f"{n:032x},{clip}\n" for n, clip in enumerate(CLIPS)),
     "captions.jsonl": "\n".join(json.dumps({"video": c, "text": f"clip {n}"}) for n, c in enumerate(CLIPS)),
+    "info.csv": "filename,n_frames,w,h\n"
+    + "".join(f"{c},{100 + n % 2},{640 + n % 2},480\n" for n, c in enumerate(CLIPS)),
+    "md5.txt": "".join(f"{n // 2:032x}  {clip}\n" for n, clip in enumerate(CLIPS)),
+    "sources.csv": "file,author,License\n" + "".join(f"{c},{'AB'[n % 2]},{'xy'[n % 2]}\n" for n, c in enumerate(CLIPS)),
 }
 OTHERS = {
     "README.txt": "Clips of a kitchen.\n\nfall/0.mp4 is dark.\n",
@@ -162,6 +174,16 @@ def test_facts_about_the_clips_are_passed_over_with_a_word(name: str, tmp_path: 
     layout = recognise(tmp_path)
     assert layout.format == "ClassFolders"
     assert layout.notes == (f"not read: {name}",)
+
+
+@pytest.mark.parametrize("part", ["sharedStrings", "worksheets/sheet1"])
+def test_a_sheet_that_names_clips_is_passed_over_with_a_word(part: str, tmp_path: Path):
+    fill(tmp_path, *CLIPS)
+    for name, cells in (("clips", CLIPS), ("budget", ["tripods", "0", "1"])):
+        with zipfile.ZipFile(tmp_path / f"{name}.xlsx", "w") as sheet:
+            texts = "".join(f'<si><t xml:space="preserve">{cell}</t></si>' for cell in cells)
+            sheet.writestr(f"xl/{part}.xml", f"<sst>{texts}</sst>")
+    assert recognise(tmp_path).notes == ("not read: clips.xlsx",)
 
 
 def test_lists_beside_one_that_is_read_are_named(tmp_path: Path):

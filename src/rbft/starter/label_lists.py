@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import codecs
 import csv
+import html
 import json
 import re
 import shlex
+import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -41,6 +44,8 @@ _FACTS = frozenset(
         "rate",
         "width",
         "height",
+        "w",
+        "h",
         "duration",
         "length",
         "seconds",
@@ -58,8 +63,15 @@ _FACTS = frozenset(
         "version",
         "md5",
         "sha256",
+        "license",
+        "licence",
+        "author",
+        "url",
     ]
 )
+_HASH = re.compile(r"[0-9a-f]{32,}", re.IGNORECASE)
+# names of columns that say what a clip is for or of, and not what it shows
+_NO_CLASSES = frozenset(["split", "subset", "partition", "fold", "group"])
 
 
 @dataclass(frozen=True)
@@ -166,7 +178,9 @@ def look_at(path: Path, clips: ClipNames) -> Look:
     suffix = path.suffix.lower()
     if suffix in _SHEETS and not path.name.startswith("~$"):  # which Excel leaves while a file is open
         listing = any(part in path.stem.casefold() for part in (*_CLASSES, "metadata"))
-        return Look(lists_labels=listing, fault=f"{suffix} cannot be read; save it as CSV in UTF-8, with commas")
+        return Look(
+            _sheet_names_clips(path, clips), listing, f"{suffix} cannot be read; save it as CSV in UTF-8, with commas"
+        )
     if suffix not in _TEXTS:
         return Look()
     called = is_called_labels(path) and _is_table(path)
@@ -182,6 +196,24 @@ def look_at(path: Path, clips: ClipNames) -> Look:
     if not says_more and any(grid.agrees(place, clips) for place in classes):
         return Look(True)
     return Look(True, called or bool(classes), _fault(path, grid, classes, text))
+
+
+def _sheet_names_clips(path: Path, clips: ClipNames) -> bool:
+    """Whether some cells of an Excel file name clips (ECMA-376: a zip file whose texts stand in elements `t`)."""
+    cells: list[str] = []
+    left = _MOST_BYTES  # however many sheets there are, and however little room they take packed
+    try:
+        with zipfile.ZipFile(path) as sheets:
+            for name in sheets.namelist():
+                if left and re.fullmatch(r"xl/(sharedStrings|worksheets/[^/]+)\.xml", name):
+                    with sheets.open(name) as opened:
+                        content = opened.read(left)
+                    left -= len(content)
+                    texts = re.findall(r"<t(?:\s[^>]*)?>([^<]*)</t>", content.decode(errors="replace"))
+                    cells += map(html.unescape, texts)
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError):  # damaged, or with a password
+        return False
+    return sum(cell in clips for cell in cells) > 1
 
 
 def _is_table(path: Path) -> bool:
@@ -205,7 +237,10 @@ def _fault(path: Path, grid: _Grid, classes: Sequence[int], text: str) -> str:
     path_column, label_column = (usual_column(grid.header, usual) for usual in (PATH_COLUMNS, LABEL_COLUMNS))
     if path_column is not None and label_column is not None:
         return ""
-    called = [shlex.quote(grid.header[place]) for place in classes if grid.header[place]]
+    names = [grid.header[place] for place in classes if grid.header[place].casefold() not in _NO_CLASSES]
+    called = [shlex.quote(name) for name in names if name]
+    if path_column is not None and classes and not called:
+        return f"{_NO_COLUMN} classes {columns}; add one that is called label"
     if path_column is not None:
         told = called[0] if called else "COLUMN"
         return f"{_NO_COLUMN} classes {columns}; call it label, or say --data.format.label_column {told}"
@@ -218,6 +253,8 @@ def _repeats(name: str, cells: Sequence[str]) -> bool:
     """Whether cells could be classes: each stands there twice or more often, and they tell no fact about a file."""
     filled = [cell for cell in cells if cell]
     if set(re.split(r"[\W_]+", name)) & _FACTS or any(re.fullmatch(r"-?\d*[.,]\d+", cell) for cell in filled):
+        return False
+    if filled and all(map(_HASH.fullmatch, filled)):
         return False
     return 2 <= len(set(filled)) <= len(filled) / 2
 
