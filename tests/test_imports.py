@@ -65,6 +65,7 @@ ALLOWED = {
         "video.image_sequence",
         "data.formats",
         "data.labels",
+        "data.own_folders",
         "data.own_tables",
         "data.records",
     }

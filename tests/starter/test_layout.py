@@ -231,3 +231,19 @@ def test_metadata_of_splits_are_read_whatever_the_root_has_of_its_own(about: str
     layout = recognise(tmp_path)
     assert (layout.format, len(layout.records), layout.notes) == ("VideoFolder", 12, note)
     assert {record.split for record in layout.records} == {"train", "test"}
+
+
+def test_a_table_in_a_folder_without_videos_is_not_to_be_left_out_unseen(tmp_path: Path):
+    fill(tmp_path, *CLIPS, "runs/rbft.json")
+    (tmp_path / "notes").mkdir()
+    table = "path,label\n" + "".join(f"{clip},{'ab'[number % 2]}\n" for number, clip in enumerate(CLIPS))
+    for place in ("notes/classes.csv", "runs/mine.csv"):
+        (tmp_path / place).write_text(table)
+    told = r"classes.csv lists classes of clips\. .*--data.format.file notes/classes.csv; .*skip '\[\"notes\"\]'$"
+    with pytest.raises(DataError, match=told):
+        recognise(tmp_path)
+    assert recognise(tmp_path, {"file": "notes/classes.csv"}).classes == {"a": 3, "b": 3}
+    assert recognise(tmp_path, {"skip": ["notes"]}).classes == {"fall": 3, "other": 3}
+    (tmp_path / "notes/classes.csv").write_text("frame,count\n1,2\n")
+    with pytest.raises(DataError, match=r"class folder .*notes holds no video"):
+        recognise(tmp_path)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 import shlex
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from rbft.data.formats.on_disk import is_video, listing, sequences_below, videos
 from rbft.data.formats.rows import TABLE_SUFFIXES, annotation_file, read_table, separator_hint
 from rbft.data.formats.videofolder import METADATA
 from rbft.data.labels import UNLABELLED, require_name
+from rbft.data.own_folders import is_own_folder
 from rbft.data.records import SPLIT_NAMES, VideoRecord
 from rbft.errors import ConfigError, DataError
 from rbft.starter.label_lists import ClipNames
@@ -155,6 +157,7 @@ def _class_folders(root: Path, said: Settings) -> Layout:
     found = {folder: len(videos) for folder in folders if (videos := videos_below(folder, rate))}
     apart = {folder: count for folder, count in found.items() if folder.name.casefold() in UNLABELLED}
     if len(apart) < len(found):
+        _refuse_table_inside(root, [folder for folder in folders if folder not in found], said)
         skip = [*skipped, *(folder.name for folder in apart)]
         layout = _read(root, ClassFolders, {**said, **({"skip": skip} if skip else {})}, "a folder for each class")
         if not apart:
@@ -178,6 +181,28 @@ def _class_folders(root: Path, said: Settings) -> Layout:
         )
     entries_found = ", ".join(entry.name for entry in entries[:5]) or "nothing"
     raise DataError(f"{root} holds no videos (found {entries_found}). Name the folder that holds your clips.")
+
+
+def _refuse_table_inside(root: Path, folders: Sequence[Path], said: Settings) -> None:
+    """Refuse to go by the names of folders where one without videos holds a table of the clips' classes.
+
+    Raises:
+        DataError: There is one; says how to go by it, and how by the folders.
+    """
+    files = [
+        entry
+        for folder in folders
+        if not is_own_folder(folder)
+        for entry in visible(folder)
+        if entry.is_file() and entry.suffix.lower() != ".parquet"
+    ]
+    for table in sort_tables(files, said, ClipNames(root)).usable:
+        file = table.relative_to(root).as_posix()
+        skip = json.dumps([*(said.get("skip") or ()), table.parent.name], ensure_ascii=False)
+        raise DataError(
+            f"{table} lists classes of clips. To go by it, with paths relative to {root}, say --data.format.file "
+            f"{shlex.quote(file)}; to go by the folders alone, say --data.format.skip {shlex.quote(skip)}"
+        )
 
 
 def _named(path: Path, kind: type[DatasetFormat], said: Settings) -> Layout:

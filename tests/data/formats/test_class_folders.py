@@ -83,6 +83,7 @@ def test_what_is_no_class_can_be_skipped(put):
             ["train/a/1.mp4", "extra/2.mp4"],
             r"mixes split folders \(train\) and others \(extra\).*--data\.format\.skip '\[\"extra\"\]'",
         ),
+        (["train/a/1.mp4", "eval/a/2.mp4"], r"\(eval\); call splits train, val and test \(eval\), move the classes"),
         (["readme.txt"], r"holds no class folders \(found readme.txt\)"),
         (["a/b\\c.mp4"], "holds a backslash"),
     ],

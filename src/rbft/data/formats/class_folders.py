@@ -52,9 +52,11 @@ class ClassFolders(DatasetFormat):
         splits = [folder for folder in folders if folder.name.casefold() in SPLIT_NAMES]
         if splits and len(splits) < len(folders) and any(any(p.is_dir() for p in visible(s)) for s in splits):
             others = [folder.name for folder in folders if folder not in splits]
+            unknown = [name for name in others if names_split(name)]
+            rename = f"call splits train, val and test ({listing(unknown)}), " if unknown else ""
             raise DataError(
-                f"{root} mixes split folders ({splits[0].name}) and others ({others[0]}); move the classes into the "
-                f"split folders, or leave out what is no class: {self._skip_flag(others)}"
+                f"{root} mixes split folders ({splits[0].name}) and others ({others[0]}); {rename}move the classes "
+                f"into the split folders, or leave out what is no class: {self._skip_flag(others)}"
             )
         if not splits and len(folders) > 1 and all(names_split(folder.name) for folder in folders):
             names = listing([folder.name for folder in folders])
