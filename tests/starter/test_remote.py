@@ -191,3 +191,11 @@ def test_a_missing_package_is_named(storage, monkeypatch):
 def test_fit_says_how_to_get_there(capsys):
     assert main(["fit", "s3://bucket/clips"]) == 2
     assert "rbft fetch s3://bucket/clips --to FOLDER" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_slash_at_the_end_of_an_address_makes_no_other_of_it(storage, tmp_path, capsys):
+    for first, second in (("", "/"), ("/", "")):
+        to = tmp_path / f"clips{len(first)}"
+        assert main(["fetch", URL + first, "--yes", "--to", str(to)]) == 0
+        assert main(["fetch", URL + second, "--yes", "--to", str(to)]) == 0
+        assert "all of it is here already" in capsys.readouterr().out

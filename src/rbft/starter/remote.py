@@ -135,7 +135,8 @@ def still_to_copy(remote: RemoteFolder, folder: Path) -> list[RemoteFile]:
         ConfigError: The folder is a copy of something else, or holds a file of that name which is no copy.
     """
     copied = _copied(folder)
-    if others := {row["url"] for row in copied.values()} - {remote.url}:
+    # with or without a slash at its end an address is the same
+    if others := {row["url"].rstrip("/") for row in copied.values()} - {remote.url.rstrip("/")}:
         raise ConfigError(f"--to {folder}: holds a copy of {min(others)}; name another folder.")
     missing = []
     for file in remote.files:
