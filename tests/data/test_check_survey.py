@@ -73,6 +73,18 @@ def test_facts_of_a_sound_video(tmp_path):
     assert VideoFacts(**json.loads(json.dumps(facts.to_json()))) == facts
 
 
+def test_another_shape_on_the_way_is_told_and_another_size_is_not(tmp_path):
+    parts = {name: write_video(tmp_path / name, num_frames=10, size=size) for name, size in SHAPES.items()}
+    for name in ("standing.h264", "small.h264"):
+        (tmp_path / f"to_{name}").write_bytes(parts["lying.h264"].read_bytes() + parts[name].read_bytes())
+    facts = look(tmp_path, "to_standing.h264", "to_small.h264")
+    assert facts["to_standing.h264"].reshaped == "of 64x96 from 0.40 s on"
+    assert facts["to_small.h264"].reshaped == "" and facts["to_small.h264"].readable
+
+
+SHAPES = {"lying.h264": (64, 96), "standing.h264": (96, 64), "small.h264": (32, 48)}
+
+
 def test_every_kind_of_bad_file(root):
     (root / "empty.mp4").touch()
     (root / "text.mp4").write_text("404 not found")

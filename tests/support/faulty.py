@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from tests.support.scenes import write_scene
+from tests.support.scenes import scene, write_scene
 from tests.support.videos import write_video
 
 from rbft.data.check import check_dataset
@@ -131,6 +131,17 @@ def blank(folder):
     write_video(folder.path("val-jump-0"), scene_of_black())
 
 
+def reshaped(folder):
+    """A recorder that is turned on its side on the way."""
+    content = folder.path("test-run-1")
+    lying, standing = (content.with_name(f"{name}.h264") for name in ("lying", "standing"))
+    write_video(lying, scene(90)[:8])
+    write_video(standing, scene(91)[:8].transpose(0, 2, 1, 3))
+    content.write_bytes(lying.read_bytes() + standing.read_bytes())
+    lying.unlink()
+    standing.unlink()
+
+
 def short(folder):
     write_scene(folder.path("val-run-0"), 70, num_frames=5)
 
@@ -168,7 +179,8 @@ FAULTS: dict[str, tuple[Callable[[Folder], None], set[str]]] = {
     "too_few": (too_few, {"rare-0", "rare-1"}),
     "listed_twice": (listed_twice, {"once", "twice"}),
     "blank": (blank, {"val-jump-0"}),
+    "reshaped": (reshaped, {"test-run-1"}),
     "short": (short, {"val-run-0"}),
     "imbalance": (imbalance, set()),
 }
-WARNINGS = {"odd_group", "duplicate", "near_duplicate", "blank", "short", "imbalance"}
+WARNINGS = {"odd_group", "duplicate", "near_duplicate", "blank", "reshaped", "short", "imbalance"}

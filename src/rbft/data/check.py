@@ -72,6 +72,7 @@ def check_dataset(
         *alike_groups(sides),
         *near_duplicates(sides, facts, near_duplicate, notes),
         *_blank(used, facts),
+        *_reshaped(used, facts),
         *_outside(used, facts),
         *parts_of_one(sides),
         *([] if sampling is None else _frames(sides, facts, sampling)),
@@ -256,6 +257,18 @@ def _blank(records: Iterable[VideoRecord], facts: Mapping[str, VideoFacts]) -> I
         if facts[record.path].blank:
             yield Finding(
                 "blank", f"{record.path}: shows nothing but one colour. Look at it, and replace it.", (record.id,)
+            )
+
+
+def _reshaped(records: Iterable[VideoRecord], facts: Mapping[str, VideoFacts]) -> Iterator[Finding]:
+    for record in records:
+        video = facts[record.path]
+        if video.reshaped:
+            yield Finding(
+                "reshaped",
+                f"{record.path}: its pictures are of {video.width}x{video.height} pixels at first, {video.reshaped}. "
+                "In a clip all are squeezed into the shape of its first. Cut the video there, or put bars around them.",
+                (record.id,),
             )
 
 

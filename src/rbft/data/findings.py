@@ -32,12 +32,15 @@ Kind = Literal[
     "duplicate",
     "imbalance",
     "blank",
+    "reshaped",
     "short",
 ]
 Severity = Literal["error", "warning"]
 
 SIDES = ("train", "val", "test")
-_WARNINGS = frozenset({"odd_label", "odd_group", "near_duplicate", "duplicate", "imbalance", "blank", "short"})
+_WARNINGS = frozenset(
+    {"odd_label", "odd_group", "near_duplicate", "duplicate", "imbalance", "blank", "reshaped", "short"}
+)
 _NAMED = 3
 
 Sides = Mapping[str, Sequence[VideoRecord]]

@@ -29,6 +29,7 @@ Problem = Literal["missing", "empty", "unreadable", "damaged", "gave_up"]
 _SAMPLING = FrameSampling(num_frames=NUM_PICTURES)
 # Of the frames of a video without time stamps; `rbft.video.clip.read_clip` forgives as many.
 _TOLERATED_EMPTY_PACKETS = 0.02
+_SAME_SHAPE = 0.03  # of the ratio of the sides; what rounding to whole blocks does to small pictures
 _BLANK = 2.0  # levels of 255; a black picture that was coded and decoded varies by less than one
 
 
@@ -55,6 +56,7 @@ class VideoFacts:
         rotation: Counter-clockwise degrees by which the stored picture is turned for display: 0, 90, 180 or 270.
         mirrored: whether it is mirrored left to right before that.
         codec: Name of the codec ("h264").
+        reshaped: from when on its pictures are of another shape, and which, as a clause; "" where all are of one.
         contrast: Largest standard deviation of a colour channel within a sampled picture, in levels of 255.
         signature: Perceptual hash that finds similar clips (`rbft.data.perceptual_hash`); "" for too little to see.
     """
@@ -75,6 +77,7 @@ class VideoFacts:
     rotation: int = 0
     mirrored: bool = False
     codec: str = ""
+    reshaped: str = ""
     contrast: float = 0.0
     signature: str = ""
 
@@ -168,6 +171,7 @@ def inspect_video(
         rotation=decoded.orientation.rotation,
         mirrored=decoded.orientation.mirrored,
         codec=codec,
+        reshaped=decoded.reshaped,
         contrast=round(float(pictures.std(axis=(2, 3)).max()), 3),
         signature=signature(pictures) if len(pictures) == NUM_PICTURES else "",
     )
@@ -190,6 +194,7 @@ class _Decoded:
     height: int
     width: int
     orientation: Orientation
+    reshaped: str
     pictures: list[np.ndarray]
     loss: str | None
 
@@ -210,7 +215,7 @@ def _decode(
     small: dict[int, np.ndarray] = {}
     places: list[tuple[int, int]] = []
     height = width = 0
-    orientation = Orientation()
+    orientation, reshaped = Orientation(), ""
     with reopen() as video:
         convert = RGBConverter(video.path, PICTURE_SIZE)
         run = DecodingRun(video.stream.codec_context, skip=False)
@@ -220,6 +225,10 @@ def _decode(
             if not places:
                 orientation = Orientation.of(frame)
                 height, width = orientation.displayed(frame.height, frame.width)
+            elif not reshaped:
+                high, wide = Orientation.of(frame).displayed(frame.height, frame.width)
+                if abs(high * width - wide * height) > _SAME_SHAPE * wide * height:
+                    reshaped = f"of {wide}x{high} from {_seconds(index, order):.2f} s on"
             places.append((order, position))
             if order in wanted:
                 convert.write(frame, small.setdefault(order, np.empty((3, *PICTURE_SIZE), np.uint8)))
@@ -242,7 +251,7 @@ def _decode(
     loss = index.loss
     if loss is None and (harm or missing > allowed):
         loss = f"{undamaged} of {index.num_packets} frames decode undamaged" + (f"; {harm}" if harm else "")
-    return _Decoded(undamaged, height, width, orientation, [small[i] for i in wanted if i in small], loss)
+    return _Decoded(undamaged, height, width, orientation, reshaped, [small[i] for i in wanted if i in small], loss)
 
 
 def _seconds(index: FrameIndex, order: int) -> float:
