@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import islice, pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -25,6 +26,7 @@ _EMPTY_VOP_BYTES = 16
 # May store the two fields of a picture as two packets, so that packets cannot be counted as frames.
 _FIELD_CODED = frozenset({"h264", "hevc", "mpeg1video", "mpeg2video", "vc1", "wmv3"})
 _UNKNOWN_OR_PROGRESSIVE = (0, 1)  # AVFieldOrder
+_LOOKED_AT = 48  # frames, of a video that says it has B-frames and whose times say it has none
 _NO_TIME = int(np.iinfo(np.int64).min)
 
 
@@ -181,7 +183,8 @@ def build_index(video: OpenVideo) -> FrameIndex:
     rate = float(stream.average_rate or stream.guessed_rate or 0)
     time_base = stream.time_base or Fraction(1)
     timed = _timed(video, packets)
-    if timed:
+    misnamed = timed and _misnamed(video, packets)
+    if timed := timed and not misnamed:
         by_time = np.argsort(packets.pts)
         pts, sizes = packets.pts[by_time], packets.sizes[by_time]
         keyframes = _keyframes(video, packets)
@@ -216,7 +219,7 @@ def build_index(video: OpenVideo) -> FrameIndex:
         _steady(pts, packets.last[1]),
         loss,
         intact,
-        _misnamed(video),
+        misnamed,
     )
 
 
@@ -345,17 +348,21 @@ def _timed(video: OpenVideo, packets: _Packets) -> bool:
         return False
     if video.container.format.name == "avi" and (codec.name not in _AVI_IN_ORDER or codec.has_b_frames):
         return False
-    if _misnamed(video):
-        return False
     return not _may_hide_frames(video, packets)
 
 
-def _misnamed(video: OpenVideo) -> bool:
-    """Whether packets have the times of other frames.
+def _misnamed(video: OpenVideo, packets: _Packets) -> bool:
+    """Whether packets have the times of other frames: those at which they are decoded, where B-frames are reordered.
 
-    asf states when they are decoded; when H.264 and HEVC with B-frames are displayed the demuxer guesses.
+    asf states no others, and tools that copy raw streams into another container write no others. It shows when some
+    frames are decoded, which come in order of display; where no picture is reordered, nothing is wrong.
     """
-    return video.container.format.name == "asf" and bool(video.stream.codec_context.has_b_frames)
+    if not video.stream.codec_context.has_b_frames or (np.diff(packets.pts) < 0).any():
+        return False
+    with video.again() as fresh:
+        shown = islice(decode_all(fresh, DecodingRun(fresh.stream.codec_context, skip=False)), _LOOKED_AT)
+        times = [frame.pts for frame, _, _ in shown if frame.pts is not None]
+    return any(later < earlier for earlier, later in pairwise(times))
 
 
 def _may_hide_frames(video: OpenVideo, packets: _Packets) -> bool:
