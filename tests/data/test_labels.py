@@ -55,6 +55,13 @@ def test_labels_that_read_the_same_are_refused(one, other):
         require_apart(LabelSet((one, other)).names, {})
 
 
+def test_what_looks_equal_is_told_to_differ():
+    with pytest.raises(
+        DataError, match=r"'cafe\u0301' reads .* 'caf\u00e9'; .*They differ in how Unicode writes an accent alone"
+    ):
+        require_apart(("caf\u00e9", "cafe\u0301"), {})
+
+
 def test_what_is_written_apart_is_apart():
     require_apart(("A", "a"), {"a": "lower case a"})
     with pytest.raises(DataError, match="'fall' reads the same as 'drop'"):

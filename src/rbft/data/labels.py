@@ -136,9 +136,12 @@ def require_apart(names: Sequence[str], texts: Mapping[str, str]) -> None:
     for name in names:
         other = seen.setdefault(folded(texts.get(name, name)), name)
         if other != name:
+            # on the screen they are equal
+            alike = unicodedata.normalize("NFC", name) == unicodedata.normalize("NFC", other)
+            how = " They differ in how Unicode writes an accent alone." if alike else ""
             raise DataError(
                 f"the label {name!r} reads the same as {other!r}; give one class one spelling, or, if these are two "
-                "classes, say how they are written in model.prompts.label_texts."
+                f"classes, say how they are written in model.prompts.label_texts.{how}"
             )
 
 
