@@ -21,6 +21,7 @@ ONE, TWO = "caf\u00e9", "cafe\u0301"
         ("seq/A#fps=5", "seq/A is called seq/a there"),
         ("fall/a", "fall/a is there as fall/a.mp4: paths are relative to /.*, and end in the file's suffix"),
         ("a.mp4", "a.mp4 is there as fall/a.mp4: paths"),
+        ("clips/fall/a.mp4", "clips/fall/a.mp4 is there as fall/a.mp4: paths"),
     ],
 )
 def test_the_spelling_on_the_disk_is_told(put, listed, hint):

@@ -39,7 +39,14 @@ def hint_of_spelling(root: Path, paths: Sequence[str], is_video: Callable[[str],
 
 
 def _longer(root: Path, path: str, is_video: Callable[[str], bool]) -> str | None:
-    """The only video below the root whose path ends in one that is not there, with or without its suffix."""
+    """A video below the root whose path has fewer folders in front than one that is not there, or more, or a suffix.
+
+    None where several have.
+    """
+    for place in range(1, len(parts := PurePosixPath(path).parts)):
+        shorter = "/".join(parts[place:])
+        if is_video(parts[-1]) and (root / shorter).is_file():
+            return shorter
     found: list[str] = []
     stated = f"/{path}"
     for folder, _, files in os.walk(root):
