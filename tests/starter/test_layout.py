@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -247,3 +248,32 @@ def test_a_table_in_a_folder_without_videos_is_not_to_be_left_out_unseen(tmp_pat
     (tmp_path / "notes/classes.csv").write_text("frame,count\n1,2\n")
     with pytest.raises(DataError, match=r"class folder .*notes holds no video"):
         recognise(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("column", "cells", "told"),
+    [
+        ("subset", ["training", "Validation"], "'subset' seems to state splits .*--data.format.split_column subset "),
+        ("my use", ["train", ""], None),
+        ("my use", ["train", "other"], None),
+        ("Patient_ID", [0, 1], "'Patient_ID' may say which .*--data.format.group_column Patient_ID keeps"),
+        ("scene group", ["a", "b"], "--data.format.group_column 'scene group' keeps"),
+        ("scene", ["a", "a"], None),
+        ("scene", list(range(6)), None),
+        ("colour", ["a", "b"], None),
+    ],
+)
+@pytest.mark.parametrize("name", ["labels.jsonl", "metadata.jsonl"])
+def test_splits_and_groups_in_columns_of_other_names_are_told(
+    name: str, column: str, cells: list, told: str | None, tmp_path: Path
+):
+    fill(tmp_path, *CLIPS)
+    rows = [{"path": c, "label": c.split("/")[0], column: cells[n % len(cells)]} for n, c in enumerate(CLIPS)]
+    (tmp_path / name).write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    notes = recognise(tmp_path).notes
+    assert len(notes) == bool(told) and (told is None or re.search(told, notes[0]))
+    setting = "split_column" if column == "subset" else "group_column"
+    if told:
+        assert not recognise(tmp_path, {setting: column}).notes
+        (tmp_path / name).write_text("".join(f"{json.dumps(row | {'split': '', 'group': 'g'})}\n" for row in rows))
+        assert not recognise(tmp_path).notes

@@ -22,7 +22,7 @@ from rbft.data.own_folders import is_own_folder
 from rbft.data.records import SPLIT_NAMES, VideoRecord
 from rbft.errors import ConfigError, DataError
 from rbft.starter.label_lists import ClipNames
-from rbft.starter.tables import Settings, known_columns, lists_beside, side_of, sort_tables
+from rbft.starter.tables import Settings, known_columns, lists_beside, other_columns, side_of, sort_tables
 
 FORMATS: Mapping[str, type[DatasetFormat]] = {
     name: getattr(formats, name) for name in formats.__all__ if name not in ("DatasetFormat", "ShapesWorld")
@@ -238,14 +238,16 @@ def _file(root: Path, file: str, said: Settings) -> Layout:
 def _table(root: Path, file: str, columns: tuple[str, str], said: Settings) -> Layout:
     used = {"file": file, "path_column": columns[0], "label_column": columns[1]}
     empty = _unlabelled(root / file, columns[1])
-    return _read(root, Table, {**said, **used, **_skipping(empty)}, f"the table {file}{_rest(empty)}")
+    layout = _read(root, Table, {**said, **used, **_skipping(empty)}, f"the table {file}{_rest(empty)}")
+    return replace(layout, notes=other_columns(read_table(root / file), columns, said))
 
 
 def _metadata(root: Path, file: str, columns: tuple[str, str], said: Settings) -> Layout:
     used = {"path_column": columns[0], "label_column": columns[1]}
     empty = _unlabelled(root / file, columns[1])
     settings = {**said, **used, **_skipping(empty)}
-    return _read(root, VideoFolder, settings, f"a folder of videos with {file}{_rest(empty)}")
+    layout = _read(root, VideoFolder, settings, f"a folder of videos with {file}{_rest(empty)}")
+    return replace(layout, notes=other_columns(read_table(root / file), columns, said))
 
 
 def _split_metadata(root: Path, said: Settings, clips: ClipNames) -> Layout | None:
@@ -263,7 +265,10 @@ def _split_metadata(root: Path, said: Settings, clips: ClipNames) -> Layout | No
     bare = [folder.name for folder in folders if folder not in {table.parent for table in tables.usable}]
     names = ", ".join(table.relative_to(root).as_posix() for table in tables.usable)
     layout = _read(root, VideoFolder, settings, f"a folder of videos with {names}{_rest(empty)}")
-    return replace(layout, notes=(f"left out: {', '.join(bare)}, without a metadata file",) if bare else ())
+    notes = (f"left out: {', '.join(bare)}, without a metadata file",) if bare else ()
+    rows = [row for table in tables.usable for row in read_table(table)]
+    # which split a video is in, its folder says
+    return replace(layout, notes=(*notes, *other_columns(rows, columns, {"split_column": None, **said})))
 
 
 def _unlabelled(table: Path, column: str) -> int:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import re
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rbft.data.formats.columns import LABEL_COLUMNS, PATH_COLUMNS, usual_column
 from rbft.data.formats.on_disk import visible
-from rbft.data.formats.rows import TABLE_SUFFIXES, read_table
+from rbft.data.formats.rows import TABLE_SUFFIXES, Row, read_table
 from rbft.data.labels import names_split
 from rbft.data.own_tables import is_own
 from rbft.data.records import SPLIT_NAMES, Split
 from rbft.errors import DataError
 from rbft.starter.label_lists import ClipNames, is_called_labels, look_at
 
+# words of names of columns that say what several clips may share
+_SOURCES = frozenset(
+    ["group", "scene", "person", "people", "subject", "patient", "participant", "actor", "camera", "session", "site"]
+)
 Settings = Mapping[str, Any]
 """What a person said of the data set format, by name."""
 
@@ -115,6 +120,38 @@ def known_columns(names: tuple[str, ...], said: Settings) -> tuple[str, str] | N
         usual_column(names, (str(said[key]).casefold(),) if key in said else columns) for key, columns in usual.items()
     )
     return None if path is None or label is None else (path, label)
+
+
+def other_columns(rows: Sequence[Row], columns: tuple[str, str], said: Settings) -> tuple[str, ...]:
+    """What to know of columns that seem to state splits or groups under other names and are not read; a clause each.
+
+    Args:
+        rows: rows of a table.
+        columns: columns of paths and classes.
+        said: settings, of which `split_column` and `group_column` name columns.
+    """
+    names = [name for name in rows[0].names if name not in columns]
+    values = {name: [row.cells.get(name) for row in rows] for name in names}
+    cells = {name: ["" if value is None else str(value).strip() for value in column] for name, column in values.items()}
+    known = {name.casefold() for name in names}
+    notes = []
+    if "split_column" not in said and "split" not in known:
+        for name, texts in cells.items():
+            sides = {SPLIT_NAMES.get(text.casefold()) for text in texts if text}
+            if len(sides) > 1 and None not in sides:
+                notes.append(
+                    f"the column {name!r} seems to state splits and is not read: --data.format.split_column "
+                    f"{shlex.quote(name)} takes it"
+                )
+    if "group_column" not in said and "group" not in known:
+        for name, texts in cells.items():
+            shared = 1 < len({*texts}) < len(texts)
+            if shared and _SOURCES & {*re.split(r"[\W_]+", name.casefold())}:
+                notes.append(
+                    f"the column {name!r} may say which clips belong together and is not read: "
+                    f"--data.format.group_column {shlex.quote(name)} keeps them on one side of the test"
+                )
+    return tuple(notes)
 
 
 def side_of(path: Path) -> Split | None:
