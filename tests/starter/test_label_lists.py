@@ -131,6 +131,49 @@ def test_lists_of_other_splits_are_told_not_to_be_read(suffix: str, tmp_path: Pa
     assert Counter(record.split for record in layout.records) == {"train": 4, "test": 2}
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        (
+            "a.json",
+            json.dumps([{"path": c, "label": v} for c, v in LABELS.items()]),
+            r"\.json of this kind .*path,label\.$",
+        ),
+        (
+            "a.json",
+            json.dumps([{"video": c, "label": v} for c, v in LABELS.items()]),
+            r"\.json of this kind .*path,label\.$",
+        ),
+        ("a.json", json.dumps(LABELS), r"\.json of this kind cannot be read; save it as a \.csv"),
+        ("a.json", "[]", r"a\.json: lists no clips\.$"),
+        (
+            "a.jsonl",
+            "\n".join(json.dumps({"video": c, "answer": v}) for c, v in LABELS.items()),
+            r"hold classes \(columns: 'video', 'answer'\); call it label, or say --data.format.label_column answer\.$",
+        ),
+        ("a.txt", lines(" "), r"\.txt of this kind cannot be read; save it as a \.csv"),
+        ("a.txt", "\n".join(CLIPS), r"\.txt of this kind cannot be read; save it as a \.csv"),
+        ("a.txt", "\n".join(f"{c} 0" for c in CLIPS), r"classes need names\. Write .*/classes\.txt, a name a line"),
+    ],
+)
+def test_a_named_list_that_is_of_no_known_kind_is_told_so(name: str, content: str, message: str, tmp_path: Path):
+    fill(tmp_path, *CLIPS)
+    (tmp_path / name).write_text(content)
+    with pytest.raises(DataError, match=message):
+        recognise(tmp_path / name)
+
+
+def test_answers_in_a_key_of_their_own_and_another_separator_are_no_obstacle(tmp_path: Path):
+    fill(tmp_path, *CLIPS)
+    rows = [{"query": "<video>?", "response": v, "videos": [c]} for c, v in LABELS.items()]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert recognise(tmp_path / "a.jsonl").format == "Conversations"
+    (tmp_path / "a.txt").write_text("\n".join(f"{c},{int(v == 'sit')}" for c, v in LABELS.items()))
+    (tmp_path / "names.txt").write_text("stand\nsit\n")
+    layout = recognise(tmp_path / "a.txt", {"delimiter": ",", "classes": "names.txt"})
+    assert (layout.format, layout.classes) == ("MMAction", {"sit": 2, "stand": 4})
+
+
 FACTS = {
     "videos.csv": "file,duration,fps,width,height\n"
     + "".join(f"{c},{n}.5,25,1920,1080\n" for n, c in enumerate(CLIPS)),

@@ -82,11 +82,13 @@ class Look:
         names_clips: whether its lines name clips.
         lists_labels: whether it looks like a list of their labels.
         fault: why it cannot be read as it is, with what to do, in a clause; empty where its form and columns are right.
+        named: whether it can be read where it is named itself.
     """
 
     names_clips: bool = False
     lists_labels: bool = False
     fault: str = ""
+    named: bool = False
 
 
 @dataclass(frozen=True)
@@ -195,6 +197,9 @@ def look_at(path: Path, clips: ClipNames) -> Look:
     says_more = called or names_split(path.stem) or {"split", "group"} & {name.casefold() for name in grid.header}
     if not says_more and any(grid.agrees(place, clips) for place in classes):
         return Look(True)
+    if _can_be_named(path, grid):
+        fault = f"a list of this kind must be named itself ({shlex.quote(str(path))} in place of its folder)"
+        return Look(True, called or bool(classes), fault, True)
     return Look(True, called or bool(classes), _fault(path, grid, classes, text))
 
 
@@ -220,11 +225,16 @@ def _is_table(path: Path) -> bool:
     return path.suffix.lower() in TABLE_SUFFIXES
 
 
-def _fault(path: Path, grid: _Grid, classes: Sequence[int], text: str) -> str:
+def _can_be_named(path: Path, grid: _Grid) -> bool:
+    """Whether it is a list of conversations, or of paths and numbers of classes."""
     suffix = path.suffix.lower()
     numbered = all(row[-1].isdigit() for row in grid.rows)
-    if (suffix in _OBJECTS and _ANSWER in grid.header) or (suffix == ".txt" and grid.separator == " " and numbered):
-        return f"a list of this kind must be named itself ({shlex.quote(str(path))} in place of its folder)"
+    answers = suffix in _OBJECTS and bool({_ANSWER, "response"} & {*grid.header})
+    return answers or (suffix == ".txt" and grid.separator == " " and numbered)
+
+
+def _fault(path: Path, grid: _Grid, classes: Sequence[int], text: str) -> str:
+    suffix = path.suffix.lower()
     if not _is_table(path):
         return f"{suffix} of this kind cannot be read; save it as a .csv with commas and the columns path,label"
     if suffix in _MEANT and grid.separator != _MEANT[suffix]:

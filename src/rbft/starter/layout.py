@@ -21,7 +21,7 @@ from rbft.data.labels import UNLABELLED, require_name
 from rbft.data.own_folders import is_own_folder
 from rbft.data.records import SPLIT_NAMES, VideoRecord
 from rbft.errors import ConfigError, DataError
-from rbft.starter.label_lists import ClipNames
+from rbft.starter.label_lists import ClipNames, Look, look_at
 from rbft.starter.tables import Settings, known_columns, lists_beside, other_columns, side_of, sort_tables
 
 FORMATS: Mapping[str, type[DatasetFormat]] = {
@@ -219,9 +219,18 @@ def _file(root: Path, file: str, said: Settings) -> Layout:
     suffix = path.suffix.lower()
     if suffix in TABLE_SUFFIXES and (columns := known_columns(read_table(path)[0].names, said)) is not None:
         return _table(root, file, columns, said)
+    # with settings of its own a person says how it is to be read
+    look = look_at(path, ClipNames(root)) if suffix in (".json", ".jsonl", ".txt") and not said else Look()
+    if look.fault and not look.named:
+        raise DataError(f"{path}: {look.fault}.")
     if suffix in (".json", ".jsonl"):
         return _read(root, Conversations, {"train": file, **said}, "a list of conversations")
     if suffix == ".txt":
+        if "classes" not in said and not (root / "classes.txt").is_file():
+            raise DataError(
+                f"{path}: the numbers of its classes need names. Write {root / 'classes.txt'}, a name a line in the "
+                "order of the numbers from 0, or say --data.format.classes FILE."
+            )
         return _read(root, MMAction, {"train": file, **said}, "a list of paths and class numbers")
     if suffix in TABLE_SUFFIXES:
         names = read_table(path)[0].names
@@ -311,8 +320,10 @@ def _require_names(path: Path, layout: Layout) -> None:
 def _require_enough(path: Path, layout: Layout) -> None:
     classes = layout.classes
     notes = "".join(f" ({note})" for note in layout.notes)
+    if not classes:
+        raise DataError(f"{path}: lists no clips.{notes}")
     if len(classes) < 2:
-        only = next(iter(classes), "none")
+        (only,) = classes
         raise DataError(
             f"{path}: {len(layout.records)} clips of one class ({only!r}); a classifier needs at least two. Add clips "
             f"of what the class is not.{_or_inside(layout, only)}{notes}"
