@@ -277,3 +277,22 @@ def test_splits_and_groups_in_columns_of_other_names_are_told(
         assert not recognise(tmp_path, {setting: column}).notes
         (tmp_path / name).write_text("".join(f"{json.dumps(row | {'split': '', 'group': 'g'})}\n" for row in rows))
         assert not recognise(tmp_path).notes
+
+
+@pytest.mark.parametrize(
+    ("name", "format"),
+    [
+        ("ucfTrainTestlist/classInd.txt", "UCF101"),
+        ("testTrainMulti_7030_splits/fall_test_split1.txt", "HMDB51"),
+        ("something-something-v2-labels.json", "SSv2"),
+    ],
+)
+def test_lists_of_published_data_sets_are_not_to_be_left_out_unseen(name: str, format: str, tmp_path: Path):
+    fill(tmp_path, *CLIPS, name)
+    flag = f"--data.format.skip {name.split('/')[0]}" if "/" in name else "ClassFolders"
+    with pytest.raises(DataError, match=rf"say --data\.format {format}; to go by .*{flag}$"):
+        recognise(tmp_path)
+    layout = recognise(tmp_path, {"skip": [name.split("/")[0]]} if "/" in name else None, "ClassFolders")
+    assert layout.classes == {"fall": 3, "other": 3}
+    (tmp_path / "labels.csv").write_text("path,label\n" + "".join(f"{c},{'ab'[n % 2]}\n" for n, c in enumerate(CLIPS)))
+    assert recognise(tmp_path).format == "Table"

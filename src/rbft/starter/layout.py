@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import inspect
-import json
 import re
 import shlex
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,9 @@ from rbft.data.formats.on_disk import is_video, listing, sequences_below, videos
 from rbft.data.formats.rows import TABLE_SUFFIXES, annotation_file, read_table, separator_hint
 from rbft.data.formats.videofolder import METADATA
 from rbft.data.labels import UNLABELLED, require_name
-from rbft.data.own_folders import is_own_folder
 from rbft.data.records import SPLIT_NAMES, VideoRecord
 from rbft.errors import ConfigError, DataError
+from rbft.starter.beside import refuse_official, refuse_table_inside
 from rbft.starter.label_lists import ClipNames, Look, look_at
 from rbft.starter.tables import Settings, known_columns, lists_beside, other_columns, side_of, sort_tables
 
@@ -139,13 +138,15 @@ def _folder(root: Path, said: Settings) -> Layout:
         read = _metadata if table.name in METADATA else _table
         layout = read(root, table.name, columns, said)
     else:
+        refuse_official(root, said)
         # metadata of the whole beside that of the splits may be about anything
         if any(path.name not in METADATA for path in tables.refused):
             tables.require_understood()
-        layout = _split_metadata(root, said, clips)
-        if layout is None:
+        found = _split_metadata(root, said, clips)
+        if found is None:
             tables.require_understood()
-            layout = _class_folders(root, said)
+            found = _class_folders(root, said)
+        layout = found
     return replace(layout, notes=(*layout.notes, *tables.notes()))
 
 
@@ -157,7 +158,7 @@ def _class_folders(root: Path, said: Settings) -> Layout:
     found = {folder: len(videos) for folder in folders if (videos := videos_below(folder, rate))}
     apart = {folder: count for folder, count in found.items() if folder.name.casefold() in UNLABELLED}
     if len(apart) < len(found):
-        _refuse_table_inside(root, [folder for folder in folders if folder not in found], said)
+        refuse_table_inside(root, [folder for folder in folders if folder not in found], said)
         skip = [*skipped, *(folder.name for folder in apart)]
         layout = _read(root, ClassFolders, {**said, **({"skip": skip} if skip else {})}, "a folder for each class")
         if not apart:
@@ -181,28 +182,6 @@ def _class_folders(root: Path, said: Settings) -> Layout:
         )
     entries_found = ", ".join(entry.name for entry in entries[:5]) or "nothing"
     raise DataError(f"{root} holds no videos (found {entries_found}). Name the folder that holds your clips.")
-
-
-def _refuse_table_inside(root: Path, folders: Sequence[Path], said: Settings) -> None:
-    """Refuse to go by the names of folders where one without videos holds a table of the clips' classes.
-
-    Raises:
-        DataError: There is one; says how to go by it, and how by the folders.
-    """
-    files = [
-        entry
-        for folder in folders
-        if not is_own_folder(folder)
-        for entry in visible(folder)
-        if entry.is_file() and entry.suffix.lower() != ".parquet"
-    ]
-    for table in sort_tables(files, said, ClipNames(root)).usable:
-        file = table.relative_to(root).as_posix()
-        skip = json.dumps([*(said.get("skip") or ()), table.parent.name], ensure_ascii=False)
-        raise DataError(
-            f"{table} lists classes of clips. To go by it, with paths relative to {root}, say --data.format.file "
-            f"{shlex.quote(file)}; to go by the folders alone, say --data.format.skip {shlex.quote(skip)}"
-        )
 
 
 def _named(path: Path, kind: type[DatasetFormat], said: Settings) -> Layout:
