@@ -261,6 +261,7 @@ def test_a_table_in_a_folder_without_videos_is_not_to_be_left_out_unseen(tmp_pat
         ("scene", ["a", "a"], None),
         ("scene", list(range(6)), None),
         ("colour", ["a", "b"], None),
+        ("name", ["a", "b"], None),
     ],
 )
 @pytest.mark.parametrize("name", ["labels.jsonl", "metadata.jsonl"])
@@ -296,3 +297,14 @@ def test_lists_of_published_data_sets_are_not_to_be_left_out_unseen(name: str, f
     assert layout.classes == {"fall": 3, "other": 3}
     (tmp_path / "labels.csv").write_text("path,label\n" + "".join(f"{c},{'ab'[n % 2]}\n" for n, c in enumerate(CLIPS)))
     assert recognise(tmp_path).format == "Table"
+
+
+def test_names_of_classes_beside_their_numbers_are_told(tmp_path: Path):
+    fill(tmp_path, *CLIPS)
+    rows = [f"{clip},{int(clip[0] == 'f')},{clip.split('/')[0]},{'ab'[n % 2]},x" for n, clip in enumerate(CLIPS)]
+    (tmp_path / "labels.csv").write_text("\n".join(["path,label,my name,take,place", *rows]))
+    told = ("the classes are the numbers of 'label'; the column 'my name' seems to name them",)
+    notes = recognise(tmp_path).notes
+    assert len(notes) == 1 and notes[0] == f"{told[0]}: --data.format.label_column 'my name' takes it"
+    layout = recognise(tmp_path, {"label_column": "my name"})
+    assert layout.classes == {"fall": 3, "other": 3} and not layout.notes

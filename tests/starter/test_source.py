@@ -245,3 +245,14 @@ def test_folders_of_one_name_in_several_classes_are_asked_about(
     _, _, told = source.write_text(str(tmp_path), [])
     assert ("several class folders hold folders of one name" in told) == bool(said)
     assert said in told
+
+
+def test_classes_that_are_numbers_are_to_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("rbft.sweep.launchers.visible_gpus", list)
+    fill(tmp_path / "numbers", *(f"{label}/{number}.mp4" for label in ("0", "1") for number in range(3)))
+    fill(tmp_path / "words", *CLIPS)
+    _, _, told = source.write_text(str(tmp_path / "numbers"), [])
+    assert (
+        "called by numbers (0, 1), which tell a model nothing: say what they are in model.prompts.label_texts" in told
+    )
+    assert "called by numbers" not in source.write_text(str(tmp_path / "words"), [])[2]

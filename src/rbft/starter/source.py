@@ -101,6 +101,11 @@ def write_text(named: str, flags: Sequence[str], absolute: Path | None = None) -
             "this is a rehearsal with the built-in model, which knows moving shapes only: its answers about your "
             "videos are worth nothing. Say --vlm MODEL for a real one."
         )
+    if all(name.isdecimal() for name in layout.classes):
+        said.append(
+            f"the classes are called by numbers ({', '.join([*layout.classes][:4])}), which tell a model nothing: say "
+            "what they are in model.prompts.label_texts, or take names."
+        )
     if groups := layout.suggested_groups:
         said.append(
             f"file names suggest {len(groups)} groups ({', '.join(list(groups)[:4])}, ...): if these are people or "

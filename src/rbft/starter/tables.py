@@ -123,7 +123,7 @@ def known_columns(names: tuple[str, ...], said: Settings) -> tuple[str, str] | N
 
 
 def other_columns(rows: Sequence[Row], columns: tuple[str, str], said: Settings) -> tuple[str, ...]:
-    """What to know of columns that seem to state splits or groups under other names and are not read; a clause each.
+    """What to know of columns that seem to state splits, groups or names of classes and are not read; a clause each.
 
     Args:
         rows: rows of a table.
@@ -135,6 +135,16 @@ def other_columns(rows: Sequence[Row], columns: tuple[str, str], said: Settings)
     cells = {name: ["" if value is None else str(value).strip() for value in column] for name, column in values.items()}
     known = {name.casefold() for name in names}
     notes = []
+    labels = [row.text(columns[1]) for row in rows]
+    if all(map(_is_number, labels)):
+        for name, texts in cells.items():
+            # a name for each number and a number for each name
+            pairs = {*zip(labels, texts, strict=True)}
+            if len(pairs) == len({*labels}) == len({*texts}) > 1 and not any(map(_is_number, texts)):
+                notes.append(
+                    f"the classes are the numbers of {columns[1]!r}; the column {name!r} seems to name them: "
+                    f"--data.format.label_column {shlex.quote(name)} takes it"
+                )
     if "split_column" not in said and "split" not in known:
         for name, texts in cells.items():
             sides = {SPLIT_NAMES.get(text.casefold()) for text in texts if text}
@@ -152,6 +162,11 @@ def other_columns(rows: Sequence[Row], columns: tuple[str, str], said: Settings)
                     f"--data.format.group_column {shlex.quote(name)} keeps them on one side of the test"
                 )
     return tuple(notes)
+
+
+def _is_number(text: str) -> bool:
+    """Whether a cell is a whole number, or empty."""
+    return not text or re.fullmatch(r"\d+(\.0)?", text) is not None
 
 
 def side_of(path: Path) -> Split | None:
