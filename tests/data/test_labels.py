@@ -206,3 +206,9 @@ def test_names_that_may_be_no_class_are_asked_about():
 def test_numbers_that_are_written_in_several_ways_are_asked_about():
     (question,) = odd_names(("1", "1.0", "2", "10", "1,0", "-1", "v1"))
     assert "'1' and '1.0' two classes?" in question
+
+
+def test_several_classes_in_one_cell_are_asked_about():
+    names = ["fall,walk", "walk", "sit | Fall", "fall", "up, down", "a+", "a", "-5", "5"]
+    asked = [question.split("?")[0] for question in odd_names(names)]
+    assert asked == ["is 'fall,walk' one class", "is 'sit | Fall' one class"]

@@ -148,11 +148,21 @@ def require_apart(names: Sequence[str], texts: Mapping[str, str]) -> None:
 def odd_names(names: Iterable[str]) -> list[str]:
     """What may be no class of its own; a question for each.
 
-    That is what tables hold where a label is missing, names of splits, and numbers that are written in several ways.
+    That is what tables hold where a label is missing, names of splits, numbers that are written in several ways, and
+    several classes in one cell.
     """
     questions = []
     numbers: dict[float, str] = {}
+    names = list(names)
+    apart = {folded(name) for name in names}
     for name in names:
+        parts = re.split(r"\s*[,;|+&/]\s*", name)
+        joined = [part for part in parts if folded(part) in apart and any(map(str.isalpha, part))]
+        if len(parts) > 1 and all(parts) and joined:
+            questions.append(
+                f"is {name!r} one class? {joined[0]!r} is a class, too, and a video has one class only; choose the one "
+                "that counts for each of these videos."
+            )
         if _NUMBER.fullmatch(name) and (other := numbers.setdefault(float(name), name)) != name:
             questions.append(
                 f"are {other!r} and {name!r} two classes? They are one number; write it in one way if they are not."
