@@ -9,13 +9,12 @@ import sys
 import warnings
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from rbft.__main__ import main
 from rbft.arguments import Parser, exit_code, warn_in_words
 from rbft.commands import COMMANDS
-from rbft.errors import StorageError
+from rbft.errors import RBFTWarning, StorageError
 
 
 def raising(error: BaseException):
@@ -113,10 +112,14 @@ def test_a_warning_is_a_sentence_and_no_line_of_code(tmp_path):
     assert "UserWarning" not in done.stderr and "warnings.warn" not in done.stderr
 
 
-def test_warnings_of_other_packages_are_printed_as_ever():
-    warn_in_words()
-    told = warnings.formatwarning("careful", UserWarning, np.__file__, 7)
-    assert told.startswith(f"{np.__file__}:7: UserWarning: careful")
+def test_warnings_of_rbft_are_shown_once_and_others_as_ever(capsys):
+    with warnings.catch_warnings(record=True) as others:
+        warn_in_words()
+        for _ in range(2):
+            warnings.showwarning(RBFTWarning("a name \x1b[2J"), RBFTWarning, __file__, 7)
+            warnings.showwarning(UserWarning("careful"), UserWarning, __file__, 7)
+    assert capsys.readouterr().err == r"warning: a name \x1b[2J" + "\n"
+    assert [(str(other.message), other.category) for other in others] == [("careful", UserWarning)] * 2
 
 
 @pytest.mark.parametrize("name", COMMANDS)

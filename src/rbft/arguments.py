@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
-from rbft.errors import ConfigError, Interrupted, PassingError, RBFTError
+from rbft.errors import ConfigError, Interrupted, PassingError, RBFTError, RBFTWarning
 from rbft.files import expanded
 
 
@@ -55,37 +55,40 @@ def say_error(message: str) -> None:
 
 def say(text: str, stream: TextIO) -> None:
     """Print text; on a terminal, lines are broken between words."""
-    print(_filled(text, stream), file=stream, flush=True)
-
-
-def _filled(text: str, stream: TextIO) -> str:
-    """Text whose lines are broken between words where it goes to a terminal."""
-    if not stream.isatty():
-        return text
-    width = shutil.get_terminal_size().columns
-    return "\n".join(
-        textwrap.fill(line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
-        for line in text.split("\n")
-    )
+    if stream.isatty():
+        width = shutil.get_terminal_size().columns
+        text = "\n".join(
+            textwrap.fill(line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+            for line in text.split("\n")
+        )
+    print(text, file=stream, flush=True)
 
 
 def warn_in_words() -> None:
-    """Have warnings of this package printed as a sentence, without the line of code that gives them.
+    """Have each warning of this package printed once, as a sentence without the line of code that gives it.
 
     Those of other packages, which may be about their code or ours, are printed as ever.
     """
-    warnings.formatwarning = _in_words
+    warnings.showwarning = _show_warning
 
 
-_as_ever = warnings.formatwarning
+_as_ever = warnings.showwarning
+_shown: set[str] = set()
 
 
-def _in_words(
-    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
-) -> str:
-    if category is not UserWarning or not Path(filename).is_relative_to(Path(__file__).parent):
-        return _as_ever(message, category, filename, lineno, line)
-    return _filled(f"warning: {message}", sys.stderr) + "\n"
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    if category is not RBFTWarning:
+        _as_ever(message, category, filename, lineno, file, line)
+    elif (text := f"warning: {message}") not in _shown:
+        _shown.add(text)
+        say(text, file or sys.stderr)
 
 
 def exit_code(command: Callable[[], int], *, continues: bool = True) -> int:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import time
-import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from rbft.errors import warn
 from rbft.files import write_atomic
 
 T = TypeVar("T")
@@ -173,7 +173,7 @@ class BoundedFolder:
     def _say_once(self, kind: str, message: str) -> None:
         if (kind, self.folder) not in _said:
             _said.add((kind, self.folder))
-            warnings.warn(f"{self._wording.name} {self.folder}: {message}", stacklevel=2)
+            warn(f"{self._wording.name} {self.folder}: {message}")
 
 
 def _make_private(folder: Path) -> None:

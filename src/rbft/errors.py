@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+import warnings
 
 # Zero-width joiners belong to the spelling of names in some scripts; other format characters hide or reorder text.
 _HARMLESS = "\n\t\u200c\u200d"
@@ -95,3 +96,19 @@ class Interrupted(RBFTError):
     def __init__(self, signum: int, message: str) -> None:
         super().__init__(message)
         self.exit_code = 128 + signum
+
+
+class RBFTWarning(UserWarning):
+    """A caution for the person who runs the command; what goes on all the same."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
+
+
+def warn(message: str) -> None:
+    """Give an `RBFTWarning`.
+
+    Args:
+        message: what is the matter, and what to do.
+    """
+    warnings.warn(message, RBFTWarning, stacklevel=3)

@@ -8,7 +8,6 @@ import multiprocessing
 import os
 import signal
 import time
-import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -22,7 +21,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from rbft.data.video_facts import VideoFacts, inspect_video, time_up
-from rbft.errors import ConfigError, DataError, VideoError
+from rbft.errors import ConfigError, DataError, VideoError, warn
 from rbft.files import append_jsonl, read_jsonl
 from rbft.video.clip_prefetch import ClipRequest
 from rbft.video.container import DEFAULT_LIMITS, Limits, resolve_inside
@@ -241,10 +240,9 @@ class _Memory:
 
     def _do_without(self, error: OSError) -> None:
         self._storing = False
-        warnings.warn(
+        warn(
             f"facts about videos cannot be kept in {self._file.parent} ({error.strerror or error}), so they "
             "are decoded again next time. Make room or name another folder with data.cache_dir.",
-            stacklevel=2,
         )
 
     def look_up(self, root: Path, path: str) -> VideoFacts | str:

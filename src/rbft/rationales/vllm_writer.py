@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import tempfile
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -17,7 +16,7 @@ from typing import IO, Any
 import numpy as np
 
 from rbft.data.dataset import Example
-from rbft.errors import ConfigError, StageError
+from rbft.errors import ConfigError, StageError, warn
 
 PYTHON = "RBFT_VLLM_PYTHON"
 """The environment variable that names the Python to run: a configuration file must not be able to start programs."""
@@ -191,11 +190,10 @@ def _received(
             raise worker.failed(f"its answer about {request.example.record.id!r} lacks {error}") from error
         if reply.get("same_prompt") is False and not worker.warned:
             worker.warned = True
-            warnings.warn(
+            warn(
                 f"vLLM reads the prompt about {request.example.record.id!r} as other tokens than the model's processor "
                 "makes of it, which training and scoring use; texts are written all the same. Another version of vLLM "
                 "may agree, and without model.writer.vllm nothing differs.",
-                stacklevel=2,
             )
         yield request, texts
     if chunk:

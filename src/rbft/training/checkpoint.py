@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 
-from rbft.errors import StageError
+from rbft.errors import StageError, warn
 from rbft.files import NOT_JSON, no_room, remove_unfinished, replacing, sync_folder, write_json
 
 MANIFEST = "last.json"
@@ -211,7 +210,7 @@ def newest_whole(manifest: Path) -> Checkpoint:
     for checkpoint, wrong in zip(listed, trouble, strict=True):
         if wrong is None:
             if checkpoint is not listed[0]:
-                warnings.warn(f"{trouble[0]}; the stage goes on from the checkpoint before it.", stacklevel=2)
+                warn(f"{trouble[0]}; the stage goes on from the checkpoint before it.")
             return checkpoint
     raise StageError(
         f"{trouble[0]}, and there is no whole checkpoint before it. Remove {manifest.parent} to start the "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TypeVar
@@ -12,7 +11,7 @@ import torch
 from lightning.pytorch.utilities.memory import is_oom_error
 from torch import Tensor
 
-from rbft.errors import ModelError
+from rbft.errors import ModelError, warn
 from rbft.vlm.batch import Batch
 
 T = TypeVar("T")
@@ -91,10 +90,9 @@ class MicroBatchSplit:
                 f"{setting}, or {_LESS}."
             )
         self.number = min(2 * self.number, clips)
-        warnings.warn(
+        warn(
             f"{problem}. From here on it is computed in {self.number} pieces, which changes no result; "
             f"{setting} does so from the start.",
-            stacklevel=3,
         )
 
     def each(self, work: Callable[[Batch], None], batch: Batch, setting: str) -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
 from functools import cache
 
-from rbft.errors import ModelError
+from rbft.errors import ModelError, warn
 
 _PATIENCE = 5.0
 """Seconds that the hub has for its first answer."""
@@ -41,7 +40,7 @@ def require_hub(name: str, revision: str | None) -> None:
                 f"model.vlm: {name!r} is not on this machine, and {unreachable}. Give a local folder or "
                 "`builtin/tiny`, or try again with a connection (HF_ENDPOINT: another address; HTTPS_PROXY: a proxy)."
             ) from error
-        warnings.warn(f"{unreachable}: {name} is taken from the cache.", stacklevel=2)
+        warn(f"{unreachable}: {name} is taken from the cache.")
         constants.HF_HUB_OFFLINE = True
     except (HfHubHTTPError, OSError, ValueError):
         # there is an answer: what it means, the loading of the model says

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from rbft.errors import ModelError
+from rbft.errors import ModelError, warn
 from rbft.files import expanded, file_digest
 from rbft.vlm.hub import require_hub
 from rbft.vlm.quantize import Quantize, quantized
@@ -126,11 +125,10 @@ def read_config(source: Source) -> PretrainedConfig:
     except Exception as error:  # whatever the libraries trip over in these files
         raise source.explain(error) from error
     if strange:
-        warnings.warn(
+        warn(
             f"{source.key}: config.json of {source.name!r} asks for the kernels {', '.join(map(repr, strange))}. They "
             "would be fetched code, so it is loaded as if it named none. If you know and trust them, or have them "
             "installed, name them yourself as model.attn_implementation.",
-            stacklevel=2,
         )
     return config
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from rbft.errors import warn
 from rbft.vlm.adapters import has_adapters
 from rbft.vlm.batch import PromptInputs
 from rbft.vlm.feature_cache import weights_digest
@@ -236,10 +236,9 @@ def keep_states(lower: LowerLayers, cache: StateCache, token: int, *computing: o
         computing: What the caller knows of how they are computed, as plain values.
     """
     if not lower.can_be_replaced(token):
-        warnings.warn(
+        warn(
             f"a {lower.family!r} model has trained layers that need more of the frozen ones below than their result, "
             "so nothing is kept of those (data.cache_states); they are computed in every epoch.",
-            stacklevel=2,
         )
         return None
     # of weights in 4 bits the scales are no tensors of the model, so that no hash of it tells them from others

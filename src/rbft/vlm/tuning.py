@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from rbft.errors import ConfigError, StageError
+from rbft.errors import ConfigError, StageError, warn
 from rbft.files import read_json, replacing
 from rbft.vlm.adapters import PeftModel, PreTrainedModel, has_adapters
 from rbft.vlm.lora_targets import adapter_targets, expert_stacks, language_layers
@@ -133,10 +132,9 @@ def _say_what_is_left(model: PreTrainedModel, adapted: Collection[str], experts:
         left = sorted({name.rpartition(".")[2] for name in set(layers) - set(adapted)})
         without = [f"the others are named {', '.join(left)}"] if left else []
         without += [f"its {stacks} stacks of experts get none (model.tuning.experts)"] if stacks else []
-        warnings.warn(
+        warn(
             f"LoRA: {len(adapted)} of {len(layers)} linear layers of the language model get an adapter; "
             f"{'; '.join(without)}.",
-            stacklevel=3,
         )
 
 

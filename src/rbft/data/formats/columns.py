@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from rbft.data.formats.folder_splits import warn_of_folder_splits
 from rbft.data.formats.on_disk import FRAME_RATE_HINT, checked_rate
 from rbft.data.formats.rows import Row, find_column, require_column, separator_hint
 from rbft.data.records import Split, VideoRecord, parse_split, part_name, relative_path
-from rbft.errors import ConfigError, DataError
+from rbft.errors import ConfigError, DataError, warn
 from rbft.video.image_sequence import sequence_name
 
 PATH_COLUMNS = ("path", "file", "file_name", "filename", "video", "video_path", "clip")
@@ -170,10 +169,9 @@ def part_columns(rows: Sequence[Row]) -> tuple[str, str] | None:
         )
     begins, ends = ([name for name in rows[0].names if pattern.fullmatch(name)] for pattern in (_BEGINS, _ENDS))
     if begins and ends:
-        warnings.warn(
+        warn(
             f"{rows[0].header}: whole videos are taken, whatever {begins[0]!r} and {ends[0]!r} may say. Seconds of a "
             "part stand in the columns 'start' and 'end'.",
-            stacklevel=2,
         )
     return None
 

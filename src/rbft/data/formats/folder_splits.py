@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from rbft.data.records import SPLIT_NAMES, VideoRecord
+from rbft.errors import warn
 
 
 def warn_of_folder_splits(where: Path | str, records: Iterable[VideoRecord], advice: str) -> None:
@@ -28,8 +28,7 @@ def warn_of_folder_splits(where: Path | str, records: Iterable[VideoRecord], adv
     if len({SPLIT_NAMES[name.casefold()] for name in names}) < 2:
         return
     listed = ", ".join(f"{name} ({counts[name]})" for name in names)
-    warnings.warn(
+    warn(
         f"{where}: videos lie in folders that are called as splits are ({listed}) and are not taken for any: what "
         f"trains, validates and tests is drawn from all of them. {advice}",
-        stacklevel=4,
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Literal
 
 from rbft.data.formats.spelling import hint_of_spelling
 from rbft.data.records import VideoRecord, found_path, relative_path
-from rbft.errors import ConfigError, DataError, printable
+from rbft.errors import ConfigError, DataError, printable, warn
 from rbft.video.content import is_there
 from rbft.video.image_sequence import SUFFIXES, is_sequence, sequence_name, split_rate
 
@@ -233,10 +232,9 @@ def report_missing(
             f"Put them under the data root, or take them off the list.{hint}"
         )
     counts = ", ".join(f"{label} {count}" for label, count in sorted(Counter(label for _, label in missing).items()))
-    warnings.warn(
+    warn(
         f"{source}: {len(missing)} of {listed} listed videos are not on disk and are left out, by class: "
         f"{printable(counts)}. Results are not comparable with those on the whole data set.",
-        stacklevel=4,
     )
 
 
@@ -264,4 +262,4 @@ def warn_if_not_official(where: str, listed: Mapping[str, int], official: Mappin
         counts = ", ".join(
             f"{listed.get(side, 0):,} {side} videos (official: {count:,})" for side, count in official.items()
         )
-        warnings.warn(f"{where}: {counts}; results cannot stand beside published ones.", stacklevel=2)
+        warn(f"{where}: {counts}; results cannot stand beside published ones.")
