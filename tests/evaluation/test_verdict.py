@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,13 @@ def test_draws_that_all_differ_alike_give_no_interval():
     assert judge(mean_interval([0.0, 0.0, 0.0])) == "no difference"
 
 
+@pytest.mark.parametrize("videos", [10, 20, 26, 40, 50])
+def test_a_difference_that_is_the_same_in_all_draws_is_no_result_whatever_its_rounding(videos: int):
+    for more in range(1, videos):
+        alike = groups(sft=(0.0,) * 3, rbft=(more / videos,) * 3)
+        assert decide(alike).outcome == "too few draws", more
+
+
 def test_no_draw_of_both():
     members = [
         Member({"method": "sft", "data.draw": 0}, 0.6, Path("none")),
@@ -107,3 +115,16 @@ def test_no_better_than_looking_at_nothing_is_told():
         "Direct SFT is right on 52.0%, which is no better than always naming the most frequent class (55.0%): do not "
         "use it yet. Take a stronger model, or label more clips."
     )
+
+
+@pytest.mark.parametrize("classes", [3, 6, 7, 10, 30])
+def test_one_answer_for_everything_is_no_better_than_guessing_whatever_its_rounding(classes: int):
+    for draws in range(1, 8):
+        one = groups(sft=(1 / classes,) * draws)
+        floors = [dataclasses.replace(group, chance=1 / classes, majority=None) for group in one]
+        assert not decide(floors).worth_using, draws
+
+
+def test_a_cheaper_method_that_is_as_good_in_the_mean_is_taken_whatever_its_rounding():
+    even = groups(sft=(0.5, 0.5, 0.5), zero_shot=(0.53, 0.49, 0.48))
+    assert decide(even, seconds={"sft": 60.0, "zero_shot": 5.0}).method == "zero_shot"

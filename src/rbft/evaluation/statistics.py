@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,8 +50,10 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> MeanInte
     data = _numbers(values)
     if len(data) == 1:
         return MeanInterval(float(data[0]), None, None, 1)
-    half = float(stats.t.ppf(0.5 + confidence / 2, len(data) - 1) * data.std(ddof=1) / math.sqrt(len(data)))
-    mean = float(data.mean())
+    # rounding would give figures that are all alike a spread, and so an interval that leaves out 0
+    spread = 0.0 if (data == data[0]).all() else float(data.std(ddof=1))
+    half = float(stats.t.ppf(0.5 + confidence / 2, len(data) - 1)) * spread / math.sqrt(len(data))
+    mean = fmean(data.tolist())
     return MeanInterval(mean, mean - half, mean + half, len(data))
 
 

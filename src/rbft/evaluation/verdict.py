@@ -25,6 +25,8 @@ _WORDS = {
     "encoder_probe": "the encoder probe",
 }
 _CONFIDENCE = 0.95
+_ROUNDING = 1e-9
+"""Means of shares that differ by less are equal: the same shares, summed in another order, differ by about 1e-17."""
 
 
 @dataclass(frozen=True)
@@ -213,7 +215,7 @@ def _choose(
         for name in usable
         if name in shown
         and shown[name].count >= FEWEST_RUNS
-        and shown[name].mean >= 0
+        and shown[name].mean > -_ROUNDING
         and name in seconds
         and seconds[name] < seconds.get(baseline, 0.0)
     ]
@@ -226,7 +228,7 @@ def _floor_sentence(group: Group, method: str) -> str:
     floors = {"guessing": group.chance, "always naming the most frequent class": group.majority}
     known = {words: floor for words, floor in floors.items() if floor is not None}
     words = max(known, key=lambda name: known[name], default=None)
-    if words is None or group.accuracy.mean > known[words]:
+    if words is None or group.accuracy.mean > known[words] + _ROUNDING:
         return ""
     return (
         f"{_first(method)} is right on {group.accuracy.mean:.1%}, which is no better than {words} "
