@@ -139,6 +139,15 @@ WRONG = [
     ({"together": [{"data.shots": 1}, {"data.draw": 1}]}, "each mapping must have the same keys"),
     ({"together": [{"seed_everything": 1}]}, "none of them in grid"),
     ({"baseline": {"method": "sft"}}, r"baseline: no run has \{'method': 'sft'\}"),
+    (
+        {"baseline": {"method": ["sft", "rbft"]}, "grid": {"method": ["sft", "rbft"]}},
+        r"baseline: no run has \{'method': \['sft', 'rbft'\]\}",
+    ),
+    ({"baseline": {"seed_everything": 0}}, "baseline: seed_everything repeats a run, so nothing is compared with"),
+    ({"replicates": "seed_everything"}, "replicates must be a list of swept keys, found 'seed_everything'"),
+    ({"replicates": [1]}, r"replicates must be a list of swept keys, found \[1\]"),
+    ({"replicates": ["data.drw"]}, r"replicates: data\.drw is not swept, or is the method; did you mean 'data\.draw'\?"),
+    ({"replicates": ["method"], "grid": {"method": ["sft"]}}, "replicates: method is not swept, or is the method"),
     ({"choose": "data.shots"}, "choose must be a list of swept keys, found 'data.shots'"),
     (
         {"choose": ["data.shot"], "grid": {"data.shots": [1, 2]}},

@@ -117,10 +117,8 @@ def read_sweep(path: str, flags: Sequence[str], launch: Mapping[str, Any]) -> Sw
                 f"{run.point}. Leave one out."
             )
         seen[run.id] = run
-    baseline = None if content.get("baseline") is None else _mapping(path, "baseline", content["baseline"])
-    if baseline is not None and not any(matches(point, baseline) for point in points):
-        raise ConfigError(f"{path}: baseline: no run has {baseline}; name swept keys with one of their values.")
-    replicates = tuple(content.get("replicates") or REPLICATES)
+    replicates = _replicates(path, content.get("replicates"), points)
+    baseline = _baseline(path, content.get("baseline"), points, replicates)
     name, root = Path(path).stem, runs[0].folder.parents[2]
     return Sweep(
         name=name,
@@ -207,6 +205,35 @@ def _points(path: str, content: Mapping[str, Any]) -> list[Point]:
     if not points or points == [{}]:
         raise ConfigError(f"{path}: there is nothing to run; list values of at least one key under grid.")
     return points
+
+
+def _replicates(path: str, keys: Any, points: Sequence[Point]) -> tuple[str, ...]:
+    """Keys that repeat a run; those of a seed and a draw may be named though they are not swept."""
+    if not keys:
+        return REPLICATES
+    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+        raise ConfigError(f"{path}: replicates must be a list of swept keys, found {keys!r}.")
+    known = sorted({*REPLICATES, *(key for point in points for key in point)} - {"method"})
+    if unknown := [key for key in keys if key not in known]:
+        raise ConfigError(
+            f"{path}: replicates: {unknown[0]} is not swept, or is the method; {nearest(unknown[0], known)}"
+        )
+    return tuple(keys)
+
+
+def _baseline(path: str, stated: Any, points: Sequence[Point], replicates: Sequence[str]) -> Point | None:
+    """What runs are compared with: one value of each key, none of which repeats a run."""
+    if stated is None:
+        return None
+    baseline = _mapping(path, "baseline", stated)
+    if not any(all(key in point and point[key] == value for key, value in baseline.items()) for point in points):
+        raise ConfigError(f"{path}: baseline: no run has {baseline}; name swept keys with one of their values.")
+    if repeating := [key for key in baseline if key in replicates]:
+        raise ConfigError(
+            f"{path}: baseline: {repeating[0]} repeats a run, so nothing is compared with one of its values; leave it "
+            f"out, or name the keys that repeat a run, without it, under replicates (they are {', '.join(replicates)})."
+        )
+    return baseline
 
 
 def _choose(path: str, keys: Any, points: Sequence[Point], others: Sequence[str]) -> tuple[str, ...]:
