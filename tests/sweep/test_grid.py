@@ -146,7 +146,10 @@ WRONG = [
     ({"baseline": {"seed_everything": 0}}, "baseline: seed_everything repeats a run, so nothing is compared with"),
     ({"replicates": "seed_everything"}, "replicates must be a list of swept keys, found 'seed_everything'"),
     ({"replicates": [1]}, r"replicates must be a list of swept keys, found \[1\]"),
-    ({"replicates": ["data.drw"]}, r"replicates: data\.drw is not swept, or is the method; did you mean 'data\.draw'\?"),
+    (
+        {"replicates": ["data.drw"]},
+        r"replicates: data\.drw is not swept, or is the method; did you mean 'data\.draw'\?",
+    ),
     ({"replicates": ["method"], "grid": {"method": ["sft"]}}, "replicates: method is not swept, or is the method"),
     ({"choose": "data.shots"}, "choose must be a list of swept keys, found 'data.shots'"),
     (

@@ -280,7 +280,8 @@ def _write_page(comparison: Comparison, sentences: Sequence[str]) -> Path:
     folder = comparison.sweep.folder
     entries = collect([str(folder)])
     choose = planned_choice([str(folder)], entries)
-    overview = make_overview(entries, comparison.sweep.baseline, _CLIPS, choose)
+    plan = comparison.sweep
+    overview = make_overview(entries, plan.baseline, _CLIPS, choose, plan.replicates)
     write_atomic(folder / PAGE, write_overview(overview, comparison.sweep.name, sentences))
     return folder / PAGE
 

@@ -72,7 +72,7 @@ def run(args: Sequence[str]) -> int:
         if path is not None:
             require_writable(path, flag, folder=flag == "--tensorboard")
     # scipy takes a second, which an error above need not wait for
-    from rbft.report.collection import choose_baseline, collect, planned_choice
+    from rbft.report.collection import choose_baseline, collect, planned_choice, planned_replicates
     from rbft.report.exports import markdown, write_tensorboard
     from rbft.report.groups_table import print_groups
     from rbft.report.overview import make_overview
@@ -86,10 +86,11 @@ def run(args: Sequence[str]) -> int:
     if not any(entry.finished for entry in entries):
         raise ConfigError(f"none of {len(entries)} runs is finished; a finished run has a metrics.json.")
     choose = dict.fromkeys([*planned_choice(parsed.folders, entries), *parsed.choose])
-    overview = make_overview(entries, baseline, parsed.clips, tuple(choose))
+    replicates = planned_replicates(parsed.folders)
+    overview = make_overview(entries, baseline, parsed.clips, tuple(choose), replicates)
     title = parsed.title or " and ".join(dict.fromkeys(entry.run.experiment for entry in entries if entry.finished))
     console.print(f"[bold]{escape(title)}[/]: {overview.finished} of {overview.runs} runs are finished")
-    print_groups(overview.groups, overview.baseline, title, console)
+    print_groups(overview.groups, overview.baseline, title, console, replicates)
     _write(parsed.to, write_overview(overview, title), console)
     if parsed.markdown is not None:
         _write(parsed.markdown, markdown(overview), console)

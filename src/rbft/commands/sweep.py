@@ -187,7 +187,7 @@ def conclude(plan: Sweep, progress: dict[str, Progress], console: Console) -> li
     from rbft.sweep.summary import summarise, to_json
 
     groups = summarise(plan, list(progress.values()))
-    print_groups(groups, plan.baseline, plan.name, console)
+    print_groups(groups, plan.baseline, plan.name, console, plan.replicates)
     return to_json(groups)
 
 

@@ -122,6 +122,13 @@ def point_words(point: Mapping[str, Any]) -> str:
     return " ".join(str(value) if key == "method" else f"{key}={json.dumps(value)}" for key, value in point.items())
 
 
+def repeats_words(replicates: Sequence[str], *, one: bool = False) -> str:
+    """The keys that repeat a run, for people: `seeds and draws`, or `seed and draw` where `one` is asked for."""
+    names = {"seed_everything": "seed", "data.draw": "draw"}
+    words = [f"{names[key]}{'' if one else 's'}" if key in names else key for key in sorted(replicates, reverse=True)]
+    return " and ".join(words)
+
+
 def shared(point: Point, replicates: Sequence[str]) -> Point:
     """What a run has in common with those that only repeat it."""
     return {key: value for key, value in point.items() if key not in replicates}

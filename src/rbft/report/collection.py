@@ -50,6 +50,9 @@ _SAME_RESULT = (
     "model.scoring.max_tokens",
 )
 
+_NAMED = ("experiment", "method", "variant", "data.shots")
+"""Of a point by themselves, or never."""
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -138,24 +141,33 @@ def collect(folders: Sequence[str]) -> list[Entry]:
             by_folder.setdefault(run.run.path.resolve(), run)
     runs = list(by_folder.values())
     several = len({run.experiment for run in runs}) > 1
+    replicates = planned_replicates(folders)
+    swept = _swept(runs, replicates)
     points = []
     for run in runs:
         others = [other for other in runs if (other.experiment, other.method) == (run.experiment, run.method)]
         point: Point = {"experiment": run.experiment} if several else {}
         point |= {"method": run.method, "data.shots": run.setting("data.shots")}
-        point |= {key: run.setting(key) for key in _differing(others)}
-        points.append(point | {key: run.setting(key) for key in REPLICATES})
-    _tell_variants_apart(runs, points)
+        keys = _differing(others, replicates) | (swept & run.planned.keys())
+        point |= {key: run.setting(key) for key in sorted(keys)}
+        points.append(point | {key: run.setting(key) for key in replicates})
+    _tell_variants_apart(runs, points, replicates)
     return [Entry(run.run, point, run.where) for run, point in zip(runs, points, strict=True)]
 
 
-def _tell_variants_apart(runs: Sequence[_Found], points: Sequence[Point]) -> None:
+def planned_replicates(folders: Sequence[str]) -> tuple[str, ...]:
+    """Keys that repeat a run: those of the sweeps among the folders, as far as these agree, else seed and draw."""
+    planned = {tuple(map(str, plan["replicates"])) for plan in _plans(folders) if plan.get("replicates")}
+    return planned.pop() if len(planned) == 1 else REPLICATES
+
+
+def _tell_variants_apart(runs: Sequence[_Found], points: Sequence[Point], replicates: Sequence[str]) -> None:
     """Add the variant to the points of runs with equal settings where their data or imported rationales differ.
 
     Raises:
         DataError: Two runs are the same, or of one variant.
     """
-    groups = [key_of(shared(point, REPLICATES)) for point in points]
+    groups = [key_of(shared(point, replicates)) for point in points]
     apart: set[str] = set()
     seen: dict[str, _Found] = {}
     for run, point, group in zip(runs, points, groups, strict=True):
@@ -193,15 +205,22 @@ def _same_work(run: RunFolder, other: RunFolder) -> bool:
     )
 
 
-def choose_entries(entries: Sequence[Entry], keys: Sequence[str]) -> list[Entry]:
+def choose_entries(
+    entries: Sequence[Entry], keys: Sequence[str], replicates: Sequence[str] = REPLICATES
+) -> list[Entry]:
     """From runs that differ in `keys` alone, the one that validation videos choose; all runs where there are no keys.
+
+    Args:
+        entries: the runs.
+        keys: settings that are chosen.
+        replicates: keys that repeat a run, which none of them may be.
 
     Raises:
         ConfigError: No runs of a method differ in a key.
         DataError: A run cannot be chosen by validation videos.
     """
     swept = {key for entry in entries for key in entry.point}
-    if unknown := [key for key in keys if key not in swept - {"method", *REPLICATES}]:
+    if unknown := [key for key in keys if key not in swept - {"method", *replicates}]:
         raise ConfigError(f"--choose {unknown[0]}: no runs of a method differ in it; {nearest(unknown[0], swept)}")
     return [
         replace(entries[place], point=without(entries[place].point, keys), chosen=chosen)
@@ -234,8 +253,9 @@ def choose_baseline(entries: Sequence[Entry], wanted: str | None, folders: Seque
     if wanted is None:
         planned = [plan["baseline"] for plan in _plans(folders) if plan.get("baseline")]
         if planned and all(baseline == planned[0] for baseline in planned):
-            baseline: Point = planned[0]
-            if any(baseline.items() <= entry.point.items() for entry in entries):
+            # what has one value in all runs distinguishes none
+            baseline: Point = {key: planned[0][key] for key in planned[0] if any(key in e.point for e in entries)}
+            if baseline and any(baseline.items() <= entry.point.items() for entry in entries):
                 return baseline
         return {"method": "sft"} if "sft" in methods and len(methods) > 1 else None
     if wanted not in methods:
@@ -277,25 +297,35 @@ def _of_sweep(folder: Path) -> list[_Found]:
     return [_Found(begun.get(path, RunFolder(path)), where, planned[path], nearest_begun(path)) for path in planned]
 
 
-def _differing(runs: Sequence[_Found]) -> list[str]:
-    """Dotted keys that are not the same in all runs of a method, but for seeds, draws, and what changes no result.
+def _differing(runs: Sequence[_Found], replicates: Sequence[str]) -> set[str]:
+    """Dotted keys that are not the same in all runs of a method, but for replicates, and what changes no result."""
+    keys = {key for run in runs for key in [*_flat(run.like.config), *run.planned]}
+    # what a sweep is over changes a result by being told, and a seed does where it does not repeat a run
+    told = {*REPLICATES, *(key for run in runs for key in run.planned)}
+    same = {key for key in keys - told if any(key == other or key.startswith(f"{other}.") for other in _SAME_RESULT)}
+    return {key for key in keys - same - {*replicates, *_NAMED} if _varies(key, runs, replicates)}
 
-    A key that has the seed's or the draw's own value in every run (`seed: ${seed_everything}`) is one of them.
+
+def _swept(runs: Sequence[_Found], replicates: Sequence[str]) -> set[str]:
+    """Dotted keys that sweeps give several values: a method that has one of them alone is compared at that value."""
+    keys = {key for run in runs for key in run.planned} - {*replicates, *_NAMED}
+    return {key for key in keys if _varies(key, [run for run in runs if key in run.planned], replicates)}
+
+
+def _varies(key: str, runs: Sequence[_Found], replicates: Sequence[str]) -> bool:
+    """Whether a key distinguishes runs.
+
+    One that has the seed's or the draw's own value in every run (`seed: ${seed_everything}`) does not.
     """
 
-    def equal(run: _Found, key: str, own: str) -> bool:
+    def equal(run: _Found, other: str) -> bool:
         # where no run of that seed has begun, the run that stands for it says whether a key follows its seed or draw
         source: _Found | RunFolder = run if key in run.planned else run.like
-        return str(source.setting(key)) == str(source.setting(own))
+        return str(source.setting(key)) == str(source.setting(other))
 
-    def follows(key: str) -> bool:
-        return any(all(equal(run, key, replicate) for run in runs) for replicate in REPLICATES)
-
-    keys = {key for run in runs for key in _flat(run.like.config)}
-    keys |= {key for run in runs for key in run.planned}
-    chosen = sorted(key for key in keys if not any(key == same or key.startswith(f"{same}.") for same in _SAME_RESULT))
-    values = {key: {json.dumps(run.setting(key), sort_keys=True, default=str) for run in runs} for key in chosen}
-    return [key for key in chosen if len(values[key]) > 1 and not follows(key)]
+    if len({json.dumps(run.setting(key), sort_keys=True, default=str) for run in runs}) < 2:
+        return False
+    return not any(all(equal(run, other) for run in runs) for other in {*replicates, *REPLICATES} - {key})
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -8,10 +8,17 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from rbft.evaluation.comparison import Group, Point, interval_words, point_words
+from rbft.evaluation.comparison import Group, Point, interval_words, point_words, repeats_words
+from rbft.runs.run_folder import REPLICATES
 
 
-def print_groups(groups: Sequence[Group], baseline: Point | None, name: str, console: Console) -> None:
+def print_groups(
+    groups: Sequence[Group],
+    baseline: Point | None,
+    name: str,
+    console: Console,
+    replicates: Sequence[str] = REPLICATES,
+) -> None:
     """Print a row for each method, and notes on what the differences can and cannot show.
 
     Args:
@@ -19,6 +26,7 @@ def print_groups(groups: Sequence[Group], baseline: Point | None, name: str, con
         baseline: what they are compared with; None for nothing.
         name: name of a group whose runs share no setting.
         console: console to print on.
+        replicates: keys that repeat a run.
     """
     names = [escape(point_words(group.point) or name) for group in groups]
     accuracies = [["runs", "mean", "95% interval", "chance", "majority"], *map(_accuracy, groups)]
@@ -40,7 +48,8 @@ def print_groups(groups: Sequence[Group], baseline: Point | None, name: str, con
             _print_table("difference", names, changes, console)
     if any(group.comparison is not None for group in groups):
         console.print(
-            "over seeds and draws; differences in points, paired; intervals: Student's t; p: sign-flip permutations, "
+            f"over {escape(repeats_words(replicates))}; differences in points, paired; intervals: Student's t; "
+            "p: sign-flip permutations, "
             "corrected by Holm; detectable: the difference that so many pairs of this spread show 4 times in 5"
         )
     for group in groups:

@@ -27,6 +27,7 @@ class Overview:
         finished: number of runs that are finished.
         cards: the gallery, by experiment.
         videos: number of test videos of each experiment that the gallery was chosen from.
+        replicates: keys that repeat a run.
     """
 
     groups: tuple[Group, ...]
@@ -36,6 +37,7 @@ class Overview:
     finished: int
     cards: Mapping[str, Sequence[Card]] = field(default_factory=dict)
     videos: Mapping[str, int] = field(default_factory=dict)
+    replicates: tuple[str, ...] = REPLICATES
 
     @property
     def cautions(self) -> list[tuple[str, str]]:
@@ -82,7 +84,13 @@ def shots_of(point: Point) -> float:
     return float("inf") if not isinstance(shots, (int, float)) else float(shots)
 
 
-def make_overview(entries: Sequence[Entry], baseline: Point | None, clips: int, choose: Sequence[str] = ()) -> Overview:
+def make_overview(
+    entries: Sequence[Entry],
+    baseline: Point | None,
+    clips: int,
+    choose: Sequence[str] = (),
+    replicates: Sequence[str] = REPLICATES,
+) -> Overview:
     """Read and compare the runs.
 
     Args:
@@ -90,14 +98,15 @@ def make_overview(entries: Sequence[Entry], baseline: Point | None, clips: int, 
         baseline: what groups are compared with.
         clips: most videos in the gallery of each experiment.
         choose: settings that validation videos choose; runs that are not chosen are only counted.
+        replicates: keys that repeat a run.
 
     Raises:
         ConfigError: No runs differ in such a setting.
         DataError: A run's files do not fit together, or it cannot be chosen by validation videos.
     """
     runs, finished = len(entries), sum(entry.finished for entry in entries)
-    entries = choose_entries(entries, choose)
-    groups = compare([entry.member() for entry in entries], baseline, REPLICATES)
+    entries = choose_entries(entries, choose, replicates)
+    groups = compare([entry.member() for entry in entries], baseline, replicates)
     known = {name: place for place, name in enumerate(METHODS)}
     # the built-in methods from the simplest on, then the file's own in the order they were found
     methods = dict.fromkeys(str(group.point["method"]) for group in groups)
@@ -112,7 +121,7 @@ def make_overview(entries: Sequence[Entry], baseline: Point | None, clips: int, 
     )
     by_key: dict[str, list[Entry]] = {}
     for entry in entries:
-        by_key.setdefault(key_of(shared(entry.point, REPLICATES)), []).append(entry)
+        by_key.setdefault(key_of(shared(entry.point, replicates)), []).append(entry)
     digests = [digest(group, by_key[key_of(group.point)]) for group in groups]
     cards: dict[str, list[Card]] = {}
     videos: dict[str, int] = {}
@@ -120,7 +129,7 @@ def make_overview(entries: Sequence[Entry], baseline: Point | None, clips: int, 
         chosen = _most_shots([data for data in digests if data and data.entries[0].run.experiment == experiment])
         names = [method_of(data.group.point) for data in chosen]
         cards[experiment], videos[experiment] = gallery(chosen, names, clips)
-    return Overview(tuple(groups), tuple(digests), baseline, runs, finished, cards, videos)
+    return Overview(tuple(groups), tuple(digests), baseline, runs, finished, cards, videos, tuple(replicates))
 
 
 def _most_shots(digests: Sequence[Digest]) -> list[Digest]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
-from rbft.evaluation.comparison import Group, baseline_point, interval_words, key_of, point_words
+from rbft.evaluation.comparison import Group, baseline_point, interval_words, key_of, point_words, repeats_words
 from rbft.report.charts import Dot, Series, chart, legend_mark, reliability_chart
 from rbft.report.group_data import Digest, answering_cost, mean_of
 from rbft.report.overview import Overview, group_words, method_of, shots_of, shots_words
@@ -57,6 +57,8 @@ def write_overview(overview: Overview, title: str, verdict: Sequence[str] = ()) 
         rows=rows,
         baseline=None if overview.baseline is None else point_words(overview.baseline),
         curves=_curves(overview, number),
+        repeat=repeats_words(overview.replicates, one=True),
+        repeats=repeats_words(overview.replicates),
         counted=any(group.labelled is not None for group in overview.groups),
         figures=list(figures.values()),
         means=[

@@ -131,10 +131,9 @@ class Driver:
         Args:
             runs: runs that it lists.
         """
-        by_id = {run.id: run for run in runs}
-        write_plan(
-            Plan(self._folder, Path.cwd(), self.command, self.entry, by_id, self.sweep.choose, self.sweep.baseline)
-        )
+        by_id, sweep = {run.id: run for run in runs}, self.sweep
+        compared = (sweep.choose, sweep.baseline, sweep.replicates)
+        write_plan(Plan(self._folder, Path.cwd(), self.command, self.entry, by_id, *compared))
 
     def _states(self, state: State) -> list[Progress]:
         return [progress for progress in self.progress.values() if progress.state == state]

@@ -53,6 +53,7 @@ class Plan:
         runs: all runs by id.
         choose: swept keys that validation videos choose; for a report of the sweep.
         baseline: what its runs are compared with; for a report of the sweep, too.
+        replicates: keys that repeat a run; for a report as well. None: they are not known.
     """
 
     folder: Path
@@ -62,6 +63,7 @@ class Plan:
     runs: dict[str, Run]
     choose: tuple[str, ...] = ()
     baseline: Mapping[str, Any] | None = None
+    replicates: tuple[str, ...] | None = None
 
 
 def write_plan(plan: Plan) -> None:
@@ -76,6 +78,7 @@ def write_plan(plan: Plan) -> None:
         "entry": plan.entry,
         "choose": plan.choose,
         "baseline": plan.baseline,
+        "replicates": plan.replicates,
         "runs": runs,
     }
     write_json(plan.folder / "plan.json", content)
