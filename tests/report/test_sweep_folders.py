@@ -99,3 +99,22 @@ def test_a_plan_that_does_not_say_what_repeats_a_run_is_of_seeds_and_draws(tmp_p
     plan = {key: value for key, value in read_json(sweep.folder / "plan.json").items() if key != "replicates"}
     write_json(sweep.folder / "plan.json", plan)
     assert [group.runs for group in reported(sweep.folder)] == [6, 6]
+
+
+def test_a_run_root_that_was_moved_or_copied_is_reported_where_it_is(tmp_path, monkeypatch):
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.chdir(home)
+    sweep, progress = write_runs(home, SWEEPS[0])
+    wanted = figures(summarise(sweep, progress))
+    copied = shutil.copytree(home / "runs", tmp_path / "copied")
+    shutil.rmtree(sweep.runs[0].folder)
+    assert figures(reported(copied / "sweeps" / "grid")) == wanted, "the copy has all runs"
+    assert figures(reported(sweep.folder)) != wanted
+    home.rename(tmp_path / "gone")
+    monkeypatch.chdir(tmp_path)
+    assert figures(reported(copied / "sweeps" / "grid")) == wanted
+    # a sweep's folder alone: its runs are where they were
+    (tmp_path / "gone").rename(home)
+    alone = shutil.copytree(home / "runs" / "sweeps" / "grid", tmp_path / "alone" / "sweeps" / "grid")
+    assert [entry.finished for entry in collect([str(alone)])].count(False) == 1

@@ -278,7 +278,13 @@ def _of_sweep(folder: Path) -> list[_Found]:
     plan = read_json(path)
     try:
         where = Path(plan["where"])
-        planned = {where / row["folder"]: dict(row["point"]) for row in plan["runs"].values()}
+        where = where if where.is_dir() else Path()
+        folders = [where / row["folder"] for row in plan["runs"].values()]
+        # beside the sweep in its run root, also where that was moved or copied
+        beside = [folder.resolve().parent.parent.joinpath(*path.parts[-3:]) for path in folders]
+        moved = any((path / EXPERIMENT).is_file() for path in beside)
+        points = [dict(row["point"]) for row in plan["runs"].values()]
+        planned = dict(zip(beside if moved else folders, points, strict=True))
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise DataError(f"{path}: not the plan of a sweep ({error!r}).") from error
     begun = {path: RunFolder(path) for path in planned if (path / EXPERIMENT).is_file()}
