@@ -44,6 +44,7 @@ def test_the_best_epoch_is_kept_and_of_equals_the_surer(tmp_path: Path) -> None:
     trainer = run(callback, [(0.5, 1.0), (0.5, 0.8), (0.4, 0.1), (0.75, 2.0), (0.75, 2.0), (0.7, 0.1)], written)
     assert written == [0, 1, 3]
     assert (callback.epoch, trainer.should_stop) == (3, False)
+    assert callback.validations == 6
     assert (tmp_path / "trained.safetensors").is_file()
 
 
@@ -60,7 +61,7 @@ def test_a_resumed_run_remembers_what_was_best(tmp_path: Path) -> None:
     again.load_state_dict(first.state_dict())
     written: list[int] = []
     run(again, [(0.8, 0.1), (0.95, 1.0)], written, start=1)
-    assert written == [2]
+    assert written == [2] and again.validations == 3
 
 
 @pytest.mark.parametrize("settings", [{"patience": 1}, {"weights": "best", "patience": 0}])

@@ -225,7 +225,8 @@ def _thresholds(classifier: Classifier, wanted: Sequence[str]) -> tuple[Threshol
     if not wanted:
         return ()
     tuned = classifier.recorded.weights is not None
-    tried = classifier.model.module.answering.tried(tuned=tuned)
+    # of each of the epochs that validation chose from, all ways of answering could have been taken
+    tried = classifier.model.module.answering.tried(tuned=tuned) * classifier.recorded.weights_chosen_from
     thresholds = []
     for entry in wanted:
         name, equals, text = entry.rpartition("=")

@@ -62,7 +62,8 @@ def choose_threshold(
         names: the classes.
         name: the class that needs this precision.
         wanted: the precision, above 0 and below 1.
-        tried: number of settings that these videos chose the answers from; 1 where nothing was chosen on them.
+        tried: number of settings that these videos chose the answers from, weights of other epochs among them; 1 where
+            nothing was chosen on them.
 
     Raises:
         ConfigError: There is no such class, or no such precision.
@@ -107,7 +108,7 @@ def choose_threshold(
             f"{first.bound:.1%}"
         )
     )
-    because = f" (the same videos chose the best of {tried} ways of answering)" if tried > 1 else ""
+    because = f" (the same videos chose the best of {tried} settings and epochs)" if tried > 1 else ""
     raise DataError(
         f"--precision {name}={wanted:g}: the validation videos cannot support it. At least {least} of them "
         f"must score highest for {name!r} and be of it{because}; {have}. Ask for less, or validate on more "

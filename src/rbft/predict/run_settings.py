@@ -56,6 +56,23 @@ class Recorded:
         return [*self.experiment.arguments(self.stage), *flags]
 
     @property
+    def weights_chosen_from(self) -> int:
+        """Number of weights that the validation videos chose the tested ones from; 1 where they chose none.
+
+        Raises:
+            RBFTError: A file of the run is damaged.
+        """
+        by_name = {stage.name: stage for stage in self.experiment.stages}
+        count, name = 1, self.stage.weights_from
+        while name is not None:
+            record = read_record(self.run / name)
+            if record is not None and "best_epoch" in record.summary:
+                # a run of before their number was noted chose from no more than its steps
+                count *= max(1, int(record.summary.get("validations") or record.summary["steps"]))
+            name = by_name[name].weights_from
+        return count
+
+    @property
     def data_root(self) -> Path:
         """Folder of the videos that the run was made from, links followed."""
         return expanded(str(RunFolder(self.run).data.get("root", "."))).resolve()

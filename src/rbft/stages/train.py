@@ -121,7 +121,7 @@ def train(context: StageContext) -> StageResult:
     # a training that ends within its first epoch, or before the first one that is validated, has nothing to choose from
     chosen = best.best is not None
     if chosen:
-        summary["best_epoch"] = best.epoch + 1
+        summary |= {"best_epoch": best.epoch + 1, "validations": best.validations}
     else:
         save_trained(module.ready.model, context.folder / ADAPTER, write=first_rank())
     if first_rank():

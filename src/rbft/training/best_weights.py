@@ -51,11 +51,13 @@ class KeepBest(L.Callback):
         self.folder, self.patience, self.write = folder, patience, write
         self.best: tuple[float, float] | None = None
         self.epoch = -1
+        self.validations = 0
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Compare with the best so far; on all ranks alike."""
         figures = trainer.callback_metrics
         rank = (float(figures["val/accuracy"]), -float(figures["val/nll"]))
+        self.validations += 1
         if self.best is None or rank > self.best:
             self.best, self.epoch = rank, trainer.current_epoch
             model: Any = pl_module
@@ -65,9 +67,11 @@ class KeepBest(L.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run has to know."""
-        return {"best": None if self.best is None else list(self.best), "epoch": self.epoch}
+        best = None if self.best is None else list(self.best)
+        return {"best": best, "epoch": self.epoch, "validations": self.validations}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from what was best before the interruption."""
         self.best = None if state_dict["best"] is None else (float(state_dict["best"][0]), float(state_dict["best"][1]))
         self.epoch = int(state_dict["epoch"])
+        self.validations = int(state_dict.get("validations", self.epoch + 1))
