@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,11 @@ from tests.support.runs import CLASSES, Run
 from tests.support.videos import write_video
 
 from rbft.__main__ import main
+from rbft.data.labels import LabelSet
+from rbft.data.records import VideoRecord
 from rbft.errors import ConfigError
+from rbft.evaluation.calibration import Calibration
+from rbft.evaluation.predictions import Prediction
 from rbft.predict import Classifier, Rule, Windows
 from rbft.predict.windows import alarm, log_probabilities, merge
 
@@ -193,6 +198,18 @@ def test_merging_by_hand() -> None:
     assert found == pytest.approx((math.log(0.9 * 0.5) / 2, math.log(0.1 * 0.5) / 2))
     assert alarm((0.5, 0.3, 0.2), 0.9, 0) == pytest.approx((0.9, 0.06, 0.04))
     assert alarm((1.0, 0.0), 0.7, 0) == pytest.approx((0.7, 0.0))
+
+
+def test_a_class_that_a_window_shows_is_the_videos_whatever_the_others_share() -> None:
+    assert alarm((0.1, 0.8, 0.1), 0.45, 0) == pytest.approx((0.45, 0.55 * 8 / 9, 0.55 / 9))
+    found = alarm((0.1, 0.8, 0.1), 0.45, 0, shown=True)
+    assert found == pytest.approx((0.45, 0.45, 0.1)) and found.index(max(found)) == 0
+    found = alarm((0.5, 0.3, 0.15, 0.05), 0.28, 3, shown=True)
+    assert found == pytest.approx((0.28, 0.28, 0.16, 0.28)) and found.index(max(found)) == 3
+    assert alarm((0.5, 0.3, 0.2), 0.9, 0, shown=True) == pytest.approx((0.9, 0.06, 0.04))
+
+
+def test_logarithms_are_finite() -> None:
     assert log_probabilities((0.0, -1e6))[1] == pytest.approx(math.log(1e-300))
 
 
@@ -203,3 +220,20 @@ def test_rules_decide() -> None:
     for wrong in (0.0, 1.0, 1.5):
         with pytest.raises(ConfigError, match="--min-confidence"):
             Rule(wrong)
+
+
+def test_an_alarm_of_many_classes_rings_where_one_window_shows_it(classifier: Classifier) -> None:
+    """Two windows: one is answered with the class, by less than a half; the other one is sure of another class."""
+    wide = object.__new__(Classifier)
+    wide.labels = LabelSet(("fall", "sit", "walk"))
+    wide.recorded, wide._best_only = replace(classifier.recorded, calibration=Calibration(absent="none")), False
+    records = [VideoRecord(str(number), "a.mp4", "walk", part=(number, number + 1)) for number in (0, 1)]
+    rows = [(0.4, 0.3, 0.3), (0.01, 0.01, 0.98)]
+    logs = [tuple(map(math.log, row)) for row in rows]
+    said = {
+        record.id: Prediction(record.id, "a.mp4", "walk", ("fall", "sit", "walk")[row.index(max(row))], row, log)
+        for record, row, log in zip(records, rows, logs, strict=True)
+    }
+    found = wide._merged("a.mp4", records, said, {}, "fall")
+    assert (found.predicted, found.probability) == ("fall", 0.4)
+    assert wide._merged("a.mp4", records, said, {}, "sit").predicted == "walk", "no window shows it"

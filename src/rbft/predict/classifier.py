@@ -271,10 +271,11 @@ class Classifier:
         )
         raw, calibrated = whole.probabilities, whole.calibrated
         if rung is not None:
-            place = self.labels.index(rung)
-            raw = alarm(raw, max(prediction.probabilities[place] for prediction in read), place)
+            place, rang = self.labels.index(rung), any(prediction.predicted == rung for prediction in read)
+            raw = alarm(raw, max(prediction.probabilities[place] for prediction in read), place, shown=rang)
             if calibrated:
-                calibrated = alarm(calibrated, max(prediction.calibrated[place] for prediction in read), place)
+                highest = max(prediction.calibrated[place] for prediction in read)
+                calibrated = alarm(calibrated, highest, place, shown=rang)
         made = self._answer(name, raw, calibrated, None)
         place = self._place(made)
         shown = max(read, key=lambda prediction: prediction.probabilities[place])

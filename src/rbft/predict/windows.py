@@ -69,17 +69,30 @@ def merge(windows: Sequence[Sequence[float]]) -> tuple[float, ...]:
     return tuple(math.fsum(column) / len(windows) for column in zip(*windows, strict=True))
 
 
-def alarm(merged: Sequence[float], highest: float, place: int) -> tuple[float, ...]:
+def alarm(merged: Sequence[float], highest: float, place: int, *, shown: bool = False) -> tuple[float, ...]:
     """Probabilities of a video where one class counts as soon as a single window shows it.
+
+    Of three classes or more one can be the likeliest of a window with less than half of the probability. The rest of it
+    could then make another class the likeliest of the video; so where a window shows the class, none stands above it.
 
     Args:
         merged: Probabilities of the classes, merged over the windows.
         highest: The largest probability of the alarm's class in any window; becomes the video's.
         place: index of that class; the others share the rest in proportion.
+        shown: whether it is the likeliest class of some window.
     """
-    rest = math.fsum(chance for number, chance in enumerate(merged) if number != place)
-    share = (1 - highest) / rest if rest > 0 else 0.0
-    return tuple(highest if number == place else chance * share for number, chance in enumerate(merged))
+    found, left = {place: highest}, 1 - highest
+    most = math.nextafter(highest, 0.0) if shown else 1.0
+    others = sorted((number for number in range(len(merged)) if number != place), key=lambda number: -merged[number])
+    while others:
+        rest = math.fsum(merged[number] for number in others)
+        share = max(0.0, left) / rest if rest > 0 else 0.0
+        if merged[others[0]] * share <= most:
+            break
+        # what the likeliest may not have goes to the others
+        found[others.pop(0)] = most
+        left -= most
+    return tuple(found[number] if number in found else chance * share for number, chance in enumerate(merged))
 
 
 def log_probabilities(scores: Sequence[float]) -> tuple[float, ...]:
