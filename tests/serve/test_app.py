@@ -85,6 +85,20 @@ def test_an_answer_has_everything(client: TestClient, model: Model) -> None:
     assert [content for _, content in model.seen] == [b"good", b"good"]
 
 
+@pytest.mark.parametrize(
+    ("said", "wanted"), [("True", True), ("YES", True), ("on", True), ("False", False), ("0", False)]
+)
+def test_a_wish_may_be_said_as_programs_say_it(client: TestClient, said: str, wanted: bool) -> None:
+    told = send(client, b"good", rationale=said, frames=said).json()
+    assert (told["rationale"] is not None, "frames" in told) == (wanted, wanted)
+
+
+def test_a_wish_that_is_neither_yes_nor_no_is_refused(client: TestClient, model: Model) -> None:
+    answer = send(client, b"good", rationale="please")
+    assert (answer.status_code, answer.json()) == (400, {"detail": "the field rationale is 'please'; say 1 or 0."})
+    assert not model.seen
+
+
 def test_an_unreadable_video_costs_only_its_own_request(client: TestClient) -> None:
     answer = send(client, b"bad", HOSTILE)
     assert answer.status_code == 422

@@ -29,7 +29,7 @@ from rbft.serve.upload import DISCARD_SECONDS, UPLOAD_SECONDS, Upload, UploadErr
 
 Predict = Callable[..., Answered]
 _FRAME_WIDTH = 320
-_TRUE = ("1", "true", "on", "yes")
+_TRUE, _FALSE = ("1", "true", "on", "yes"), ("", "0", "false", "off", "no")
 _log = logging.getLogger("rbft.serve")
 
 
@@ -97,7 +97,7 @@ async def _answer(request: Request, predict: Predict, folder: Path, max_mb: floa
             raise UploadError(408, f"the video was not here after {UPLOAD_SECONDS:g} s.") from error
         assert upload.path is not None, "receive brings a file or raises"
         video = upload.path
-        wanted = {key: upload.fields.get(key, "") in _TRUE for key in ("rationale", "frames")}
+        wanted = {key: _wishes(upload, key) for key in ("rationale", "frames")}
 
         def work() -> dict[str, Any]:
             start = time.perf_counter()
@@ -115,6 +115,18 @@ async def _answer(request: Request, predict: Predict, folder: Path, max_mb: floa
             # whatever a video or the model trips over costs this one request, and stands in the log in full
             _log.exception("a video could not be answered")
             return _refused(500, "this video could not be answered; the server's log says why.")
+
+
+def _wishes(upload: Upload, key: str) -> bool:
+    """Whether a form asks for something.
+
+    Raises:
+        UploadError: It says neither yes nor no.
+    """
+    said = upload.fields.get(key, "").strip().lower()
+    if said not in (*_TRUE, *_FALSE):
+        raise UploadError(400, f"the field {key} is {printable(said)[:40]!r}; say 1 or 0.")
+    return said in _TRUE
 
 
 def _busy(error: BusyError) -> JSONResponse:
