@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,8 +15,10 @@ from tests.support.runs import Run, digests, rows, run_experiment, write_experim
 
 from rbft.__main__ import main
 from rbft.evaluation.text_probe import fit_text_probe
+from rbft.files import write_jsonl
 from rbft.rationales.checks.wording import words
 from rbft.rationales.store import Rationale
+from rbft.runs.stage_record import hash_outputs, read_record, write_record
 from rbft.stages.rationale_probe import kept_texts
 
 pytest_plugins = ["tests.support.run_fixtures"]
@@ -90,6 +94,22 @@ def test_dropped_rationales_are_not_fitted_to(concluded, tmp_path, clips, family
     assert len(written) == 12 and len(kept) == 6
     fitted = {row["id"]: row["rationale"] for row in rows(run.folder / "rationale_probe/validation.jsonl")}
     assert fitted == {row["id"]: row["text"] for row in kept}
+
+
+def test_texts_of_one_class_alone_are_refused(concluded, tmp_path):
+    root = tmp_path / "runs"
+    shutil.copytree(concluded.root, root)
+    run = Run(concluded.config, root, root / concluded.folder.relative_to(concluded.root), concluded.result)
+    folder = run.folder / "write"
+    written = rows(folder / "rationales.jsonl")
+    (label, other) = sorted({row["label"] for row in written})
+    write_jsonl(folder / "rationales.jsonl", [row | {"kept": row["label"] == label} for row in written])
+    record = read_record(folder)
+    write_record(folder, dataclasses.replace(record, outputs=hash_outputs(folder, list(record.outputs))))
+    (run.folder / "rationale_probe" / "stage.json").unlink()
+    again = run.again("--method", "concluded")
+    assert again.code == 1 and other not in again.err
+    assert f"the rationales that the stage 'write' kept are of {label} alone" in " ".join(again.err.split())
 
 
 def test_a_stage_that_was_killed_ends_at_the_same_bytes(concluded):

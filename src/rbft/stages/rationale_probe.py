@@ -23,12 +23,18 @@ def rationale_probe(context: StageContext) -> StageResult:
     or computed with the model.
 
     Raises:
-        StageError: A test video has no text.
+        StageError: A test video has no text, or the kept rationales are of one class only.
     """
     stage, data = context.entry.stage, context.entry.datamodule
     trainer = make_trainer(context)
     kept = kept_texts(read_rationales(context.run_dir / (stage.rationales_from or "") / RATIONALES))
     labelled = labelled_as(data, [record for record in data.splits.train if record.id in kept])
+    if len(found := {record.label for record in labelled.records}) < 2:
+        raise StageError(
+            f"the rationales that the stage {stage.rationales_from!r} kept are of {', '.join(found) or 'no class'} "
+            "alone, and a classifier needs texts of two classes; look at its rationales.jsonl, and keep more of them "
+            "(model.keep)."
+        )
     path = context.run_dir / stage.predictions_from[0] / PREDICTIONS
     texts = {said.id: [said.rationale] for said in read_predictions(path) if said.rationale is not None}
     if missing := [record.id for record in data.splits.test if record.id not in texts]:
