@@ -115,6 +115,25 @@ def test_without_validation_clips_folds_of_the_training_clips_decide():
     assert chosen.nll == pytest.approx(-logs[np.arange(9), labels].mean())
 
 
+def test_clips_of_one_group_are_left_out_together():
+    """Three copies of each recording, whose class no other recording tells: only a copy could know it."""
+    rng = np.random.default_rng(0)
+    features, labels = np.repeat(rng.normal(size=(20, 30)), 3, axis=0), np.repeat(rng.integers(0, 2, 20), 3)
+    groups = [f"g{number}" for number in range(20) for _ in range(3)]
+    assert choose_strength(features, labels, 2).accuracy == 1.0
+    found = choose_strength(features, labels, 2, groups=groups).accuracy
+    assert found is not None and found < 0.75
+
+
+@pytest.mark.parametrize(
+    ("groups", "accuracy"), [("abcdef", True), ("aabbcc", False), ("aabbcd", True), ("abcabc", True), ("aaabbb", False)]
+)
+def test_each_class_is_fitted_to_whatever_its_groups_are(groups: str, accuracy: bool):
+    features, labels = clusters(2)
+    found = choose_strength(features, np.sort(labels), 3, groups=list(groups))
+    assert (found.accuracy is not None) is accuracy
+
+
 def test_one_clip_a_class_leaves_nothing_to_choose_by():
     features, labels = clusters(1)
     chosen = choose_strength(features, labels, 3)

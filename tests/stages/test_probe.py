@@ -59,16 +59,16 @@ def test_it_is_fitted_to_training_videos_and_chosen_on_validation_videos(probed,
         fitted.append((features.shape, labels.tolist(), classes))
         return fit_probe(features, labels, classes, strength)
 
-    def choose_noted(features, labels, classes, validation):
-        chosen.append((len(features), validation[0].shape, validation[1].tolist()))
-        return choose_strength(features, labels, classes, validation)
+    def choose_noted(features, labels, classes, validation, groups):
+        chosen.append((len(features), len(set(groups)), validation[0].shape, validation[1].tolist()))
+        return choose_strength(features, labels, classes, validation, groups=groups)
 
     monkeypatch.setattr(stage, "fit_probe", fit_noted)
     monkeypatch.setattr(stage, "choose_strength", choose_noted)
     assert fit("--config", probed.config, "--run_root", tmp_path, "--method", "probe").code == 0
     width = fitted[0][0][1]
     assert fitted == [((6, width), [0, 0, 0, 1, 1, 1], 2)]
-    assert chosen == [(6, (2, width), [0, 1])]
+    assert chosen == [(6, 6, (2, width), [0, 1])]
 
 
 def test_the_probe_sees_what_the_stage_shows_it(probed, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -147,12 +148,14 @@ def choose_strength(
     classes: int,
     validation: tuple[Array, NDArray[np.int64]] | None = None,
     strengths: Sequence[float] = STRENGTHS,
+    groups: Sequence[str] | None = None,
 ) -> Strength:
     """Choose the L2 penalty that is right most often; of equals, the one with the highest likelihood.
 
     As for CLIP's linear probes (Radford et al., arXiv 2103.00020, appendix A.3) it is chosen on validation clips, which
     the probe is not fitted to afterwards either. Where there are none, on folds of the training clips, each with some
     of every class: as many as the largest class has clips, at most 10, so that few clips are left out one a class.
+    Clips of one group are in one fold.
 
     Args:
         features: (N, H) features of the training clips.
@@ -160,15 +163,16 @@ def choose_strength(
         classes: number of classes C.
         validation: features and classes of the validation clips.
         strengths: penalties to try, the strongest first; of equally good ones the strongest is taken.
+        groups: group of each training clip; None: each stands alone.
     """
     if validation is not None and len(validation[1]):
         rounds = [(np.arange(len(labels)), validation)]
         chosen_on = "validation"
     else:
-        fold = _folds(labels)
+        fold = _folds(labels, list(map(str, range(len(labels)))) if groups is None else groups)
         rounds = [
             (np.flatnonzero(fold != number), (features[fold == number], labels[fold == number]))
-            for number in range(fold.max(initial=-1) + 1)
+            for number in np.unique(fold[fold >= 0])
         ]
         chosen_on = "folds"
     if not rounds:
@@ -185,12 +189,23 @@ def choose_strength(
     return max(tried, key=lambda strength: (strength.accuracy or 0.0, -(strength.nll or 0.0)))
 
 
-def _folds(labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The fold (N,) that leaves each clip out; -1 for the only clip of its class, which is always fitted to."""
-    fold = np.full(len(labels), -1)
-    counts = np.bincount(labels)
-    number = min(MOST_FOLDS, int(counts.max(initial=0)))
-    for label in np.flatnonzero(counts > 1):
-        places = np.flatnonzero(labels == label)
-        fold[places] = np.arange(len(places)) % number
+def _folds(labels: NDArray[np.int64], groups: Sequence[str]) -> NDArray[np.int64]:
+    """The fold (N,) that leaves each clip out, whole groups together; -1 for clips that are always fitted to.
+
+    These are the only group of their class, or one of the groups of a class that would all be in one fold.
+    """
+    places: dict[str, list[int]] = {}
+    for place, group in enumerate(groups):
+        places.setdefault(group, []).append(place)
+    counts = Counter(labels[own[0]] for own in places.values())
+    number = min(MOST_FOLDS, max(counts.values(), default=0))
+    fold, dealt = np.zeros(len(labels), dtype=np.int64), Counter[int]()
+    for own in places.values():
+        label = labels[own[0]]
+        fold[own] = dealt[label] % number
+        dealt[label] += 1
+    for label in np.unique(labels):
+        rows = np.flatnonzero(labels == label)
+        if len(np.unique(fold[rows])) == 1:
+            fold[places[groups[rows[0]]]] = -1
     return fold

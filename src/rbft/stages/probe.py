@@ -15,6 +15,7 @@ from rbft.evaluation.predictions import Prediction, probabilities, write_predict
 from rbft.ranks import first_rank
 from rbft.runs.names import VALIDATION
 from rbft.stages.context import StageContext, StageResult, connect, set_up
+from rbft.stages.fitted_beside import labelled_as
 from rbft.stages.score import TESTED, leave_test
 
 
@@ -36,7 +37,13 @@ def probe(context: StageContext) -> StageResult:
         return features, np.array([data.labels.index(record.label) for record in chosen], dtype=np.int64)
 
     features, labels = of(splits.train)
-    strength = choose_strength(features, labels, len(data.labels), of(splits.val) if splits.val else None)
+    strength = choose_strength(
+        features,
+        labels,
+        len(data.labels),
+        of(splits.val) if splits.val else None,
+        groups=labelled_as(data, splits.train).groups,
+    )
     fitted = fit_probe(features, labels, len(data.labels), strength.value)
     names = data.labels.names
 

@@ -85,7 +85,7 @@ def cross_fitted(features: Array, labels: Ints, classes: int, groups: Sequence[s
     found = np.full((len(labels), classes), np.nan)
     if number < 2 or len(np.unique(labels)) < 2:
         return found
-    strength = choose_strength(features, labels, classes, strengths=_STRENGTHS).value
+    strength = choose_strength(features, labels, classes, strengths=_STRENGTHS, groups=names).value
     with warnings.catch_warnings():
         # a class with fewer clips than folds is in some of them only, as it has to be
         warnings.filterwarnings("ignore", message="The least populated class")
