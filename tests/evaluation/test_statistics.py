@@ -167,7 +167,9 @@ def test_mcnemar_reads_files_in_any_order(tmp_path):
 def test_runs_that_cannot_be_compared_are_named(tmp_path):
     write_predictions(tmp_path / "ours.jsonl", predictions("++-"))
     write_predictions(tmp_path / "theirs.jsonl", predictions("++"))
-    with pytest.raises(DataError, match=r"ours\.jsonl and .*theirs\.jsonl cannot be compared: .* run them again"):
+    with pytest.raises(
+        DataError, match=r"ours\.jsonl and .*theirs\.jsonl cannot be compared: .* run them again.*pool_shots"
+    ):
         mcnemar_files(tmp_path / "ours.jsonl", tmp_path / "theirs.jsonl")
 
 

@@ -208,7 +208,9 @@ def mcnemar_files(ours: Path, baseline: Path) -> McNemar:
     except NotTheSame as error:
         raise DataError(
             f"{ours} and {baseline} cannot be compared: {error} If the data set has changed meanwhile, run them again "
-            "with the commands that made them (rbft sweep with --verify)."
+            "with the commands that made them (rbft sweep with --verify). If it is their settings that leave them "
+            "other videos to test on, such as data.shots or data.val_shots, give both one data.pool_shots or a test "
+            "split of your own, or name a baseline of the same settings."
         ) from error
 
 
