@@ -118,6 +118,15 @@ def test_a_folder_may_begin_with_a_tilde(tmp_path, monkeypatch):
     assert len(points("~/runs")) == 1
 
 
+def test_runs_behind_links_are_found_once(tmp_path):
+    write_run(tmp_path / "runs", "sft", 12)
+    write_run(tmp_path / "elsewhere", "sft", 14, seed=1)
+    (tmp_path / "runs" / "more").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "runs" / "same").symlink_to(tmp_path / "elsewhere" / "tiny")
+    (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "runs")
+    assert [point["seed_everything"] for point in points(tmp_path / "runs")] == [1, 0]
+
+
 def test_folders_without_runs_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="no such folder"):
         points(tmp_path / "none")

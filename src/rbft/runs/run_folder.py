@@ -20,9 +20,15 @@ REPLICATES = ("seed_everything", "data.draw")
 
 
 def find_runs(folder: Path) -> list[Path]:
-    """The run folders in `folder` and below it, by name; archived ones are left out."""
+    """The run folders in `folder` and below it, behind links too, each once and by name; archived ones are left out."""
     runs = []
-    for path, folders, files in os.walk(folder):
+    seen: set[Path] = set()
+    for path, folders, files in os.walk(folder, followlinks=True):
+        # a link may lead back to a folder above
+        if (place := Path(path).resolve()) in seen:
+            folders.clear()
+            continue
+        seen.add(place)
         folders[:] = sorted(name for name in folders if ".old-" not in name and not name.startswith("."))
         if EXPERIMENT in files:
             runs.append(Path(path))
