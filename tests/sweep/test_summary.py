@@ -9,6 +9,7 @@ import pytest
 import yaml
 from rich.console import Console
 
+from rbft.evaluation.comparison import Group
 from rbft.evaluation.predictions import Prediction, write_predictions
 from rbft.evaluation.statistics import McNemar, paired_difference
 from rbft.report.groups_table import print_groups
@@ -87,6 +88,11 @@ def test_what_is_missing_is_told_and_never_averaged_away(sweep):
     assert comparison is not None and comparison.difference.difference.count == 2
     assert any(line.startswith("caution, rbft data.shots=4: 2 pairs of runs: fewer than 3") for line in lines)
     assert groups[3].comparison is None
+
+
+def test_labelled_videos_are_counted_in_full():
+    words = [Group({}, None, 0, None, labelled=count).labelled_words for count in (None, 16.0, 12.5, 168913.0)]
+    assert words == ["-", "16", "12.5", "168913"]
 
 
 def test_a_narrow_terminal_gets_two_tables(sweep):

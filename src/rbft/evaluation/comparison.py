@@ -99,7 +99,7 @@ class Group:
     @property
     def labelled_words(self) -> str:
         """The labelled videos, for people; a dash where they are not known."""
-        return "-" if self.labelled is None else f"{self.labelled:.4g}"
+        return "-" if self.labelled is None else f"{self.labelled:.1f}".removesuffix(".0")
 
     @property
     def chosen_words(self) -> str:
