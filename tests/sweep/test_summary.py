@@ -9,9 +9,9 @@ import pytest
 import yaml
 from rich.console import Console
 
-from rbft.evaluation.comparison import Group
+from rbft.evaluation.comparison import Group, interval_words
 from rbft.evaluation.predictions import Prediction, write_predictions
-from rbft.evaluation.statistics import McNemar, paired_difference
+from rbft.evaluation.statistics import McNemar, mean_interval, paired_difference
 from rbft.report.groups_table import print_groups
 from rbft.runs.stage_record import StageRecord, write_record
 from rbft.sweep.grid import Sweep, read_sweep
@@ -88,6 +88,12 @@ def test_what_is_missing_is_told_and_never_averaged_away(sweep):
     assert comparison is not None and comparison.difference.difference.count == 2
     assert any(line.startswith("caution, rbft data.shots=4: 2 pairs of runs: fewer than 3") for line in lines)
     assert groups[3].comparison is None
+
+
+def test_no_interval_of_an_accuracy_leaves_what_accuracies_can_be():
+    assert interval_words(mean_interval([0.9, 0.8])) == "21.5% to 100.0%"
+    assert interval_words(mean_interval([0.1, 0.2])) == "0.0% to 78.5%"
+    assert interval_words(mean_interval([0.1, -0.2]), points=True) == "-195.6 to +185.6"
 
 
 def test_labelled_videos_are_counted_in_full():

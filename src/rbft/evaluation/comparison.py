@@ -109,12 +109,15 @@ class Group:
 
 
 def interval_words(interval: MeanInterval | None, *, points: bool = False) -> str:
-    """An interval for people: of shares in percent, of differences in points; a dash where there is none."""
+    """An interval for people: of shares in percent, of differences in points; a dash where there is none.
+
+    Student's t knows no bounds, but no accuracy is below 0 or above 100%.
+    """
     if interval is None or interval.low is None or interval.high is None:
         return "-"
     if points:
         return f"{100 * interval.low:+.1f} to {100 * interval.high:+.1f}"
-    return f"{interval.low:.1%} to {interval.high:.1%}"
+    return f"{max(0.0, interval.low):.1%} to {min(1.0, interval.high):.1%}"
 
 
 def point_words(point: Mapping[str, Any]) -> str:
