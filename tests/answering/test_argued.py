@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from tests.support.models import Loaded, load, make_clip
 
+from rbft.answering.arguing import Arguer
 from rbft.answering.choice import Choice, answer
 from rbft.answering.closed_set import ClosedSetScoring
 from rbft.answering.settings import Answering
@@ -106,6 +109,17 @@ def test_of_many_classes_the_likeliest_are_argued_for(loaded):
         assert max(argued) != argued[last], "the best of those that were argued for is before all others"
         assert len(prediction.rationale.split("\n\n")) == 2
         assert not prediction.rationale.endswith(NAMES[last])
+
+
+def test_no_probability_is_rounded_above_1():
+    """The shares of a softmax add up to a little more than 1 at times, and one class may get all of them."""
+    names = ("a", "b", "c")
+    book: Any = SimpleNamespace(labels=LabelSet(names), concluded=lambda text, name: text)
+    above = (0.4, 0.5, 0.1 + 2**-52)
+    assert math.fsum(above) > 1
+    arguer: Any = SimpleNamespace(book=book)
+    found = Arguer._weighed(arguer, (0, 1, 2), ("", "", ""), (0.0, -900.0, -900.0), above, 0)
+    assert found.probabilities == (1.0, 0.0, 0.0)
 
 
 def test_the_hinted_question_argues_where_there_is_no_other():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,8 +11,9 @@ from tests.support.finished_runs import CLASSES, VIDEOS, predictions, write_run
 
 from rbft.errors import DataError
 from rbft.evaluation.comparison import compare
+from rbft.evaluation.predictions import read_predictions, write_predictions
 from rbft.report.collection import collect
-from rbft.report.group_data import digest, mean_of
+from rbft.report.group_data import digest, mean_of, read_checked
 from rbft.runs.run_folder import REPLICATES
 
 ALL = ("zero_shot", "write", "rationale", "classification", "test")
@@ -89,6 +91,13 @@ def test_predictions_that_do_not_fit_are_refused(tmp_path, change):
     (folder / "predictions.jsonl").write_text("\n".join([*lines[:3], json.dumps(row)]) + "\n")
     with pytest.raises(DataError, match=r"predictions.jsonl: .*lift/3"):
         digested(tmp_path)
+
+
+def test_a_probability_may_be_rounded_above_1(tmp_path):
+    run = write_run(tmp_path, "sft", 12)
+    rows = read_predictions(run / "predictions.jsonl")
+    write_predictions(run / "predictions.jsonl", [replace(rows[0], probabilities=(1 + 2**-52, 0.0, 0.0)), *rows[1:]])
+    assert len(read_checked(run / "predictions.jsonl", CLASSES)) == len(rows)
 
 
 def test_runs_of_other_classes_are_not_averaged(tmp_path):

@@ -146,7 +146,7 @@ class Arguer:
     ) -> Reasoned:
         chances = list(direct)
         # in the order of the direct answer these are its likeliest classes, so none of the others comes before all
-        shared = math.fsum(direct[place] for place in places)
+        shared = min(1.0, math.fsum(direct[place] for place in places))
         for place, share in zip(places, probabilities(scores), strict=True):
             chances[place] = shared * share
         order = sorted(range(len(places)), key=lambda number: -scores[number])

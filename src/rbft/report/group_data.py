@@ -23,6 +23,9 @@ from rbft.report.collection import Entry
 from rbft.runs.names import ANSWERING, PREDICTIONS, RATIONALES
 from rbft.runs.run_folder import RunFolder
 
+_ROUNDING = 1e-9
+"""What a probability may be above 1 by: shares of 1 that are multiplied and added end at 1 + 2e-16 now and then."""
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -179,7 +182,7 @@ def read_checked(path: Path, labels: Sequence[str]) -> list[Prediction]:
                 "the files are of different runs."
             )
         values = (*prediction.probabilities, *prediction.calibrated)
-        if not all(isinstance(value, (int, float)) and 0 <= value <= 1 for value in values):
+        if not all(isinstance(value, (int, float)) and 0 <= value <= 1 + _ROUNDING for value in values):
             raise DataError(f"{path}: the probabilities for {prediction.id!r} are not all numbers from 0 to 1.")
     return predictions
 
