@@ -114,6 +114,29 @@ def test_ways_of_answering_go_along(finished: Run, clips: Path, tmp_path: Path) 
         assert answer.rationale == prediction.rationale
 
 
+def test_sampled_words_depend_on_the_video_alone(finished: Run, clips: Path, tmp_path: Path) -> None:
+    flags = ["--model.answering.mode", "rationale", "--model.answering.max_new_tokens", "5"]
+    flags += ["--model.answering.samples", "2", "--model.answering.temperature", "1.0"]
+    run = run_experiment(finished.config, tmp_path / "runs", *flags, method="sft")
+    tested = read_predictions(run.folder / "predictions.jsonl")
+    classifier = Classifier(run.folder)
+    # the data set's videos as in the test, whatever folder they share
+    for prediction in tested[:2]:
+        (alone,) = classifier.predict([clips / prediction.video])
+        assert alone.raw == pytest.approx(prediction.probabilities, abs=1e-6)
+        assert alone.rationale == prediction.rationale
+    # and others the same under any name, in any company
+    first, other = (clips / prediction.video for prediction in tested[:2])
+    for name in ("a.mp4", "deep/in/b.mp4"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(first, tmp_path / name)
+    shutil.copy(other, tmp_path / "c.mp4")
+    (alone,) = classifier.predict([tmp_path / "a.mp4"])
+    found = classifier.predict([tmp_path / "c.mp4", tmp_path / "deep/in/b.mp4"])
+    assert found[1].rationale == alone.rationale and found[1].raw == pytest.approx(alone.raw, abs=1e-6)
+    assert found[0].rationale != alone.rationale
+
+
 def test_command_answers_folders_and_tables_and_does_the_rest_where_a_file_is_bad(
     finished: Run, clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -43,6 +43,7 @@ class ClosedSetScoring:
     Attributes:
         gate: probability from which on a direct answer stands and nothing is written; None: every video is written
             about where rationales are asked for. Set once it was chosen.
+        drawn_as: names that the sampling about videos is seeded by, by their ids, where these are not it.
 
     Raises:
         ConfigError: Two classes are the same tokens for the model, or the two questions are the same.
@@ -79,6 +80,7 @@ class ClosedSetScoring:
         self.seconds = {"direct": 0.0, "rationale": 0.0}
         self.tokens_written = 0
         self.written: dict[str, tuple[str, ...]] = {}
+        self.drawn_as: Mapping[str, str] = {}
         self._fixed: Mapping[str, Sequence[str]] | None = None
         self._best: BestLabels | None = None
 
@@ -153,10 +155,12 @@ class ClosedSetScoring:
         if reasoned:
             videos = [examples[row].record.id for row in reasoned]
             about = [prompts[row] for row in reasoned]
+            drawn = [self.drawn_as.get(video, video) for video in videos]
             if self._arguer is not None:
-                answers = self._arguer(vlm, about, videos, [found[video] for video in videos], self._seed)
+                answers = self._arguer(vlm, about, drawn, [found[video] for video in videos], self._seed)
             else:
-                answers = self._reasoner(vlm, about, videos, self._seed, self._fixed)
+                named = drawn if self._fixed is None else videos
+                answers = self._reasoner(vlm, about, named, self._seed, self._fixed)
             for row, answer in zip(reasoned, answers, strict=True):
                 answered[row] = _Answered(list(answer.probabilities), answer.texts)
                 self.tokens_written += answer.tokens

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from rbft.data.datamodule import VideoDataModule
 from rbft.data.dataset import Example, ExampleDataset
 from rbft.data.prompt_templates import PromptBook
-from rbft.data.records import VideoRecord
+from rbft.data.records import VideoRecord, part_name
 from rbft.data.sampler import Draw, EvaluationSampler
 from rbft.errors import ConfigError, StageError, VideoError
 from rbft.evaluation.predictions import Prediction
@@ -27,6 +27,7 @@ from rbft.predict.run_settings import Recorded
 from rbft.training.feature_pool import FeaturePool
 from rbft.training.module import VLMFineTuner
 from rbft.video.container import limit_reading, reading_limit
+from rbft.video.content import content_digest
 from rbft.vlm.batch import Batch, Item, collate
 from rbft.vlm.feature_cache import hardware
 from rbft.vlm.model import VLM
@@ -151,6 +152,8 @@ class WarmModel:
         if not rows:
             return {}, {}
         vlm = self.vlm
+        if self.module.answering.temperature > 0:
+            scoring.drawn_as = {record.id: self._drawn_as(root, record) for record in records}
         scoring.start(vlm, None)
         errors = self._each_batch(
             rows,
@@ -161,6 +164,19 @@ class WarmModel:
         )
         predictions = scoring.gather(rows, "test", 1, partly=True)
         return {prediction.id: prediction for prediction in predictions}, errors
+
+    def _drawn_as(self, root: Path, record: VideoRecord) -> str:
+        """What sampling about a video is seeded by: its path in the run's data set, as in the test, else its content.
+
+        So it does not depend on where a video lies, and on what it is asked about together with.
+        """
+        file, own = (root / record.path).resolve(), self.recorded_root.resolve()
+        if file.is_relative_to(own):
+            return part_name(file.relative_to(own).as_posix(), record.part)
+        try:
+            return part_name(content_digest(file), record.part)
+        except (OSError, VideoError):
+            return record.id  # it cannot be read, and is told so when that is tried
 
     def look(
         self, records: Sequence[VideoRecord], root: Path, *, report: Report
