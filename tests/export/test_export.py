@@ -94,6 +94,7 @@ def test_the_built_in_model_in_full(
     assert told["form"] == "merged" and told["answering"]["strength_folded_in"] == 0.5
     assert [label["name"] for label in told["labels"]] == list(CLASSES)
     assert told["frames"]["num_frames"] == 4 and told["calibration"] == read(built_in.folder / "calibration.json")
+    assert told["calibration_of_program"] == told["calibration"], "it answers as the run does"
     assert told["parity"]["clips"] == 5 and told["parity"]["reloaded"] <= 1e-3
     # what was trained is between the base model and the tuned one
     tuned = load_file(built_in.folder / "classification" / "adapter" / "trained.safetensors")

@@ -52,6 +52,6 @@ def test_what_differs_is_named(frames: str, chances: tuple[float, float], messag
 
 
 def test_the_probabilities_of_the_program() -> None:
-    told = {"labels": [{"prior": 1.0}, {"prior": 0.0}], "calibration": {"temperature": 2.0}}
+    told = {"labels": [{"prior": 1.0}, {"prior": 0.0}], "calibration_of_program": {"temperature": 2.0}}
     found = probabilities_of_program(torch.tensor([[3.0, 0.0]]), told)
     torch.testing.assert_close(found, torch.tensor([[1.0, 0.0]]).softmax(-1))

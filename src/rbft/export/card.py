@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from rbft import __version__
 from rbft.errors import printable
+from rbft.export.settings import calibration_of_program
 from rbft.export.weights import Form, Parity
 from rbft.files import parse_yaml, read_json
 from rbft.predict.model import WarmModel
@@ -169,6 +170,7 @@ def card(recorded: Recorded, model: WarmModel, description: dict[str, Any], pari
             frame_words=f"{how_many}, the middle of each of equal parts{size}",
             metrics={"test/ece_calibrated": None, **metrics},
             calibration=recorded.calibration.describe(),
+            program_calibration=calibration_of_program(recorded).describe(),
             script=code,
             mode=description["answering"]["mode"],
             serve=serve_command(model, form, frames, title),

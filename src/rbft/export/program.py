@@ -118,4 +118,4 @@ def probabilities_of_program(scores: Tensor, description: Mapping[str, Any]) -> 
         description: content of rbft.json.
     """
     prior = scores.new_tensor([label["prior"] for label in description["labels"]])
-    return ((scores - prior) / (description["calibration"]["temperature"] or 1.0)).softmax(-1)
+    return ((scores - prior) / (description["calibration_of_program"]["temperature"] or 1.0)).softmax(-1)

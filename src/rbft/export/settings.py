@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from rbft import __version__
+from rbft.evaluation.calibration import Calibration, fit_temperature
+from rbft.evaluation.predictions import Prediction
 from rbft.predict.model import WarmModel
 from rbft.predict.run_settings import Recorded
 
@@ -28,6 +33,28 @@ def frame_policy(model: WarmModel) -> dict[str, Any]:
         "cell": model.processor.cell,
         "max_visual_tokens": model.data.max_visual_tokens,
     }
+
+
+def calibration_of_program(recorded: Recorded) -> Calibration:
+    """Calibration of direct answers, which is what the program of an export gives, however the run's test answered.
+
+    A temperature that was fitted to other answers says nothing of these; one is fitted to the direct answers about the
+    validation videos.
+
+    Raises:
+        RBFTError: The predictions of the validation videos are damaged.
+    """
+    if recorded.choice.mode == "direct" or recorded.calibration.temperature is None:
+        return recorded.calibration
+    names = recorded.labels.names
+    return fit_temperature([_direct(prediction, names) for prediction in recorded.validation()], names)
+
+
+def _direct(prediction: Prediction, names: Sequence[str]) -> Prediction:
+    chances = prediction.answers.get("direct", prediction.probabilities)
+    logs = tuple(math.log(max(chance, 1e-300)) for chance in chances)
+    said = names[chances.index(max(chances))]
+    return replace(prediction, predicted=said, probabilities=chances, log_likelihoods=logs, calibrated=())
 
 
 def describe_run(recorded: Recorded, model: WarmModel, form: str) -> dict[str, Any]:
@@ -87,6 +114,7 @@ def describe_run(recorded: Recorded, model: WarmModel, form: str) -> dict[str, A
             "seed": model.seed,
         },
         "calibration": recorded.calibration.to_json(),
+        "calibration_of_program": calibration_of_program(recorded).to_json(),
         "run": {
             "experiment": recorded.experiment.name,
             "method": recorded.experiment.method,
