@@ -20,7 +20,7 @@ from rbft.data.formats import ClassFolders, DatasetFormat
 from rbft.data.labels import LabelSet
 from rbft.data.loaders import Collate, make_loader
 from rbft.data.records import VideoRecord, split_part
-from rbft.data.sampler import EvaluationSampler, TrainSampler
+from rbft.data.sampler import EvaluationSampler, TrainSampler, limited_batches
 from rbft.data.setting_checks import require_counts, require_open_files, require_room, require_state_room
 from rbft.data.splits import Splits, make_splits
 from rbft.data.unlabelled import read_unlabelled, without_labels
@@ -343,9 +343,13 @@ class VideoDataModule(L.LightningDataModule):
         rows = self._datasets["train"].examples
         return self.may_keep_states or (self.states is not None and any(r.frames_seed is not None for r in rows))
 
-    def steps_per_epoch(self, world_size: int) -> int:
-        """Optimiser steps of an epoch."""
-        return self._train_sampler(0, world_size).steps
+    def batches_per_epoch(self, world_size: int, limit: float | None = None) -> int:
+        """Training micro-batches of an epoch on each process, of which `trainer.limit_train_batches` leaves a part."""
+        return limited_batches(len(self._train_sampler(0, world_size)), limit)
+
+    def steps_per_epoch(self, world_size: int, limit: float | None = None) -> int:
+        """Optimiser steps of an epoch; the last one may have fewer micro-batches."""
+        return math.ceil(self.batches_per_epoch(world_size, limit) / self.accumulate)
 
     def resume(self, epoch: int, batches: int) -> None:
         """Start training in `epoch`, after the micro-batches that were computed before.

@@ -26,6 +26,18 @@ class Draw(NamedTuple):
     normalizer: float
 
 
+def limited_batches(batches: int, limit: float | None) -> int:
+    """Micro-batches of an epoch that `trainer.limit_train_batches` leaves.
+
+    Args:
+        batches: micro-batches of a whole epoch.
+        limit: how many, or a fraction of them; None for all.
+    """
+    if limit is None:
+        return batches
+    return min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+
+
 class TrainSampler(Sampler[list[Draw]]):
     """Micro-batches of one rank for training.
 

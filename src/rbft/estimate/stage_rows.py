@@ -65,7 +65,9 @@ class StageRows:
         prompt = entry.book.label_prompt()
         self._label_ids = [entry.module.processor.target_ids(prompt, text) for text in entry.book.texts]
         self._labels = list(map(len, self._label_ids))
-        self.epochs = max(1.0, float(entry.epochs) + _matched_epochs(entry, self._labels))
+        # where steps alone end it there are no more epochs than steps
+        own = entry.epochs if entry.epochs >= 0 else int(entry.config["trainer"]["max_steps"])
+        self.epochs = max(1.0, float(own) + _matched_epochs(entry, self._labels))
         self._demonstrated = self._demonstration_tokens()
         self.folded: Sequence[StageRows] = ()
         self.rows = self._rows()

@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from rbft.data.fingerprint import records_fingerprint
 from rbft.data.prompt_templates import PromptBook
+from rbft.data.sampler import limited_batches
 from rbft.encoders.loading import EncoderFiles
+from rbft.errors import ConfigError
 from rbft.evaluation.folds import video_folds
 from rbft.runs.stage_record import fingerprint
 from rbft.stages.inputs import stage_inputs
+from rbft.training.optim import planned_steps
 from rbft.vlm.sharded import shards
 
 if TYPE_CHECKING:
@@ -128,13 +131,25 @@ class ReadStage:
 
     @property
     def epochs(self) -> int:
-        """Passes over its rows, where it trains."""
-        epochs = self.config["trainer"]["max_epochs"]
-        return 1 if epochs is None else int(epochs)
+        """Passes over its rows, where it trains and nothing else ends it before; -1 where steps alone end it."""
+        trainer = self.config["trainer"]
+        said = trainer["max_epochs"]
+        return int(said) if said is not None else -1 if trainer["max_steps"] >= 0 else 1
 
     def rows_a_step(self, processes: int) -> int:
         """Clips that an optimiser step learns from, all processes together."""
         return self.datamodule.batch_size * processes * int(self.config["trainer"]["accumulate_grad_batches"])
+
+    def batches(self, rows: int, processes: int) -> int:
+        """Its micro-batches of an epoch on each process, where it trains.
+
+        Args:
+            rows: clips of an epoch.
+            processes: number of processes that work together.
+        """
+        trainer = self.config["trainer"]
+        steps = -(-rows // self.rows_a_step(processes))
+        return limited_batches(steps * int(trainer["accumulate_grad_batches"]), trainer["limit_train_batches"])
 
     def steps(self, rows: int, processes: int, epochs: int | None = None) -> int:
         """Its optimiser steps, where it trains.
@@ -144,9 +159,28 @@ class ReadStage:
             processes: number of processes that work together.
             epochs: passes over them; None for those of the settings.
         """
-        most = int(self.config["trainer"]["max_steps"])
-        steps = -(-rows // self.rows_a_step(processes)) * (self.epochs if epochs is None else epochs)
-        return min(steps, most) if most > 0 else steps
+        trainer = self.config["trainer"]
+        steps = -(-self.batches(rows, processes) // int(trainer["accumulate_grad_batches"]))
+        return planned_steps(steps, self.epochs if epochs is None else epochs, int(trainer["max_steps"]))
+
+    def require_interval(self, batches: int) -> None:
+        """Refuse to validate after more batches than an epoch has, which would be never.
+
+        Args:
+            batches: micro-batches of an epoch on each process, at most.
+
+        Raises:
+            ConfigError: Names the stage and the keys.
+        """
+        trainer = self.config["trainer"]
+        interval, every = trainer["val_check_interval"], trainer["check_val_every_n_epoch"]
+        validates = self.datamodule.splits.val and every is not None and trainer["limit_val_batches"] != 0
+        if validates and isinstance(interval, int) and interval > batches:
+            raise ConfigError(
+                f"trainer.val_check_interval: the stage {self.stage.name!r} has {batches} batches an epoch, so it "
+                f"cannot validate after every {interval}. Set at most {batches}, or trainer.check_val_every_n_epoch to "
+                "null: then batches are counted over all epochs."
+            )
 
     @property
     def rationale_samples(self) -> int:

@@ -48,7 +48,7 @@ def _tokens(context: StageContext, rows: Sequence[Example]) -> int:
 
 
 def matched_epochs(context: StageContext, rows: Sequence[Example], rationales: Sequence[Rationale]) -> dict[str, Any]:
-    """Trainer settings of direct SFT that sees as many supervised tokens as RB-FT; none where it need not.
+    """Trainer settings of epochs; those of direct SFT that sees as many supervised tokens as RB-FT, if it is to.
 
     Args:
         context: the stage.
@@ -60,11 +60,11 @@ def matched_epochs(context: StageContext, rows: Sequence[Example], rationales: S
     """
     entry = context.entry
     if not entry.stage.rationale_epochs:
-        return {}
+        # Lightning would train for a thousand
+        return {"max_epochs": entry.epochs}
     rationale_rows = RationaleObjective().examples(entry.datamodule.splits.train, entry.book, rationales)
     more = entry.stage.rationale_epochs * _tokens(context, rationale_rows) / _tokens(context, rows)
-    said = entry.config["trainer"]["max_epochs"]
-    own_epochs = 1 if said is None else int(said)
+    own_epochs = entry.epochs
     context.console.print(
         f"  {round(more)} epochs for the tokens of {entry.stage.rationale_epochs} epochs over "
         f"{len(rationale_rows)} rationales, and {own_epochs} of its own"
@@ -105,6 +105,7 @@ def train(context: StageContext) -> StageResult:
         module.validate_after_rationales()
         context.console.print("  the best epoch is the one that is right most often after its own rationales")
     connect(context, trainer, train=rows, val=module.scoring.examples(data.splits.val, reasoned=reasoned))
+    entry.require_interval(data.batches_per_epoch(trainer.world_size, entry.config["trainer"]["limit_train_batches"]))
     with context.loop(trainer):
         trainer.fit(module, datamodule=data, ckpt_path=str(manifest) if manifest.is_file() else None, weights_only=True)
     loss = trainer.callback_metrics.get("train/loss")

@@ -30,7 +30,7 @@ from rbft.rationales.writer import Attempt, RationaleWriter
 from rbft.training.base_module import TrainingModule
 from rbft.training.best_weights import Selection
 from rbft.training.feature_pool import FeaturePool
-from rbft.training.optim import OptimSettings, configure, parameter_groups
+from rbft.training.optim import OptimSettings, configure, parameter_groups, planned_steps
 from rbft.vlm.base_weights import Reference, TuningStrength, base_state
 from rbft.vlm.batch import Batch
 from rbft.vlm.feature_cache import hardware
@@ -243,8 +243,9 @@ class VLMFineTuner(TrainingModule):
     def configure_optimizers(self) -> Any:
         """Optimiser and schedule over the steps of this stage."""
         # counted here: the trainer's own estimate builds a loader and loses a resumed loader's place
-        steps = self.trainer.datamodule.steps_per_epoch(self.trainer.world_size)  # type: ignore[attr-defined]
-        total = self.trainer.max_steps if self.trainer.max_steps > 0 else steps * (self.trainer.max_epochs or 1)
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        steps = data.steps_per_epoch(self.trainer.world_size, self.trainer.limit_train_batches)
+        total = planned_steps(steps, self.trainer.max_epochs, self.trainer.max_steps)
         model = self.ready.model
         groups = parameter_groups(self.optim, model.named_parameters(), parts_of(model))
         return configure(self.optim, groups, total)

@@ -48,6 +48,19 @@ class OptimSettings:
             raise ConfigError("model.optim: betas and warmup lie in [0, 1).")
 
 
+def planned_steps(steps_an_epoch: int, max_epochs: int | None, max_steps: int) -> int:
+    """Optimiser steps of a training: over as many epochs, or up to a number of steps if that comes first.
+
+    Args:
+        steps_an_epoch: optimiser steps of an epoch.
+        max_epochs: number of epochs; -1 for no bound. None: one, or no bound where steps have one.
+        max_steps: most steps; -1 for no bound.
+    """
+    epochs = max_epochs if max_epochs is not None else -1 if max_steps >= 0 else 1
+    bounds = [steps_an_epoch * epochs] if epochs >= 0 else []
+    return min([*bounds, *([max_steps] if max_steps >= 0 else [])], default=0)
+
+
 def rate_factor(settings: OptimSettings, total_steps: int) -> Callable[[int], float]:
     """Factor on the learning rates at each optimiser step, counted from 0."""
     warm = math.ceil(settings.warmup * total_steps)
