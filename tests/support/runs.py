@@ -157,6 +157,10 @@ class SignalOnce(L.Callback):
         self.marker, self.number, self.loop, self.batch = Path(marker), number, loop, batch
         self._seen = 0
 
+    def __deepcopy__(self, _: object) -> SignalOnce:
+        """Itself: it counts over all trainers of a stage, as of its folds."""
+        return self
+
     def _count(self, loop: str) -> None:
         if loop != self.loop or self.marker.exists():
             return

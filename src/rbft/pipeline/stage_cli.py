@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import warnings
 from collections.abc import Sequence
@@ -161,19 +162,26 @@ class StageCLI(LightningCLI):
     @property
     def callbacks(self) -> list[L.Callback]:
         """Those of the configuration."""
-        return _listed(self._get(self.config_init, "trainer", default={}).get("callbacks"))
+        return self._configured("callbacks")
+
+    def _configured(self, key: str) -> list[Any]:
+        """What a key of the trainer names, which may be one thing, several or none."""
+        return _listed(self._get(self.config_init, "trainer", default={}).get(key))
 
     def make_trainer(self, callbacks: Sequence[L.Callback], **settings: Any) -> L.Trainer:
         """The trainer of the configuration with what a stage adds to it.
 
         Args:
-            callbacks: Behind those of the configuration.
-            settings: In the place of the configuration's; after a logger come those of the configuration.
+            callbacks: Behind those of the configuration, of which each trainer has copies: what one of them noted in a
+                training is not to act in the next, as of another fold.
+            settings: In the place of the configuration's; after a logger, and after plugins, come those of the
+                configuration.
         """
-        configured = self._get(self.config_init, "trainer", default={})
         if isinstance(logger := settings.get("logger"), Logger):
-            settings["logger"] = [logger, *_listed(configured.get("logger"))]
-        return self.instantiate_trainer(callbacks=[*self.callbacks, *callbacks], **settings)
+            settings["logger"] = [logger, *self._configured("logger")]
+        if "plugins" in settings:
+            settings["plugins"] = [*settings["plugins"], *self._configured("plugins")]
+        return self.instantiate_trainer(callbacks=[*copy.deepcopy(self.callbacks), *callbacks], **settings)
 
 
 def read_stages(experiment: Experiment) -> list[ReadStage]:

@@ -78,11 +78,12 @@ def make_trainer(context: StageContext, extra: Sequence[L.Callback] = (), **sett
     """
     stage, console = context.entry.stage.name, context.console
     bar: L.Callback = MovingProgress(leave=True) if console.is_terminal else PlainProgress(stage)
-    callbacks = [bar, context.stop, *extra]
+    shown = context.entry.config["trainer"]["enable_progress_bar"] is not False
+    callbacks = [*([bar] if shown else []), context.stop, *extra]
     if context.profile:
         profiler = StageProfile(context.entry.config["trainer"]["profiler"])
         settings["profiler"] = profiler
-        callbacks.insert(1, profiler.callback)
+        callbacks.insert(callbacks.index(context.stop), profiler.callback)
     trainer = context.entry.make_trainer(
         callbacks,
         logger=TensorBoardLogger(save_dir=context.folder, name="", version=TENSORBOARD, default_hp_metric=False),
