@@ -11,6 +11,7 @@ from rbft.encoders.encoder import ClipPixels
 from rbft.encoders.loading import KEY, KNOWN, EncoderFiles
 from rbft.errors import ConfigError, DataError
 from rbft.pipeline.method_requirements import require_method
+from rbft.pipeline.trainer_checks import require_trainer
 from rbft.vlm.loading import bare_model, load_config, weights_dtype
 from rbft.vlm.quantize import require_quantizable
 
@@ -42,6 +43,7 @@ def require_stage(entry: ReadStage) -> None:
         RBFTError: Names the stage and the keys.
     """
     _require_precision(entry)
+    require_trainer(entry)
     _require_quantize(entry)
     _require_unsharded(entry)
     _require_elsewhere(entry)

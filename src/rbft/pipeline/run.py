@@ -86,7 +86,7 @@ def run(experiment: Experiment, command: Sequence[str]) -> None:
         console.print(escape(text))
 
     with holding_run(experiment.run_dir, wait=experiment.wait, say=say) if alone else nullcontext():
-        prepared = prepare(experiment, console)
+        prepared = prepare(experiment, console, here=not experiment.dry_run)
         print_plan(experiment, prepared, console)
         if not experiment.dry_run:
             with noticing_removal(experiment.run_dir):

@@ -13,7 +13,15 @@ import lightning as L
 import yaml
 from jsonargparse import get_loader, set_loader
 from jsonargparse.typing import NonNegativeFloat
-from lightning.pytorch.callbacks import Checkpoint, ModelSummary, ProgressBar
+from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
+from lightning.pytorch.callbacks import (
+    BatchSizeFinder,
+    Checkpoint,
+    GradientAccumulationScheduler,
+    LearningRateFinder,
+    ModelSummary,
+    ProgressBar,
+)
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 from omegaconf.errors import OmegaConfBaseException
@@ -48,6 +56,12 @@ _INSTEAD = (
     (Checkpoint, "a run saves by itself; save_every says how often, model.selection which weights are kept"),
     (ProgressBar, "a run shows its progress by itself"),
     (ModelSummary, "`rbft fit --dry_run` says what a run costs"),
+    (
+        BatchSizeFinder,
+        "a batch that does not fit in memory is cut by itself; data.batch_size says how many clips it has",
+    ),
+    (LearningRateFinder, "set model.optim.lr; rbft sweep tries several"),
+    (GradientAccumulationScheduler, "set trainer.accumulate_grad_batches; it is the same in all epochs"),
 )
 
 # Lightning's classes have text enumerations as defaults (Timer), with which no configuration could be written down
@@ -151,6 +165,11 @@ class StageCLI(LightningCLI):
             for kind, why in _INSTEAD:
                 if isinstance(callback, kind):
                     raise ConfigError(f"trainer.callbacks: take {type(callback).__name__} out; {why}.")
+        for plugin in self._configured("plugins"):
+            if isinstance(plugin, CheckpointIO):
+                raise ConfigError(
+                    f"trainer.plugins: take {type(plugin).__name__} out; a run saves its checkpoints by itself."
+                )
 
     def resolved(self) -> dict[str, Any]:
         """The whole configuration as plain values."""
