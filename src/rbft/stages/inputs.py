@@ -28,6 +28,11 @@ _TRAINING_TRAINER_KEYS = (
     "gradient_clip_algorithm",
     "limit_train_batches",
 )
+# The same, with what they are where they shape nothing; stages that were done before stay done.
+_ENDS = {"max_time": None, "min_epochs": None, "min_steps": None}
+_VALIDATED_WHEN = {"check_val_every_n_epoch": 1, "val_check_interval": None}
+# Callbacks that only look on.
+_LOOKING_ON = ("DeviceStatsMonitor", "LearningRateMonitor", "ThroughputMonitor")
 # Settings of answering that came later, with what all stages before them were answered with.
 _LATER_ANSWERING = {"gate": None, "most_reasoned": 1.0, "choose_on": "validation", "most_argued": 8}
 # The same of arguments of other parts.
@@ -98,9 +103,9 @@ def stage_inputs(
         | ({"template_arguments": model["template_arguments"]} if model["template_arguments"] else {})
         | {"files": _files(stage, module)},
         "data": {key: config["data"][key] for key in keys["data"]} | {"videos": videos},
-        "trainer": {key: trainer[key] for key in keys["trainer"]},
+        "trainer": {key: trainer[key] for key in keys["trainer"]} | (_acting(trainer) if stage.trains else {}),
         **({"rationale_epochs": stage.rationale_epochs} if stage.rationale_epochs else {}),
-        **(_validation(module, model) if stage.trains else {}),
+        **(_validation(module, model, trainer) if stage.trains else {}),
         "weights": done.get(stage.weights_from or ""),
         "rationales": done.get(stage.rationales_from or ""),
         **({"answers": done[stage.answers_from]} if stage.answers_from else {}),
@@ -124,13 +129,26 @@ def _as_ever(value: Any) -> Any:
     return {**value, "init_args": {name: kept for name, kept in arguments.items() if _LATER.get(name, ...) != kept}}
 
 
-def _validation(module: VLMFineTuner, model: dict[str, Any]) -> dict[str, Any]:
+def _acting(trainer: dict[str, Any]) -> dict[str, Any]:
+    """Settings of the trainer that few files have, and that end or change a training."""
+    acting = {key: trainer[key] for key, unset in _ENDS.items() if trainer[key] != unset}
+    named = trainer["callbacks"] or []
+    callbacks = [
+        callback
+        for callback in (named if isinstance(named, list) else [named])
+        if callback["class_path"].rpartition(".")[2] not in _LOOKING_ON
+    ]
+    return acting | ({"callbacks": callbacks} if callbacks else {})
+
+
+def _validation(module: VLMFineTuner, model: dict[str, Any], trainer: dict[str, Any]) -> dict[str, Any]:
     """What decides on the best epoch, beside the videos; stages as they always were have the inputs they always had."""
     if module.selection.weights != "best":
         return {}
     inputs: dict[str, Any] = {key: model["scoring"][key] for key in ("normalize", "prior")}
     if inputs == {"normalize": "sum", "prior": "none"}:
         inputs = {}
+    inputs |= {key: trainer[key] for key, unset in _VALIDATED_WHEN.items() if trainer[key] != unset}
     if module.chooses_after_rationales:
         inputs["rationale_tokens"] = module.writer.max_new_tokens
     return {"validation": inputs} if inputs else {}
