@@ -33,6 +33,19 @@ def read(tmp_path):
     return read
 
 
+def test_a_key_that_stands_twice_is_refused(read):
+    with pytest.raises(ConfigError, match=r"file0.yaml: .*'model' stands twice in one place, in the lines 2 and 4:"):
+        read(STAGES + "model:\n  vlm: a\nmodel:\n  dtype: auto\n")
+    with pytest.raises(ConfigError, match=r"'lr' stands twice in one place, in the lines 2 and 2:"):
+        read(STAGES + "model: {checks: [{a: 1}], optim: {lr: 1, betas: [0, 0], 'lr': 2}}\n")
+    # merged keys may be said otherwise, by several mappings, and an alias may stand in many places
+    merged = "stages:\n  write: &a {trainer: {max_epochs: 2}}\n  rationale: &b {<<: *a, trainer: {max_epochs: 3}}\n"
+    merged += "  classification:\n    <<: *a\n    <<: *b\n    data: {shots: 2}\n  test: *a\n"
+    experiment = read(merged)
+    assert experiment.layers["rationale"] == {"trainer": {"max_epochs": 3}}
+    assert experiment.layers["test"] == {"trainer": {"max_epochs": 2}}
+
+
 def test_a_tilde_is_the_home_folder(read, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     folder = tmp_path / "runs" / "file0" / "sft" / "seed0"

@@ -30,22 +30,53 @@ NOT_YAML = (ValueError, KeyError, IndexError, AttributeError, RecursionError)
 """What `yaml` raises beside its own errors, as for the date 2024-13-45 or a number that is marked and is none."""
 
 
-def parse_yaml(text: str) -> Any:
+def parse_yaml(text: str, *, single: bool = False) -> Any:
     """What a text of YAML says.
+
+    Args:
+        text: the text.
+        single: whether a key that stands twice in one place is refused; the last one would replace the others.
 
     Raises:
         ValueError: It is no YAML; says why.
     """
     import yaml
 
+    twice = ""
     try:
-        return yaml.safe_load(text)
+        loader = yaml.SafeLoader(text)
+        root = loader.get_single_node()
+        twice = _key_that_stands_twice(root) if single else ""
+        content = None if root is None else loader.construct_document(root)
     except yaml.YAMLError as error:
         raise ValueError(str(error)) from error
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
     except NOT_YAML as error:
         raise ValueError(f"a value is not what it looks like or is marked as ({error})") from error
+    if twice:
+        raise ValueError(twice)
+    return content
+
+
+def _key_that_stands_twice(root: Any) -> str:
+    """What to say of the first key that stands twice in one mapping below a node of YAML; empty if none does."""
+    left, seen = [root], set()
+    while left:
+        node = left.pop()
+        # what an alias stands for is one node
+        if node is None or node.id == "scalar" or id(node) in seen:
+            continue
+        seen.add(id(node))
+        pairs = node.value if node.id == "mapping" else [(None, item) for item in node.value]
+        left += [value for _, value in pairs]
+        first: dict[tuple[str, str], Any] = {}
+        for key in (key for key, _ in pairs if key is not None and key.value != "<<"):
+            if (before := first.setdefault((key.tag, str(key.value)), key)) is not key:
+                lines = f"{before.start_mark.line + 1} and {key.start_mark.line + 1}"
+                said = f"the key {key.value!r} stands twice in one place, in the lines {lines}"
+                return f"{said}: the second would replace the first. Put both together, or take one out"
+    return ""
 
 
 def expanded(name: str | Path) -> Path:
@@ -63,7 +94,7 @@ def read_yaml(path: Path) -> Any:
         DataError: There is no such file, it cannot be read, or it is no YAML; names it.
     """
     try:
-        return parse_yaml(path.read_text(encoding="utf-8"))
+        return parse_yaml(path.read_text(encoding="utf-8"), single=True)
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file.") from error
     except OSError as error:
