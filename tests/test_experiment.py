@@ -33,6 +33,17 @@ def read(tmp_path):
     return read
 
 
+def test_a_variable_of_the_environment_may_name_the_folder_of_runs(read, tmp_path, monkeypatch):
+    monkeypatch.setenv("SCRATCH", str(tmp_path / "fast"))
+    files = STAGES + "run_root: ${oc.env:SCRATCH}/runs\nexperiment: shots_${data.shots}", "data: {shots: 4}"
+    assert read(*files, flags=("--method", "sft")).run_dir == tmp_path / "fast" / "runs" / "shots_4" / "sft" / "seed0"
+    flag = read(STAGES, flags=("--run_root=${oc.env:SCRATCH}",))
+    assert flag.run_dir == tmp_path / "fast" / "file0" / "rbft" / "seed0"
+    monkeypatch.delenv("SCRATCH")
+    with pytest.raises(ConfigError, match=r"^run_root: '\$\{oc.env:SCRATCH\}/runs': .*SCRATCH"):
+        read(*files)
+
+
 def test_a_key_that_stands_twice_is_refused(read):
     with pytest.raises(ConfigError, match=r"file0.yaml: .*'model' stands twice in one place, in the lines 2 and 4:"):
         read(STAGES + "model:\n  vlm: a\nmodel:\n  dtype: auto\n")

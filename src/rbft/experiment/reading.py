@@ -102,6 +102,29 @@ def _flag(flags: Sequence[str], name: str) -> str | None:
     return value
 
 
+def _resolved(name: str, value: str, contents: Sequence[Mapping[str, Any]]) -> Any:
+    """A value with what `${...}` stands for in the place of that, as in the values that the parser of a stage reads.
+
+    Args:
+        name: key that has the value.
+        value: the value.
+        contents: experiment files, left to right.
+
+    Raises:
+        ConfigError: It stands for nothing.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    whole: dict[str, Any] = {}
+    for content in contents:
+        whole = lay_over(whole, content)
+    try:
+        return OmegaConf.select(OmegaConf.create(whole | {name: value}), name)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{name}: {value!r}: {str(error).splitlines()[0]}.") from error
+
+
 def make_parser(prog: str = "rbft fit") -> Parser:
     """The parser of what chooses a run; every other flag is a key of the experiment file.
 
@@ -143,9 +166,10 @@ def read_experiment(args: Sequence[str]) -> Experiment:
 
     def setting(name: str, default: Any) -> Any:
         """Flag, else last file that has it, else the default."""
-        if (value := _flag(flags, name)) is not None:
-            return value
-        return next((content[name] for content in reversed(contents) if content.get(name) is not None), default)
+        value = _flag(flags, name)
+        if value is None:
+            value = next((content[name] for content in reversed(contents) if content.get(name) is not None), default)
+        return _resolved(name, value, contents) if isinstance(value, str) and "${" in value else value
 
     where = ", ".join(own.config)
     layers: dict[str, Any] = {}
