@@ -95,3 +95,17 @@ def test_a_stage_and_the_page_say_what_was_saved(tmp_path, root, family_folder):
     assert f"<li><strong>classification</strong>: {spared}.</li>" in (run.folder / "report.html").read_text()
     whole = run_experiment(config, tmp_path / "whole", *flags, method="sft")
     assert "passes of a row" not in whole.result.out
+
+
+@pytest.mark.parametrize("kind", ["policy", "self_distil"])
+def test_texts_that_are_written_while_it_is_trained_do_not_fill_the_disk(tmp_path, root, family_folder, kind):
+    objective = {"class_path": f"{'Policy' if kind == 'policy' else 'SelfDistil'}Objective"}
+    objective["init_args"] = {"samples": 2, "max_new_tokens": 4} | ({"anchor": 0.1} if kind == "policy" else {})
+    layer = {"kind": kind, "model": {"objective": objective}, "trainer": {"max_epochs": 2}}
+    config = write_experiment(tmp_path / "tiny.yaml", root, family_folder("qwen2_5_vl"), {"stages": {"learn": layer}})
+    flags = ("--methods.mine", "[learn]", "--model.tuning.layers", "1", "--data.cache_dir", str(tmp_path / "cache"))
+    run = run_experiment(config, tmp_path / "runs", *flags, method="mine")
+    assert "what leaves those below is computed in every epoch (each step writes its texts)" in run.result.out
+    assert not (tmp_path / "cache" / "states").exists()
+    # within a step a text is read more than once
+    assert "passes of a row" in run.result.out

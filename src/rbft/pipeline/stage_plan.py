@@ -55,7 +55,9 @@ def _upper_layers(entry: ReadStage) -> str:
     if layers is None:
         return ""
     drawn = entry.config["data"]["frames"] == "random" and entry.views == 1
+    objective = entry.module.objective
     why = {
+        "each step writes its texts": objective is not None and objective.writes,
         "trainer.strategy fsdp2": entry.sharded,
         "data.cache_features false": data.features is None,
         "data.cache_states false": data.states is None,

@@ -116,7 +116,10 @@ class ReadStage:
     @property
     def keeps_states(self) -> bool:
         """Whether it reads what leaves frozen layers of the language model from where it is kept."""
-        return self.stage.trains and self.datamodule.may_keep_states and not self.sharded
+        objective = self.module.objective
+        # of texts that are written in a step nothing is there in the next
+        writes = objective is not None and objective.writes
+        return self.stage.trains and self.datamodule.may_keep_states and not self.sharded and not writes
 
     @property
     def writer(self) -> ReadStage | None:

@@ -53,6 +53,11 @@ class TrainingModule(L.LightningModule):
         assert self.vlm is not None, "configure_model has not run"
         return self.vlm
 
+    @property
+    def _writes(self) -> bool:
+        """Whether what is learned is written while it is learned."""
+        return self.objective is not None and self.objective.writes
+
     def configure_callbacks(self) -> list[L.Callback]:
         """Callbacks that every training needs, whoever made the trainer."""
         return [FiniteCheck()]
@@ -75,7 +80,9 @@ class TrainingModule(L.LightningModule):
         if self._lower is not None and data.keeps_states and not is_sharded(self.ready):
             device = self.trainer.strategy.root_device
             computing = [self.trainer.precision, self.ready.compute_dtype, *hardware(device)]
-            self.ready.states = keep_states(self._lower, data.states, self.ready.end_ids[0], *computing)
+            # texts that are written in a step do not come again, and would fill the disk
+            kept = data.states.in_memory_only() if self._writes else data.states
+            self.ready.states = keep_states(self._lower, kept, self.ready.end_ids[0], *computing)
 
     def on_fit_end(self) -> None:
         """Free the memory of what was kept."""
@@ -102,6 +109,8 @@ class TrainingModule(L.LightningModule):
         # an epoch that is gone on with in its middle does not start again
         if self.objective is not None:
             self.objective.begin_epoch(self.current_epoch)
+        if self._writes and self.ready.states is not None:
+            self.ready.states.clear()
         self._seed_step(batch_idx)
 
     def _seed_step(self, batch_idx: int) -> None:
