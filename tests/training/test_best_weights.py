@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from types import SimpleNamespace
 
+import lightning as L
 import pytest
 import torch
 from tests.support.fitting import Stage, trainer
@@ -18,6 +19,7 @@ from rbft.objectives.rationale import RationaleObjective
 from rbft.rationales.store import Rationale
 from rbft.rationales.writer import RationaleWriter
 from rbft.training.best_weights import KeepBest, Selection
+from rbft.training.optim import OptimSettings
 
 pytest_plugins = ["tests.support.fitting_fixtures"]
 
@@ -62,6 +64,33 @@ def test_a_resumed_run_remembers_what_was_best(tmp_path: Path) -> None:
     written: list[int] = []
     run(again, [(0.8, 0.1), (0.95, 1.0)], written, start=1)
     assert written == [2] and again.validations == 3
+
+
+class _SaveEach(L.Callback):
+    """Saves each epoch, as a stage does."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_train_epoch_end(self, trainer, pl_module) -> None:
+        trainer.save_checkpoint(self.path)
+
+
+def test_a_training_that_had_waited_long_enough_does_not_go_on(stage: Stage, tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+
+    def fit(ckpt_path: Path | None = None) -> L.Trainer:
+        # nothing changes, so that no epoch is better than the first
+        module = stage.build(optim=OptimSettings(lr=0.0))
+        stage.connect(batch_size=2)
+        made = trainer(tmp_path, max_epochs=9, callbacks=[KeepBest(tmp_path / "best", 1), _SaveEach(path)])
+        made.fit(module, datamodule=stage.data, ckpt_path=ckpt_path, weights_only=True)
+        return made
+
+    whole = fit()
+    assert whole.current_epoch == 2
+    again = fit(path)
+    assert (again.current_epoch, again.global_step) == (2, whole.global_step)
 
 
 @pytest.mark.parametrize("settings", [{"patience": 1}, {"weights": "best", "patience": 0}])

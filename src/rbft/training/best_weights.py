@@ -52,6 +52,12 @@ class KeepBest(L.Callback):
         self.best: tuple[float, float] | None = None
         self.epoch = -1
         self.validations = 0
+        self.ended = False
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """End at once a training that had waited long enough when it was interrupted."""
+        if self.ended:
+            trainer.should_stop = True
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Compare with the best so far; on all ranks alike."""
@@ -63,15 +69,16 @@ class KeepBest(L.Callback):
             model: Any = pl_module
             save_trained(model.ready.model, self.folder, write=self.write)
         elif self.patience is not None and trainer.current_epoch - self.epoch >= self.patience:
-            trainer.should_stop = True
+            self.ended = trainer.should_stop = True
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run has to know."""
         best = None if self.best is None else list(self.best)
-        return {"best": best, "epoch": self.epoch, "validations": self.validations}
+        return {"best": best, "epoch": self.epoch, "validations": self.validations, "ended": self.ended}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from what was best before the interruption."""
         self.best = None if state_dict["best"] is None else (float(state_dict["best"][0]), float(state_dict["best"][1]))
         self.epoch = int(state_dict["epoch"])
         self.validations = int(state_dict.get("validations", self.epoch + 1))
+        self.ended = bool(state_dict.get("ended", False))  # older checkpoints do not say
