@@ -205,6 +205,9 @@ def test_settings_of_lora_are_checked(qwen):
             LoRA(**wrong)
     with pytest.raises(ConfigError, match=r"'.\*nowhere' matches no linear layer; one is named"):
         tuned(qwen, LoRA(targets=".*nowhere"))
+    for alpha in (0, -8):
+        with pytest.raises(ConfigError, match=rf"model\.tuning\.alpha: {alpha} must be at least 1"):
+            LoRA(alpha=alpha)
 
 
 def test_targets_choose_the_layers(qwen):

@@ -69,6 +69,11 @@ class LoRA(Tuning):
             raise ConfigError(f"model.tuning.targets: {self.targets!r} is no regular expression: {error}") from error
         if self.rank < 1 or not 0 <= self.dropout < 1:
             raise ConfigError("model.tuning: rank must be at least 1, and dropout lies in [0, 1).")
+        if self.alpha < 1:
+            raise ConfigError(
+                f"model.tuning.alpha: {self.alpha} must be at least 1; an adapter's output is multiplied by alpha / "
+                "rank, so at 0 nothing would be trained."
+            )
 
     def apply(self, model: PreTrainedModel) -> PeftModel:
         """Freeze the model and add adapters."""
