@@ -118,6 +118,24 @@ def test_max_steps_cuts_the_work(config: Path):
     assert cut["rationale"].steps == 1 and cut["rationale"].seconds < whole["rationale"].seconds
 
 
+def test_validations_count_as_often_and_as_they_are_made(config: Path):
+    # of two epochs
+    flags = {"each": (), "second": ("--trainer.check_val_every_n_epoch=2",), "none": ("--trainer.limit_val_batches=0",)}
+    flags |= {"halves": ("--trainer.val_check_interval=0.5",), "batches": ("--trainer.val_check_interval=3",)}
+    took = {name: estimates(config, *said)["rationale"].seconds for name, said in flags.items()}
+    once = took["each"] - took["second"]
+    assert once > 0
+    assert took["second"] - took["none"] == pytest.approx(once)
+    assert took["halves"] - took["none"] == pytest.approx(4 * once)
+    assert took["batches"] == pytest.approx(took["halves"])
+    # where the best epoch is chosen by what the model writes, it writes about each validation video in each epoch
+    best = ("--model.selection.weights", "best", "--model.writer.max_new_tokens", "200")
+    chosen = estimates(config, *best)
+    assert chosen["rationale"].seconds - took["none"] > 50 * once
+    label = estimates(config, "--model.selection.weights", "best")["classification"].seconds
+    assert chosen["classification"].seconds == pytest.approx(label)
+
+
 def test_all_answers_about_a_clip_are_one_row(config: Path):
     flags = ("--model.writer.temperature", "1", "--model.writer.samples")
     one, three = (estimates(config, *flags, samples, method="joint")["joint"] for samples in ("1", "3"))

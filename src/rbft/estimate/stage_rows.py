@@ -198,7 +198,9 @@ class StageRows:
             steps = self._entry.steps(len(self.rows), processes, round(self.epochs))
             epochs = min(self.epochs, steps * self._entry.rows_a_step(processes) / len(self.rows))
             memory, work = self._training(steps, epochs)
-            prepared = epochs * (len(self.rows) + len(readable(data, data.splits.val)))
+            prepared = epochs * len(self.rows) + self._entry.validations(len(self.rows), processes, epochs) * len(
+                readable(data, data.splits.val)
+            )
         else:
             steps, prepared = -(-len(self.rows) // (data.eval_batch_size * processes)), len(self.rows)
             if kind in ("write", "caption_probe"):
@@ -240,13 +242,21 @@ class StageRows:
             written = writing_memory(size, texts, data.batch_size, sampling.samples)
             memory = replace(memory, activations=max(memory.activations, written.activations + written.cache))
             work += writing_work(size, texts, data.batch_size, sampling.samples) * epochs
-        val = readable(data, data.splits.val)
-        if val:
-            prompt = self._entry.book.label_prompt()
-            scoring, validation = self._scoring([self._row(record, prompt) for record in val])
-            work += validation * epochs
-            memory = replace(memory, activations=max(memory.activations, scoring.activations + scoring.cache))
+        if val := readable(data, data.splits.val):
+            read, validation = self._validating(val)
+            work += validation * self._entry.validations(len(self.rows), self._device.processes, epochs)
+            memory = replace(memory, activations=max(memory.activations, read.activations + read.cache))
         return memory, work
+
+    def _validating(self, val: Sequence[VideoRecord]) -> tuple[Memory, Work]:
+        """Of one validation: by the label question, or by what the model writes where that chooses."""
+        book, module, batch = self._entry.book, self._module, self._data.eval_batch_size
+        if not module.chooses_after_rationales:
+            return self._scoring([self._row(record, book.label_prompt()) for record in val])
+        rows = [self._row(record, book.blind_prompt(), module.writer.max_new_tokens) for record in val]
+        after = self._scoring([replace(row, prompt=row.length, answer=0) for row in rows])
+        written = writing_memory(self._size, rows, batch, 1)
+        return max(written, after[0], key=lambda m: m.total), writing_work(self._size, rows, batch, 1) + after[1]
 
     def _testing(self) -> tuple[Memory, Work]:
         """Of answering, after own rationales where they are asked for; of labelled videos too, where those decide."""

@@ -166,6 +166,23 @@ class ReadStage:
         steps = -(-self.batches(rows, processes) // int(trainer["accumulate_grad_batches"]))
         return planned_steps(steps, self.epochs if epochs is None else epochs, int(trainer["max_steps"]))
 
+    def validations(self, rows: int, processes: int, epochs: float) -> float:
+        """How often the validation videos are answered while it trains, roughly.
+
+        Args:
+            rows: clips of an epoch.
+            processes: number of processes that work together.
+            epochs: passes over them.
+        """
+        trainer = self.config["trainer"]
+        interval, every = trainer["val_check_interval"], trainer["check_val_every_n_epoch"] or 1
+        if trainer["limit_val_batches"] == 0:
+            return 0.0
+        if isinstance(interval, int):
+            return epochs * self.batches(rows, processes) / max(1, interval) / every
+        # one of so many minutes counts as one of each epoch
+        return epochs / every / (interval if isinstance(interval, float) and interval > 0 else 1.0)
+
     def require_interval(self, batches: int) -> None:
         """Refuse to validate after more batches than an epoch has, which would be never.
 
