@@ -44,6 +44,13 @@ def test_a_variable_of_the_environment_may_name_the_folder_of_runs(read, tmp_pat
         read(*files)
 
 
+@pytest.mark.parametrize("seed", ["-1", "1.5", "true", "4294967296", "20261129163000"])
+def test_a_seed_that_no_generator_takes_is_refused(read, seed):
+    with pytest.raises(ConfigError, match=r"seed_everything: .* must be a whole number from 0 to 4294967295"):
+        read(STAGES + f"seed_everything: {seed}")
+    assert read(STAGES + "seed_everything: 4294967295").run_dir.name == "seed4294967295"
+
+
 def test_a_key_that_stands_twice_is_refused(read):
     with pytest.raises(ConfigError, match=r"file0.yaml: .*'model' stands twice in one place, in the lines 2 and 4:"):
         read(STAGES + "model:\n  vlm: a\nmodel:\n  dtype: auto\n")

@@ -18,6 +18,7 @@ from rbft.files import expanded, read_yaml
 # an experiment file's keys, and flags of `rbft fit` that runs of many may have
 _SECTIONS = ("data", "model", "trainer", "stages", "methods")
 RUN_KEYS = ("seed_everything", "method", "experiment", "variant", "run_root", "save_every", "save_seconds")
+_LARGEST_SEED = 2**32 - 1  # of numpy's generator
 _KEYS = (*_SECTIONS, *RUN_KEYS, "profile", "wait", "restart", "allow-class", "allow_class")
 
 
@@ -206,8 +207,8 @@ def read_experiment(args: Sequence[str]) -> Experiment:
     check_folder_name("experiment", name)
     check_folder_name("variant", variant)
     seed = setting("seed_everything", 0)
-    if isinstance(seed, bool) or not str(seed).isdecimal():
-        raise ConfigError(f"seed_everything: {seed!r} must be a whole number of at least 0.")
+    if isinstance(seed, bool) or not str(seed).isdecimal() or int(seed) > _LARGEST_SEED:
+        raise ConfigError(f"seed_everything: {seed!r} must be a whole number from 0 to {_LARGEST_SEED}.")
     run_dir = expanded(str(setting("run_root", "runs"))) / name / variant / f"seed{seed}"
     return Experiment(
         name,
