@@ -216,3 +216,11 @@ def test_the_judge_reads_the_rationale_without_a_video():
 def test_the_blind_question_never_names_the_answer(hint):
     asked = book(hint=hint, hinted_question="It is {label}.", rationale_question="Why?").blind_prompt()
     assert asked.question == "Why?"
+
+
+@pytest.mark.parametrize("label", ["Stürze", "Stu\u0308rze"])
+@pytest.mark.parametrize("written", ["Stürze", "Stu\u0308rze"])
+def test_a_class_is_read_however_its_accents_are_written(label, written):
+    labels = LabelSet(("Sturz", label))
+    for made in (book(labels), book(labels, label_texts={label: label})):
+        assert made.parse(f"a man\nClassification: {written}.") == ParsedRationale("a man", label)

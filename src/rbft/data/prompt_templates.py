@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 import zlib
 from dataclasses import dataclass, field
 from typing import Literal
@@ -240,11 +241,13 @@ class PromptBook:
 
     def _match(self, tail: str) -> str | None:
         """The class whose text opens `tail`; the longest wins where one is a prefix of another."""
+        # an accent may be written as a character of its own
+        opening = unicodedata.normalize("NFC", tail).casefold()
         fits = [
             (len(text), name)
             for name, text in zip(self.labels.names, self.texts, strict=True)
             # decoration may stand before it, and a sign that is its own
-            if re.match(rf"[\W_]*?{re.escape(text.casefold())}(?!\w)", tail.casefold())
+            if re.match(rf"[\W_]*?{re.escape(unicodedata.normalize('NFC', text).casefold())}(?!\w)", opening)
         ]
         return max(fits)[1] if fits else None
 
