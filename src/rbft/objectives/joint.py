@@ -19,9 +19,9 @@ class JointObjective(Objective):
     """Language-model loss on the tokens of labels and rationales together.
 
     Args:
-        alpha: weight of a label's tokens, between 0 and 1; those of a video's rationales weigh 1 - alpha, divided by
-            how many rationales it has. The loss is a mean over weighted tokens: a rationale has many more of them
-            than a label, so at 0.5 most of the loss is about rationales.
+        alpha: weight of a label's tokens, between 0 and 1; those of rationales weigh 1 - alpha, divided by how many
+            rationales a video has in the mean. The loss is a mean over weighted tokens: a rationale has many more of
+            them than a label, so at 0.5 most of the loss is about rationales.
         class_weights: `balanced` weighs clips so that all classes count the same.
         anchor: weight of the divergence from the base model; 0 for none.
     """
