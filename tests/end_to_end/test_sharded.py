@@ -273,12 +273,8 @@ def test_stopped_and_continued(tmp_path: Path, clips: Path) -> None:
     wanted = digests(tmp_path / "whole" / "tiny" / "rbft" / "seed0" / "classification", "adapter/*")
 
     changes = signal_once(tmp_path, signal.SIGTERM, "train", 1)
-    write_experiment(
-        config,
-        clips,
-        Path("builtin/tiny"),
-        {**PROPORTIONAL, "trainer": {**PROPORTIONAL["trainer"], **changes["trainer"]}},
-    )
+    # of this stage alone: a training that was finished without a callback is another one
+    write_experiment(config, clips, Path("builtin/tiny"), {**PROPORTIONAL, "stages": {"classification": changes}})
     assert on_two(config, tmp_path / "stopped", *stage).code == 143
     folder = tmp_path / "stopped" / "tiny" / "rbft" / "seed0" / "classification"
     kept = sorted(path.name for path in (folder / "checkpoints").iterdir())
