@@ -254,3 +254,23 @@ def test_a_list_that_says_what_the_folders_say_is_no_obstacle_unless_it_says_mor
     (tmp_path / "clips.txt").write_text("\n".join(["class\tgroup\tpath", *rows]))
     with pytest.raises(DataError, match=r"clips\.txt looks like a list of labels"):
         recognise(tmp_path)
+
+
+@pytest.mark.parametrize("how", ["encrypted", "cut", "changed"])
+def test_an_excel_file_that_cannot_be_looked_into_stops_nothing(tmp_path, how):
+    fill(tmp_path, *CLIPS)
+    path, text = tmp_path / "clips.xlsx", "".join(f"<t>{clip}</t>" for clip in CLIPS)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as sheet:
+        sheet.writestr("xl/sharedStrings.xml", text)
+    content = bytearray(path.read_bytes())
+    assert recognise(tmp_path).notes == ("not read: clips.xlsx",)
+    if how == "encrypted":
+        for header, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+            content[content.index(header) + flags] |= 1
+    elif how == "cut":
+        del content[-30:]
+    else:
+        start = content.index(b"sharedStrings.xml") + len("sharedStrings.xml")
+        content[start : start + 8] = b"\xff" * 8
+    path.write_bytes(content)
+    assert recognise(tmp_path).notes == ()

@@ -69,6 +69,7 @@ _FACTS = frozenset(
         "url",
     ]
 )
+_ENCRYPTED = 0x1  # of the flags of a file in a zip file
 _HASH = re.compile(r"[0-9a-f]{32,}", re.IGNORECASE)
 # names of columns that say what a clip is for or of, and not what it shows
 _NO_CLASSES = frozenset(["split", "subset", "partition", "fold", "group"])
@@ -209,15 +210,16 @@ def _sheet_names_clips(path: Path, clips: ClipNames) -> bool:
     left = _MOST_BYTES  # however many sheets there are, and however little room they take packed
     try:
         with zipfile.ZipFile(path) as sheets:
-            for name in sheets.namelist():
-                if left and re.fullmatch(r"xl/(sharedStrings|worksheets/[^/]+)\.xml", name):
-                    with sheets.open(name) as opened:
+            for sheet in sheets.infolist():
+                texts_in = re.fullmatch(r"xl/(sharedStrings|worksheets/[^/]+)\.xml", sheet.filename)
+                if left and texts_in and not sheet.flag_bits & _ENCRYPTED:
+                    with sheets.open(sheet) as opened:
                         content = opened.read(left)
                     left -= len(content)
                     texts = re.findall(r"<t(?:\s[^>]*)?>([^<]*)</t>", content.decode(errors="replace"))
                     cells += map(html.unescape, texts)
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError):  # damaged, or with a password
-        return False
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError):
+        return False  # damaged, or packed as Excel does not: its name alone says what it may be
     return sum(cell in clips for cell in cells) > 1
 
 
